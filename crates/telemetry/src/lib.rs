@@ -1,1 +1,5 @@
-//! Under construction.
+//! What a process tells about itself: logs and metrics, in the shapes that
+//! Dapr's dashboards and log pipelines already read.
+
+pub mod log;
+pub mod metrics;
