@@ -1,0 +1,107 @@
+//! Threads.
+//!
+//! A process has one control runtime on its main thread, for everything that
+//! happens now and then. A process that serves requests has workers besides:
+//! one single-threaded runtime each, so that what a connection does never hops
+//! between threads.
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+/// Runs `process` on the control runtime. An error becomes one fatal log line
+/// and exit code 1.
+pub fn main<F>(scope: &'static str, process: impl FnOnce() -> F) -> ExitCode
+where
+    F: Future<Output = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>>,
+{
+    crate::crypto::install();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("the runtime cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = match runtime.block_on(async { process().await }) {
+        Ok(code) => code,
+        Err(error) => {
+            outrider_telemetry::log::fatal(scope, &error.to_string());
+            ExitCode::FAILURE
+        }
+    };
+    // A blocking call that never returns must not hold the process.
+    runtime.shutdown_background();
+    code
+}
+
+/// The threads that serve connections. Cloning shares them; they end when the
+/// last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Workers {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    handles: Vec<Handle>,
+    next: AtomicUsize,
+    end: CancellationToken,
+}
+
+std::thread_local! {
+    static INDEX: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+impl Workers {
+    /// Starts one thread per processor that this process may use.
+    pub fn start() -> std::io::Result<Self> {
+        Self::with_threads(std::thread::available_parallelism().map_or(1, |n| n.get()))
+    }
+
+    pub fn with_threads(count: usize) -> std::io::Result<Self> {
+        let end = CancellationToken::new();
+        let mut handles = Vec::with_capacity(count);
+        for index in 0..count.max(1) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            handles.push(runtime.handle().clone());
+            let end = end.clone();
+            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                INDEX.set(index);
+                runtime.block_on(end.cancelled());
+                runtime.shutdown_background();
+            })?;
+        }
+        Ok(Self { shared: Arc::new(Shared { handles, next: AtomicUsize::new(0), end }) })
+    }
+
+    pub fn len(&self) -> usize {
+        self.shared.handles.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.shared.handles.is_empty()
+    }
+
+    /// The runtime of the worker whose turn it is.
+    pub fn next(&self) -> Handle {
+        let turn = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        self.shared.handles[turn % self.shared.handles.len()].clone()
+    }
+
+    /// Which worker the calling thread is; 0 on any other thread. Pools that
+    /// keep connections on the thread that uses them are indexed by it.
+    pub fn current() -> usize {
+        INDEX.get()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
+}
