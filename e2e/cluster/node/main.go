@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -37,9 +38,7 @@ var programs = map[string]func() int{
 	"kube-scheduler":          func() int { return run(scheduler.NewSchedulerCommand()) },
 	"kube-proxy":              func() int { return run(proxy.NewProxyCommand()) },
 	"kubectl":                 func() int { return run(kubectl.NewDefaultKubectlCommand()) },
-	"kubelet": func() int {
-		return run(kubelet.NewKubeletCommand())
-	},
+	"kubelet":                 func() int { return run(kubelet.NewKubeletCommand(context.Background())) },
 }
 
 func main() {
