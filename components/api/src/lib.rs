@@ -1,1 +1,35 @@
-//! Under construction.
+//! What a component is: the trait of each building block, the properties a
+//! component is configured with, its errors, and the registry that finds a
+//! constructor by type and version. Nothing here knows HTTP or gRPC.
+
+#![warn(missing_docs)]
+
+mod error;
+mod metadata;
+pub mod pubsub;
+mod registry;
+pub mod secrets;
+pub mod state;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+pub use error::{Error, Kind};
+pub use metadata::Metadata;
+pub use registry::{Block, Constructor, Duplicate, Found, Missing, Registry, Row, Table, Versions};
+
+/// Free-form key and value pairs that travel with a request or an answer.
+pub type Pairs = HashMap<String, String>;
+
+/// What every constructor may know of the process it runs in. The sidecar
+/// fills it once from its flags and environment; components read neither.
+#[derive(Debug, Clone, Default)]
+pub struct Context {
+    /// The application's id (`--app-id`).
+    pub app_id: String,
+    /// The namespace of the sidecar (`NAMESPACE`); may be empty outside
+    /// Kubernetes.
+    pub namespace: String,
+    /// The environment of the process.
+    pub environment: Arc<BTreeMap<String, String>>,
+}

@@ -1,0 +1,123 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::Kind;
+
+/// Refuses keys that contain `bad`, and counts how many calls overlap.
+#[derive(Default)]
+struct Probe {
+    running: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Probe {
+    async fn call(&self, key: &str) -> Result<(), Error> {
+        let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(running, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        if key.contains("bad") {
+            return Err(Error::etag_mismatch(""));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for Probe {
+    fn features(&self) -> &[Feature] {
+        &[]
+    }
+
+    async fn get(&self, request: &GetRequest) -> Result<Option<Item>, Error> {
+        self.call(&request.key).await?;
+        Ok(Some(Item {
+            value: Bytes::copy_from_slice(request.key.as_bytes()),
+            ..Item::default()
+        }))
+    }
+
+    async fn set(&self, request: &SetRequest) -> Result<(), Error> {
+        self.call(&request.key).await
+    }
+
+    async fn delete(&self, request: &DeleteRequest) -> Result<(), Error> {
+        self.call(&request.key).await
+    }
+}
+
+#[tokio::test]
+async fn bulk_reads_keep_their_order_and_their_limit() {
+    let store = Probe::default();
+    let keys = ["a", "bad", "c", "d", "e"];
+    let requests: Vec<_> = keys.iter().map(|key| GetRequest::new(*key)).collect();
+
+    let items = store.bulk_get(&requests, 2).await.expect("bulk get");
+
+    let found: Vec<_> = items.iter().map(|item| item.key.as_str()).collect();
+    assert_eq!(found, keys);
+    assert!(items[1].result.is_err());
+    assert_eq!(store.most.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn bulk_writes_name_the_items_that_failed() {
+    let store = Probe::default();
+    let requests: Vec<_> = ["a", "bad1", "c", "bad2"]
+        .iter()
+        .map(|key| SetRequest::new(*key, Value::Json(Bytes::from_static(b"1"))))
+        .collect();
+
+    let error = store.bulk_set(&requests, 0).await.expect_err("two are bad");
+
+    assert_eq!(store.most.load(Ordering::SeqCst), 4);
+    assert_eq!(
+        error.to_string(),
+        "possible etag mismatch. error from state store\npossible etag mismatch. error from state store"
+    );
+    let BulkError::Items(items) = error else {
+        panic!("the others were written");
+    };
+    let failed: Vec<_> = items
+        .iter()
+        .map(|item| (item.index, item.key.as_str()))
+        .collect();
+    assert_eq!(failed, [(1, "bad1"), (3, "bad2")]);
+}
+
+#[tokio::test]
+async fn what_a_store_lacks_is_unsupported() {
+    let error = Probe::default()
+        .transact(&[], &Pairs::new())
+        .await
+        .expect_err("has no transactions");
+    assert_eq!(error.kind(), Kind::Unsupported);
+}
+
+#[test]
+fn options_are_refused_with_the_word_that_is_wrong() {
+    assert_eq!(
+        "bad"
+            .parse::<Concurrency>()
+            .expect_err("unknown")
+            .to_string(),
+        "unrecognized concurrency model 'bad'"
+    );
+    assert_eq!(
+        "bad"
+            .parse::<Consistency>()
+            .expect_err("unknown")
+            .to_string(),
+        "unrecognized consistency model 'bad'"
+    );
+}
+
+#[test]
+fn prefixes_end_in_bars() {
+    assert_eq!(prefix("app||type").expect("is one"), "app||type||");
+    assert_eq!(prefix("app||").expect("is one"), "app||");
+    assert!(prefix("||").is_err());
+    assert!(prefix("").is_err());
+}
