@@ -1,0 +1,85 @@
+//! The accepting side: streams that know who is at the other end.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, stream};
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::stream::Connection;
+use crate::tls::HANDSHAKE;
+
+/// Handshakes under way at once, per listener.
+const HANDSHAKES: usize = 512;
+
+/// Turns an accepted socket into a [`Connection`], with or without TLS.
+#[derive(Clone)]
+pub struct Acceptor(Option<TlsAcceptor>);
+
+impl Acceptor {
+    pub fn plaintext() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn tls(config: ServerConfig) -> Self {
+        Self(Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Finishes the handshake, within ten seconds.
+    pub async fn accept(&self, socket: TcpStream) -> io::Result<Connection> {
+        socket.set_nodelay(true)?;
+        let Some(tls) = &self.0 else {
+            return Connection::plain(socket);
+        };
+        let stream = tokio::time::timeout(HANDSHAKE, tls.accept(socket))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Connection::secured(stream.into())
+    }
+}
+
+/// The connections of `listener`, for `serve_with_incoming`. Handshakes run
+/// side by side, and one that fails ends nothing but itself.
+pub fn incoming(
+    listener: TcpListener,
+    acceptor: Acceptor,
+) -> impl Stream<Item = io::Result<Connection>> + Send {
+    sockets(listener)
+        .map(move |socket| {
+            let acceptor = acceptor.clone();
+            async move {
+                let address = socket.peer_addr().ok();
+                match acceptor.accept(socket).await {
+                    Ok(connection) => Some(Ok(connection)),
+                    Err(error) => {
+                        tracing::debug!(target: "dapr.runtime.security", "handshake with {address:?} failed: {error}");
+                        None
+                    }
+                }
+            }
+        })
+        .buffer_unordered(HANDSHAKES)
+        .filter_map(std::future::ready)
+}
+
+fn sockets(listener: TcpListener) -> impl Stream<Item = TcpStream> + Send {
+    stream::unfold(listener, |listener| async move {
+        loop {
+            match listener.accept().await {
+                Ok((socket, _)) => return Some((socket, listener)),
+                // Out of file descriptors, most likely: others may close soon.
+                Err(error) => {
+                    tracing::warn!(target: "dapr.runtime.security", "cannot accept a connection, trying again: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    })
+}
