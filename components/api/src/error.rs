@@ -18,6 +18,8 @@ pub enum Kind {
     Unavailable,
     /// The component cannot do this at all.
     Unsupported,
+    /// The component is in no state to do this, such as closed.
+    Precondition,
     /// Anything else.
     Internal,
 }

@@ -98,7 +98,7 @@ pub struct SubscribeRequest {
 /// A message that arrived.
 #[derive(Debug, Clone, Default)]
 pub struct Message {
-    /// The topic it was published to.
+    /// The topic of the subscription it arrived on.
     pub topic: String,
     /// The message, envelope included if it has one.
     pub data: Bytes,

@@ -5,6 +5,8 @@ mod request;
 #[cfg(test)]
 mod tests;
 
+use std::time::SystemTime;
+
 use async_trait::async_trait;
 
 use crate::{Error, Pairs};
@@ -130,6 +132,18 @@ pub trait Store: Send + Sync {
     async fn close(&self) -> Result<(), Error> {
         Ok(())
     }
+}
+
+/// What [`TTL_EXPIRE_TIME`] says of an item that expires at `time`.
+pub fn expire_time(time: SystemTime) -> String {
+    let seconds = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+        });
+    jiff::Timestamp::from_second(seconds)
+        .unwrap_or(jiff::Timestamp::MAX)
+        .to_string()
 }
 
 /// The prefix of a [`Store::delete_with_prefix`] as stores use it.

@@ -121,3 +121,9 @@ fn prefixes_end_in_bars() {
     assert!(prefix("||").is_err());
     assert!(prefix("").is_err());
 }
+
+#[test]
+fn expiry_is_told_in_whole_seconds() {
+    let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_900);
+    assert_eq!(expire_time(time), "2023-11-14T22:13:20Z");
+}

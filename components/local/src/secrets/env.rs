@@ -1,0 +1,125 @@
+//! `secretstores.local.env`: <https://docs.dapr.io/reference/components-reference/supported-secret-stores/envvar-secret-store/>.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use outrider_components::secrets::{Feature, GetRequest, Store};
+use outrider_components::{Context, Error, Metadata, Pairs};
+
+struct Environment {
+    prefix: String,
+    variables: Arc<BTreeMap<String, String>>,
+}
+
+/// Serves the environment of the process.
+pub async fn connect(metadata: Metadata, context: Context) -> Result<Arc<dyn Store>, Error> {
+    metadata.unique()?;
+    Ok(Arc::new(Environment {
+        prefix: metadata.get("prefix").unwrap_or_default().to_owned(),
+        variables: context.environment,
+    }))
+}
+
+/// What belongs to the sidecar itself is no secret of the application's.
+fn allowed(variable: &str) -> bool {
+    let variable = variable.to_uppercase();
+    variable != "APP_API_TOKEN" && !variable.starts_with("DAPR_")
+}
+
+#[async_trait]
+impl Store for Environment {
+    fn features(&self) -> &[Feature] {
+        &[]
+    }
+
+    /// A variable that is absent or not allowed reads as empty.
+    async fn get(&self, request: &GetRequest) -> Result<Pairs, Error> {
+        let name = &request.name;
+        let variable = format!("{}{name}", self.prefix);
+        let value = if allowed(&variable) {
+            self.variables.get(&variable).cloned().unwrap_or_default()
+        } else {
+            tracing::warn!(target: "dapr.contrib", "Access to env var {name} is forbidden");
+            String::new()
+        };
+        Ok(Pairs::from([(name.clone(), value)]))
+    }
+
+    async fn bulk_get(&self, _: &Pairs) -> Result<HashMap<String, Pairs>, Error> {
+        Ok(self
+            .variables
+            .iter()
+            .filter(|(variable, _)| allowed(variable))
+            .filter_map(|(variable, value)| {
+                let name = variable.strip_prefix(&self.prefix)?;
+                let hidden = name.is_empty();
+                (!hidden).then(|| {
+                    (
+                        name.to_owned(),
+                        Pairs::from([(name.to_owned(), value.clone())]),
+                    )
+                })
+            })
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn store(prefix: &str) -> Arc<dyn Store> {
+        let variables = [
+            ("HOME", "/home/app"),
+            ("APP_SECRET", "s3cret"),
+            ("APP_", "bare prefix"),
+            ("APP_API_TOKEN", "token"),
+            ("dapr_thing", "internal"),
+        ];
+        let environment = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let context = Context {
+            environment: Arc::new(environment),
+            ..Context::default()
+        };
+        connect(Metadata::new("env", [("PREFIX", prefix)]), context)
+            .await
+            .expect("needs nothing")
+    }
+
+    #[tokio::test]
+    async fn one_variable() {
+        for (prefix, name, value) in [
+            ("", "HOME", "/home/app"),
+            ("", "absent", ""),
+            ("", "APP_API_TOKEN", ""),
+            ("", "dapr_thing", ""),
+            ("APP_", "SECRET", "s3cret"),
+            ("APP_", "API_TOKEN", ""),
+        ] {
+            let found = store(prefix).await.get(&GetRequest::new(name)).await;
+            let wanted = Pairs::from([(name.to_owned(), value.to_owned())]);
+            assert_eq!(found.expect("always answers"), wanted, "{prefix}{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn all_variables() {
+        for (prefix, wanted) in [
+            ("", vec!["APP_", "APP_SECRET", "HOME"]),
+            ("APP_", vec!["SECRET"]),
+        ] {
+            let all = store(prefix)
+                .await
+                .bulk_get(&Pairs::new())
+                .await
+                .expect("always answers");
+            let mut names: Vec<_> = all.keys().map(String::as_str).collect();
+            names.sort_unstable();
+            assert_eq!(names, wanted);
+        }
+    }
+}

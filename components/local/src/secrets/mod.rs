@@ -1,0 +1,4 @@
+//! Secrets of the machine the sidecar runs on.
+
+pub mod env;
+pub mod file;
