@@ -48,17 +48,25 @@ async fn run(command: Command) -> Result<ExitCode> {
 }
 
 fn running(layout: &Layout) -> Result<Cluster> {
-    let state = State::read(layout).context("no cluster runs; start one with `cluster up --detach`")?;
+    let state =
+        State::read(layout).context("no cluster runs; start one with `cluster up --detach`")?;
     Ok(Cluster::attach(layout.clone(), state.network))
 }
 
 /// A signal needs no handler: the node ends with this process and is cleaned up after.
 async fn up(options: Options) -> Result<()> {
-    let mut cluster = Cluster::boot(Options { kubeconfig: None, ..options }).await?;
+    let mut cluster = Cluster::boot(Options {
+        kubeconfig: None,
+        ..options
+    })
+    .await?;
     if !cluster.is_owned() {
         return Ok(());
     }
-    eprintln!("cluster: export KUBECONFIG={}", cluster.kubeconfig().display());
+    eprintln!(
+        "cluster: export KUBECONFIG={}",
+        cluster.kubeconfig().display()
+    );
     loop {
         cluster.check()?;
         sleep(Duration::from_millis(500)).await;
@@ -100,9 +108,11 @@ async fn down(layout: &Layout) -> Result<()> {
         Some(state) => state.init.kill()?,
         None => eprintln!("cluster: none runs; removing what one may have left"),
     }
-    wait("the end of the cluster (is one booting?)", END, async || {
-        Ok(Sandbox::clean(layout)?.then_some(()))
-    })
+    wait(
+        "the end of the cluster (is one booting?)",
+        END,
+        async || Ok(Sandbox::clean(layout)?.then_some(())),
+    )
     .await
 }
 
@@ -113,6 +123,10 @@ fn status(layout: &Layout) -> ExitCode {
     };
     println!("running\nKUBECONFIG={}", layout.kubeconfig().display());
     println!("logs: {}", layout.at("log").display());
-    println!("node {}, this machine {}", state.network.node(), state.network.host());
+    println!(
+        "node {}, this machine {}",
+        state.network.node(),
+        state.network.host()
+    );
     ExitCode::SUCCESS
 }

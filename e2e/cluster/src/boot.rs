@@ -56,7 +56,10 @@ impl Progress {
 
     pub fn say(&self, what: &str) {
         if !self.quiet {
-            eprintln!("cluster: {:5.1} s  {what}", self.start.elapsed().as_secs_f32());
+            eprintln!(
+                "cluster: {:5.1} s  {what}",
+                self.start.elapsed().as_secs_f32()
+            );
         }
     }
 }
@@ -80,15 +83,21 @@ pub(crate) async fn boot(layout: Layout, options: &Options) -> Result<Cluster> {
         prepare(&layout, &progress).map(|()| (layout, progress))
     })
     .await??;
-    let found = wait("the end of another boot in the same folder", options.limit, async || {
-        if let Some(state) = State::read(&layout) {
-            return Ok(Some(Ok(Found::Running(state))));
-        }
-        let (own, pause) = (layout.clone(), layout.binary("pause"));
-        // What this machine can't do does not pass: such an error is not waited on.
-        let sandbox = tokio::task::spawn_blocking(move || Sandbox::start(&own, &pause)).await?;
-        Ok(sandbox.map(|started| started.map(Found::Started)).transpose())
-    })
+    let found = wait(
+        "the end of another boot in the same folder",
+        options.limit,
+        async || {
+            if let Some(state) = State::read(&layout) {
+                return Ok(Some(Ok(Found::Running(state))));
+            }
+            let (own, pause) = (layout.clone(), layout.binary("pause"));
+            // What this machine can't do does not pass: such an error is not waited on.
+            let sandbox = tokio::task::spawn_blocking(move || Sandbox::start(&own, &pause)).await?;
+            Ok(sandbox
+                .map(|started| started.map(Found::Started))
+                .transpose())
+        },
+    )
     .await??;
     let sandbox = match found {
         Found::Running(state) => {
@@ -151,7 +160,9 @@ async fn bring_up(
     let manifest = DNS
         .replace("ADDRESS", &network.dns().to_string())
         .replace("IMAGE", DNS_IMAGE);
-    cluster.kubectl_with_input(["create", "-f", "-"], &manifest).await?;
+    cluster
+        .kubectl_with_input(["create", "-f", "-"], &manifest)
+        .await?;
     wait_checked(cluster, limit, "the node", async |cluster| {
         let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
         let said = cluster.kubectl(["get", "node", NODE, "-o", ready]).await;
@@ -162,7 +173,15 @@ async fn bring_up(
     wait_checked(cluster, limit, "the cluster's DNS", async |cluster| {
         let ready = "jsonpath={.status.readyReplicas}";
         let said = cluster
-            .kubectl(["-n", "kube-system", "get", "deployment", "coredns", "-o", ready])
+            .kubectl([
+                "-n",
+                "kube-system",
+                "get",
+                "deployment",
+                "coredns",
+                "-o",
+                ready,
+            ])
             .await?;
         let account = cluster.kubectl(["get", "serviceaccount", "default"]).await;
         Ok(said == "1" && account.is_ok())

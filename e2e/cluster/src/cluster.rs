@@ -99,19 +99,18 @@ impl Cluster {
 
     /// An address of this machine that pods and the API server reach, for a webhook outside of the cluster.
     pub fn host_address(&self) -> Result<Ipv4Addr> {
-        self.network()
-            .map(Network::host)
+        self.network().map(Network::host)
     }
 
     /// The node's address, for node ports. Addresses of Services and pods are reached from this machine too.
     pub fn node_address(&self) -> Result<Ipv4Addr> {
-        self.network()
-            .map(Network::node)
+        self.network().map(Network::node)
     }
 
     fn network(&self) -> Result<Network> {
-        self.network
-            .context("the addresses of a cluster given by OUTRIDER_CLUSTER_KUBECONFIG are not known")
+        self.network.context(
+            "the addresses of a cluster given by OUTRIDER_CLUSTER_KUBECONFIG are not known",
+        )
     }
 
     pub(crate) fn kubectl_command(&self) -> Command {
@@ -156,7 +155,8 @@ impl Cluster {
 
     /// `kubectl apply` of manifests in YAML or JSON.
     pub async fn apply(&self, manifests: &str) -> Result<()> {
-        self.kubectl_with_input(["apply", "-f", "-"], manifests).await?;
+        self.kubectl_with_input(["apply", "-f", "-"], manifests)
+            .await?;
         Ok(())
     }
 
@@ -236,8 +236,11 @@ impl Cluster {
         wait(&what, limit, async || {
             let pods = self.get(["pods", "-n", namespace, "-l", selector]).await?;
             let pods = pods["items"].as_array().cloned().unwrap_or_default();
-            let names = pods.iter().filter_map(|pod| pod["metadata"]["name"].as_str());
-            Ok((!pods.is_empty() && pods.iter().all(is_ready)).then(|| names.map(str::to_owned).collect()))
+            let names = pods
+                .iter()
+                .filter_map(|pod| pod["metadata"]["name"].as_str());
+            Ok((!pods.is_empty() && pods.iter().all(is_ready))
+                .then(|| names.map(str::to_owned).collect()))
         })
         .await
     }
@@ -247,7 +250,9 @@ fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
     pod["metadata"]["deletionTimestamp"].is_null()
         && conditions.is_some_and(|conditions| {
-            conditions.iter().any(|one| one["type"] == "Ready" && one["status"] == "True")
+            conditions
+                .iter()
+                .any(|one| one["type"] == "Ready" && one["status"] == "True")
         })
 }
 
@@ -261,7 +266,10 @@ fn containers(layout: &Layout, arguments: &[&str]) -> Command {
     command
 }
 
-fn import(layout: &Layout, write: impl FnOnce(&mut dyn std::io::Write) -> Result<()>) -> Result<()> {
+fn import(
+    layout: &Layout,
+    write: impl FnOnce(&mut dyn std::io::Write) -> Result<()>,
+) -> Result<()> {
     let mut command = containers(layout, &["images", "import", "--snapshotter"]);
     let mut child = command
         .args([daemons::snapshotter(layout)?, "-"])

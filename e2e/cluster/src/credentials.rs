@@ -20,7 +20,11 @@ use crate::network::Network;
 /// File name of the kubeconfig, user, groups.
 const USERS: [(&str, &str, &str); 5] = [
     ("kubeconfig", "outrider-admin", "system:masters"),
-    ("controllers.kubeconfig", "outrider-controllers", "system:masters"),
+    (
+        "controllers.kubeconfig",
+        "outrider-controllers",
+        "system:masters",
+    ),
     ("scheduler.kubeconfig", "system:kube-scheduler", ""),
     ("proxy.kubeconfig", "system:kube-proxy", ""),
     ("kubelet.kubeconfig", "system:node:outrider", "system:nodes"),
@@ -30,8 +34,14 @@ pub(crate) fn write(layout: &Layout, network: Network) -> Result<()> {
     fs::create_dir_all(layout.at("pki"))?;
     let authority = authority(layout, network)?;
     let accounts = KeyPair::generate()?;
-    fs::write(layout.at("pki/serviceaccounts.pub"), accounts.public_key_pem())?;
-    secret(&layout.at("pki/serviceaccounts.key"), &accounts.serialize_pem())?;
+    fs::write(
+        layout.at("pki/serviceaccounts.pub"),
+        accounts.public_key_pem(),
+    )?;
+    secret(
+        &layout.at("pki/serviceaccounts.key"),
+        &accounts.serialize_pem(),
+    )?;
     let mut tokens = String::new();
     for (file, user, groups) in USERS {
         let token = uuid::Uuid::new_v4();
@@ -55,9 +65,14 @@ pub(crate) fn write(layout: &Layout, network: Network) -> Result<()> {
 /// Makes the authority and the API server's certificate; returns the authority's.
 fn authority(layout: &Layout, network: Network) -> Result<String> {
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "outrider cluster");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "outrider cluster");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?.pem();
     fs::write(layout.at("pki/authority.crt"), &certificate)?;
@@ -72,10 +87,18 @@ fn authority(layout: &Layout, network: Network) -> Result<String> {
         ]
         .map(str::to_owned),
     )?;
-    server.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+    server
+        .distinguished_name
+        .push(DnType::CommonName, "kube-apiserver");
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    for address in [network.node(), network.api_service(), std::net::Ipv4Addr::LOCALHOST] {
-        server.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(address)));
+    for address in [
+        network.node(),
+        network.api_service(),
+        std::net::Ipv4Addr::LOCALHOST,
+    ] {
+        server
+            .subject_alt_names
+            .push(SanType::IpAddress(IpAddr::V4(address)));
     }
     let server_key = KeyPair::generate()?;
     let signed = server.signed_by(&server_key, &Issuer::new(params, key))?;

@@ -22,11 +22,15 @@ pub(crate) fn snapshotter(layout: &Layout) -> Result<&'static str> {
         .args(["--file-system", "--format", "%T"])
         .arg(&layout.work)
         .run()?;
-    Ok(if kind.trim() == "overlayfs" { "native" } else { "overlayfs" })
+    Ok(if kind.trim() == "overlayfs" {
+        "native"
+    } else {
+        "overlayfs"
+    })
 }
 
 pub(crate) fn write_configuration(layout: &Layout, network: Network) -> Result<()> {
-    for folder in ["cni", "plugins", "volumes"] {
+    for folder in ["cni", "plugins"] {
         fs::create_dir_all(layout.at(folder))?;
     }
     fs::write(layout.at("containerd.toml"), containerd(layout)?)?;
@@ -161,7 +165,11 @@ impl Starter<'_> {
         self.sandbox.daemon(name, command)
     }
 
-    fn kubernetes(&mut self, name: &'static str, flags: &[(&str, &dyn AsRef<std::ffi::OsStr>)]) -> Result<()> {
+    fn kubernetes(
+        &mut self,
+        name: &'static str,
+        flags: &[(&str, &dyn AsRef<std::ffi::OsStr>)],
+    ) -> Result<()> {
         let mut arguments = vec![OsString::from(name)];
         for (flag, value) in flags {
             let mut argument = OsString::from(format!("--{flag}="));
@@ -172,8 +180,15 @@ impl Starter<'_> {
     }
 
     pub fn containerd(&mut self) -> Result<()> {
-        let arguments = ["--config".into(), self.layout.at("containerd.toml").into_os_string()];
-        self.start("containerd", &PathBuf::from("/usr/bin/containerd"), &arguments)
+        let arguments = [
+            "--config".into(),
+            self.layout.at("containerd.toml").into_os_string(),
+        ];
+        self.start(
+            "containerd",
+            &PathBuf::from("/usr/bin/containerd"),
+            &arguments,
+        )
     }
 
     pub fn control_plane(&mut self) -> Result<()> {
@@ -200,9 +215,18 @@ impl Starter<'_> {
                 ("cert-dir", &layout.at("pki")),
                 ("token-auth-file", &layout.at("pki/tokens.csv")),
                 ("authorization-mode", &"Node,RBAC"),
-                ("service-account-issuer", &"https://kubernetes.default.svc.cluster.local"),
-                ("service-account-key-file", &layout.at("pki/serviceaccounts.pub")),
-                ("service-account-signing-key-file", &layout.at("pki/serviceaccounts.key")),
+                (
+                    "service-account-issuer",
+                    &"https://kubernetes.default.svc.cluster.local",
+                ),
+                (
+                    "service-account-key-file",
+                    &layout.at("pki/serviceaccounts.pub"),
+                ),
+                (
+                    "service-account-signing-key-file",
+                    &layout.at("pki/serviceaccounts.key"),
+                ),
                 // The machine doesn't know the node by its name.
                 ("kubelet-preferred-address-types", &"InternalIP"),
                 ("allow-privileged", &"true"),
@@ -230,8 +254,12 @@ impl Starter<'_> {
             &[
                 ("kubeconfig", &layout.at("controllers.kubeconfig")),
                 ("root-ca-file", &layout.at("pki/authority.crt")),
-                ("service-account-private-key-file", &layout.at("pki/serviceaccounts.key")),
+                (
+                    "service-account-private-key-file",
+                    &layout.at("pki/serviceaccounts.key"),
+                ),
                 ("cert-dir", &layout.at("pki/controllers")),
+                ("flex-volume-plugin-dir", &layout.at("plugins")),
                 ("bind-address", &"127.0.0.1"),
                 ("leader-elect", &"false"),
                 ("profiling", &"false"),

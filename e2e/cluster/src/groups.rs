@@ -13,7 +13,10 @@ pub(crate) fn create(identity: &str) -> Result<()> {
     if root.join("cgroup.controllers").exists() {
         for controller in ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"] {
             // The kubelet names those that it needs and doesn't find.
-            let _ = fs::write(root.join("cgroup.subtree_control"), format!("+{controller}"));
+            let _ = fs::write(
+                root.join("cgroup.subtree_control"),
+                format!("+{controller}"),
+            );
         }
         return folder(&root.join(identity));
     }

@@ -38,7 +38,9 @@ pub(crate) fn check() -> Result<()> {
         .args(["--mount", "--net", "--pid", "--fork", "true"])
         .run();
     if let Err(error) = namespaces {
-        bail!("this machine doesn't let root make namespaces (in a container, run it privileged): {error}");
+        bail!(
+            "this machine doesn't let root make namespaces (in a container, run it privileged): {error}"
+        );
     }
     let group = Path::new("/sys/fs/cgroup");
     ensure!(

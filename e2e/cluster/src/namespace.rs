@@ -25,7 +25,11 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    pub(crate) async fn create(cluster: &Cluster, prefix: &str, security: PodSecurity) -> Result<Self> {
+    pub(crate) async fn create(
+        cluster: &Cluster,
+        prefix: &str,
+        security: PodSecurity,
+    ) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{prefix}-{}-{number}", std::process::id());
@@ -42,7 +46,10 @@ impl Namespace {
         cluster
             .kubectl_with_input(["create", "-f", "-"], &manifest.to_string())
             .await?;
-        let (kubeconfig, program) = (cluster.kubeconfig().to_owned(), cluster.programs().join("kubectl"));
+        let (kubeconfig, program) = (
+            cluster.kubeconfig().to_owned(),
+            cluster.programs().join("kubectl"),
+        );
         let namespace = Self {
             name,
             kubectl: Box::new(move || {
@@ -52,10 +59,14 @@ impl Namespace {
             }),
         };
         // Pods are refused until their account is there.
-        wait("the namespace's account", Duration::from_secs(30), async || {
-            let account = ["get", "serviceaccount", "default", "-n", namespace.name()];
-            cluster.kubectl(account).await.map(Some)
-        })
+        wait(
+            "the namespace's account",
+            Duration::from_secs(30),
+            async || {
+                let account = ["get", "serviceaccount", "default", "-n", namespace.name()];
+                cluster.kubectl(account).await.map(Some)
+            },
+        )
         .await?;
         Ok(namespace)
     }
@@ -67,13 +78,23 @@ impl Namespace {
     /// What somebody needs to see why a test failed.
     fn explain(&self) {
         let run = |arguments: &[&str]| {
-            let output = (self.kubectl)().args(arguments).args(["-n", &self.name]).run();
+            let output = (self.kubectl)()
+                .args(arguments)
+                .args(["-n", &self.name])
+                .run();
             output.unwrap_or_else(|error| error.to_string())
         };
-        eprintln!("--- namespace {}\n{}", self.name, run(&["get", "all", "-o", "wide"]));
+        eprintln!(
+            "--- namespace {}\n{}",
+            self.name,
+            run(&["get", "all", "-o", "wide"])
+        );
         eprintln!("{}", run(&["get", "events", "--sort-by=.lastTimestamp"]));
         for pod in run(&["get", "pods", "-o", "name"]).lines() {
-            eprintln!("--- {pod}\n{}", run(&["logs", pod, "--all-containers", "--prefix", "--tail=50"]));
+            eprintln!(
+                "--- {pod}\n{}",
+                run(&["logs", pod, "--all-containers", "--prefix", "--tail=50"])
+            );
         }
     }
 }

@@ -54,10 +54,14 @@ impl Network {
         used += &Command::new("ip")
             .args(["-4", "route", "show", "table", "all"])
             .run()?;
-        let first = seed.bytes().fold(0u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
+        let first = seed
+            .bytes()
+            .fold(0u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
         match free_block(&used, first) {
             Some(block) => Ok(Self { block }),
-            None => bail!("no free network 10.x.0.0/16 on this machine; end something that uses them"),
+            None => {
+                bail!("no free network 10.x.0.0/16 on this machine; end something that uses them")
+            }
         }
     }
 
@@ -74,8 +78,15 @@ impl Network {
         )?;
         // Nothing leaves the cluster's own addresses: what tries gets an error at once.
         run_with_input(
-            Command::new("nsenter")
-                .args(["--target", &init.to_string(), "--net", "--", "ip", "-batch", "-"]),
+            Command::new("nsenter").args([
+                "--target",
+                &init.to_string(),
+                "--net",
+                "--",
+                "ip",
+                "-batch",
+                "-",
+            ]),
             &format!(
                 "address add {node}/30 dev node0\n\
                  link set node0 up\n\
@@ -94,11 +105,13 @@ impl Network {
 /// The first block from `first` on that no address or route in `used` overlaps.
 fn free_block(used: &str, first: u8) -> Option<u8> {
     let taken: Vec<(u32, u32)> = used.split_whitespace().filter_map(range).collect();
-    (0..=u8::MAX).map(|step| first.wrapping_add(step)).find(|&block| {
-        let low = u32::from(Ipv4Addr::new(10, block, 0, 0));
-        let high = low | 0xffff;
-        taken.iter().all(|&(from, to)| to < low || high < from)
-    })
+    (0..=u8::MAX)
+        .map(|step| first.wrapping_add(step))
+        .find(|&block| {
+            let low = u32::from(Ipv4Addr::new(10, block, 0, 0));
+            let high = low | 0xffff;
+            taken.iter().all(|&(from, to)| to < low || high < from)
+        })
 }
 
 fn range(word: &str) -> Option<(u32, u32)> {
@@ -115,7 +128,8 @@ mod tests {
 
     #[test]
     fn a_block_in_use_is_passed_over() {
-        let used = "2: eth0 inet 10.7.3.4/24 brd 10.7.3.255\n10.8.0.0/15 dev tun0\ndefault via 192.0.2.1";
+        let used =
+            "2: eth0 inet 10.7.3.4/24 brd 10.7.3.255\n10.8.0.0/15 dev tun0\ndefault via 192.0.2.1";
         assert_eq!(free_block(used, 7), Some(10));
         assert_eq!(free_block("", 7), Some(7));
     }

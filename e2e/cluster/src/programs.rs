@@ -32,7 +32,9 @@ fn fingerprint() -> Result<String> {
     let mut context = digest::Context::new(&digest::SHA256);
     let mut files = Vec::new();
     for folder in ["", "coredns", "pause"] {
-        for entry in fs::read_dir(source().join(folder)).context("the node's Go sources are gone")? {
+        for entry in
+            fs::read_dir(source().join(folder)).context("the node's Go sources are gone")?
+        {
             let path = entry?.path();
             if path.is_file() {
                 files.push(path);
@@ -56,18 +58,28 @@ pub(crate) fn build(layout: &Layout, progress: impl Fn(&str)) -> Result<()> {
     let lock = fs::File::create(layout.cache.join("build.lock"))?;
     lock.lock()?;
     let wanted = fingerprint()?;
-    let missing = PROGRAMS.iter().any(|(name, ..)| !folder.join(name).exists());
+    let missing = PROGRAMS
+        .iter()
+        .any(|(name, ..)| !folder.join(name).exists());
     if !missing && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         return Ok(());
     }
     if Command::new("go").arg("version").run().is_err() {
-        bail!("the cluster's programs are written in Go, and `go` is not on the PATH; install Go 1.25 or newer");
+        bail!(
+            "the cluster's programs are written in Go, and `go` is not on the PATH; install Go 1.25 or newer"
+        );
     }
     progress("building Kubernetes from source (about ten minutes of one processor the first time)");
     for (name, package, versions) in PROGRAMS {
         let target = folder.join(format!("{name}.new"));
         Command::new("go")
-            .args(["build", "-buildvcs=false", "-ldflags", &format!("-s -w {versions}"), "-o"])
+            .args([
+                "build",
+                "-buildvcs=false",
+                "-ldflags",
+                &format!("-s -w {versions}"),
+                "-o",
+            ])
             .arg(&target)
             .arg(package)
             .env("CGO_ENABLED", "0")

@@ -50,7 +50,11 @@ fn finish(command: &Command, output: Output) -> Result<String> {
 
 fn line(command: &Command) -> String {
     let mut words = vec![name(command.get_program())];
-    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    words.extend(
+        command
+            .get_args()
+            .map(|word| word.to_string_lossy().into_owned()),
+    );
     words.join(" ")
 }
 

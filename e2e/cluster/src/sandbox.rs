@@ -109,10 +109,20 @@ impl Sandbox {
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
         command
-            .args(["--target", &self.init.id.to_string(), "--mount", "--net", "--pid", "--"])
+            .args([
+                "--target",
+                &self.init.id.to_string(),
+                "--mount",
+                "--net",
+                "--pid",
+                "--",
+            ])
             .arg(program)
             .env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
             .stdin(Stdio::null());
         command
     }

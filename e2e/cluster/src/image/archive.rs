@@ -120,7 +120,10 @@ impl Archive {
     pub fn write(&self, out: impl Write) -> Result<()> {
         let (config, manifest) = (Blob::of(&self.config), Blob::of(&self.manifest));
         let mut index = manifest.descriptor(MANIFEST);
-        let tag = self.reference.rsplit_once(':').map_or("latest", |(_, tag)| tag);
+        let tag = self
+            .reference
+            .rsplit_once(':')
+            .map_or("latest", |(_, tag)| tag);
         index["annotations"] = json!({
             "io.containerd.image.name": self.reference,
             "org.opencontainers.image.ref.name": tag,
@@ -133,7 +136,8 @@ impl Archive {
         }]);
 
         let mut tar = Builder::new(out);
-        let mut plain = |path: &str, bytes: &[u8]| append(&mut tar, path, bytes.len() as u64, bytes);
+        let mut plain =
+            |path: &str, bytes: &[u8]| append(&mut tar, path, bytes.len() as u64, bytes);
         plain("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         plain("index.json", &serde_json::to_vec(&index)?)?;
         plain("manifest.json", &serde_json::to_vec(&docker)?)?;
@@ -199,7 +203,8 @@ fn write_layer(entries: &BTreeMap<String, Entry>, out: impl Write) -> Result<()>
                 tar.append_data(&mut header, place, content.as_bytes())?;
             }
             Entry::File { source, mode } => {
-                let file = File::open(source).with_context(|| format!("can't open {}", source.display()))?;
+                let file = File::open(source)
+                    .with_context(|| format!("can't open {}", source.display()))?;
                 let mut header = header(EntryType::Regular, *mode);
                 header.set_size(file.metadata()?.len());
                 tar.append_data(&mut header, place, file)?;
@@ -227,7 +232,10 @@ mod tests {
         image().build().unwrap().write(&mut first).unwrap();
         image().build().unwrap().write(&mut second).unwrap();
         assert!(first == second);
-        assert_ne!(image().env("A", "1").build().unwrap().digest(), image().build().unwrap().digest());
+        assert_ne!(
+            image().env("A", "1").build().unwrap().digest(),
+            image().build().unwrap().digest()
+        );
     }
 
     #[test]
@@ -250,7 +258,12 @@ mod tests {
             }
         }
         assert_eq!(blobs, 3);
-        let place = |path: &str| paths.iter().position(|found| found.trim_end_matches('/') == path).unwrap();
+        let place = |path: &str| {
+            paths
+                .iter()
+                .position(|found| found.trim_end_matches('/') == path)
+                .unwrap()
+        };
         assert!(place("usr") < place("usr/bin") && place("usr/bin") < place("usr/bin/one"));
         assert!(place("etc/passwd") > 0);
     }

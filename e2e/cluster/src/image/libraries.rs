@@ -49,7 +49,10 @@ mod tests {
         let said = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibc.so.6 => /lib/libc.so.6 (0x00007f)\n\t/lib64/ld.so.2 (0x7f)\n";
         assert_eq!(
             parse(said).unwrap(),
-            [PathBuf::from("/lib/libc.so.6"), PathBuf::from("/lib64/ld.so.2")]
+            [
+                PathBuf::from("/lib/libc.so.6"),
+                PathBuf::from("/lib64/ld.so.2")
+            ]
         );
     }
 

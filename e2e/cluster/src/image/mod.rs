@@ -66,13 +66,15 @@ impl Image {
 
     pub fn file(mut self, source: impl AsRef<Path>, path: &str, mode: u32) -> Self {
         let source = source.as_ref().to_owned();
-        self.entries.insert(path.to_owned(), Entry::File { source, mode });
+        self.entries
+            .insert(path.to_owned(), Entry::File { source, mode });
         self
     }
 
     pub fn text(mut self, path: &str, content: &str, mode: u32) -> Self {
         let content = content.to_owned();
-        self.entries.insert(path.to_owned(), Entry::Text { content, mode });
+        self.entries
+            .insert(path.to_owned(), Entry::Text { content, mode });
         self
     }
 
@@ -130,9 +132,10 @@ impl Image {
             ("/etc/passwd", passwd(user, group)),
             ("/etc/group", format!("root:x:0:\nnonroot:x:{group}:\n")),
         ] {
-            entries
-                .entry(path.to_owned())
-                .or_insert(Entry::Text { content, mode: 0o644 });
+            entries.entry(path.to_owned()).or_insert(Entry::Text {
+                content,
+                mode: 0o644,
+            });
         }
         if self.libraries {
             let programs = self.entries.values().filter_map(|entry| match entry {
@@ -143,17 +146,26 @@ impl Image {
                 for library in libraries::of(program)? {
                     let path = library.to_string_lossy().into_owned();
                     let mode = 0o755;
-                    entries.entry(path).or_insert(Entry::File { source: library, mode });
+                    entries.entry(path).or_insert(Entry::File {
+                        source: library,
+                        mode,
+                    });
                 }
             }
         }
         let paths: Vec<String> = entries.keys().cloned().collect();
         for path in paths {
-            ensure!(path.starts_with('/'), "{path} is not an absolute path of the image {}", self.reference);
+            ensure!(
+                path.starts_with('/'),
+                "{path} is not an absolute path of the image {}",
+                self.reference
+            );
             for above in Path::new(&path).ancestors().skip(1) {
                 let above = above.to_string_lossy().into_owned();
                 if above != "/" {
-                    entries.entry(above).or_insert(Entry::Folder { mode: 0o755 });
+                    entries
+                        .entry(above)
+                        .or_insert(Entry::Folder { mode: 0o755 });
                 }
             }
         }
@@ -169,7 +181,9 @@ impl Image {
 fn passwd(user: u32, group: u32) -> String {
     let mut lines = "root:x:0:0:root:/:/sbin/nologin\n".to_owned();
     if user != 0 {
-        lines.push_str(&format!("nonroot:x:{user}:{group}:nonroot:/tmp:/sbin/nologin\n"));
+        lines.push_str(&format!(
+            "nonroot:x:{user}:{group}:nonroot:/tmp:/sbin/nologin\n"
+        ));
     }
     lines
 }
