@@ -1,0 +1,517 @@
+//! `pubsub.redis`: <https://docs.dapr.io/reference/components-reference/supported-pubsub/setup-redis-pubsub/>.
+//!
+//! A topic is a stream, an application a consumer group of it; every instance
+//! of the application reads under the group's name. What a handler refuses,
+//! or does not finish in `processingTimeout`, stays pending and is claimed
+//! again.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use outrider_components::pubsub::{
+    Broker, Feature, Handler, Message, PublishRequest, SubscribeRequest, Subscription,
+};
+use outrider_components::{Context, Error, Kind, Metadata, Pairs};
+use redis::streams::{StreamId, StreamPendingCountReply, StreamReadReply};
+use redis::{FromRedisValue, Value};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::server::{FromRedis, Server};
+use crate::settings::Settings;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+/// How long one read waits for messages.
+const BLOCK: Duration = Duration::from_secs(5);
+const SCOPE: &str = "dapr.contrib";
+
+struct Streams {
+    shared: Arc<Shared>,
+    max_length: Option<u64>,
+    /// Older entries are trimmed when others are added.
+    keep: Option<Duration>,
+    closed: CancellationToken,
+}
+
+struct Shared {
+    server: Server,
+    group: String,
+    processing_timeout: Duration,
+    redeliver_interval: Duration,
+    /// Messages of one subscription that are in memory at a time.
+    queue_depth: usize,
+    /// Messages of all subscriptions that are being handled at a time.
+    workers: Semaphore,
+}
+
+impl Shared {
+    /// Whether messages that were not acknowledged are delivered again.
+    fn redelivers(&self) -> bool {
+        !self.processing_timeout.is_zero() && !self.redeliver_interval.is_zero()
+    }
+
+    async fn create_group(&self, topic: &str) -> Result<(), Error> {
+        let create = redis::cmd("XGROUP")
+            .arg("CREATE")
+            .arg(topic)
+            .arg(&self.group)
+            .arg("0")
+            .arg("MKSTREAM")
+            .take();
+        match self.server.ask::<Value>(&create).await {
+            Err(error) if error.code() != Some("BUSYGROUP") => {
+                tracing::error!(target: SCOPE, "redis streams: {error}");
+                Err(Error::from_redis(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn acknowledge(&self, topic: &str, id: &str) {
+        let acknowledge = redis::cmd("XACK")
+            .arg(topic)
+            .arg(&self.group)
+            .arg(id)
+            .take();
+        if let Err(error) = self.server.ask::<Value>(&acknowledge).await {
+            tracing::error!(target: SCOPE, "Error acknowledging Redis message {id}: {error}");
+        }
+    }
+}
+
+/// Connects to the server.
+pub async fn connect(metadata: Metadata, context: Context) -> Result<Arc<dyn Broker>, Error> {
+    let settings = Arc::new(Settings::new(&metadata)?);
+    let duration = |name, default: u64| {
+        Ok::<_, Error>(
+            metadata
+                .duration_in(name, MILLISECOND)?
+                .unwrap_or(Duration::from_secs(default)),
+        )
+    };
+    let processing_timeout = duration("processingTimeout", 60)?;
+    let redeliver_interval = duration("redeliverInterval", 15)?;
+    let queue_depth = metadata.integer("queueDepth")?.unwrap_or(100_u32).max(1);
+    let concurrency = metadata.integer("concurrency")?.unwrap_or(10_u32).max(1);
+    let max_length = metadata
+        .integer("maxLenApprox")?
+        .filter(|length| *length > 0);
+    let keep = metadata
+        .duration("streamTTL")?
+        .filter(|keep| !keep.is_zero());
+    if max_length.is_some() && keep.is_some() {
+        tracing::warn!(target: SCOPE, "redis streams: maxLenApprox and streamTTL cannot be used together; only one stream trimming strategy can be active at a time.");
+    }
+    let server = Server::new(settings)?;
+    ping(&server, "redis streams").await?;
+    let group = metadata.text("consumerID").unwrap_or(&context.app_id);
+    Ok(Arc::new(Streams {
+        shared: Arc::new(Shared {
+            server,
+            group: group.to_owned(),
+            processing_timeout,
+            redeliver_interval,
+            queue_depth: queue_depth as usize,
+            workers: Semaphore::new(concurrency as usize),
+        }),
+        max_length,
+        keep,
+        closed: CancellationToken::new(),
+    }))
+}
+
+async fn ping(server: &Server, who: &str) -> Result<(), Error> {
+    server.ping().await.map_err(|error| {
+        let host = &server.settings().host;
+        Error::from_redis(error).context(&format!("{who}: error connecting to redis at {host}"))
+    })
+}
+
+impl Streams {
+    fn open(&self) -> Result<(), Error> {
+        if self.closed.is_cancelled() {
+            return Err(Error::new(Kind::Precondition, "component is closed"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Broker for Streams {
+    fn features(&self) -> &[Feature] {
+        &[]
+    }
+
+    async fn publish(&self, request: &PublishRequest) -> Result<(), Error> {
+        self.open()?;
+        let mut add = redis::cmd("XADD");
+        add.arg(&request.topic);
+        if let Some(length) = self.max_length {
+            let length: u64 = length;
+            add.arg("MAXLEN").arg("~").arg(length);
+        } else if let Some(keep) = self.keep {
+            let oldest = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default()
+                .saturating_sub(keep)
+                .as_millis();
+            add.arg("MINID").arg("~").arg(format!("{oldest}-1"));
+        }
+        add.arg("*").arg("data").arg(&request.data[..]);
+        if !request.metadata.is_empty() {
+            let sorted: BTreeMap<_, _> = request.metadata.iter().collect();
+            let text = serde_json::to_string(&sorted)
+                .map_err(|error| Error::invalid(error.to_string()))?;
+            add.arg("metadata").arg(text);
+        }
+        self.shared
+            .server
+            .ask::<Value>(&add)
+            .await
+            .map(drop)
+            .map_err(|error| {
+                Error::unavailable(format!("redis streams: error from publish: {error}"))
+                    .because(error)
+            })
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequest,
+        handler: Arc<dyn Handler>,
+    ) -> Result<Subscription, Error> {
+        self.open()?;
+        self.shared.create_group(&request.topic).await?;
+        let mut subscription = Subscription::new(&self.closed);
+        let reader = Arc::new(Reader {
+            shared: self.shared.clone(),
+            topic: request.topic,
+            handler,
+            room: Arc::new(Semaphore::new(self.shared.queue_depth)),
+            at_hand: Arc::default(),
+            stopping: subscription.stopping(),
+        });
+        let server = self.shared.server.blocking(BLOCK)?;
+        subscription.spawn(reader.clone().read_new(server));
+        if self.shared.redelivers() {
+            subscription.spawn(reader.claim_pending());
+        }
+        Ok(subscription)
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        ping(&self.shared.server, "redis pubsub").await
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        self.closed.cancel();
+        Ok(())
+    }
+}
+
+/// A message as the stream holds it.
+struct Entry {
+    id: String,
+    fields: HashMap<String, Value>,
+}
+
+impl From<StreamId> for Entry {
+    fn from(entry: StreamId) -> Entry {
+        Entry {
+            id: entry.id,
+            fields: entry.map,
+        }
+    }
+}
+
+/// One subscription.
+struct Reader {
+    shared: Arc<Shared>,
+    topic: String,
+    handler: Arc<dyn Handler>,
+    room: Arc<Semaphore>,
+    /// Messages in memory, which are not to be claimed from ourselves.
+    at_hand: Arc<Mutex<HashSet<String>>>,
+    stopping: CancellationToken,
+}
+
+/// Takes a message off the list of those at hand.
+struct AtHand {
+    id: String,
+    list: Arc<Mutex<HashSet<String>>>,
+}
+
+impl AtHand {
+    /// `None` if it is there already.
+    fn new(list: &Arc<Mutex<HashSet<String>>>, id: &str) -> Option<AtHand> {
+        let mut ids = list.lock().unwrap_or_else(|e| e.into_inner());
+        ids.insert(id.to_owned()).then(|| AtHand {
+            id: id.to_owned(),
+            list: list.clone(),
+        })
+    }
+}
+
+impl Drop for AtHand {
+    fn drop(&mut self) {
+        let mut ids = self.list.lock().unwrap_or_else(|e| e.into_inner());
+        ids.remove(&self.id);
+    }
+}
+
+impl Reader {
+    async fn read_new(self: Arc<Reader>, server: Server) {
+        let mut handling = JoinSet::new();
+        let mut failures = 0;
+        while !self.stopping.is_cancelled() {
+            let read = tokio::select! {
+                read = self.read(&server) => read,
+                () = self.stopping.cancelled() => break,
+            };
+            match read {
+                Ok(messages) => {
+                    failures = 0;
+                    self.deliver(messages, &mut handling).await;
+                }
+                Err(error) => {
+                    self.read_failed(&error).await;
+                    self.pause(failures).await;
+                    failures += 1;
+                }
+            }
+        }
+        while handling.join_next().await.is_some() {}
+    }
+
+    /// New messages, when there is room for any.
+    async fn read(&self, server: &Server) -> redis::RedisResult<Vec<Entry>> {
+        let Ok(room) = self.room.acquire().await else {
+            return Ok(Vec::new());
+        };
+        let count = 1 + self.room.available_permits();
+        drop(room);
+        let group = &self.shared.group;
+        let read = redis::cmd("XREADGROUP")
+            .arg("GROUP")
+            .arg(group)
+            .arg(group)
+            .arg("COUNT")
+            .arg(count)
+            .arg("BLOCK")
+            .arg(BLOCK.as_millis() as u64)
+            .arg("STREAMS")
+            .arg(&self.topic)
+            .arg(">")
+            .take();
+        let reply: Option<StreamReadReply> = server.ask(&read).await?;
+        Ok(reply
+            .into_iter()
+            .flat_map(|reply| reply.keys)
+            .flat_map(|stream| stream.ids)
+            .map(Entry::from)
+            .collect())
+    }
+
+    async fn read_failed(&self, error: &redis::RedisError) {
+        let (group, topic) = (&self.shared.group, &self.topic);
+        if error.code() == Some("NOGROUP") {
+            tracing::warn!(target: SCOPE, "redis streams: consumer group {group} does not exist for stream {topic}. This could mean the server experienced data loss, or the group/stream was deleted.");
+            tracing::warn!(target: SCOPE, "redis streams: recreating group {group} for stream {topic}");
+            // A failure has been logged; the next read comes back here.
+            let _ = self.shared.create_group(topic).await;
+        }
+        tracing::error!(target: SCOPE, "redis streams: error reading from stream {topic}: {error}");
+    }
+
+    /// Waits from 10 ms to about 5 s, longer with each failure.
+    async fn pause(&self, failures: u32) {
+        let wait = Duration::from_millis(10 << failures.min(9));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.stopping.cancelled() => {}
+        }
+    }
+
+    /// Starts handling messages in their order, as far as there is room.
+    async fn deliver(self: &Arc<Reader>, messages: Vec<Entry>, handling: &mut JoinSet<()>) {
+        for message in messages {
+            while handling.try_join_next().is_some() {}
+            let Some(at_hand) = AtHand::new(&self.at_hand, &message.id) else {
+                continue;
+            };
+            let room = tokio::select! {
+                room = self.room.clone().acquire_owned() => room,
+                () = self.stopping.cancelled() => return,
+            };
+            let reader = self.clone();
+            handling.spawn(async move {
+                reader.handle(message).await;
+                drop((at_hand, room));
+            });
+        }
+    }
+
+    async fn handle(&self, message: Entry) {
+        let _worker = tokio::select! {
+            biased;
+            worker = self.shared.workers.acquire() => worker,
+            // What nobody has begun with is claimed by the next reader.
+            () = self.stopping.cancelled() => return,
+        };
+        let id = message.id.clone();
+        let handled = self.handler.handle(self.decode(message));
+        let result = if self.shared.redelivers() {
+            match tokio::time::timeout(self.shared.processing_timeout, handled).await {
+                Ok(result) => result,
+                Err(_) => Err(Error::unavailable("context deadline exceeded")),
+            }
+        } else {
+            handled.await
+        };
+        match result {
+            Ok(()) => self.shared.acknowledge(&self.topic, &id).await,
+            Err(error) => {
+                tracing::error!(target: SCOPE, "Error processing Redis message {id}: {error}");
+            }
+        }
+    }
+
+    fn decode(&self, message: Entry) -> Message {
+        let Entry { id, mut fields } = message;
+        let data = fields
+            .remove("data")
+            .and_then(|value| Bytes::from_redis_value(value).ok())
+            .unwrap_or_default();
+        let metadata = fields.remove("metadata").map_or_else(Pairs::new, |value| {
+            let text = String::from_redis_value(value).unwrap_or_default();
+            serde_json::from_str(&text).unwrap_or_else(|error| {
+                tracing::warn!(target: SCOPE, "Redis PubSub: Could not extract metadata for Redis message {id}: {error}");
+                Pairs::new()
+            })
+        });
+        Message {
+            topic: self.topic.clone(),
+            data,
+            metadata,
+            content_type: None,
+        }
+    }
+
+    async fn claim_pending(self: Arc<Reader>) {
+        let mut handling = JoinSet::new();
+        while !self.stopping.is_cancelled() {
+            tokio::select! {
+                claimed = self.claim(&mut handling) => if let Err(error) = claimed {
+                    tracing::error!(target: SCOPE, "error retrieving pending Redis messages: {error}");
+                },
+                () = self.stopping.cancelled() => break,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.shared.redeliver_interval) => {}
+                () = self.stopping.cancelled() => break,
+            }
+        }
+        while handling.join_next().await.is_some() {}
+    }
+
+    /// Goes through everything that has been pending for too long.
+    async fn claim(self: &Arc<Reader>, handling: &mut JoinSet<()>) -> redis::RedisResult<()> {
+        let Shared {
+            server,
+            group,
+            processing_timeout,
+            queue_depth,
+            ..
+        } = &*self.shared;
+        let mut from = "-".to_owned();
+        loop {
+            let pending = redis::cmd("XPENDING")
+                .arg(&self.topic)
+                .arg(group)
+                .arg(&from)
+                .arg("+")
+                .arg(*queue_depth)
+                .take();
+            let pending: StreamPendingCountReply = server.ask(&pending).await?;
+            let late: Vec<&str> = {
+                let at_hand = self.at_hand.lock().unwrap_or_else(|e| e.into_inner());
+                pending
+                    .ids
+                    .iter()
+                    .filter(|entry| {
+                        entry.last_delivered_ms as u128 >= processing_timeout.as_millis()
+                    })
+                    .filter(|entry| !at_hand.contains(&entry.id))
+                    .map(|entry| entry.id.as_str())
+                    .collect()
+            };
+            if !late.is_empty() {
+                let claim = redis::cmd("XCLAIM")
+                    .arg(&self.topic)
+                    .arg(group)
+                    .arg(group)
+                    .arg(processing_timeout.as_millis() as u64)
+                    .arg(&late)
+                    .take();
+                // Servers before version 7 put nil where an entry is gone.
+                let claimed: Vec<Option<(String, HashMap<String, Value>)>> =
+                    server.ask(&claim).await?;
+                let claimed: Vec<Entry> = claimed
+                    .into_iter()
+                    .flatten()
+                    .map(|(id, fields)| Entry { id, fields })
+                    .collect();
+                for id in late {
+                    if !claimed.iter().any(|message| message.id == id) {
+                        self.forget_if_gone(id).await?;
+                    }
+                }
+                self.deliver(claimed, handling).await;
+            }
+            let Some(last) = pending
+                .ids
+                .last()
+                .filter(|_| pending.ids.len() >= *queue_depth)
+            else {
+                return Ok(());
+            };
+            from = after(&last.id);
+        }
+    }
+
+    /// An entry that was trimmed away cannot be delivered any more.
+    async fn forget_if_gone(&self, id: &str) -> redis::RedisResult<()> {
+        let range = redis::cmd("XRANGE").arg(&self.topic).arg(id).arg(id).take();
+        let found: Vec<Value> = self.shared.server.ask(&range).await?;
+        if found.is_empty() {
+            self.shared.acknowledge(&self.topic, id).await;
+        }
+        Ok(())
+    }
+}
+
+/// The smallest id that comes after `id`.
+fn after(id: &str) -> String {
+    match id.split_once('-') {
+        Some((time, count)) => {
+            let count: u64 = count.parse().unwrap_or(0);
+            format!("{time}-{}", count.saturating_add(1))
+        }
+        None => format!("{id}-1"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::after;
+
+    #[test]
+    fn ids_are_followed_by_the_next_number() {
+        assert_eq!(after("1700000000000-0"), "1700000000000-1");
+        assert_eq!(after("1700000000000-41"), "1700000000000-42");
+    }
+}

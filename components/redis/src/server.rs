@@ -1,0 +1,340 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrider_components::{Error, Kind};
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster::{ClusterClient, ClusterClientBuilder};
+use redis::cluster_async::ClusterConnection;
+use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ErrorKind, FromRedisValue,
+    IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError, RedisFuture, RedisResult,
+    RetryMethod, ScriptInvocation, TlsCertificates, TlsMode, Value,
+};
+use tokio::sync::Mutex;
+
+use crate::settings::{Settings, Tls, Topology};
+
+/// A Redis server, cluster or sentinel group. Commands share one connection,
+/// which is made when it is first needed, and again when it breaks.
+pub struct Server {
+    settings: Arc<Settings>,
+    dialler: Dialler,
+    current: Mutex<Option<Connection>>,
+    /// How long one command may take.
+    timeout: Option<Duration>,
+}
+
+enum Dialler {
+    Node(Client),
+    Cluster(ClusterClient),
+    Sentinel(Box<Mutex<SentinelClient>>),
+}
+
+#[derive(Clone)]
+pub enum Connection {
+    Plain(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Connection::Plain(connection) => connection.req_packed_command(cmd),
+            Connection::Cluster(connection) => connection.req_packed_command(cmd),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Connection::Plain(connection) => {
+                connection.req_packed_commands(pipeline, offset, count)
+            }
+            Connection::Cluster(connection) => {
+                connection.req_packed_commands(pipeline, offset, count)
+            }
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Connection::Plain(connection) => connection.get_db(),
+            Connection::Cluster(connection) => connection.get_db(),
+        }
+    }
+}
+
+/// One thing to ask of a server, as often as it takes.
+#[derive(Clone, Copy)]
+pub enum Call<'a> {
+    Command(&'a Cmd),
+    Pipeline(&'a Pipeline),
+    Script(&'a ScriptInvocation<'a>),
+}
+
+impl<'a> From<&'a Cmd> for Call<'a> {
+    fn from(command: &'a Cmd) -> Call<'a> {
+        Call::Command(command)
+    }
+}
+
+impl<'a> From<&'a Pipeline> for Call<'a> {
+    fn from(pipeline: &'a Pipeline) -> Call<'a> {
+        Call::Pipeline(pipeline)
+    }
+}
+
+impl<'a> From<&'a ScriptInvocation<'a>> for Call<'a> {
+    fn from(script: &'a ScriptInvocation<'a>) -> Call<'a> {
+        Call::Script(script)
+    }
+}
+
+impl Server {
+    /// Connects to nothing yet.
+    pub fn new(settings: Arc<Settings>) -> Result<Server, Error> {
+        let timeout = settings.read_timeout;
+        let dialler = dialler(&settings, timeout).map_err(|error| {
+            Error::invalid(format!("redis client configuration error: {error}")).because(error)
+        })?;
+        Ok(Server {
+            settings,
+            dialler,
+            current: Mutex::new(None),
+            timeout,
+        })
+    }
+
+    /// The same server through a connection of its own, for commands that
+    /// block for up to `block`.
+    pub fn blocking(&self, block: Duration) -> Result<Server, Error> {
+        let timeout = Some(
+            block
+                + self
+                    .settings
+                    .read_timeout
+                    .unwrap_or(Duration::from_secs(30)),
+        );
+        let dialler = dialler(&self.settings, timeout).map_err(Error::from_redis)?;
+        Ok(Server {
+            settings: self.settings.clone(),
+            dialler,
+            current: Mutex::new(None),
+            timeout,
+        })
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether keys are spread over several servers.
+    pub fn is_cluster(&self) -> bool {
+        self.settings.topology == Topology::Cluster
+    }
+
+    /// Asks, again where that is safe to hope for better.
+    pub async fn ask<'a, T: FromRedisValue>(&self, call: impl Into<Call<'a>>) -> RedisResult<T> {
+        let call = call.into();
+        let mut tried = 0;
+        loop {
+            let error = match self.once(call).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if broken(&error) {
+                *self.current.lock().await = None;
+            }
+            if tried >= self.settings.max_retries
+                || matches!(error.retry_method(), RetryMethod::NoRetry)
+            {
+                return Err(error);
+            }
+            let backoff = self.settings.min_backoff.saturating_mul(1 << tried.min(16));
+            tokio::time::sleep(backoff.min(self.settings.max_backoff)).await;
+            tried += 1;
+        }
+    }
+
+    async fn once<T: FromRedisValue>(&self, call: Call<'_>) -> RedisResult<T> {
+        let mut connection = self.connection().await?;
+        match call {
+            Call::Command(command) => command.query_async(&mut connection).await,
+            Call::Pipeline(pipeline) => pipeline.query_async(&mut connection).await,
+            Call::Script(script) => script.invoke_async(&mut connection).await,
+        }
+    }
+
+    async fn connection(&self) -> RedisResult<Connection> {
+        let mut current = self.current.lock().await;
+        if let Some(connection) = &*current {
+            return Ok(connection.clone());
+        }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.settings.dial_timeout))
+            .set_response_timeout(self.timeout);
+        let connection = match &self.dialler {
+            Dialler::Node(client) => Connection::Plain(
+                client
+                    .get_multiplexed_async_connection_with_config(&config)
+                    .await?,
+            ),
+            Dialler::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
+            Dialler::Sentinel(client) => Connection::Plain(
+                client
+                    .lock()
+                    .await
+                    .get_async_connection_with_config(&config)
+                    .await?,
+            ),
+        };
+        *current = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// Whether the server answers.
+    pub async fn ping(&self) -> RedisResult<()> {
+        self.ask::<Value>(&redis::cmd("PING")).await.map(drop)
+    }
+
+    /// Closes the connection. Another call would open it again.
+    pub async fn close(&self) {
+        *self.current.lock().await = None;
+    }
+}
+
+/// Whether the connection is of no more use. A server that became a replica
+/// is left, so that the sentinels are asked again.
+fn broken(error: &RedisError) -> bool {
+    let method = error.retry_method();
+    matches!(
+        method,
+        RetryMethod::Reconnect | RetryMethod::ReconnectFromInitialConnections
+    ) || error.is_io_error()
+        || error.kind() == ErrorKind::Server(redis::ServerErrorKind::ReadOnly)
+}
+
+fn dialler(settings: &Settings, timeout: Option<Duration>) -> RedisResult<Dialler> {
+    let certificates = settings.tls.as_ref().map(certificates);
+    let addresses = settings
+        .addresses
+        .iter()
+        .map(|(host, port)| address(host, *port, settings.tls.as_ref()));
+    let mode = settings.tls.as_ref().map(|tls| {
+        if tls.insecure {
+            TlsMode::Insecure
+        } else {
+            TlsMode::Secure
+        }
+    });
+    match &settings.topology {
+        Topology::Node => {
+            let Some(address) = addresses.into_iter().next() else {
+                return Err((ErrorKind::InvalidClientConfig, "redisHost has no address").into());
+            };
+            let mut login = RedisConnectionInfo::default().set_db(settings.database);
+            if let Some(username) = &settings.username {
+                login = login.set_username(username);
+            }
+            if let Some(password) = &settings.password {
+                login = login.set_password(password);
+            }
+            let info = address.into_connection_info()?.set_redis_settings(login);
+            let client = match certificates {
+                Some(certificates) => Client::build_with_tls(info, certificates)?,
+                None => Client::open(info)?,
+            };
+            Ok(Dialler::Node(client))
+        }
+        Topology::Cluster => {
+            let mut builder = ClusterClientBuilder::new(addresses)
+                .retries(settings.max_retries)
+                .connection_timeout(settings.dial_timeout);
+            if let Some(timeout) = timeout {
+                builder = builder.response_timeout(timeout);
+            }
+            if let Some(username) = &settings.username {
+                builder = builder.username(username);
+            }
+            if let Some(password) = &settings.password {
+                builder = builder.password(password);
+            }
+            if let (Some(mode), Some(certificates)) = (mode, certificates) {
+                builder = builder.tls(mode).certs(certificates);
+            }
+            Ok(Dialler::Cluster(builder.build()?))
+        }
+        Topology::Sentinel(name) => {
+            let mut builder =
+                SentinelClientBuilder::new(addresses, name, SentinelServerType::Master)?
+                    .set_client_to_redis_db(settings.database);
+            if let Some(username) = &settings.username {
+                builder = builder.set_client_to_redis_username(username);
+            }
+            if let Some(password) = &settings.password {
+                builder = builder.set_client_to_redis_password(password);
+            }
+            if let Some(username) = &settings.sentinel_username {
+                builder = builder.set_client_to_sentinel_username(username);
+            }
+            if let Some(password) = &settings.sentinel_password {
+                builder = builder.set_client_to_sentinel_password(password);
+            }
+            if let (Some(mode), Some(certificates)) = (mode, certificates) {
+                builder = builder
+                    .set_client_to_redis_tls_mode(mode)
+                    .set_client_to_redis_certificates(certificates.clone())
+                    .set_client_to_sentinel_tls_mode(mode)
+                    .set_client_to_sentinel_certificates(certificates);
+            }
+            Ok(Dialler::Sentinel(Box::new(Mutex::new(builder.build()?))))
+        }
+    }
+}
+
+fn address(host: &str, port: u16, tls: Option<&Tls>) -> ConnectionAddr {
+    match tls {
+        None => ConnectionAddr::Tcp(host.to_owned(), port),
+        Some(tls) => ConnectionAddr::TcpTls {
+            host: host.to_owned(),
+            port,
+            insecure: tls.insecure,
+            tls_params: None,
+        },
+    }
+}
+
+fn certificates(tls: &Tls) -> TlsCertificates {
+    TlsCertificates {
+        client_tls: tls
+            .client
+            .as_ref()
+            .map(|(certificate, key)| ClientTlsConfig {
+                client_cert: certificate.clone().into_bytes(),
+                client_key: key.clone().into_bytes(),
+            }),
+        root_cert: None,
+    }
+}
+
+/// How a Redis error looks to the runtime.
+pub trait FromRedis {
+    fn from_redis(error: RedisError) -> Self;
+}
+
+impl FromRedis for Error {
+    fn from_redis(error: RedisError) -> Error {
+        let kind = match error.kind() {
+            ErrorKind::AuthenticationFailed => Kind::Denied,
+            ErrorKind::InvalidClientConfig => Kind::Invalid,
+            _ if broken(&error) || error.is_timeout() => Kind::Unavailable,
+            _ => Kind::Internal,
+        };
+        Error::new(kind, error.to_string()).because(error)
+    }
+}

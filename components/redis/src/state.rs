@@ -1,0 +1,441 @@
+//! `state.redis`: <https://docs.dapr.io/reference/components-reference/supported-state-stores/setup-redis/>.
+//!
+//! An item is a hash with the fields `data` and `version`; its etag is the
+//! version, a number that grows by one with each write. A field `first-write`
+//! marks items that only a matching etag may change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::{IntErrorKind, ParseIntError};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use outrider_components::state::{
+    Concurrency, Consistency, DeleteRequest, Feature, GetRequest, Item, KeysLikePage,
+    KeysLikeRequest, Operation, SetRequest, Store, TTL_IN_SECONDS,
+};
+use outrider_components::{Context, Error, Metadata, Pairs};
+use redis::{Script, ScriptInvocation};
+
+use crate::server::{FromRedis, Server};
+use crate::settings::Settings;
+use crate::slot;
+
+/// Does all operations, or none and returns the number of the first that may
+/// not be done. Per key five arguments: `set` or `del`, the etag (`0` for
+/// none), the value, `1` if only a new item may be written, and the seconds to
+/// live (empty to leave them, `0` for ever).
+const WRITE: &str = r"
+local function fields(i)
+  local at = (i - 1) * 5
+  return ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+end
+for i, key in ipairs(KEYS) do
+  local action, etag, _, new = fields(i)
+  if redis.call('TYPE', key).ok == 'hash' then
+    local version = redis.call('HGET', key, 'version')
+    local kept = redis.call('HEXISTS', key, 'first-write') == 1
+    if version and version ~= '' and version ~= etag then
+      if etag ~= '0' or (action == 'set' and (kept or new == '1')) then
+        return i
+      end
+    end
+  end
+end
+for i, key in ipairs(KEYS) do
+  local action, _, data, new, ttl = fields(i)
+  local kind = redis.call('TYPE', key).ok
+  if action == 'del' or (kind ~= 'hash' and kind ~= 'none') then
+    redis.call('DEL', key)
+  end
+  if action == 'set' then
+    redis.call('HSET', key, 'data', data)
+    if new == '1' then
+      redis.call('HSET', key, 'first-write', 0)
+    end
+    redis.call('HINCRBY', key, 'version', 1)
+    if ttl == '0' then
+      redis.call('PERSIST', key)
+    elseif ttl ~= '' then
+      redis.call('EXPIRE', key, ttl)
+    end
+  end
+end
+return 0
+";
+
+/// How long a strong write waits for replicas.
+const REPLICA_WAIT_MILLISECONDS: u32 = 1000;
+/// How many keys the server looks at per step of a listing.
+const SCANNED_AT_A_TIME: u32 = 1000;
+
+struct Redis {
+    server: Server,
+    /// Carries writes that wait for replicas, so that others do not wait too.
+    waiting: Option<(Server, usize)>,
+    script: Script,
+    /// Seconds, for items that say nothing.
+    ttl: Option<i64>,
+    features: &'static [Feature],
+}
+
+/// Connects, and asks the server how many replicas it has.
+pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<dyn Store>, Error> {
+    let settings = Arc::new(Settings::new(&metadata)?);
+    if metadata.text("queryIndexes").is_some() {
+        return Err(metadata.wrong(
+            "queryIndexes",
+            "is not supported: the store cannot query, remove the property",
+        ));
+    }
+    let ttl = metadata.integer(TTL_IN_SECONDS)?;
+    let server = Server::new(settings.clone())?;
+    ping(&server).await?;
+    let replicas = replicas(&server).await?;
+    let waiting = match replicas {
+        0 => None,
+        count => Some((Server::new(settings)?, count)),
+    };
+    // Listing keys would have to ask every server of a cluster.
+    let features: &[Feature] = if server.is_cluster() {
+        &[Feature::Etag, Feature::Transactional, Feature::Ttl]
+    } else {
+        &[
+            Feature::Etag,
+            Feature::Transactional,
+            Feature::Ttl,
+            Feature::KeysLike,
+        ]
+    };
+    Ok(Arc::new(Redis {
+        server,
+        waiting,
+        script: Script::new(WRITE),
+        ttl,
+        features,
+    }))
+}
+
+async fn ping(server: &Server) -> Result<(), Error> {
+    server.ping().await.map_err(|error| {
+        let host = &server.settings().host;
+        Error::from_redis(error)
+            .context(&format!("redis store: error connecting to redis at {host}"))
+    })
+}
+
+async fn replicas(server: &Server) -> Result<usize, Error> {
+    if server.is_cluster() {
+        // Every node has its own.
+        return Ok(0);
+    }
+    let info: String = server
+        .ask(&redis::cmd("INFO").arg("replication").take())
+        .await
+        .map_err(Error::from_redis)?;
+    Ok(info
+        .lines()
+        .find_map(|line| line.strip_prefix("connected_slaves:"))
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0))
+}
+
+/// Seconds to live; zero and less mean for ever.
+fn ttl(metadata: &Pairs) -> Result<Option<i64>, Error> {
+    let Some(text) = metadata.get(TTL_IN_SECONDS).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    text.parse().map(Some).map_err(|error: ParseIntError| {
+        Error::invalid(format!(
+            "failed to parse ttl from metadata: strconv.ParseInt: parsing {}: {}",
+            outrider_kit::quote::go(text),
+            reason(&error)
+        ))
+    })
+}
+
+/// The version a write insists on; zero means none.
+fn version(request: &SetRequest) -> Result<i64, Error> {
+    match request.etag() {
+        Some(etag) if request.concurrency != Concurrency::LastWrite => {
+            etag.parse().map_err(|error: ParseIntError| {
+                Error::etag_invalid(&format!(
+                    "strconv.Atoi: parsing {}: {}",
+                    outrider_kit::quote::go(etag),
+                    reason(&error)
+                ))
+            })
+        }
+        _ => Ok(0),
+    }
+}
+
+fn reason(error: &ParseIntError) -> &'static str {
+    match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    }
+}
+
+impl Redis {
+    fn add_set(
+        &self,
+        script: &mut ScriptInvocation<'_>,
+        request: &SetRequest,
+    ) -> Result<(), Error> {
+        let version = version(request)?;
+        let ttl = ttl(&request.metadata)?
+            .or(self.ttl)
+            .map_or_else(String::new, |seconds| seconds.max(0).to_string());
+        script
+            .key(&request.key)
+            .arg("set")
+            .arg(version)
+            .arg(&request.value.bytes()[..])
+            .arg(i32::from(request.concurrency == Concurrency::FirstWrite))
+            .arg(ttl);
+        Ok(())
+    }
+
+    fn add_delete(script: &mut ScriptInvocation<'_>, request: &DeleteRequest) {
+        script
+            .key(&request.key)
+            .arg("del")
+            .arg(request.etag().unwrap_or("0"))
+            .arg("")
+            .arg(0)
+            .arg("");
+    }
+
+    /// Runs the script; `Err(n)` inside means that operation `n` may not be
+    /// done.
+    async fn write(
+        &self,
+        script: &ScriptInvocation<'_>,
+        consistency: Consistency,
+    ) -> Result<Result<(), usize>, Error> {
+        let waiting = self
+            .waiting
+            .as_ref()
+            .filter(|_| consistency == Consistency::Strong);
+        let server = waiting.map_or(&self.server, |(server, _)| server);
+        let refused: usize = server.ask(script).await.map_err(Error::from_redis)?;
+        if let Some(at) = refused.checked_sub(1) {
+            return Ok(Err(at));
+        }
+        if let Some((server, replicas)) = waiting {
+            let wait = redis::cmd("WAIT")
+                .arg(*replicas)
+                .arg(REPLICA_WAIT_MILLISECONDS)
+                .take();
+            server.ask::<redis::Value>(&wait).await.map_err(|error| {
+                Error::from_redis(error).context(&format!(
+                    "redis waiting for {replicas} replicas to acknowledge write, err"
+                ))
+            })?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// A value that something else wrote with a plain `SET`.
+    async fn get_plain(&self, key: &str) -> Result<Option<Item>, Error> {
+        let get = redis::cmd("GET").arg(key).take();
+        let value: Option<Bytes> = self.server.ask(&get).await.map_err(Error::from_redis)?;
+        Ok(value.map(|value| Item {
+            value,
+            ..Item::default()
+        }))
+    }
+}
+
+#[async_trait]
+impl Store for Redis {
+    fn features(&self) -> &[Feature] {
+        self.features
+    }
+
+    async fn get(&self, request: &GetRequest) -> Result<Option<Item>, Error> {
+        let fields = redis::cmd("HMGET")
+            .arg(&request.key)
+            .arg("data")
+            .arg("version")
+            .take();
+        match self
+            .server
+            .ask::<(Option<Bytes>, Option<String>)>(&fields)
+            .await
+        {
+            Ok((Some(value), Some(version))) => Ok(Some(Item {
+                value,
+                etag: Some(version),
+                ..Item::default()
+            })),
+            Ok((None, None)) => Ok(None),
+            Ok(_) => Err(
+                Error::internal("required hash field 'data' or 'version' was not found")
+                    .retryable(false),
+            ),
+            Err(error) if error.code() == Some("WRONGTYPE") => self.get_plain(&request.key).await,
+            Err(error) => Err(Error::from_redis(error)),
+        }
+    }
+
+    async fn set(&self, request: &SetRequest) -> Result<(), Error> {
+        let mut script = self.script.prepare_invoke();
+        self.add_set(&mut script, request)?;
+        let key = &request.key;
+        match self.write(&script, request.consistency).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) if request.etag().is_some() => {
+                Err(Error::etag_mismatch(&format!("failed to set key {key}")))
+            }
+            Ok(Err(_)) => Err(Error::internal(format!(
+                "failed to set key {key}: the item exists and no etag was given"
+            ))
+            .retryable(false)),
+            Err(error) => Err(error.context(&format!("failed to set key {key}"))),
+        }
+    }
+
+    async fn delete(&self, request: &DeleteRequest) -> Result<(), Error> {
+        let mut script = self.script.prepare_invoke();
+        Redis::add_delete(&mut script, request);
+        self.write(&script, request.consistency)
+            .await?
+            .map_err(|_| Error::etag_mismatch(&format!("failed to delete {}", request.key)))
+    }
+
+    /// One script, so all or nothing. In a cluster that holds for the items of
+    /// one slot only: an item whose etag does not match keeps the others of
+    /// its slot from being written, not those of other slots.
+    async fn transact(&self, operations: &[Operation], _: &Pairs) -> Result<(), Error> {
+        let mut scripts = BTreeMap::new();
+        for operation in operations {
+            let slot = if self.server.is_cluster() {
+                slot::of(operation.key())
+            } else {
+                0
+            };
+            let (script, keys) = scripts
+                .entry(slot)
+                .or_insert_with(|| (self.script.prepare_invoke(), Vec::new()));
+            match operation {
+                Operation::Upsert(request) => self.add_set(script, request)?,
+                Operation::Delete(request) => Redis::add_delete(script, request),
+            }
+            keys.push(operation.key());
+        }
+        for (script, keys) in scripts.values() {
+            self.write(script, Consistency::Unspecified)
+                .await?
+                .map_err(|at| {
+                    let key = keys.get(at).unwrap_or(&"");
+                    Error::etag_mismatch(&format!("failed to set key {key}"))
+                })?;
+        }
+        Ok(())
+    }
+
+    /// In the order of the keys; the continuation is the number of keys before
+    /// the next page.
+    async fn keys_like(&self, request: &KeysLikeRequest) -> Result<KeysLikePage, Error> {
+        if self.server.is_cluster() {
+            return Err(Error::unsupported(
+                "keys cannot be listed in a Redis cluster",
+            ));
+        }
+        let pattern = glob(request.pattern()?);
+        let mut keys = BTreeSet::new();
+        let mut cursor = 0_u64;
+        loop {
+            let scan = redis::cmd("SCAN")
+                .arg(cursor)
+                .arg("MATCH")
+                .arg(&pattern)
+                .arg("COUNT")
+                .arg(SCANNED_AT_A_TIME)
+                .take();
+            let (next, found): (u64, Vec<String>) = self
+                .server
+                .ask(&scan)
+                .await
+                .map_err(|error| Error::from_redis(error).context("redis SCAN failed"))?;
+            keys.extend(found);
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        let start = request
+            .continuation
+            .as_deref()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0_usize);
+        let size = request
+            .page_size
+            .filter(|size| *size > 0)
+            .map_or(usize::MAX, |size| size as usize);
+        let end = start.saturating_add(size);
+        let continuation = (end < keys.len()).then(|| end.to_string());
+        Ok(KeysLikePage {
+            keys: keys.into_iter().skip(start).take(size).collect(),
+            continuation,
+        })
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        ping(&self.server).await
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        self.server.close().await;
+        if let Some((server, _)) = &self.waiting {
+            server.close().await;
+        }
+        Ok(())
+    }
+}
+
+/// An SQL `LIKE` pattern as a pattern of `SCAN`.
+fn glob(like: &str) -> String {
+    let mut glob = String::with_capacity(like.len());
+    let mut chars = like.chars();
+    while let Some(c) = chars.next() {
+        let literal = match c {
+            '%' => {
+                glob.push('*');
+                continue;
+            }
+            '_' => {
+                glob.push('?');
+                continue;
+            }
+            '\\' => chars.next().unwrap_or('\\'),
+            c => c,
+        };
+        if matches!(literal, '*' | '?' | '[' | ']' | '\\' | '^') {
+            glob.push('\\');
+        }
+        glob.push(literal);
+    }
+    glob
+}
+
+#[cfg(test)]
+mod tests {
+    use super::glob;
+
+    #[test]
+    fn like_patterns_become_globs() {
+        for (like, wanted) in [
+            ("app||%", "app||*"),
+            ("a_c", "a?c"),
+            ("a*[b]?", r"a\*\[b\]\?"),
+            (r"100\%\_", "100%_"),
+            (r"a\\b", r"a\\b"),
+            (r"end\", r"end\\"),
+        ] {
+            assert_eq!(glob(like), wanted);
+        }
+    }
+}
