@@ -1,5 +1,6 @@
 //! From nothing to a node that runs pods.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -109,8 +110,30 @@ pub(crate) async fn boot(layout: Layout, options: &Options) -> Result<Cluster> {
     progress.say("namespaces are made");
     let network = Network::choose(&layout.identity)?;
     let mut cluster = Cluster::own(layout, network, sandbox);
-    bring_up(&mut cluster, network, options.limit, &progress).await?;
+    if let Err(error) = bring_up(&mut cluster, network, options.limit, &progress).await {
+        let kept = keep_logs(&cluster.layout);
+        return Err(match kept {
+            Ok(folder) => error.context(format!(
+                "the cluster did not boot; logs: {}",
+                folder.display()
+            )),
+            Err(_) => error,
+        });
+    }
     Ok(cluster)
+}
+
+/// The work folder goes with the cluster; what its programs said must not.
+fn keep_logs(layout: &Layout) -> Result<PathBuf> {
+    let folder = layout.cache.join("failed-boot");
+    std::fs::create_dir_all(&folder)?;
+    for entry in std::fs::read_dir(layout.at("log"))? {
+        let log = entry?.path();
+        if let (true, Some(name)) = (log.is_file(), log.file_name()) {
+            std::fs::copy(&log, folder.join(name))?;
+        }
+    }
+    Ok(folder)
 }
 
 async fn bring_up(

@@ -5,16 +5,18 @@ use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use crate::boot::{self, Progress, State};
 use crate::daemons;
 use crate::flags::Options;
 use crate::image::Image;
 use crate::layout::Layout;
-use crate::namespace::{Namespace, PodSecurity};
+use crate::namespace::{Kubectl, Namespace, PodSecurity};
 use crate::network::Network;
 use crate::run::{Run as _, run_with_input};
 use crate::sandbox::Sandbox;
@@ -55,6 +57,14 @@ impl Cluster {
             network: None,
             sandbox: None,
         })
+    }
+
+    /// One cluster for all tests of a process; it ends with the process if it was booted here.
+    pub async fn shared() -> Result<&'static Self> {
+        static SHARED: OnceCell<Cluster> = OnceCell::const_new();
+        SHARED
+            .get_or_try_init(async || Self::boot(Options::from_env()?).await)
+            .await
     }
 
     pub(crate) fn attach(layout: Layout, network: Network) -> Self {
@@ -113,20 +123,23 @@ impl Cluster {
         )
     }
 
+    /// What kubectl remembers of the API must not outlive it.
+    pub(crate) fn kubectl_cache(&self) -> PathBuf {
+        match self.network {
+            Some(_) => self.layout.at("kubectl-cache"),
+            None => self.layout.cache.join("tools/kubectl"),
+        }
+    }
+
     pub(crate) fn kubectl_command(&self) -> Command {
-        self.tool("kubectl")
+        Kubectl::new(self).command()
     }
 
     pub(crate) fn helm_command(&self) -> Command {
-        self.tool("helm")
-    }
-
-    fn tool(&self, name: &str) -> Command {
-        let mut command = Command::new(self.layout.binary(name));
+        let mut command = Command::new(self.layout.binary("helm"));
         let folder = self.layout.cache.join("tools");
         command
             .env("KUBECONFIG", &self.kubeconfig)
-            .env("KUBECACHEDIR", self.layout.at("kubectl-cache"))
             .env("HELM_CACHE_HOME", folder.join("cache"))
             .env("HELM_CONFIG_HOME", folder.join("config"))
             .env("HELM_DATA_HOME", folder.join("data"));
@@ -196,7 +209,7 @@ impl Cluster {
             let mut list = containers(&layout, &["images", "ls"]);
             let found = list.arg(format!("name=={}", archive.reference())).run()?;
             if !found.contains(&digest) {
-                import(&layout, |mut to| archive.write(&mut to))?;
+                import(&layout, |to| archive.write(to))?;
             }
             Ok(digest)
         })
@@ -209,8 +222,8 @@ impl Cluster {
             .with_context(|| format!("can't open the archive {}", archive.display()))?;
         let layout = self.container_runtime()?.clone();
         tokio::task::spawn_blocking(move || {
-            import(&layout, |mut to| {
-                std::io::copy(&mut file, &mut to)?;
+            import(&layout, |to| {
+                std::io::copy(&mut file, to)?;
                 Ok(())
             })
         })
@@ -225,24 +238,35 @@ impl Cluster {
         Ok(&self.layout)
     }
 
-    /// Waits until every pod that `selector` chooses is ready, and there is one.
+    /// Waits until every pod that `selector` chooses is ready, and there is one; their names.
     pub async fn pods_ready(
         &self,
         namespace: &str,
         selector: &str,
-        limit: std::time::Duration,
+        limit: Duration,
     ) -> Result<Vec<String>> {
         let what = format!("pods {selector} of {namespace}");
-        wait(&what, limit, async || {
+        let ready = wait(&what, limit, async || {
             let pods = self.get(["pods", "-n", namespace, "-l", selector]).await?;
             let pods = pods["items"].as_array().cloned().unwrap_or_default();
             let names = pods
                 .iter()
                 .filter_map(|pod| pod["metadata"]["name"].as_str());
-            Ok((!pods.is_empty() && pods.iter().all(is_ready))
-                .then(|| names.map(str::to_owned).collect()))
+            let ready = !pods.is_empty() && pods.iter().all(is_ready);
+            Ok(ready.then(|| names.map(str::to_owned).collect()))
         })
-        .await
+        .await;
+        match ready {
+            Ok(names) => Ok(names),
+            Err(error) => Err(error.context(self.explain(namespace).await?)),
+        }
+    }
+
+    /// What is in a namespace, what happened there and what its pods said: for a person who looks for a fault.
+    pub async fn explain(&self, namespace: &str) -> Result<String> {
+        let kubectl = Kubectl::new(self);
+        let namespace = namespace.to_owned();
+        Ok(tokio::task::spawn_blocking(move || kubectl.explain(&namespace)).await?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A Kubernetes namespace for one test.
 
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -18,10 +19,58 @@ pub enum PodSecurity {
     Privileged,
 }
 
-/// Removed, with all that is in it, when dropped. A test that fails first shows what is in it.
+/// Enough of a cluster to ask it and to clean up, without borrowing it.
+pub(crate) struct Kubectl {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+    cache: PathBuf,
+}
+
+impl Kubectl {
+    pub fn new(cluster: &Cluster) -> Self {
+        Self {
+            program: cluster.programs().join("kubectl"),
+            kubeconfig: cluster.kubeconfig().to_owned(),
+            cache: cluster.kubectl_cache(),
+        }
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("KUBECACHEDIR", &self.cache);
+        command
+    }
+
+    /// What it said, errors included.
+    fn say(&self, namespace: &str, arguments: &[&str]) -> String {
+        self.command()
+            .args(arguments)
+            .args(["-n", namespace])
+            .run()
+            .unwrap_or_else(|error| error.to_string())
+    }
+
+    pub fn explain(&self, namespace: &str) -> String {
+        let mut told = format!("--- namespace {namespace}\n");
+        told += &self.say(namespace, &["get", "all", "-o", "wide"]);
+        told += &self.say(namespace, &["get", "events", "--sort-by=.lastTimestamp"]);
+        for pod in self.say(namespace, &["get", "pods", "-o", "name"]).lines() {
+            told += &format!("--- {pod}\n");
+            told += &self.say(
+                namespace,
+                &["logs", pod, "--all-containers", "--prefix", "--tail=50"],
+            );
+        }
+        told
+    }
+}
+
+/// Removed, with all that is in it, when dropped. A test that panics first shows what is in it.
 pub struct Namespace {
     name: String,
-    kubectl: Box<dyn Fn() -> Command + Send + Sync>,
+    kubectl: Kubectl,
 }
 
 impl Namespace {
@@ -46,17 +95,9 @@ impl Namespace {
         cluster
             .kubectl_with_input(["create", "-f", "-"], &manifest.to_string())
             .await?;
-        let (kubeconfig, program) = (
-            cluster.kubeconfig().to_owned(),
-            cluster.programs().join("kubectl"),
-        );
         let namespace = Self {
             name,
-            kubectl: Box::new(move || {
-                let mut command = Command::new(&program);
-                command.env("KUBECONFIG", &kubeconfig);
-                command
-            }),
+            kubectl: Kubectl::new(cluster),
         };
         // Pods are refused until their account is there.
         wait(
@@ -74,39 +115,14 @@ impl Namespace {
     pub fn name(&self) -> &str {
         &self.name
     }
-
-    /// What somebody needs to see why a test failed.
-    fn explain(&self) {
-        let run = |arguments: &[&str]| {
-            let output = (self.kubectl)()
-                .args(arguments)
-                .args(["-n", &self.name])
-                .run();
-            output.unwrap_or_else(|error| error.to_string())
-        };
-        eprintln!(
-            "--- namespace {}\n{}",
-            self.name,
-            run(&["get", "all", "-o", "wide"])
-        );
-        eprintln!("{}", run(&["get", "events", "--sort-by=.lastTimestamp"]));
-        for pod in run(&["get", "pods", "-o", "name"]).lines() {
-            eprintln!(
-                "--- {pod}\n{}",
-                run(&["logs", pod, "--all-containers", "--prefix", "--tail=50"])
-            );
-        }
-    }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.explain();
+            eprintln!("{}", self.kubectl.explain(&self.name));
         }
-        let _ = (self.kubectl)()
-            .args(["delete", "namespace", &self.name, "--wait=false"])
-            .stdin(Stdio::null())
-            .output();
+        let delete = ["delete", "namespace", &self.name, "--wait=false"];
+        self.kubectl.say(&self.name, &delete);
     }
 }
