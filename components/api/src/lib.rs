@@ -8,6 +8,7 @@ mod error;
 mod metadata;
 pub mod pubsub;
 mod registry;
+pub mod resolve;
 pub mod secrets;
 pub mod state;
 

@@ -1,1 +1,14 @@
-//! Under construction.
+//! Components on SQL databases.
+
+mod sqlite;
+
+use outrider_components::{Duplicate, Registry, Versions};
+
+/// Registers every component of this crate.
+pub fn register(registry: &mut Registry) -> Result<(), Duplicate> {
+    const FAMILY: &str = "sql";
+    let names = ["sqlite", "sqlite3"];
+    registry
+        .state
+        .register(FAMILY, &names, Versions::Initial, sqlite::state::connect)
+}

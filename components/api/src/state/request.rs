@@ -154,21 +154,32 @@ impl SetRequest {
         self.etag.as_deref().filter(|etag| !etag.is_empty())
     }
 
-    /// Seconds from now to the item's expiry, as the client wrote them; any
-    /// sign. What zero and negative numbers mean is the store's choice.
-    pub fn ttl(&self) -> Result<Option<i64>, Error> {
-        self.metadata
+    /// Seconds from now to the item's expiry, the way most stores read them:
+    /// zero and -1 mean that it stays.
+    pub fn ttl(&self) -> Result<Option<u32>, Error> {
+        let Some(text) = self
+            .metadata
             .get(TTL_IN_SECONDS)
             .filter(|text| !text.is_empty())
-            .map(|text| {
-                text.parse().map_err(|_| {
-                    Error::invalid(format!(
-                        "incorrect value for metadata '{TTL_IN_SECONDS}': strconv.ParseInt: parsing {}: invalid syntax",
-                        outrider_kit::quote::go(text)
-                    ))
-                })
-            })
-            .transpose()
+        else {
+            return Ok(None);
+        };
+        let wrong = |what: &str| {
+            Error::invalid(format!(
+                "incorrect value for metadata '{TTL_IN_SECONDS}': {what}"
+            ))
+        };
+        let seconds: i64 = text.parse().map_err(|_| {
+            let quoted = outrider_kit::quote::go(text);
+            wrong(&format!(
+                "strconv.ParseInt: parsing {quoted}: invalid syntax"
+            ))
+        })?;
+        match seconds {
+            -1 => Ok(Some(0)),
+            0..=0x7fff_ffff => Ok(u32::try_from(seconds).ok()),
+            _ => Err(wrong("must be -1 or greater")),
+        }
     }
 }
 

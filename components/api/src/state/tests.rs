@@ -127,3 +127,29 @@ fn expiry_is_told_in_whole_seconds() {
     let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_900);
     assert_eq!(expire_time(time), "2023-11-14T22:13:20Z");
 }
+
+#[test]
+fn seconds_to_live() {
+    let ttl = |text: &str| {
+        let mut request = SetRequest::new("k", Value::Json(Bytes::new()));
+        request
+            .metadata
+            .insert(TTL_IN_SECONDS.to_owned(), text.to_owned());
+        request.ttl().map_err(|error| error.to_string())
+    };
+    assert_eq!(ttl(""), Ok(None));
+    assert_eq!(ttl("60"), Ok(Some(60)));
+    assert_eq!(ttl("-1"), Ok(Some(0)));
+    for text in ["-2", "2147483648"] {
+        let text = ttl(text).expect_err("is out of range");
+        assert_eq!(
+            text,
+            "incorrect value for metadata 'ttlInSeconds': must be -1 or greater"
+        );
+    }
+    assert!(
+        ttl("soon")
+            .expect_err("is no number")
+            .ends_with(r#"parsing "soon": invalid syntax"#)
+    );
+}

@@ -1,0 +1,6 @@
+//! SQLite, which is compiled in.
+
+mod connection;
+mod schema;
+pub mod state;
+mod sweep;

@@ -1,0 +1,401 @@
+//! `state.sqlite`: <https://docs.dapr.io/reference/components-reference/supported-state-stores/setup-sqlite/>.
+//!
+//! A JSON value is kept as its text, any other as base64 with `is_binary` set.
+//! Etags are opaque; new ones are UUIDs. Times are UTC to the second.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use outrider_components::state::{
+    BulkItem, Concurrency, DeleteRequest, Feature, GetRequest, Item, KeysLikePage, KeysLikeRequest,
+    Operation, SetRequest, Store, TTL_EXPIRE_TIME, Value, expire_time,
+};
+use outrider_components::{Context, Error, Metadata, Pairs};
+use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::{AssertSqlSafe, Row, SqlSafeStr, SqlStr, SqliteConnection};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{Connection, failed, identifier};
+use super::schema;
+use super::sweep::Sweep;
+
+/// Keys that one statement asks for.
+const KEYS_AT_A_TIME: usize = 500;
+const MISSING_KEY: &str = "missing key in";
+
+struct Sqlite {
+    pool: SqlitePool,
+    table: String,
+    statements: Statements,
+    timeout: Duration,
+    closed: CancellationToken,
+    sweep: Mutex<JoinSet<()>>,
+}
+
+struct Statements {
+    get: SqlStr,
+    set: SqlStr,
+    /// Only where no live row is.
+    set_new: SqlStr,
+    /// Only where the etag matches.
+    set_etag: SqlStr,
+    delete: SqlStr,
+    delete_etag: SqlStr,
+}
+
+const LIVE: &str = "(expiration_time IS NULL OR expiration_time > CURRENT_TIMESTAMP)";
+/// What [`read`] expects. Whatever wrote the row, the types are these.
+const COLUMNS: &str = "key, CAST(value AS BLOB) AS value, CAST(is_binary AS INTEGER) AS is_binary, \
+    CAST(etag AS TEXT) AS etag, CAST(strftime('%s', expiration_time) AS INTEGER) AS expires";
+/// Takes seconds as text, or null for ever.
+const EXPIRY: &str = "DATETIME(CURRENT_TIMESTAMP, '+' || ? || ' seconds')";
+
+impl Statements {
+    fn new(table: &str) -> Statements {
+        let insert = format!(
+            "{table} (key, value, is_binary, etag, expiration_time, update_time) \
+            VALUES (?, ?, ?, ?, {EXPIRY}, CURRENT_TIMESTAMP)"
+        );
+        let sql = |text: String| AssertSqlSafe(text).into_sql_str();
+        Statements {
+            get: sql(format!(
+                "SELECT {COLUMNS} FROM {table} WHERE key = ? AND {LIVE}"
+            )),
+            set: sql(format!("INSERT OR REPLACE INTO {insert}")),
+            set_new: sql(format!(
+                "INSERT INTO {insert} ON CONFLICT (key) DO UPDATE SET \
+                value = excluded.value, is_binary = excluded.is_binary, etag = excluded.etag, \
+                expiration_time = excluded.expiration_time, update_time = excluded.update_time \
+                WHERE {table}.expiration_time <= CURRENT_TIMESTAMP"
+            )),
+            set_etag: sql(format!(
+                "UPDATE {table} SET value = ?, is_binary = ?, etag = ?, \
+                expiration_time = {EXPIRY}, update_time = CURRENT_TIMESTAMP \
+                WHERE key = ? AND etag = ? AND {LIVE}"
+            )),
+            delete: sql(format!("DELETE FROM {table} WHERE key = ?")),
+            delete_etag: sql(format!("DELETE FROM {table} WHERE key = ? AND etag = ?")),
+        }
+    }
+}
+
+/// Opens the database and makes its tables.
+pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<dyn Store>, Error> {
+    Ok(Arc::new(Sqlite::connect(&metadata).await?))
+}
+
+impl Sqlite {
+    async fn connect(metadata: &Metadata) -> Result<Sqlite, Error> {
+        metadata.unique()?;
+        let connection = Connection::new(metadata)?;
+        let table = identifier(metadata, "tableName", "state")?.to_owned();
+        let metadata_table = identifier(metadata, "metadataTableName", "metadata")?.to_owned();
+        let interval = match metadata.duration("cleanupInterval")? {
+            None => metadata.duration("cleanupIntervalInSeconds")?,
+            interval => interval,
+        };
+        let timeout = connection.timeout;
+        let pool = connection
+            .pool()
+            .connect_with(connection.options)
+            .await
+            .map_err(|error| failed(error).context("failed to ping"))?;
+        schema::prepare(&pool, &table, &metadata_table).await?;
+        let closed = CancellationToken::new();
+        let mut sweep = JoinSet::new();
+        if let Some(interval) = interval.filter(|interval| !interval.is_zero()) {
+            let sweeper = Sweep {
+                pool: pool.clone(),
+                table: table.clone(),
+                metadata_table,
+                interval,
+            };
+            sweep.spawn(sweeper.run(closed.clone()));
+        }
+        Ok(Sqlite {
+            pool,
+            statements: Statements::new(&table),
+            table,
+            timeout,
+            closed,
+            sweep: Mutex::new(sweep),
+        })
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match tokio::time::timeout(self.timeout, work).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::unavailable("context deadline exceeded")),
+        }
+    }
+
+    async fn set_on(
+        &self,
+        connection: &mut SqliteConnection,
+        request: &SetRequest,
+    ) -> Result<(), Error> {
+        let key = named(&request.key, "set option")?;
+        let expires = request
+            .ttl()
+            .map_err(|error| error.context("error parsing TTL"))?
+            .filter(|seconds| *seconds > 0)
+            .map(|seconds| seconds.to_string());
+        let (text, is_binary) = match &request.value {
+            Value::Binary(bytes) => (STANDARD.encode(bytes), true),
+            Value::Json(text) => match std::str::from_utf8(text) {
+                Ok(text) => (text.to_owned(), false),
+                Err(_) => return Err(Error::invalid("a JSON value has to be UTF-8")),
+            },
+        };
+        let new_etag = uuid::Uuid::new_v4().to_string();
+        let query = match (request.etag(), request.concurrency) {
+            (Some(etag), _) => sqlx::query(self.statements.set_etag.clone())
+                .bind(text)
+                .bind(is_binary)
+                .bind(new_etag)
+                .bind(expires)
+                .bind(key)
+                .bind(etag),
+            (None, concurrency) => {
+                let statement = if concurrency == Concurrency::FirstWrite {
+                    &self.statements.set_new
+                } else {
+                    &self.statements.set
+                };
+                sqlx::query(statement.clone())
+                    .bind(key)
+                    .bind(text)
+                    .bind(is_binary)
+                    .bind(new_etag)
+                    .bind(expires)
+            }
+        };
+        let done = query.execute(connection).await.map_err(failed)?;
+        if done.rows_affected() == 0 {
+            return Err(Error::etag_mismatch(""));
+        }
+        Ok(())
+    }
+
+    async fn delete_on(
+        &self,
+        connection: &mut SqliteConnection,
+        request: &DeleteRequest,
+    ) -> Result<(), Error> {
+        let key = named(&request.key, "delete operation")?;
+        let query = match request.etag() {
+            None => sqlx::query(self.statements.delete.clone()).bind(key),
+            Some(etag) => sqlx::query(self.statements.delete_etag.clone())
+                .bind(key)
+                .bind(etag),
+        };
+        let done = query.execute(connection).await.map_err(failed)?;
+        if done.rows_affected() == 0 && request.etag().is_some() {
+            return Err(Error::etag_mismatch(""));
+        }
+        Ok(())
+    }
+
+    async fn operate_on(
+        &self,
+        connection: &mut SqliteConnection,
+        operation: &Operation,
+    ) -> Result<(), Error> {
+        match operation {
+            Operation::Upsert(request) => self.set_on(connection, request).await,
+            Operation::Delete(request) => self.delete_on(connection, request).await,
+        }
+    }
+}
+
+fn named<'a>(key: &'a str, operation: &str) -> Result<&'a str, Error> {
+    if key.is_empty() {
+        return Err(Error::invalid(format!("{MISSING_KEY} {operation}")));
+    }
+    Ok(key)
+}
+
+/// Key and item of a row.
+fn read(row: &SqliteRow) -> Result<(String, Item), Error> {
+    let key: String = row.try_get("key").map_err(failed)?;
+    let value: Vec<u8> = row.try_get("value").map_err(failed)?;
+    let is_binary: bool = row.try_get("is_binary").map_err(failed)?;
+    let etag: Option<String> = row.try_get("etag").map_err(failed)?;
+    let expires: Option<i64> = row.try_get("expires").map_err(failed)?;
+    let value = if is_binary {
+        STANDARD.decode(&value).map_err(|error| {
+            Error::internal(format!("failed to decode binary data: {error}")).because(error)
+        })?
+    } else {
+        value
+    };
+    let metadata = expires
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .map_or_else(Pairs::new, |seconds| {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            Pairs::from([(TTL_EXPIRE_TIME.to_owned(), expire_time(time))])
+        });
+    let item = Item {
+        value: Bytes::from(value),
+        etag,
+        metadata,
+        content_type: None,
+    };
+    Ok((key, item))
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    fn features(&self) -> &[Feature] {
+        &[
+            Feature::Etag,
+            Feature::Transactional,
+            Feature::Ttl,
+            Feature::KeysLike,
+        ]
+    }
+
+    async fn get(&self, request: &GetRequest) -> Result<Option<Item>, Error> {
+        let key = named(&request.key, "get operation")?;
+        self.in_time(async {
+            let row = sqlx::query(self.statements.get.clone())
+                .bind(key)
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(failed)?;
+            row.map(|row| read(&row).map(|(_, item)| item)).transpose()
+        })
+        .await
+    }
+
+    async fn set(&self, request: &SetRequest) -> Result<(), Error> {
+        self.in_time(async {
+            let mut connection = self.pool.acquire().await.map_err(failed)?;
+            self.set_on(&mut connection, request).await
+        })
+        .await
+    }
+
+    async fn delete(&self, request: &DeleteRequest) -> Result<(), Error> {
+        self.in_time(async {
+            let mut connection = self.pool.acquire().await.map_err(failed)?;
+            self.delete_on(&mut connection, request).await
+        })
+        .await
+    }
+
+    async fn bulk_get(&self, requests: &[GetRequest], _: usize) -> Result<Vec<BulkItem>, Error> {
+        let mut found = HashMap::new();
+        for requests in requests.chunks(KEYS_AT_A_TIME) {
+            let marks = vec!["?"; requests.len()].join(",");
+            let table = &self.table;
+            let select = format!("SELECT {COLUMNS} FROM {table} WHERE key IN ({marks}) AND {LIVE}");
+            let mut query = sqlx::query(AssertSqlSafe(select)).persistent(false);
+            for request in requests {
+                query = query.bind(&request.key);
+            }
+            let rows = self
+                .in_time(async { query.fetch_all(&self.pool).await.map_err(failed) })
+                .await?;
+            for row in &rows {
+                let key: String = row.try_get("key").map_err(failed)?;
+                found.insert(key, read(row).map(|(_, item)| item));
+            }
+        }
+        Ok(requests
+            .iter()
+            .map(|request| BulkItem {
+                key: request.key.clone(),
+                result: match found.get(&request.key) {
+                    None => Ok(None),
+                    Some(Ok(item)) => Ok(Some(item.clone())),
+                    Some(Err(error)) => Err(Error::new(error.kind(), error.to_string())),
+                },
+            })
+            .collect())
+    }
+
+    async fn transact(&self, operations: &[Operation], _: &Pairs) -> Result<(), Error> {
+        self.in_time(async {
+            if let [operation] = operations {
+                let mut connection = self.pool.acquire().await.map_err(failed)?;
+                return self.operate_on(&mut connection, operation).await;
+            }
+            let mut transaction = self
+                .pool
+                .begin_with("BEGIN IMMEDIATE")
+                .await
+                .map_err(failed)?;
+            for operation in operations {
+                self.operate_on(&mut transaction, operation).await?;
+            }
+            transaction.commit().await.map_err(failed)
+        })
+        .await
+    }
+
+    /// In the order of the last writes; the continuation is a row number.
+    async fn keys_like(&self, request: &KeysLikeRequest) -> Result<KeysLikePage, Error> {
+        let pattern = request.pattern()?;
+        let after: i64 = match &request.continuation {
+            None => i64::MIN,
+            Some(text) => text
+                .parse()
+                .map_err(|_| Error::invalid(format!("invalid continue token: {text}")))?,
+        };
+        // A negative limit is none.
+        let limit = request.page_size.map_or(-1, i64::from);
+        let table = &self.table;
+        let select = format!(
+            r"SELECT key, rowid FROM {table} WHERE key LIKE ? ESCAPE '\' AND {LIVE} AND rowid > ? ORDER BY rowid LIMIT ?"
+        );
+        let rows: Vec<(String, i64)> = self
+            .in_time(async {
+                sqlx::query_as(AssertSqlSafe(select))
+                    .bind(pattern)
+                    .bind(after)
+                    .bind(limit)
+                    .fetch_all(&self.pool)
+                    .await
+                    .map_err(failed)
+            })
+            .await?;
+        let continuation = rows
+            .last()
+            .filter(|_| i64::try_from(rows.len()) == Ok(limit))
+            .map(|(_, row)| row.to_string());
+        Ok(KeysLikePage {
+            keys: rows.into_iter().map(|(key, _)| key).collect(),
+            continuation,
+        })
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        self.in_time(async {
+            sqlx::query("SELECT 1")
+                .execute(&self.pool)
+                .await
+                .map_err(failed)
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        self.closed.cancel();
+        let mut sweep = std::mem::take(&mut *self.sweep.lock().unwrap_or_else(|e| e.into_inner()));
+        while sweep.join_next().await.is_some() {}
+        self.pool.close().await;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

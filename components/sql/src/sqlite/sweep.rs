@@ -1,0 +1,71 @@
+use std::time::Duration;
+
+use outrider_components::Error;
+use sqlx::{AssertSqlSafe, SqlitePool};
+use tokio_util::sync::CancellationToken;
+
+use super::connection::failed;
+
+/// Sweeps this much early count as on time.
+const LEEWAY: Duration = Duration::from_millis(100);
+
+/// Deletes expired rows from time to time, once per interval among all
+/// processes that share the database.
+pub struct Sweep {
+    pub pool: SqlitePool,
+    pub table: String,
+    pub metadata_table: String,
+    pub interval: Duration,
+}
+
+impl Sweep {
+    /// Runs until `stopping` is cancelled.
+    pub async fn run(self, stopping: CancellationToken) {
+        let interval = outrider_kit::duration::format(self.interval);
+        tracing::info!(target: "dapr.contrib", "Schedule expired data clean up every {interval}");
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(self.interval) => {}
+                () = stopping.cancelled() => return,
+            }
+            match self.once().await {
+                Ok(Some(rows)) => {
+                    tracing::info!(target: "dapr.contrib", "Removed {rows} expired rows");
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(target: "dapr.contrib", "Error removing expired data: {error}");
+                }
+            }
+        }
+    }
+
+    /// How many rows were deleted; `None` if another process did it lately.
+    async fn once(&self) -> Result<Option<u64>, Error> {
+        let Sweep {
+            table,
+            metadata_table,
+            ..
+        } = self;
+        let claim = format!(
+            "INSERT INTO {metadata_table} (key, value) VALUES ('last-cleanup', CURRENT_TIMESTAMP)
+            ON CONFLICT (key) DO UPDATE SET value = CURRENT_TIMESTAMP
+            WHERE (unixepoch(CURRENT_TIMESTAMP) - unixepoch(value)) * 1000 > ?"
+        );
+        let age = self.interval.saturating_sub(LEEWAY).as_millis();
+        let claimed = sqlx::query(AssertSqlSafe(claim))
+            .bind(i64::try_from(age).unwrap_or(i64::MAX))
+            .execute(&self.pool)
+            .await
+            .map_err(failed)?;
+        if claimed.rows_affected() == 0 {
+            return Ok(None);
+        }
+        let delete = format!("DELETE FROM {table} WHERE expiration_time < CURRENT_TIMESTAMP");
+        let deleted = sqlx::query(AssertSqlSafe(delete))
+            .execute(&self.pool)
+            .await
+            .map_err(failed)?;
+        Ok(Some(deleted.rows_affected()))
+    }
+}
