@@ -5,6 +5,7 @@
 //! the schema; decoding is lenient and takes the zero value for whatever is missing.
 
 pub mod annotations;
+pub mod app_id;
 pub mod component;
 pub mod configuration;
 pub mod decode;

@@ -1,1 +1,9 @@
-//! Under construction.
+//! Gives pods their sidecar: a mutating webhook.
+
+pub mod app;
+mod cluster;
+pub mod flags;
+mod matcher;
+pub mod patch;
+mod review;
+mod webhook;

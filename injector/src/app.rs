@@ -1,0 +1,179 @@
+//! The process, from start to end.
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use outrider_host::{Readiness, Target, Tasks, health, listen, metrics, signal};
+use outrider_k8s::Client;
+use outrider_k8s::webhook as authority;
+use outrider_security::identity::Key;
+use outrider_security::{ControlPlane, Options, Security, TrustAnchors, anchors, token, user};
+use outrider_telemetry::log;
+use outrider_telemetry::metrics::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::flags::Flags;
+use crate::matcher::Matcher;
+use crate::webhook::{self, Metrics, Webhook};
+
+const APP_ID: &str = "dapr-injector";
+const CONFIGURATION: &str = "dapr-sidecar-injector";
+/// How long open admissions may take after the signal to end.
+const GRACE: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_secs(5);
+
+pub async fn run(
+    flags: Result<Flags, crate::flags::Error>,
+) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+    let flags = match flags {
+        Err(crate::flags::Error::Usage(usage)) => usage.exit(),
+        flags => flags,
+    };
+    // Before anything else, so that whatever fails is told in a log line.
+    let (level, json, file) = match &flags {
+        Ok(flags) => (
+            flags.log_level.clone(),
+            flags.log_as_json,
+            flags.log_file.clone(),
+        ),
+        Err(_) => ("info".to_owned(), false, None),
+    };
+    log::init(&log::Options {
+        level,
+        json,
+        app_id: None,
+        version: outrider_host::VERSION,
+        file,
+    })?;
+    let flags = flags?;
+    tracing::info!(target: "dapr.injector", "Starting Dapr Sidecar Injector -- version {} -- commit {}", outrider_host::VERSION, outrider_host::OUTRIDER_VERSION);
+    let tasks = Tasks::new();
+    let served = tokio::select! {
+        name = signal::shutdown() => {
+            tracing::info!(target: "dapr.injector", "Received signal '{name}'; beginning shutdown");
+            Ok(())
+        }
+        served = serve(flags, &tasks) => served,
+    };
+    tasks.stop(Some(GRACE)).await;
+    served.map_err(|error| format!("{error:#}"))?;
+    tracing::info!(target: "dapr.injector", "Dapr sidecar injector shut down gracefully");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts everything, and returns only with an error.
+async fn serve(flags: Flags, tasks: &Tasks) -> anyhow::Result<()> {
+    let registry = Registry::new();
+    let readiness = Readiness::new();
+    let (secured, trusted) = (
+        readiness.target("security-provider"),
+        readiness.target("webhook-configuration"),
+    );
+    let serving = readiness.target("injector-service");
+    health::serve(
+        &flags.healthz_listen_address,
+        flags.healthz_port,
+        readiness,
+        tasks,
+    )
+    .await
+    .context("health page")?;
+    if let Some((address, port)) = &flags.metrics {
+        metrics::serve(address, *port, registry.clone(), tasks)
+            .await
+            .context("metrics")?;
+    }
+    if flags.deprecated_service_accounts {
+        tracing::warn!(target: "dapr.injector", "ALLOWED_SERVICE_ACCOUNTS_PREFIX_NAMES is deprecated: use ALLOWED_SERVICE_ACCOUNTS");
+    }
+    let lists: Vec<&str> = flags
+        .allowed_service_accounts
+        .iter()
+        .map(String::as_str)
+        .collect();
+    let matcher = Matcher::new(&lists).context("Error creating injector")?;
+    user::refuse_root(true, flags.run_as_root)?;
+    let client = outrider_k8s::client(flags.kubeconfig.as_deref()).await?;
+
+    let (security, upkeep) = Security::start(options(&flags)?).await?;
+    tasks.spawn("identity", upkeep.run(tasks.stopping()));
+    let anchors = security
+        .anchors()
+        .context("the injector has no trust anchors")?
+        .clone();
+    secured.ready();
+
+    let listener = listen::tcp(&flags.listen_address, flags.port)
+        .await
+        .context("webhook")?;
+    let address = listener.local_addr()?;
+    let webhook = Webhook {
+        client: client.clone(),
+        settings: flags.settings,
+        matcher,
+        anchors: anchors.clone(),
+        metrics: Metrics::new(&registry),
+    };
+    let router = webhook::router(webhook);
+    let acceptor = security.web_acceptor()?;
+    tasks.spawn(
+        "webhook",
+        authority::serve(listener, acceptor, router, tasks.stopping()),
+    );
+    tracing::info!(target: "dapr.injector.service", "Sidecar injector is listening on {address}, patching Dapr-enabled pods");
+    serving.ready();
+
+    publish(client, anchors, trusted, tasks.stopping()).await;
+    Ok(())
+}
+
+fn options(flags: &Flags) -> anyhow::Result<Options> {
+    Ok(Options {
+        app_id: APP_ID.to_owned(),
+        namespace: flags.settings.namespace.clone(),
+        control_plane: ControlPlane {
+            trust_domain: flags
+                .settings
+                .trust_domain
+                .parse()
+                .context("DAPR_CONTROL_PLANE_TRUST_DOMAIN")?,
+            namespace: flags.settings.namespace.clone(),
+        },
+        anchors: anchors::Source::choose(None, Some(flags.trust_anchors_file.clone()))?,
+        sentry_address: flags.sentry_address.clone(),
+        token: token::Source::choose(true, flags.sentry_token_file.clone())?,
+        // Some API servers of cloud providers refuse Ed25519.
+        key: Key::Rsa,
+        jwt_audiences: Vec::new(),
+        directory: None,
+    })
+}
+
+/// Tells the API server whose certificates to trust, now and whenever that changes.
+async fn publish(
+    client: Client,
+    anchors: TrustAnchors,
+    trusted: Target,
+    stopping: CancellationToken,
+) {
+    let mut changes = anchors.subscribe();
+    loop {
+        let roots = changes.borrow_and_update().clone();
+        match authority::trust_mutating(&client, CONFIGURATION, roots.pem()).await {
+            Ok(()) => trusted.ready(),
+            Err(error) => {
+                tracing::error!(target: "dapr.injector", "cannot write the trust anchors into webhook {CONFIGURATION}, trying again: {error}");
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    () = tokio::time::sleep(AGAIN) => continue,
+                }
+            }
+        }
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            Ok(()) = changes.changed() => {}
+        }
+    }
+}

@@ -1,0 +1,500 @@
+use outrider_crds::decode;
+use serde_json::json;
+
+use super::*;
+
+fn settings() -> Settings {
+    Settings {
+        image: "ghcr.io/dapr/daprd:1.18.4".into(),
+        image_pull_policy: "IfNotPresent".into(),
+        namespace: "dapr-system".into(),
+        trust_domain: "cluster.local".into(),
+        cluster_domain: "cluster.local".into(),
+        actors: None,
+        reminders: None,
+        scheduler: false,
+        ignore_entrypoint_tolerations: vec![json!({"key": "aws", "effect": "NoSchedule"})],
+        run_as_non_root: true,
+        run_as_user: None,
+        run_as_group: None,
+        read_only_root_filesystem: true,
+        drop_all_capabilities: false,
+        downward_apis: false,
+        native_sidecar: false,
+        sockets_folder: "/tmp/dapr-components-sockets".into(),
+        identity_token: true,
+    }
+}
+
+/// A pod with these annotations besides `enabled` and `app-id`.
+fn pod(annotations: &[(&str, &str)]) -> Value {
+    let mut pod = json!({
+        "metadata": {"generateName": "app-", "annotations": {"dapr.io/enabled": "true", "dapr.io/app-id": "app"}},
+        "spec": {"containers": [{"name": "app", "image": "app"}]},
+    });
+    for (name, value) in annotations {
+        pod["metadata"]["annotations"][format!("dapr.io/{name}")] = json!(value);
+    }
+    pod
+}
+
+/// With members in alphabetical order, whatever keeps them otherwise.
+macro_rules! snapshot {
+    ($value:expr) => {
+        insta::with_settings!({sort_maps => true}, { insta::assert_json_snapshot!($value) })
+    };
+}
+
+struct Case {
+    settings: Settings,
+    declared: Vec<Declared>,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Self {
+            settings: settings(),
+            declared: Vec::new(),
+        }
+    }
+}
+
+impl Case {
+    fn patch(&self, pod: &Value) -> Result<Patch, Error> {
+        let situation = Situation {
+            settings: &self.settings,
+            namespace: "default",
+            mtls: true,
+            anchors: "PEM",
+            declared: &self.declared,
+        };
+        patch(&decode::from_value(pod).unwrap(), &situation)
+    }
+
+    /// The pod as the API server would store it, and the warnings.
+    fn apply(&self, pod: &Value) -> (Value, Vec<String>) {
+        let patch = self.patch(pod).unwrap();
+        let mut patched = pod.clone();
+        let operations: json_patch::Patch =
+            serde_json::from_value(json!(patch.operations)).unwrap();
+        json_patch::patch(&mut patched, &operations).unwrap();
+        (patched, patch.warnings)
+    }
+
+    fn sidecar(&self, annotations: &[(&str, &str)]) -> Value {
+        let (pod, _) = self.apply(&pod(annotations));
+        let containers = pod["spec"]["containers"].as_array().unwrap();
+        containers
+            .iter()
+            .find(|container| container["name"] == SIDECAR)
+            .unwrap()
+            .clone()
+    }
+
+    /// The arguments that the annotations add or change.
+    fn arguments(&self, annotations: &[(&str, &str)]) -> Vec<String> {
+        let read = |container: Value| -> Vec<String> {
+            serde_json::from_value(container["args"].clone()).unwrap()
+        };
+        let plain = read(Self::default().sidecar(&[]));
+        let mut changed = read(self.sidecar(annotations));
+        for argument in plain {
+            if let Some(at) = changed.iter().position(|it| *it == argument) {
+                changed.remove(at);
+            }
+        }
+        changed
+    }
+}
+
+#[test]
+fn a_plain_pod() {
+    snapshot!(Case::default().patch(&pod(&[])).unwrap().operations);
+}
+
+#[test]
+fn everything_at_once() {
+    let mut settings = settings();
+    settings.actors = Some(Actors::Placement(
+        settings.address("dapr-placement-server", 50005),
+    ));
+    settings.scheduler = true;
+    settings.downward_apis = true;
+    settings.drop_all_capabilities = true;
+    settings.run_as_user = Some(1000);
+    settings.run_as_group = Some(2000);
+    let mut pod = pod(&[
+        ("app-port", "8080"),
+        ("app-protocol", "grpc"),
+        ("app-ssl", "true"),
+        ("config", "tracing"),
+        ("env", "A=1,2,B=3"),
+        ("env-from-secret", "C=s:k,D=d"),
+        ("api-token-secret", "tokens"),
+        ("app-token-secret", "app-tokens"),
+        ("sidecar-cpu-request", "100m"),
+        ("sidecar-memory-limit", "64Mi"),
+        ("sidecar-liveness-probe-delay-seconds", "7"),
+        ("sidecar-readiness-probe-threshold", "9"),
+        ("sidecar-seccomp-profile-type", "RuntimeDefault"),
+        ("volume-mounts", "data:/data"),
+        ("volume-mounts-rw", "scratch:/scratch, data:/data2"),
+        ("unix-domain-socket-path", "/sockets"),
+        ("pluggable-components", "store"),
+    ]);
+    pod["metadata"]["labels"] = json!({"x": "y"});
+    pod["spec"]["volumes"] = json!([{"name": "data"}, {"name": "scratch"}]);
+    pod["spec"]["containers"] = json!([
+        {"name": "app", "env": [{"name": "DAPR_GRPC_PORT", "value": "mine"}]},
+        {"name": "store", "volumeMounts": [{"name": "data", "mountPath": "/x"}]},
+        {"name": "other", "volumeMounts": [{"name": "data", "mountPath": "/sockets"}]},
+    ]);
+    let (pod, warnings) = Case {
+        settings,
+        ..Case::default()
+    }
+    .apply(&pod);
+    assert_eq!(warnings, [] as [&str; 0]);
+    snapshot!(pod);
+}
+
+#[test]
+fn one_annotation_at_a_time() {
+    for (annotations, expected) in [
+        (&[("app-port", "-1")][..], &[][..]),
+        (&[("dapr-unknown", "x")], &[]),
+        (&[("enable-metrics", "false")], &["--enable-metrics=false"]),
+        (&[("metrics-port", "1")], &["1"]),
+        (
+            &[("app-channel-address", "h")],
+            &["--app-channel-address", "h"],
+        ),
+        (
+            &[("placement-host-address", " h:1 ")],
+            &["--placement-host-address", "h:1"],
+        ),
+        (&[("placement-host-address", "''")], &[]),
+        (
+            &[("scheduler-host-address", "h:1,h:2")],
+            &["--scheduler-host-address", "h:1,h:2"],
+        ),
+        (
+            &[("scheduler-host-address", "\"\"")],
+            &["--scheduler-host-address", ""],
+        ),
+        (
+            &[("sentry-request-jwt-audiences", "a,b")],
+            &["--sentry-request-jwt-audiences", "a,b"],
+        ),
+        (
+            &[("enable-api-logging", "")],
+            &["--enable-api-logging=false"],
+        ),
+        (
+            &[("enable-api-logging", "yes")],
+            &["--enable-api-logging=true"],
+        ),
+        (
+            &[("disable-builtin-k8s-secret-store", "1")],
+            &["--disable-builtin-k8s-secret-store"],
+        ),
+        (
+            &[
+                ("enable-app-health-check", "on"),
+                ("app-health-threshold", "7"),
+            ],
+            &[
+                "--enable-app-health-check",
+                "--app-health-check-path",
+                "/healthz",
+                "--app-health-probe-interval",
+                "5",
+                "--app-health-probe-timeout",
+                "500",
+                "--app-health-threshold",
+                "7",
+            ],
+        ),
+        (&[("app-health-threshold", "7")], &[]),
+        (
+            &[("app-binding-options-timeout", "30s")],
+            &["--app-binding-options-timeout", "30s"],
+        ),
+        (&[("log-as-json", "true")], &["--log-as-json"]),
+        (&[("log-level", "debug")], &["debug"]),
+        (&[("enable-profiling", "true")], &["--enable-profiling"]),
+        (
+            &[("app-max-concurrency", "-1")],
+            &["--app-max-concurrency", "-1"],
+        ),
+        (
+            &[("http-max-request-size", "4")],
+            &["--dapr-http-max-request-size", "4"],
+        ),
+        (&[("max-body-size", "4Mi")], &["--max-body-size", "4Mi"]),
+        (
+            &[("http-read-buffer-size", "8")],
+            &["--dapr-http-read-buffer-size", "8"],
+        ),
+        (
+            &[("read-buffer-size", "8Ki")],
+            &["--read-buffer-size", "8Ki"],
+        ),
+        (
+            &[("block-shutdown-duration", "2s")],
+            &["--dapr-block-shutdown-duration", "2s"],
+        ),
+        (&[("graceful-shutdown-seconds", "12")], &["12"]),
+        (
+            &[("actors-disseminate-timeout", "5s")],
+            &["--actors-disseminate-timeout", "5s"],
+        ),
+        (
+            &[("disable-init-endpoints", "config")],
+            &["--disable-init-endpoints", "config"],
+        ),
+        (&[("sidecar-listen-addresses", "0.0.0.0")], &["0.0.0.0"]),
+        (
+            &[("grpc-port", "1"), ("internal-grpc-port", "2")],
+            &["1", "2"],
+        ),
+    ] {
+        assert_eq!(
+            Case::default().arguments(annotations),
+            expected,
+            "{annotations:?}"
+        );
+    }
+}
+
+#[test]
+fn actors_and_reminders_of_the_injector() {
+    let with = |actors, reminders: Option<&str>| Case {
+        settings: Settings {
+            actors,
+            reminders: reminders.map(str::to_owned),
+            ..settings()
+        },
+        ..Case::default()
+    };
+    let placement = with(Some(Actors::Placement("p:1".into())), None);
+    assert_eq!(
+        placement.arguments(&[]),
+        ["--placement-host-address", "p:1"]
+    );
+    assert_eq!(
+        placement.arguments(&[("placement-host-address", "q:1")]),
+        ["--placement-host-address", "q:1"]
+    );
+    assert_eq!(
+        placement.arguments(&[("placement-host-address", " ")]),
+        [] as [&str; 0]
+    );
+    let other = with(Some(Actors::Other("x:a:1".into())), Some("r:b:2"));
+    assert_eq!(
+        other.arguments(&[]),
+        ["--actors-service", "x:a:1", "--reminders-service", "r:b:2"]
+    );
+}
+
+#[test]
+fn programs() {
+    let plain = Case::default().sidecar(&[]);
+    assert_eq!(
+        (&plain["command"], &plain["args"][0]),
+        (&Value::Null, &json!("/daprd"))
+    );
+    let debugged = Case::default().sidecar(&[("enable-debug", "true"), ("debug-port", "41000")]);
+    let start: Vec<_> = debugged["args"].as_array().unwrap()[..10].to_vec();
+    assert_eq!(
+        json!(start),
+        json!([
+            "/dlv",
+            "--listen",
+            ":41000",
+            "--accept-multiclient",
+            "--headless=true",
+            "--log",
+            "--api-version=2",
+            "exec",
+            "/daprd",
+            "--"
+        ])
+    );
+    assert_eq!(
+        debugged["ports"][4],
+        json!({"name": "dapr-debug", "containerPort": 41000})
+    );
+    let mut tolerant = pod(&[]);
+    tolerant["spec"]["tolerations"] = json!([{"key": "aws", "effect": "NoSchedule"}]);
+    let (tolerant, _) = Case::default().apply(&tolerant);
+    let sidecar = &tolerant["spec"]["containers"][1];
+    assert_eq!(
+        (&sidecar["command"], &sidecar["args"][0]),
+        (&json!(["/daprd"]), &json!("--dapr-http-port"))
+    );
+}
+
+#[test]
+fn certificates_on_windows() {
+    let sidecar = Case::default().sidecar(&[("env", "SSL_CERT_DIR=/c")]);
+    assert_eq!(
+        sidecar["securityContext"],
+        json!({
+            "allowPrivilegeEscalation": false, "runAsNonRoot": false, "readOnlyRootFilesystem": false,
+            "windowsOptions": {"runAsUserName": "ContainerAdministrator"},
+        })
+    );
+}
+
+#[test]
+fn a_pod_that_has_a_sidecar() {
+    for list in ["containers", "initContainers"] {
+        let mut pod = pod(&[]);
+        pod["spec"][list] = json!([{"name": "daprd"}]);
+        assert_eq!(Case::default().patch(&pod), Ok(Patch::default()), "{list}");
+    }
+}
+
+#[test]
+fn app_ids() {
+    let mut bare = pod(&[]);
+    bare["metadata"] =
+        json!({"name": "bare", "annotations": {"dapr.io/enabled": "true", "dapr.io/app-id": ""}});
+    let (bare, _) = Case::default().apply(&bare);
+    assert_eq!(bare["metadata"]["labels"]["dapr.io/app-id"], "bare");
+    let mut nameless = pod(&[]);
+    nameless["metadata"]["annotations"] = json!({"dapr.io/enabled": "true"});
+    let error = Case::default().patch(&nameless).unwrap_err().to_string();
+    assert_eq!(error, "value for the dapr.io/app-id annotation is empty");
+    let error = Case::default()
+        .patch(&pod(&[("app-id", "a.b")]))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("invalid app id (input: 'a.b', service: 'a.b-dapr'): "),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_wrong_annotation_is_named() {
+    for (name, value) in [
+        ("app-port", "http"),
+        ("grpc-port", ""),
+        ("metrics-port", "1.5"),
+        ("app-max-concurrency", "many"),
+        ("graceful-shutdown-seconds", "5s"),
+        ("sidecar-cpu-request", "much"),
+        ("sidecar-liveness-probe-threshold", "x"),
+        ("volume-mounts", "data"),
+        ("volume-mounts-rw", "a:b:c"),
+        ("env", "x"),
+        ("enable-native-sidecar", "true"),
+    ] {
+        let error = Case::default()
+            .patch(&pod(&[(name, value)]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with(&format!("annotation dapr.io/{name} ")),
+            "{error}"
+        );
+    }
+    let native = Case {
+        settings: Settings {
+            native_sidecar: true,
+            ..settings()
+        },
+        ..Case::default()
+    };
+    assert_eq!(native.patch(&pod(&[])), Err(Error::Native));
+    native.sidecar(&[("enable-native-sidecar", "false")]);
+}
+
+#[test]
+fn a_volume_that_is_not_there() {
+    let (_, warnings) = Case::default().apply(&pod(&[("volume-mounts", "data:/data")]));
+    assert_eq!(
+        warnings,
+        [r#"annotation dapr.io/volume-mounts: the pod has no volume "data""#]
+    );
+}
+
+#[test]
+fn declared_components() {
+    let declared = |name: &str, scopes: &[&str], container: &str| Declared {
+        name: name.into(),
+        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        container: container.into(),
+    };
+    let case = Case {
+        declared: vec![
+            declared(
+                "store",
+                &[],
+                r#"{"image": "a", "volumeMounts": [{"name": "scratch", "mountPath": "/s"}]}"#,
+            ),
+            declared("again", &[], r#"{"image": "a"}"#),
+            declared("foreign", &["other"], r#"{"image": "b"}"#),
+            declared("broken", &[], "{"),
+            declared(
+                "second",
+                &["app"],
+                r#"{"image": "c", "name": "n", "volumeMounts": [{"name": "scratch"}]}"#,
+            ),
+        ],
+        ..Case::default()
+    };
+    let (plain, _) = case.apply(&pod(&[]));
+    assert_eq!(plain["spec"]["containers"].as_array().unwrap().len(), 2);
+    let (pod, _) = case.apply(&pod(&[
+        ("inject-pluggable-components", "true"),
+        ("pluggable-components-sockets-folder", "/f"),
+    ]));
+    let names: Vec<_> = pod["spec"]["containers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["name"].clone())
+        .collect();
+    assert_eq!(json!(names), json!(["app", "daprd", "store", "n"]));
+    let volumes: Vec<_> = pod["spec"]["volumes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["name"].clone())
+        .collect();
+    assert_eq!(
+        json!(volumes),
+        json!([
+            "dapr-identity-token",
+            "dapr-components-unix-domain-socket",
+            "scratch"
+        ])
+    );
+    let store = &pod["spec"]["containers"][2];
+    assert_eq!(
+        store["env"],
+        json!([{"name": "DAPR_COMPONENT_SOCKETS_FOLDER", "value": "/f"}])
+    );
+    assert_eq!(
+        store["volumeMounts"][1],
+        json!({"name": "dapr-components-unix-domain-socket", "mountPath": "/f"})
+    );
+}
+
+#[test]
+fn the_word_that_counts() {
+    for (word, expected) in [
+        ("true", true),
+        ("True", true),
+        ("yes", false),
+        ("1", false),
+        ("false", false),
+    ] {
+        let map: Map = [("dapr.io/enabled".to_owned(), word.to_owned())].into();
+        assert_eq!(wants_sidecar(&map), expected, "{word}");
+    }
+    assert!(!wants_sidecar(&Map::new()));
+}

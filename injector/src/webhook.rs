@@ -1,0 +1,202 @@
+//! The webhook's HTTP face: one path, one review in, one verdict out.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use outrider_crds::{annotations, decode};
+use outrider_k8s::Client;
+use outrider_security::TrustAnchors;
+use outrider_telemetry::metrics::{IntCounter, IntCounterVec, Registry};
+
+use crate::cluster;
+use crate::matcher::Matcher;
+use crate::patch::{self, Pod, Settings, Situation};
+use crate::review::{Request, Review, Verdict};
+
+/// Twice what the API server stores of one object.
+const LARGEST_REVIEW: usize = 8 << 20;
+
+/// All that an admission needs.
+pub struct Webhook {
+    pub client: Client,
+    pub settings: Settings,
+    pub matcher: Matcher,
+    pub anchors: TrustAnchors,
+    pub metrics: Metrics,
+}
+
+pub struct Metrics {
+    requests: IntCounter,
+    succeeded: IntCounterVec,
+    failed: IntCounterVec,
+}
+
+impl Metrics {
+    pub fn new(registry: &Registry) -> Self {
+        let name = |last: &str| format!("dapr_injector_sidecar_injection_{last}");
+        Self {
+            requests: registry.counter(
+                &name("requests_total"),
+                "The total number of sidecar injection requests.",
+            ),
+            succeeded: registry.counters(
+                &name("succeeded_total"),
+                "The total number of successful sidecar injections.",
+                &["app_id"],
+            ),
+            failed: registry.counters(
+                &name("failed_total"),
+                "The total number of failed sidecar injections.",
+                &["app_id", "reason"],
+            ),
+        }
+    }
+}
+
+pub fn router(webhook: Webhook) -> Router {
+    Router::new()
+        .route("/mutate", any(mutate))
+        .layer(DefaultBodyLimit::max(LARGEST_REVIEW))
+        .with_state(Arc::new(webhook))
+}
+
+async fn mutate(
+    State(webhook): State<Arc<Webhook>>,
+    headers: HeaderMap,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Response {
+    webhook.metrics.requests.inc();
+    let body = match body {
+        Ok(body) if !body.is_empty() => body,
+        _ => return plain(StatusCode::BAD_REQUEST, "empty body\n"),
+    };
+    if headers
+        .get(header::CONTENT_TYPE)
+        .map(|value| value.as_bytes())
+        != Some(b"application/json")
+    {
+        let expected = "invalid Content-Type, expected `application/json`\n";
+        return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, expected);
+    }
+    let answer = match Review::parse(&body) {
+        Ok(review) => review.answer(&webhook.judge(review.request.as_ref()).await),
+        Err(error) => Review::default().answer(&webhook.refused("", &error.to_string())),
+    };
+    (
+        StatusCode::OK,
+        [(header::CONTENT_TYPE, "application/json")],
+        answer.to_string(),
+    )
+        .into_response()
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response {
+    (
+        status,
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+        text,
+    )
+        .into_response()
+}
+
+impl Webhook {
+    async fn judge(&self, request: Option<&Request>) -> Verdict {
+        let Some(request) = request else {
+            return self.refused("", "the review has no request");
+        };
+        if request.kind.kind != "Pod" {
+            tracing::error!(target: "dapr.injector.service", "invalid kind for review: {}", request.kind.kind);
+            return self.untouched(&request.name);
+        }
+        if request.object.is_null() {
+            return self.refused(
+                &request.name,
+                "could not unmarshal raw object: unexpected end of JSON input",
+            );
+        }
+        let pod: Pod = match decode::from_value(&request.object) {
+            Ok(pod) => pod,
+            Err(error) => {
+                return self.refused(
+                    &request.name,
+                    &format!("could not unmarshal raw object: {error}"),
+                );
+            }
+        };
+        if !patch::wants_sidecar(&pod.metadata.annotations) {
+            return Verdict::Unchanged;
+        }
+        let app_id = pod.app_id();
+        if !self
+            .matcher
+            .allows(&request.user.username, &request.user.groups)
+        {
+            let user = &request.user.username;
+            tracing::error!(target: "dapr.injector.service", "service account '{user}' not on the list of allowed controller accounts");
+            return self.untouched(app_id);
+        }
+        tracing::info!(target: "dapr.injector.service", "AdmissionReview for Kind={}, Namespace={} Name={} ({app_id}) UID={} patchOperation={} UserInfo={}", request.kind.kind, request.namespace, request.name, request.uid, request.operation, request.user.username);
+        match self.patch(&pod, request).await {
+            Ok(patch) if patch.operations.is_empty() => Verdict::Unchanged,
+            Ok(patch::Patch {
+                operations,
+                warnings,
+            }) => {
+                tracing::info!(target: "dapr.injector.service", "Sidecar injector succeeded injection for app '{app_id}'");
+                self.metrics.succeeded.with_label_values(&[app_id]).inc();
+                Verdict::Patched {
+                    operations,
+                    warnings,
+                }
+            }
+            Err(error) => self.refused(app_id, &error),
+        }
+    }
+
+    async fn patch(&self, pod: &Pod, request: &Request) -> Result<patch::Patch, String> {
+        let declared =
+            match annotations::INJECT_PLUGGABLE_COMPONENTS.read(&pod.metadata.annotations) {
+                true => cluster::declared(&self.client, &request.namespace)
+                    .await
+                    .map_err(|error| {
+                        format!(
+                            "error listing components of namespace {}: {error}",
+                            request.namespace
+                        )
+                    })?,
+                false => Vec::new(),
+            };
+        let anchors = self.anchors.current();
+        let situation = Situation {
+            settings: &self.settings,
+            namespace: &request.namespace,
+            mtls: cluster::mtls(&self.client, &self.settings.namespace).await,
+            anchors: anchors.pem(),
+            declared: &declared,
+        };
+        patch::patch(pod, &situation).map_err(|error| error.to_string())
+    }
+
+    /// Let through without a sidecar, and counted.
+    fn untouched(&self, app_id: &str) -> Verdict {
+        self.metrics
+            .failed
+            .with_label_values(&[app_id, "pod_patch"])
+            .inc();
+        Verdict::Unchanged
+    }
+
+    fn refused(&self, app_id: &str, why: &str) -> Verdict {
+        tracing::error!(target: "dapr.injector.service", "Sidecar injector failed to inject for app '{app_id}'. Error: {why}");
+        self.metrics
+            .failed
+            .with_label_values(&[app_id, "patch"])
+            .inc();
+        Verdict::Refused(why.to_owned())
+    }
+}
