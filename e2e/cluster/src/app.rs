@@ -80,6 +80,8 @@ async fn detach(layout: &Layout, options: &Options) -> Result<()> {
     }
     prepare(layout, &Progress::new(options))?;
     let path = layout.cache.join("cluster.log");
+    // The last cluster's owner may still write to the old file.
+    let _ = std::fs::remove_file(&path);
     let log = File::create(&path)?;
     let mut child = Process::new(std::env::current_exe()?)
         .arg("up")

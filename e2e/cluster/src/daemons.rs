@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::image::NODE_PAUSE;
 use crate::layout::Layout;
+use crate::machine;
 use crate::network::Network;
 use crate::run::Run as _;
 use crate::sandbox::Sandbox;
@@ -68,7 +69,7 @@ enable_unprivileged_icmp = true
 stream_server_address = "127.0.0.1"
 
 [plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "/usr/lib/cni"
+bin_dir = "{plugins}"
 conf_dir = "{cni}"
 
 [plugins."io.containerd.grpc.v1.cri".containerd]
@@ -83,6 +84,7 @@ runtime_type = "io.containerd.runc.v2"
         socket = layout.containerd().display(),
         cni = layout.at("cni").display(),
         snapshotter = snapshotter(layout)?,
+        plugins = machine::plugins().context("the network plugins are gone")?,
     ))
 }
 
@@ -184,11 +186,8 @@ impl Starter<'_> {
             "--config".into(),
             self.layout.at("containerd.toml").into_os_string(),
         ];
-        self.start(
-            "containerd",
-            &PathBuf::from("/usr/bin/containerd"),
-            &arguments,
-        )
+        let program = machine::program("containerd").context("containerd is gone")?;
+        self.start("containerd", &program, &arguments)
     }
 
     pub fn control_plane(&mut self) -> Result<()> {

@@ -1,21 +1,39 @@
 //! What the machine must have: rights, kernel features, Debian packages.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, bail, ensure};
 
 use crate::run::Run as _;
 
-/// A file that a package brings, and the package.
-const NEEDED: [(&str, &str); 6] = [
-    ("/usr/bin/containerd", "containerd"),
-    ("/usr/sbin/runc", "runc"),
-    ("/usr/lib/cni/ptp", "containernetworking-plugins"),
-    ("/usr/sbin/iptables", "iptables"),
-    ("/usr/sbin/conntrack", "conntrack"),
-    ("/sbin/ip", "iproute2"),
+/// A program that a package brings, and the package.
+const NEEDED: [(&str, &str); 5] = [
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("iptables", "iptables"),
+    ("conntrack", "conntrack"),
+    ("ip", "iproute2"),
 ];
+
+/// Where distributions put the network plugins.
+const PLUGINS: [&str; 3] = ["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
+
+/// Where the node looks for programs: what a login has, and the folders of the administrator.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The full path of a program of the node.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let mut places = PATH.split(':').map(|folder| Path::new(folder).join(name));
+    places.find(|place| place.is_file())
+}
+
+/// The folder of the network plugins.
+pub(crate) fn plugins() -> Option<&'static str> {
+    let has = |folder: &&str| Path::new(folder).join("ptp").is_file();
+    PLUGINS.into_iter().find(has)
+}
 
 pub(crate) fn check() -> Result<()> {
     ensure!(
@@ -23,15 +41,14 @@ pub(crate) fn check() -> Result<()> {
         "a cluster needs root; run this as root or with sudo"
     );
     let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    for (name, why) in [("overlay", "images"), ("cgroup", "limits of pods")] {
-        ensure!(
-            filesystems.split_whitespace().any(|word| word == name) || load(name),
-            "this kernel has no `{name}`, which {why} need; load the module or take another kernel"
-        );
-    }
+    ensure!(
+        filesystems.contains("\toverlay\n")
+            || Command::new("modprobe").arg("overlay").run().is_ok(),
+        "this kernel has no overlay file system, which images need; load the module or take another kernel"
+    );
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     ensure!(
-        status.contains("Seccomp_filters:"),
+        status.contains("Seccomp:"),
         "this kernel has no seccomp filters (CONFIG_SECCOMP_FILTER): pods with the RuntimeDefault profile can't run"
     );
     let namespaces = Command::new("unshare")
@@ -50,16 +67,12 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-fn load(module: &str) -> bool {
-    Command::new("modprobe").arg(module).run().is_ok()
-}
-
 pub(crate) fn install(progress: impl Fn(&str)) -> Result<()> {
-    let missing: Vec<&str> = NEEDED
-        .iter()
-        .filter(|(file, _)| !Path::new(file).exists())
-        .map(|&(_, package)| package)
-        .collect();
+    let absent = NEEDED.iter().filter(|(name, _)| program(name).is_none());
+    let mut missing: Vec<&str> = absent.map(|&(_, package)| package).collect();
+    if plugins().is_none() {
+        missing.push("containernetworking-plugins");
+    }
     if missing.is_empty() {
         return Ok(());
     }
@@ -69,6 +82,9 @@ pub(crate) fn install(progress: impl Fn(&str)) -> Result<()> {
 
 /// Installs Debian packages.
 pub fn debian(packages: &[&str]) -> Result<()> {
+    // apt-get refuses to run beside itself.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let apt = |arguments: &[&str]| {
         Command::new("apt-get")
             .args(arguments)
@@ -80,7 +96,14 @@ pub fn debian(packages: &[&str]) -> Result<()> {
     if let Err(error) = apt(&["update", "-q"]) {
         bail!("{error}; {wish}");
     }
-    let mut arguments = vec!["install", "-y", "-q", "--no-install-recommends"];
+    // A container engine of another origin would make room for Debian's parts: that is for its owner to decide.
+    let mut arguments = vec![
+        "install",
+        "-y",
+        "-q",
+        "--no-install-recommends",
+        "--no-remove",
+    ];
     arguments.extend(packages);
     if let Err(error) = apt(&arguments) {
         bail!("{error}; {wish}");

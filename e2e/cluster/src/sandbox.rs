@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::layout::Layout;
+use crate::machine;
 
 const SCRIPT: &str = include_str!("sandbox.sh");
 
@@ -119,10 +120,7 @@ impl Sandbox {
             ])
             .arg(program)
             .env_clear()
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
+            .env("PATH", machine::PATH)
             .stdin(Stdio::null());
         command
     }

@@ -40,7 +40,7 @@ async fn a_cluster_does_what_one_needs_ends_whole_and_boots_again() -> Result<()
     Ok(())
 }
 
-async fn load_images(cluster: &Cluster) -> Result<()> {
+fn install_missing() -> Result<()> {
     let mut missing = Vec::new();
     for (program, package) in [
         ("/bin/busybox", "busybox-static"),
@@ -50,9 +50,14 @@ async fn load_images(cluster: &Cluster) -> Result<()> {
             missing.push(package);
         }
     }
-    if !missing.is_empty() {
-        install_debian(&missing)?;
+    if missing.is_empty() {
+        return Ok(());
     }
+    install_debian(&missing)
+}
+
+async fn load_images(cluster: &Cluster) -> Result<()> {
+    install_missing()?;
     let busybox = Image::new("outrider.local/busybox:1").program("/bin/busybox", "/bin/busybox");
     let redis = Image::new("outrider.local/redis:7")
         .program("/usr/bin/redis-server", "/usr/bin/redis-server")
@@ -222,6 +227,7 @@ async fn a_killed_owner_leaves_nothing_in_the_way() -> Result<()> {
         return Ok(());
     }
     let options = Options::from_env()?.separate("test-b");
+    install_missing()?;
     let before = Traces::of(&options.work)?;
     let program = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cluster"));
@@ -282,6 +288,22 @@ async fn a_killed_owner_leaves_nothing_in_the_way() -> Result<()> {
     );
     let nodes = program(&["kubectl", "get", "nodes", "-o", "name"]).output()?;
     assert_eq!(String::from_utf8_lossy(&nodes.stdout), "node/outrider\n");
+
+    let archive = options.cache.join("test-b.tar");
+    Image::new("outrider.local/loaded:1")
+        .program("/bin/busybox", "/bin/busybox")
+        .build()?
+        .write(std::fs::File::create(&archive)?)?;
+    let loaded = program(&["load", archive.to_str().context("not a UTF-8 path")?]).status()?;
+    std::fs::remove_file(&archive)?;
+    ensure!(loaded.success());
+    let run = "kubectl run loaded --image=outrider.local/loaded:1 --restart=Never --attach --quiet -- echo well met";
+    let output = program(&run.split(' ').collect::<Vec<_>>()).output()?;
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "well met\n",
+        "{output:?}"
+    );
 
     ensure!(program(&["down"]).status()?.success());
     assert_eq!(Traces::of(&options.work)?, before);
