@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -55,7 +55,7 @@ pub(crate) struct Sandbox {
     supervisor: Child,
     pub init: Process,
     daemons: Vec<Daemon>,
-    logs: std::path::PathBuf,
+    logs: PathBuf,
 }
 
 struct Daemon {
@@ -96,14 +96,22 @@ impl Sandbox {
         if let Some(mut stderr) = supervisor.stderr.take() {
             stderr.read_to_string(&mut said)?;
         }
-        bail!("can't make the node's namespaces: {}", said.trim())
+        bail!("can't start a node: {}", said.trim())
     }
 
     /// Removes what a dead node left; false when it lives.
     pub fn clean(layout: &Layout) -> Result<bool> {
         std::fs::create_dir_all(&layout.cache)?;
-        let status = script(layout).stdin(Stdio::null()).status()?;
-        Ok(status.code() != Some(HELD))
+        let output = script(layout).stdin(Stdio::null()).output()?;
+        if output.status.code() == Some(HELD) {
+            return Ok(false);
+        }
+        ensure!(
+            output.status.success(),
+            "can't remove what a cluster left: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(true)
     }
 
     /// A program inside the node, with none of this process's environment.
@@ -127,7 +135,7 @@ impl Sandbox {
 
     /// Starts a program that must run as long as the node does.
     pub fn daemon(&mut self, name: &'static str, mut command: Command) -> Result<()> {
-        let log = File::create(self.log(name))?;
+        let log = File::create(self.logs.join(format!("{name}.log")))?;
         let child = command
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -150,10 +158,6 @@ impl Sandbox {
             }
         }
         Ok(())
-    }
-
-    fn log(&self, name: &str) -> std::path::PathBuf {
-        self.logs.join(format!("{name}.log"))
     }
 }
 

@@ -2,6 +2,7 @@
 # node leaves behind: before it starts, because its last owner may have been killed, and when it has ended.
 # Arguments: work folder, identity (names the cgroup and the link), process 1; without the last it only cleans.
 work=$1 identity=$2 init=$3
+mark="$work/.outrider-cluster"
 trap '' INT TERM HUP
 
 clean() {
@@ -14,11 +15,15 @@ clean() {
             sleep 0.1
         done
     done
-    rm -rf --one-file-system "$work"
+    # The mark goes last: without it nothing here is ours to remove.
+    [ -e "$mark" ] && find "$work" -mindepth 1 -maxdepth 1 ! -path "$mark" -exec rm -rf --one-file-system {} +
+    rm -f "$mark"
+    [ ! -e "$work" ] || rmdir "$work"
 }
 
-clean
+clean || exit 1
 [ -n "$init" ] || exit 0
+mkdir -p "$work" && touch "$mark"
 mkdir -p "$work/run" "$work/lib" "$work/log" "$work/tmp" "$work/sysctl"
 
 # The kubelet sets these for the whole machine. It finds them set already, and the machine keeps its own.

@@ -221,6 +221,22 @@ async fn redis_answers(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_folder_that_is_not_a_clusters_is_left_alone() -> Result<()> {
+    if !may_boot() {
+        return Ok(());
+    }
+    let options = Options::from_env()?.separate("test-c");
+    std::fs::create_dir_all(&options.work)?;
+    let file = options.work.join("letter");
+    std::fs::write(&file, "dear")?;
+    let outcome = Cluster::boot(options.clone()).await;
+    assert!(outcome.is_err_and(|error| error.to_string().contains("not empty")));
+    assert_eq!(std::fs::read_to_string(&file)?, "dear");
+    std::fs::remove_dir_all(&options.work)?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_owner_leaves_nothing_in_the_way() -> Result<()> {
     if !may_boot() {
