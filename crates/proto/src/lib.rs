@@ -10,6 +10,9 @@ macro_rules! package {
     };
 }
 
+/// Any message, with its type.
+pub use prost_types::Any;
+
 pub mod common {
     pub mod v1 {
         package!("dapr.proto.common.v1");

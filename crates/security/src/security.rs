@@ -16,7 +16,6 @@ use crate::request::{Issue, IssueError, SentryClient};
 use crate::tls::{self, Clients, Expected};
 use crate::token;
 
-const H2: &[&[u8]] = &[b"h2"];
 const WEB: &[&[u8]] = &[b"h2", b"http/1.1"];
 const SERVICES: [&str; 5] = [
     "dapr-operator",
@@ -110,6 +109,12 @@ impl Security {
         Self(None)
     }
 
+    /// The same without a word in the log: for the way to other sidecars when
+    /// only the control plane is spoken to with an identity.
+    pub fn plaintext() -> Self {
+        Self(None)
+    }
+
     /// Gets an identity from sentry. Waits for as long as it takes, saying in
     /// the log why: race it against the signal to stop.
     pub async fn start(options: Options) -> Result<(Self, Upkeep), StartError> {
@@ -119,7 +124,7 @@ impl Security {
             && options.namespace == options.control_plane.namespace;
         let client = SentryClient {
             address: options.sentry_address,
-            connector: Connector::tls(tls::client_config(&anchors, None, sentry, H2)?),
+            connector: Connector::anonymous(&anchors, sentry)?,
             app_id: options.app_id.clone(),
             namespace: options.namespace.clone(),
             trust_domain: is_service.then(|| options.control_plane.trust_domain.to_string()),
@@ -211,7 +216,7 @@ impl Security {
 
     /// For a gRPC server: ALPN is `h2`.
     pub fn acceptor(&self, clients: Clients) -> Result<Acceptor, rustls::Error> {
-        self.acceptor_for(clients, H2)
+        self.acceptor_for(clients, tls::H2)
     }
 
     /// For an HTTPS server without client certificates, a webhook for instance.
@@ -235,7 +240,8 @@ impl Security {
         let Some(inner) = &self.0 else {
             return Ok(Connector::plaintext());
         };
-        tls::client_config(&inner.anchors, Some(&inner.identity), expected, H2).map(Connector::tls)
+        tls::client_config(&inner.anchors, Some(&inner.identity), expected, tls::H2)
+            .map(Connector::tls)
     }
 
     /// For a gRPC client of a control-plane service: `dapr-placement`, say.

@@ -1,0 +1,40 @@
+//! Errors of invocation.
+
+use http::StatusCode;
+use tonic::{Code, Status};
+
+use crate::api::error::Error;
+
+const CODE: &str = "ERR_DIRECT_INVOKE";
+
+pub fn no_target() -> Error {
+    let message = "failed getting app id either from the URL path or the header dapr-app-id";
+    Error::legacy(CODE, StatusCode::NOT_FOUND, Code::NotFound, message)
+}
+
+/// The call did not come to an answer of the application.
+pub fn failed(target: &str, cause: &Status) -> Error {
+    let http = match cause.code() {
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    Error::legacy(CODE, http, Code::Internal, format!("failed to invoke, id: {target}, err: {}", text(cause)))
+}
+
+/// Failures of our own are told as they are, those of a peer as gRPC errors.
+fn text(status: &Status) -> String {
+    if is_local(status) { status.message().to_owned() } else { crate::grpc::text(status) }
+}
+
+const LOCAL: &str = "outrider-local";
+
+/// A failure that this sidecar itself found.
+pub fn local(code: Code, message: impl Into<String>) -> Status {
+    let mut status = Status::new(code, message);
+    status.metadata_mut().insert(LOCAL, tonic::metadata::MetadataValue::from_static("1"));
+    status
+}
+
+pub fn is_local(status: &Status) -> bool {
+    status.metadata().contains_key(LOCAL)
+}

@@ -1,0 +1,32 @@
+//! Calls from one application to another.
+//! <https://docs.dapr.io/developing-applications/building-blocks/service-invocation/>
+
+pub mod address;
+pub mod error;
+pub mod external;
+pub mod grpc;
+pub mod headers;
+pub mod http;
+pub mod message;
+pub mod ops;
+pub mod proxy;
+
+use std::sync::Arc;
+
+use crate::channel::Channel;
+use crate::components::live::Live;
+use crate::peer::call::Peers;
+use outrider_components::resolve::Resolver;
+
+/// What invocation needs.
+pub struct Api {
+    pub app_id: String,
+    pub namespace: String,
+    /// None without an application.
+    pub channel: Option<Arc<Channel>>,
+    pub peers: Peers,
+    /// None if it could not be made.
+    pub resolver: Option<Arc<dyn Resolver>>,
+    pub live: Arc<Live>,
+    pub external: external::Client,
+}

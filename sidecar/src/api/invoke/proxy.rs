@@ -1,0 +1,111 @@
+//! Calls of gRPC services that are not the sidecar's own, passed on as they
+//! came.
+//! <https://docs.dapr.io/developing-applications/building-blocks/service-invocation/howto-invoke-services-grpc/>
+
+use http::{HeaderMap, Response};
+use hyper::body::Incoming;
+use outrider_security::{Peer, acl};
+use tonic::{Code, Status};
+
+use super::address::APP_ID;
+use super::headers::CALLEE_ID;
+use super::{Api, address};
+use crate::channel::Kind;
+use crate::grpc;
+use crate::peer::call::sign;
+use crate::peer::serve::Callee;
+use crate::server::body::{self, Body};
+
+/// A call by a client of this sidecar.
+pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<Body> {
+    let passed = async {
+        let text = target(request.headers()).ok_or_else(no_target)?;
+        let is_endpoint = |_: &str| false;
+        let found = address::target(&text, &api.namespace, is_endpoint).map_err(Status::invalid_argument)?;
+        let address::Target::App { app_id, namespace } = found else {
+            return Err(Status::invalid_argument(format!("failed to proxy request: {text} is not an app id")));
+        };
+        if app_id == api.app_id && namespace == api.namespace {
+            return local(api.channel.as_deref(), None, request, None).await;
+        }
+        let peer = api.find(&app_id, &namespace).await.map_err(plain)?;
+        let mut outgoing = passing(request);
+        sign(outgoing.headers_mut(), &api.app_id, &api.namespace, &app_id);
+        match api.peers.forward(&peer, outgoing).await {
+            Ok(answer) => Ok(answer),
+            Err(status) => {
+                if let Some(resolver) = &api.resolver {
+                    let asked = outrider_components::resolve::Request { app_id, namespace, port: api.peers.own_port };
+                    resolver.suspect(&asked, &peer.address);
+                }
+                Err(status)
+            }
+        }
+    };
+    answer(passed.await)
+}
+
+/// A call by another sidecar, for this one's application.
+pub async fn inbound(app_id: &str, callee: &Callee, request: http::Request<Incoming>, peer: Option<&Peer>) -> Response<Body> {
+    let passed = async {
+        let text = target(request.headers()).ok_or_else(no_target)?;
+        if text.split('.').next() != Some(app_id) {
+            return Err(Status::not_found(format!("failed to proxy request: this is the sidecar of {app_id}, not of {text}")));
+        }
+        local(callee.channel.as_deref(), Some(callee), request, peer).await
+    };
+    answer(passed.await)
+}
+
+async fn local(
+    channel: Option<&crate::channel::Channel>,
+    callee: Option<&Callee>,
+    request: http::Request<Incoming>,
+    peer: Option<&Peer>,
+) -> Result<Response<Incoming>, Status> {
+    let Some(channel) = channel else { return Err(Status::internal("app channel is not initialized")) };
+    let Kind::Grpc(client) = &channel.kind else {
+        return Err(Status::failed_precondition("failed to proxy request: the application does not speak gRPC: set its protocol to grpc"));
+    };
+    let path = request.uri().path().to_owned();
+    acl::normalise(&path).map_err(|e| Status::invalid_argument(format!("invalid method: {e}")))?;
+    if let Some(callee) = callee {
+        callee.admit(peer.and_then(|p| p.id.as_ref()), &path, acl::Call::Grpc)?;
+    }
+    if !channel.healthy.is_healthy() {
+        return Err(Status::internal("app is not in a healthy state"));
+    }
+    client.forward(passing(request)).await
+}
+
+/// The request without what concerned this hop.
+fn passing(request: http::Request<Incoming>) -> http::Request<Body> {
+    let (mut parts, incoming) = request.into_parts();
+    parts.headers.remove(APP_ID);
+    parts.headers.remove(http::header::HOST);
+    let path = parts.uri.path_and_query().cloned();
+    parts.uri = path.map(http::Uri::from).unwrap_or_default();
+    parts.extensions.clear();
+    http::Request::from_parts(parts, body::stream(incoming))
+}
+
+fn target(headers: &HeaderMap) -> Option<String> {
+    let find = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty());
+    find(CALLEE_ID).or_else(|| find(APP_ID)).map(str::to_owned)
+}
+
+fn no_target() -> Status {
+    Status::new(Code::Unknown, "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found")
+}
+
+fn plain(status: Status) -> Status {
+    Status::new(status.code(), status.message())
+}
+
+fn answer(passed: Result<Response<Incoming>, Status>) -> Response<Body> {
+    match passed {
+        Err(status) => grpc::refuse(&status),
+        Ok(response) => response.map(body::stream),
+    }
+}
+

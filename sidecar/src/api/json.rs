@@ -1,0 +1,163 @@
+//! JSON as Go's encoder writes it, which clients of Dapr have come to compare
+//! byte by byte: `<`, `>`, `&` and the two line separators are escaped.
+//! <https://pkg.go.dev/encoding/json#Marshal>
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::ser::{CompactFormatter, Formatter};
+
+struct Escaping;
+
+impl Formatter for Escaping {
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        let mut start = 0;
+        for (index, c) in fragment.char_indices() {
+            let escape = match c {
+                '<' => "\\u003c",
+                '>' => "\\u003e",
+                '&' => "\\u0026",
+                '\u{2028}' => "\\u2028",
+                '\u{2029}' => "\\u2029",
+                _ => continue,
+            };
+            writer.write_all(&fragment.as_bytes()[start..index])?;
+            writer.write_all(escape.as_bytes())?;
+            start = index + c.len_utf8();
+        }
+        writer.write_all(&fragment.as_bytes()[start..])
+    }
+
+    fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        let magnitude = value.abs();
+        if value == value.trunc() && magnitude < 1e21 {
+            return write!(writer, "{value:.0}");
+        }
+        if magnitude < 1e-6 || magnitude >= 1e21 {
+            let text = format!("{value:e}");
+            let text = match text.split_once('e') {
+                Some((mantissa, exponent)) if !exponent.starts_with('-') => format!("{mantissa}e+{exponent}"),
+                _ => text,
+            };
+            return writer.write_all(text.as_bytes());
+        }
+        CompactFormatter.write_f64(writer, value)
+    }
+}
+
+/// The text of `value`.
+pub fn to_vec(value: &impl Serialize) -> Vec<u8> {
+    let mut text = Vec::with_capacity(128);
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, Escaping);
+    match value.serialize(&mut serializer) {
+        Ok(()) => text,
+        // Only maps with keys that are not text can fail, and there are none.
+        Err(error) => format!("{{\"errorCode\":\"ERR_INTERNAL\",\"message\":{:?}}}", error.to_string()).into_bytes(),
+    }
+}
+
+/// The same with the line feed that Go's stream encoder ends with.
+pub fn to_line(value: &impl Serialize) -> Vec<u8> {
+    let mut text = to_vec(value);
+    text.push(b'\n');
+    text
+}
+
+/// `value` decoded and encoded again: whole numbers lose their fraction,
+/// large integers their precision, keys are sorted.
+pub fn normal(value: &Value) -> Vec<u8> {
+    to_vec(&Normal(value))
+}
+
+struct Normal<'a>(&'a Value);
+
+impl Serialize for Normal<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Number(number) => match number.as_i64() {
+                // Every integer up to 2^53 is exact in a float and prints as itself.
+                Some(integer) if integer.unsigned_abs() <= 1 << 53 => serializer.serialize_i64(integer),
+                _ => serializer.serialize_f64(number.as_f64().unwrap_or_default()),
+            },
+            Value::Array(items) => serializer.collect_seq(items.iter().map(Normal)),
+            Value::Object(object) => {
+                let sorted: BTreeMap<&String, Normal<'_>> = object.iter().map(|(k, v)| (k, Normal(v))).collect();
+                serializer.collect_map(sorted)
+            }
+            other => other.serialize(serializer),
+        }
+    }
+}
+
+/// What is wrong with a JSON text, in the words of Go's decoder.
+pub fn decode_error(error: &serde_json::Error, text: &[u8]) -> String {
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return "EOF".to_owned();
+    }
+    match error.classify() {
+        serde_json::error::Category::Eof => "unexpected EOF".to_owned(),
+        serde_json::error::Category::Syntax => {
+            let at = position(text, error.line(), error.column());
+            match text.get(at.saturating_sub(1)).copied().map(char::from) {
+                Some(c) => format!("invalid character {} looking for beginning of value", quote(c)),
+                None => "unexpected EOF".to_owned(),
+            }
+        }
+        _ => {
+            let message = error.to_string();
+            let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(m, _)| m);
+            message.to_owned()
+        }
+    }
+}
+
+fn position(text: &[u8], line: usize, column: usize) -> usize {
+    let start = text.split_inclusive(|b| *b == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum::<usize>();
+    start + column
+}
+
+fn quote(c: char) -> String {
+    match c {
+        '\'' => "'\\''".to_owned(),
+        '"' => "'\"'".to_owned(),
+        c if c.is_ascii_graphic() || c == ' ' => format!("'{c}'"),
+        '\n' => "'\\n'".to_owned(),
+        c => format!("'\\x{:02x}'", c as u32),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normal_form() {
+        let cases = [
+            ("1.0", "1"),
+            ("2e3", "2000"),
+            ("12345678901234567890", "12345678901234567000"),
+            ("1.5", "1.5"),
+            ("1e21", "1e+21"),
+            ("-0.0000001", "-1e-7"),
+            (r#"{"b":1,"a":"<x>&"}"#, r#"{"a":"\u003cx\u003e\u0026","b":1}"#),
+            ("null", "null"),
+        ];
+        for (given, expected) in cases {
+            let value: Value = serde_json::from_str(given).unwrap();
+            assert_eq!(String::from_utf8(normal(&value)).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn words_for_what_is_wrong() {
+        let message = |text: &str| {
+            let error = serde_json::from_str::<Value>(text).unwrap_err();
+            decode_error(&error, text.as_bytes())
+        };
+        assert_eq!(message(""), "EOF");
+        assert_eq!(message("{\"a\":"), "unexpected EOF");
+        assert_eq!(message("hello"), "invalid character 'h' looking for beginning of value");
+    }
+}

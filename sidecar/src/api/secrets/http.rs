@@ -1,0 +1,29 @@
+//! Secrets over HTTP. <https://docs.dapr.io/reference/api/secrets_api/>
+
+use std::collections::BTreeMap;
+
+use http::{Response, StatusCode};
+
+use super::Api;
+use crate::api::json;
+use crate::server::body::Body;
+use crate::server::http::{self as edge, Request, no_content};
+
+pub async fn get(api: &Api, request: Request, store: &str, secret: &str) -> Response<Body> {
+    match api.get(store, secret, request.metadata()).await {
+        Err(error) => error.into(),
+        Ok(pairs) if pairs.is_empty() => no_content(),
+        Ok(pairs) => edge::json(StatusCode::OK, json::to_line(&pairs.into_iter().collect::<BTreeMap<_, _>>())),
+    }
+}
+
+pub async fn bulk_get(api: &Api, request: Request, store: &str) -> Response<Body> {
+    match api.bulk_get(store, &request.metadata()).await {
+        Err(error) => error.into(),
+        Ok(all) if all.is_empty() => no_content(),
+        Ok(all) => {
+            let sorted: BTreeMap<_, BTreeMap<_, _>> = all.into_iter().map(|(name, pairs)| (name, pairs.into_iter().collect())).collect();
+            edge::json(StatusCode::OK, json::to_line(&sorted))
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What a key is stored under.
+//! <https://docs.dapr.io/developing-applications/building-blocks/state-management/howto-share-state/>
+
+use super::error;
+use crate::api::error::Result;
+
+const SEPARATOR: &str = "||";
+
+/// A store's strategy, already applied to this application.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix(Option<String>);
+
+impl Prefix {
+    /// `strategy` is the component's `keyPrefix`; none or an empty one is by
+    /// app id.
+    pub fn new(strategy: Option<&str>, app_id: &str, namespace: &str, store: &str) -> Self {
+        let strategy = strategy.unwrap_or_default().to_lowercase();
+        let text = match strategy.as_str() {
+            "" | "appid" => app_id.to_owned(),
+            "name" => store.to_owned(),
+            "namespace" if namespace.is_empty() => app_id.to_owned(),
+            "namespace" => format!("{namespace}.{app_id}"),
+            "none" => return Self(None),
+            literal => literal.to_owned(),
+        };
+        Self(Some(text))
+    }
+
+    /// The stored form of a client's key.
+    pub fn apply(&self, key: &str) -> Result<String> {
+        if key.contains(SEPARATOR) {
+            return Err(error::illegal_key(key));
+        }
+        Ok(match &self.0 {
+            Some(prefix) => [prefix, SEPARATOR, key].concat(),
+            None => key.to_owned(),
+        })
+    }
+
+    /// The client's form of a stored key.
+    pub fn strip<'a>(&self, key: &'a str) -> &'a str {
+        key.split_once(SEPARATOR).map_or(key, |(_, key)| key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strategies() {
+        let stored = |strategy, namespace| Prefix::new(strategy, "app", namespace, "Store").apply("k").unwrap();
+        assert_eq!(stored(None, "ns"), "app||k");
+        assert_eq!(stored(Some("AppId"), "ns"), "app||k");
+        assert_eq!(stored(Some("name"), "ns"), "Store||k");
+        assert_eq!(stored(Some("namespace"), "ns"), "ns.app||k");
+        assert_eq!(stored(Some("namespace"), ""), "app||k");
+        assert_eq!(stored(Some("none"), ""), "k");
+        assert_eq!(stored(Some("Shared"), ""), "shared||k");
+        assert!(Prefix::new(None, "a", "", "s").apply("x||y").is_err());
+        assert_eq!(Prefix::new(None, "a", "", "s").strip("a||k"), "k");
+    }
+}

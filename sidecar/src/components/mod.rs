@@ -1,0 +1,6 @@
+//! Resources: where they come from, how they become components in use.
+
+pub mod disk;
+pub mod live;
+pub mod resolve;
+pub mod start;

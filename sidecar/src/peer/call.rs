@@ -1,0 +1,402 @@
+//! Calls to another sidecar: one stream each way, headers first, then the body
+//! in pieces.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use http_body::Frame;
+use hyper::body::Incoming;
+use outrider_proto::Any;
+use outrider_proto::common::v1::{HttpExtension, InvokeRequest, StreamPayload, http_extension};
+use outrider_proto::internals::v1 as wire;
+use outrider_security::Security;
+use prost::Message as _;
+use tonic::{Code, Status};
+
+use super::pool::{Pool, Target, boxed};
+use crate::api::invoke::headers::{CALLEE_ID, CALLER_ID, CALLER_NAMESPACE, DESTINATION};
+use crate::api::invoke::message::{self, Data, Metadata, Request, Response};
+use crate::grpc::{self, Messages};
+use crate::server::body::{self, Body, BoxError};
+
+pub const CALL: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallLocalStream";
+/// Bytes of a body in one message.
+pub const PIECE: usize = 256 << 10;
+
+/// The way to other sidecars.
+#[derive(Clone)]
+pub struct Peers {
+    pool: Pool,
+    /// What the callee is told about this host.
+    host: Arc<Host>,
+    /// This sidecar's internal port.
+    pub own_port: u16,
+    /// Bytes that a message may have.
+    pub limit: Option<usize>,
+}
+
+struct Host {
+    address: String,
+    forwarded: String,
+    name: String,
+}
+
+impl Peers {
+    pub fn new(security: Security, host_address: &str, host_name: &str, own_port: u16, limit: Option<usize>, workers: usize) -> Self {
+        let pool = Pool::new(workers, move |target: &Target| {
+            let (security, target) = (security.clone(), target.clone());
+            Box::pin(async move {
+                let connector = match &target.app {
+                    Some((namespace, app_id)) => security.connector_to_app(namespace, app_id).map_err(std::io::Error::other)?,
+                    None => outrider_security::Connector::plaintext(),
+                };
+                let (host, port) = target.address.rsplit_once(':').ok_or_else(|| std::io::Error::other("the address has no port"))?;
+                let port = port.parse().map_err(std::io::Error::other)?;
+                connector.dial(host, port).await.map(boxed)
+            })
+        });
+        let quoted = if host_address.contains(':') { format!("\"[{host_address}]\"") } else { host_address.to_owned() };
+        let host = Host {
+            forwarded: format!("for={quoted};by={quoted};host={host_name}"),
+            address: host_address.to_owned(),
+            name: host_name.to_owned(),
+        };
+        Self { pool, host: Arc::new(host), own_port, limit }
+    }
+
+    /// Adds where the call comes from.
+    pub fn forwarded(&self, metadata: &mut Metadata) {
+        let mut add = |name: &str, value: &str| metadata.push((name.to_owned(), value.to_owned()));
+        add("X-Forwarded-For", &self.host.address);
+        add("X-Forwarded-Host", &self.host.name);
+        add("Forwarded", &self.host.forwarded);
+    }
+
+    pub fn forget(&self, target: &Target) {
+        self.pool.forget(target);
+    }
+
+    /// Calls a method of the application behind another sidecar.
+    pub async fn call(&self, target: &Target, app_id: &str, request: Request) -> Result<Response, Status> {
+        let messages = head(request, app_id);
+        let mut outgoing = http::Request::new(messages);
+        *outgoing.method_mut() = Method::POST;
+        *outgoing.uri_mut() = Uri::from_static(CALL);
+        let headers = outgoing.headers_mut();
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(grpc::CONTENT_TYPE));
+        let answer = self.pool.send(target, outgoing).await?;
+        self.read(answer).await
+    }
+
+    async fn read(&self, answer: http::Response<Incoming>) -> Result<Response, Status> {
+        let (parts, incoming) = answer.into_parts();
+        if let Some(status) = grpc::status_of(&parts.headers).filter(|s| s.code() != Code::Ok) {
+            return Err(status);
+        }
+        let mut pieces = Pieces::<wire::InternalInvokeResponseStream>::new(incoming, self.limit);
+        let Some(first) = pieces.next_message().await? else {
+            return Err(Status::internal("no response received from stream"));
+        };
+        let response = first.response.ok_or_else(|| Status::internal("response does not contain the required fields in the leading chunk"))?;
+        let status = response.status.ok_or_else(|| Status::internal("response does not contain the required fields in the leading chunk"))?;
+        if let Some(payload) = first.payload {
+            pieces.queue(payload)?;
+        }
+        let message = response.message.unwrap_or_default();
+        if let Some(data) = message.data.filter(|data| !data.value.is_empty()) {
+            pieces.queued = Some(data.value.into());
+        }
+        let code = if status.code >= 100 {
+            message::Code::Http(u16::try_from(status.code).unwrap_or(500))
+        } else {
+            message::Code::Grpc(status_of(status))
+        };
+        Ok(Response {
+            code,
+            headers: flat(response.headers),
+            trailers: flat(response.trailers),
+            content_type: Some(message.content_type).filter(|c| !c.is_empty()),
+            body: pieces.into_body(),
+        })
+    }
+
+    /// Passes a proxied gRPC call on to another sidecar.
+    pub async fn forward(&self, target: &Target, request: http::Request<Body>) -> Result<http::Response<Incoming>, Status> {
+        self.pool.send(target, request).await
+    }
+}
+
+fn status_of(status: wire::Status) -> Status {
+    let details = tonic_types::Status {
+        code: status.code,
+        message: status.message.clone(),
+        details: status.details,
+    };
+    let code = Code::from_i32(status.code);
+    if details.details.is_empty() {
+        return Status::new(code, status.message);
+    }
+    Status::with_details(code, status.message, Bytes::from(details.encode_to_vec()))
+}
+
+/// Values gathered under their names.
+pub fn gathered(metadata: Metadata) -> std::collections::HashMap<String, wire::ListStringValue> {
+    let mut map = std::collections::HashMap::<String, wire::ListStringValue>::with_capacity(metadata.len());
+    for (name, value) in metadata {
+        map.entry(name).or_default().values.push(value);
+    }
+    map
+}
+
+pub fn flat(map: std::collections::HashMap<String, wire::ListStringValue>) -> Metadata {
+    map.into_iter().flat_map(|(name, list)| list.values.into_iter().map(move |value| (name.clone(), value))).collect()
+}
+
+/// The request's messages: everything but the body, with the first piece of it.
+fn head(request: Request, app_id: &str) -> Body {
+    let mut metadata = request.metadata;
+    metadata.push((DESTINATION.to_owned(), app_id.to_owned()));
+    if let Some(length) = request.content_length {
+        metadata.push(("Content-Length".to_owned(), length.to_string()));
+    }
+    let extension = request.verb.map(|verb| HttpExtension {
+        verb: http_extension::Verb::from_str_name(verb.as_str()).unwrap_or(http_extension::Verb::Post).into(),
+        querystring: request.query,
+    });
+    let first = wire::InternalInvokeRequestStream {
+        request: Some(wire::InternalInvokeRequest {
+            ver: wire::ApiVersion::V1.into(),
+            metadata: gathered(metadata),
+            message: Some(InvokeRequest {
+                method: request.method,
+                data: (!request.data_type_url.is_empty()).then(|| Any { type_url: request.data_type_url, value: Default::default() }),
+                content_type: request.content_type.unwrap_or_default(),
+                http_extension: extension,
+            }),
+            actor: None,
+        }),
+        payload: None,
+    };
+    match request.body {
+        Data::Whole(bytes) if bytes.len() <= PIECE => body::full(grpc::frame(&wire::InternalInvokeRequestStream {
+            payload: Some(StreamPayload { data: bytes, seq: 0 }),
+            ..first
+        })),
+        data => body::stream(Framed::new(data.into_body(), first, |head, payload| match head {
+            Some(first) => grpc::frame(&wire::InternalInvokeRequestStream { payload, ..first }),
+            None => grpc::frame(&wire::InternalInvokeRequestStream { request: None, payload }),
+        })),
+    }
+}
+
+/// A body on its way out as messages: the head at once, then piece after piece.
+pub struct Framed<H, F> {
+    body: Option<Body>,
+    head: Option<H>,
+    frame: F,
+    seq: u64,
+    /// What is left of a frame that was too large for one message.
+    rest: Bytes,
+    /// Sent when the body has ended.
+    end: Option<Frame<Bytes>>,
+}
+
+impl<H, F: Fn(Option<H>, Option<StreamPayload>) -> Bytes> Framed<H, F> {
+    pub fn new(body: Body, head: H, frame: F) -> Self {
+        Self { body: Some(body), head: Some(head), frame, seq: 0, rest: Bytes::new(), end: None }
+    }
+
+    /// The same, with trailers behind the body.
+    pub fn ending(self, end: Frame<Bytes>) -> Self {
+        Self { end: Some(end), ..self }
+    }
+
+    fn piece(&mut self, mut data: Bytes) -> Bytes {
+        if data.len() > PIECE {
+            self.rest = data.split_off(PIECE);
+        }
+        let payload = StreamPayload { data, seq: self.seq };
+        self.seq += 1;
+        (self.frame)(self.head.take(), Some(payload))
+    }
+}
+
+impl<H: Unpin, F: Fn(Option<H>, Option<StreamPayload>) -> Bytes + Unpin> http_body::Body for Framed<H, F> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        loop {
+            if !this.rest.is_empty() {
+                let rest = std::mem::take(&mut this.rest);
+                return Poll::Ready(Some(Ok(Frame::data(this.piece(rest)))));
+            }
+            let Some(body) = &mut this.body else {
+                return Poll::Ready(this.end.take().map(Ok));
+            };
+            let polled = Pin::new(body).poll_frame(context);
+            match polled {
+                // The head does not wait for a body that is slow to come.
+                Poll::Pending => {
+                    return match this.head.take() {
+                        Some(head) => Poll::Ready(Some(Ok(Frame::data((this.frame)(Some(head), None))))),
+                        None => Poll::Pending,
+                    };
+                }
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data()
+                        && !data.is_empty()
+                    {
+                        return Poll::Ready(Some(Ok(Frame::data(this.piece(data)))));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    this.body = None;
+                    this.end = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Poll::Ready(None) => {
+                    this.body = None;
+                    if this.head.is_some() {
+                        return Poll::Ready(Some(Ok(Frame::data(this.piece(Bytes::new())))));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A message that may carry a piece of a body.
+pub trait Carrier: prost::Message + Default {
+    /// The piece; an error if the message is one that only comes first.
+    fn into_payload(self) -> Result<Option<StreamPayload>, Status>;
+}
+
+impl Carrier for wire::InternalInvokeResponseStream {
+    fn into_payload(self) -> Result<Option<StreamPayload>, Status> {
+        match self.response {
+            None => Ok(self.payload),
+            Some(_) => Err(Status::internal("response metadata found in non-leading chunk")),
+        }
+    }
+}
+
+impl Carrier for wire::InternalInvokeRequestStream {
+    fn into_payload(self) -> Result<Option<StreamPayload>, Status> {
+        match self.request {
+            None => Ok(self.payload),
+            Some(_) => Err(Status::internal("request metadata found in non-leading chunk")),
+        }
+    }
+}
+
+/// A body on its way in: the pieces of a stream of messages.
+pub struct Pieces<M> {
+    messages: Messages<Incoming>,
+    seq: u64,
+    queued: Option<Bytes>,
+    done: bool,
+    _carrier: std::marker::PhantomData<fn() -> M>,
+}
+
+impl<M: Carrier> Pieces<M> {
+    pub fn new(incoming: Incoming, limit: Option<usize>) -> Self {
+        Self { messages: Messages::new(incoming, limit), seq: 0, queued: None, done: false, _carrier: std::marker::PhantomData }
+    }
+
+    /// The next message as it is; none at the end of a stream that ended well.
+    pub async fn next_message(&mut self) -> Result<Option<M>, Status> {
+        match self.messages.next().await {
+            Some(message) => decode(&message?).map(Some),
+            None => self.ended().map(|()| None),
+        }
+    }
+
+    /// Takes the piece of a message that was read already.
+    pub fn queue(&mut self, payload: StreamPayload) -> Result<(), Status> {
+        self.in_order(&payload)?;
+        self.queued = Some(payload.data).filter(|data| !data.is_empty());
+        Ok(())
+    }
+
+    fn in_order(&mut self, payload: &StreamPayload) -> Result<(), Status> {
+        if payload.seq != self.seq {
+            return Err(Status::internal(format!("invalid sequence number received: {} (expected: {})", payload.seq, self.seq)));
+        }
+        self.seq += 1;
+        Ok(())
+    }
+
+    fn ended(&mut self) -> Result<(), Status> {
+        self.done = true;
+        match self.messages.trailers().as_ref().and_then(grpc::status_of) {
+            Some(status) if status.code() != Code::Ok => Err(status),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn into_body(self) -> Body
+    where
+        M: 'static,
+    {
+        body::stream(self)
+    }
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        if let Some(data) = self.queued.take() {
+            return Poll::Ready(Ok(Some(data)));
+        }
+        while !self.done {
+            let Some(message) = ready!(self.messages.poll_next(context)) else {
+                return Poll::Ready(self.ended().map(|()| None));
+            };
+            let message: M = decode(&message?)?;
+            let Some(payload) = message.into_payload()? else { continue };
+            self.in_order(&payload)?;
+            if !payload.data.is_empty() {
+                return Poll::Ready(Ok(Some(payload.data)));
+            }
+        }
+        Poll::Ready(Ok(None))
+    }
+}
+
+fn decode<M: Carrier>(message: &Bytes) -> Result<M, Status> {
+    M::decode(message.clone()).map_err(|error| Status::internal(format!("a message of a peer cannot be decoded: {error}")))
+}
+
+impl<M: Carrier> http_body::Body for Pieces<M> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        Poll::Ready(match ready!(this.poll_piece(context)) {
+            Ok(Some(data)) => Some(Ok(Frame::data(data))),
+            Ok(None) => None,
+            Err(status) => {
+                this.done = true;
+                Some(Err(status.into()))
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done && self.queued.is_none()
+    }
+}
+
+/// What a proxied call tells the callee about its caller.
+pub fn sign(headers: &mut HeaderMap, caller: &str, namespace: &str, callee: &str) {
+    for (name, value) in [(CALLER_ID, caller), (CALLER_NAMESPACE, namespace), (CALLEE_ID, callee)] {
+        headers.remove(name);
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Other sidecars: connections to them, calls in both directions.
+
+pub mod call;
+pub mod pool;
+pub mod serve;

@@ -1,0 +1,191 @@
+//! Calls from other sidecars to this one's application.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, header};
+use hyper::body::Incoming;
+use outrider_proto::Any;
+use outrider_proto::common::v1::{InvokeResponse, http_extension};
+use outrider_proto::internals::v1 as wire;
+use outrider_security::acl::{self, AccessControl, Call, Verb};
+use outrider_security::{Peer, SpiffeId};
+use prost::Message as _;
+use tonic::Status;
+
+use super::call::{Framed, Pieces, flat, gathered};
+use crate::api::invoke::message::{self, Data, Origin};
+use crate::channel::Channel;
+use crate::grpc::{self, Messages};
+use crate::server::body::{self, Body};
+
+/// Answers `CallLocal` and `CallLocalStream`.
+pub struct Callee {
+    pub channel: Option<Arc<Channel>>,
+    /// None allows everything.
+    pub access: Option<AccessControl>,
+    /// Bytes that a message may have.
+    pub limit: Option<usize>,
+}
+
+impl Callee {
+    pub async fn stream(&self, request: http::Request<Incoming>, peer: Option<&Peer>) -> Response<Body> {
+        let mut pieces = Pieces::<wire::InternalInvokeRequestStream>::new(request.into_body(), self.limit);
+        let called = async {
+            let first = pieces.next_message().await?.ok_or_else(|| Status::internal("no request received from stream"))?;
+            let head = first.request.ok_or_else(missing)?;
+            if let Some(payload) = first.payload {
+                pieces.queue(payload)?;
+            }
+            let (mut call, data) = decode(head)?;
+            call.body = if data.is_empty() { Data::Stream(pieces.into_body()) } else { Data::Whole(data) };
+            self.call(call, peer).await
+        };
+        match called.await {
+            Err(status) => grpc::refuse(&status),
+            Ok(answer) => {
+                let mut response = Response::new(encode_stream(answer));
+                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(grpc::CONTENT_TYPE));
+                response
+            }
+        }
+    }
+
+    /// The same for callers that know unary calls only.
+    pub async fn unary(&self, request: http::Request<Incoming>, peer: Option<&Peer>) -> Response<Body> {
+        let called = async {
+            let mut messages = Messages::new(request.into_body(), self.limit);
+            let bytes = messages.next().await.ok_or_else(missing)??;
+            let head = wire::InternalInvokeRequest::decode(bytes)
+                .map_err(|e| Status::invalid_argument(format!("parsing InternalInvokeRequest error: {e}")))?;
+            let (mut call, data) = decode(head)?;
+            call.content_length = Some(data.len() as u64);
+            call.body = Data::Whole(data);
+            let answer = self.call(call, peer).await?;
+            let data = body::collect(answer.body, None).await.map_err(|e| Status::internal(format!("error invoking app channel: {e}")))?;
+            let head = encode(answer.code, answer.headers, answer.trailers, answer.content_type, Some(data));
+            Ok(grpc::frame(&head))
+        };
+        match called.await {
+            Err(status) => grpc::refuse(&status),
+            Ok(frame) => {
+                let frames = [Ok::<_, body::BoxError>(http_body::Frame::data(frame)), Ok(grpc::ok_trailers())];
+                let mut response = Response::new(body::stream(http_body_util::StreamBody::new(futures_util::stream::iter(frames))));
+                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(grpc::CONTENT_TYPE));
+                response
+            }
+        }
+    }
+
+    async fn call(&self, mut call: message::Request, peer: Option<&Peer>) -> Result<message::Response, Status> {
+        let Some(channel) = &self.channel else { return Err(Status::internal("app channel is not initialized")) };
+        let method = acl::normalise(&call.method).map_err(|e| Status::invalid_argument(format!("invalid method: {e}")))?;
+        call.method = method.trim_start_matches('/').to_owned();
+        let way = if channel.is_grpc() { Call::Grpc } else { Call::Http(verb(call.verb.as_ref())) };
+        self.admit(peer.and_then(|p| p.id.as_ref()), &call.method, way)?;
+        channel.invoke(call).await.map_err(|status| Status::internal(format!("error invoking app channel: {}", status.message())))
+    }
+
+    /// Whether the caller may call `operation`.
+    pub fn admit(&self, caller: Option<&SpiffeId>, operation: &str, call: Call) -> Result<(), Status> {
+        let Some(access) = &self.access else { return Ok(()) };
+        if access.evaluate(caller, operation, call).allowed {
+            return Ok(());
+        }
+        let denial = acl::denial(caller, operation, call);
+        tracing::debug!(target: "dapr.acl", "{denial}");
+        Err(Status::permission_denied(denial))
+    }
+}
+
+fn missing() -> Status {
+    Status::internal("request does not contain the required fields in the leading chunk")
+}
+
+fn verb(method: Option<&http::Method>) -> Verb {
+    let all = [
+        Verb::Get,
+        Verb::Head,
+        Verb::Post,
+        Verb::Put,
+        Verb::Delete,
+        Verb::Connect,
+        Verb::Options,
+        Verb::Trace,
+        Verb::Patch,
+    ];
+    let given = method.map_or("", http::Method::as_str);
+    all.into_iter().find(|verb| verb.as_str() == given).unwrap_or(Verb::None)
+}
+
+/// The call that a caller's head describes, and data that came with it.
+fn decode(head: wire::InternalInvokeRequest) -> Result<(message::Request, Bytes), Status> {
+    let message = head.message.ok_or_else(|| Status::invalid_argument("parsing InternalInvokeRequest error: Message field is nil"))?;
+    let data = message.data.unwrap_or_default();
+    let metadata = flat(head.metadata);
+    let find = |name: &str| metadata.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str());
+    // A gRPC caller's content type says so.
+    let origin = match find("content-type") {
+        Some(kind) if kind.starts_with(grpc::CONTENT_TYPE) => Origin::Grpc,
+        _ => Origin::Http,
+    };
+    let content_length = find("content-length").and_then(|v| v.parse().ok());
+    let (verb, query) = match message.http_extension {
+        None => (None, String::new()),
+        Some(extension) => {
+            let verb = match http_extension::Verb::try_from(extension.verb) {
+                Ok(http_extension::Verb::None | http_extension::Verb::Connect) => http::Method::CONNECT,
+                Ok(verb) => http::Method::from_bytes(verb.as_str_name().as_bytes()).unwrap_or(http::Method::POST),
+                Err(_) => http::Method::POST,
+            };
+            (Some(verb), extension.querystring)
+        }
+    };
+    let call = message::Request {
+        method: message.method,
+        verb,
+        query,
+        metadata,
+        origin,
+        content_type: Some(message.content_type).filter(|c| !c.is_empty()),
+        content_length,
+        data_type_url: data.type_url,
+        body: Data::Whole(Bytes::new()),
+    };
+    Ok((call, data.value.into()))
+}
+
+fn encode(
+    code: message::Code,
+    headers: message::Metadata,
+    trailers: message::Metadata,
+    content_type: Option<String>,
+    data: Option<Bytes>,
+) -> wire::InternalInvokeResponse {
+    let status = match code {
+        message::Code::Http(code) => wire::Status { code: code.into(), ..Default::default() },
+        message::Code::Grpc(status) => wire::Status {
+            code: status.code() as i32,
+            message: status.message().to_owned(),
+            details: tonic_types::Status::decode(status.details())
+                .map(|s| s.details)
+                .unwrap_or_default(),
+        },
+    };
+    wire::InternalInvokeResponse {
+        status: Some(status),
+        headers: gathered(headers),
+        trailers: gathered(trailers),
+        message: Some(InvokeResponse {
+            data: data.map(|data| Any { type_url: String::new(), value: data.into() }),
+            content_type: content_type.unwrap_or_default(),
+        }),
+    }
+}
+
+/// The answer's messages: the head with the first piece, if that is there.
+fn encode_stream(answer: message::Response) -> Body {
+    let head = encode(answer.code, answer.headers, answer.trailers, answer.content_type, None);
+    let frame = |head: Option<wire::InternalInvokeResponse>, payload| grpc::frame(&wire::InternalInvokeResponseStream { response: head, payload });
+    body::stream(Framed::new(answer.body, head, frame).ending(grpc::ok_trailers()))
+}

@@ -1,0 +1,171 @@
+//! The one body type of every answer and every outgoing request.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, Full};
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body: nothing, bytes at hand, or a stream.
+pub enum Body {
+    Empty,
+    Full(Option<Bytes>),
+    Stream(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+pub fn empty() -> Body {
+    Body::Empty
+}
+
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    let bytes = bytes.into();
+    if bytes.is_empty() { Body::Empty } else { Body::Full(Some(bytes)) }
+}
+
+pub fn stream<B>(body: B) -> Body
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    Body::Stream(body.map_err(Into::into).boxed_unsync())
+}
+
+/// `first`, then what `rest` holds.
+pub fn prepend(first: Bytes, rest: Body) -> Body {
+    struct Prepended {
+        first: Option<Bytes>,
+        rest: Body,
+    }
+
+    impl http_body::Body for Prepended {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            let this = self.get_mut();
+            match this.first.take() {
+                Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+                None => Pin::new(&mut this.rest).poll_frame(context),
+            }
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.first.is_none() && self.rest.is_end_stream()
+        }
+    }
+
+    stream(Prepended { first: Some(first), rest })
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Body::Empty => Poll::Ready(None),
+            Body::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Body::Stream(stream) => Pin::new(stream).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Empty | Body::Full(None) => true,
+            Body::Full(Some(_)) => false,
+            Body::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Empty | Body::Full(None) => SizeHint::with_exact(0),
+            Body::Full(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
+            Body::Stream(stream) => stream.size_hint(),
+        }
+    }
+}
+
+impl From<Full<Bytes>> for Body {
+    fn from(body: Full<Bytes>) -> Self {
+        stream(body.map_err(|e: Infallible| match e {}))
+    }
+}
+
+impl From<Empty<Bytes>> for Body {
+    fn from(_: Empty<Bytes>) -> Self {
+        Body::Empty
+    }
+}
+
+/// Why a body could not be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The words that clients of Dapr know.
+    #[error("stream too large")]
+    TooLarge,
+    #[error("{0}")]
+    Broken(BoxError),
+}
+
+/// All of `body`, at most `limit` bytes of it.
+pub async fn collect<B>(mut body: B, limit: Option<usize>) -> Result<Bytes, ReadError>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let limit = limit.unwrap_or(usize::MAX);
+    if body.size_hint().lower() > limit as u64 {
+        return Err(ReadError::TooLarge);
+    }
+    let mut first: Option<Bytes> = None;
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| ReadError::Broken(e.into()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if first.as_ref().map_or(0, Bytes::len) + rest.len() + data.len() > limit {
+            return Err(ReadError::TooLarge);
+        }
+        match &first {
+            // A body of one frame is handed on as it came.
+            None => first = Some(data),
+            Some(head) => {
+                if rest.is_empty() {
+                    rest.reserve(head.len() + data.len());
+                }
+                rest.extend_from_slice(&data);
+            }
+        }
+    }
+    let head = first.unwrap_or_default();
+    if rest.is_empty() {
+        return Ok(head);
+    }
+    let mut whole = BytesMut::with_capacity(head.len() + rest.len());
+    whole.extend_from_slice(&head);
+    whole.extend_from_slice(&rest);
+    Ok(whole.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunks(sizes: &[usize]) -> Body {
+        let frames: Vec<_> = sizes.iter().map(|n| Ok::<_, BoxError>(Frame::data(Bytes::from(vec![b'x'; *n])))).collect();
+        stream(http_body_util::StreamBody::new(futures_util::stream::iter(frames)))
+    }
+
+    #[tokio::test]
+    async fn collects_up_to_the_limit() {
+        assert_eq!(collect(chunks(&[3, 4, 5]), Some(12)).await.unwrap().len(), 12);
+        assert_eq!(collect(chunks(&[]), Some(0)).await.unwrap().len(), 0);
+        assert!(matches!(collect(chunks(&[3, 4, 5]), Some(11)).await, Err(ReadError::TooLarge)));
+        assert!(matches!(collect(full("0123456789ab"), Some(11)).await, Err(ReadError::TooLarge)));
+    }
+}

@@ -1,0 +1,186 @@
+//! Connections of clients, from accept to close.
+//!
+//! A connection is served on one worker from its first byte to its last.
+
+use std::future::Future;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use outrider_host::{Tasks, Workers, listen};
+use outrider_security::{Acceptor, Peer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+
+use super::body::Body;
+
+/// Time in which a client has to send the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time in which a TLS handshake has to be over.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Clients of gRPC are pinged after this much silence, and given up when they
+/// do not answer in the time below.
+const PING_AFTER: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whatever answers requests.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// `peer` is who the connection belongs to, where TLS has told.
+    fn call(&self, request: Request<Incoming>, peer: Option<&Peer>) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy)]
+pub struct Protocol {
+    pub http1: bool,
+    pub http2: bool,
+    /// Bytes of headers that a request may have.
+    pub headers: usize,
+}
+
+/// A set of listeners with the same handler.
+#[derive(Clone)]
+pub struct Server<H> {
+    pub handler: H,
+    pub protocol: Protocol,
+    pub workers: Workers,
+    /// Owns listeners and connections.
+    pub tasks: Tasks,
+}
+
+impl<H: Handler> Server<H> {
+    /// Serves plaintext connections of `listener` until the tasks stop.
+    pub fn listen(&self, listener: TcpListener) {
+        let server = self.clone();
+        self.tasks.spawn("listener", async move {
+            let stopping = server.tasks.stopping();
+            listen::accept(listener, stopping, |stream, _| {
+                server.adopt(stream);
+                async {}
+            })
+            .await;
+        });
+    }
+
+    /// The same with TLS, if `acceptor` asks for it.
+    pub fn listen_tls(&self, listener: TcpListener, acceptor: Acceptor) {
+        let server = self.clone();
+        self.tasks.spawn("listener", async move {
+            let stopping = server.tasks.stopping();
+            listen::accept(listener, stopping, |stream, peer| {
+                let worker = server.workers.next();
+                let (acceptor, connection) = (acceptor.clone(), server.clone());
+                server.tasks.spawn_on(&worker, "connection", async move {
+                    let Some(stream) = moved(stream) else { return };
+                    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => {
+                            let peer = stream.peer().clone();
+                            connection.serve(stream, Some(peer)).await;
+                        }
+                        Ok(Err(error)) => {
+                            tracing::warn!(target: "dapr.runtime.grpc.internal", "a connection from {peer} was refused: {error}");
+                        }
+                        Err(_) => {
+                            tracing::warn!(target: "dapr.runtime.grpc.internal", "a connection from {peer} was refused: no TLS handshake within {}s", HANDSHAKE_TIMEOUT.as_secs());
+                        }
+                    }
+                });
+                async {}
+            })
+            .await;
+        });
+    }
+
+    /// Serves connections of a unix socket.
+    pub fn listen_unix(&self, listener: UnixListener) {
+        let server = self.clone();
+        self.tasks.spawn("listener", async move {
+            let stopping = server.tasks.stopping();
+            loop {
+                let accepted = tokio::select! {
+                    biased;
+                    () = stopping.cancelled() => return,
+                    accepted = listener.accept() => accepted,
+                };
+                match accepted {
+                    Ok((stream, _)) => {
+                        let worker = server.workers.next();
+                        let connection = server.clone();
+                        server.tasks.spawn_on(&worker, "connection", async move {
+                            let moved = stream.into_std().and_then(tokio::net::UnixStream::from_std);
+                            if let Ok(stream) = moved {
+                                connection.serve(stream, None).await;
+                            }
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(target: "dapr.runtime", "a connection could not be accepted: {error}");
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                }
+            }
+        });
+    }
+
+    fn adopt(&self, stream: TcpStream) {
+        let connection = self.clone();
+        self.tasks.spawn_on(&self.workers.next(), "connection", async move {
+            if let Some(stream) = moved(stream) {
+                connection.serve(stream, None).await;
+            }
+        });
+    }
+
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, peer: Option<Peer>) {
+        let stopping = self.tasks.stopping();
+        let (handler, peer) = (self.handler.clone(), &peer);
+        let service = service_fn(move |request| {
+            let handler = handler.clone();
+            let peer = peer.clone();
+            async move { Ok::<_, std::convert::Infallible>(handler.call(request, peer.as_ref()).await) }
+        });
+        let builder = self.builder();
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            biased;
+            _ = connection.as_mut() => {}
+            () = stopping.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
+        }
+    }
+
+    fn builder(&self) -> auto::Builder<TokioExecutor> {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size((self.protocol.headers + 4096).max(8192))
+            .half_close(true);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(self.protocol.headers).unwrap_or(u32::MAX))
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .max_concurrent_streams(None)
+            .keep_alive_interval(Some(PING_AFTER))
+            .keep_alive_timeout(PING_TIMEOUT);
+        match (self.protocol.http1, self.protocol.http2) {
+            (true, false) => builder.http1_only(),
+            (false, true) => builder.http2_only(),
+            _ => builder,
+        }
+    }
+}
+
+/// A stream registered with the runtime of the thread that is to serve it.
+fn moved(stream: TcpStream) -> Option<TcpStream> {
+    stream.into_std().and_then(TcpStream::from_std).ok()
+}

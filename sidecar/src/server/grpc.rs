@@ -1,0 +1,104 @@
+//! The gRPC API's edge.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use outrider_proto::runtime::v1::dapr_server::DaprServer;
+use outrider_security::Peer;
+use tonic::Status;
+use tower_service::Service as _;
+
+use super::body::{self, Body};
+use super::connection::Handler;
+use super::token;
+use crate::api::Apis;
+use crate::api::invoke::proxy;
+use crate::api::service::Service;
+use crate::grpc;
+
+const OURS: &str = "/dapr.proto.runtime.v1.Dapr/";
+
+/// The handler of the gRPC API's listeners.
+#[derive(Clone)]
+pub struct Edge {
+    apis: Arc<Apis>,
+    service: DaprServer<Service>,
+}
+
+impl Edge {
+    pub fn new(apis: Arc<Apis>) -> Self {
+        let limit = apis.max_body.unwrap_or(usize::MAX);
+        let service = DaprServer::new(Service { apis: apis.clone() }).max_decoding_message_size(limit).max_encoding_message_size(limit);
+        Self { apis, service }
+    }
+}
+
+impl Handler for Edge {
+    async fn call(&self, mut request: Request<Incoming>, _: Option<&Peer>) -> Response<Body> {
+        let method = request.uri().path().strip_prefix(OURS);
+        if let Some((name, version)) = method.map(group)
+            && !self.apis.allowed.grpc(version, name)
+        {
+            return grpc::refuse(&Status::unimplemented("Not Implemented"));
+        }
+        let is_ours = method.is_some();
+        if !token::admit(request.headers_mut(), self.apis.token.as_deref()) {
+            return grpc::refuse(&Status::unauthenticated("Unauthorized"));
+        }
+        if !is_ours {
+            return proxy::outbound(&self.apis.invoke, request).await;
+        }
+        let answered = self.service.clone().call(request).await;
+        match answered {
+            Ok(response) => response.map(body::stream),
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// The name and version that lists of allowed APIs know a method by.
+fn group(method: &str) -> (&'static str, &'static str) {
+    let version = match method {
+        m if m.ends_with("Alpha1") => "v1alpha1",
+        m if m.ends_with("Alpha2") => "v1alpha2",
+        m if m.ends_with("Beta1") => "v1beta1",
+        _ => "v1",
+    };
+    let words = [
+        ("InvokeService", "invoke"),
+        ("InvokeBinding", "bindings"),
+        ("Workflow", "workflows"),
+        ("Actor", "actors"),
+        ("BulkPublish", "publish"),
+        ("Publish", "publish"),
+        ("SubscribeTopicEvents", "subscribe"),
+        ("Configuration", "configuration"),
+        ("Secret", "secrets"),
+        ("Subtle", "subtlecrypto"),
+        ("Encrypt", "crypto"),
+        ("Decrypt", "crypto"),
+        ("TryLock", "lock"),
+        ("Unlock", "unlock"),
+        ("Job", "jobs"),
+        ("Converse", "conversation"),
+        ("State", "state"),
+        ("Metadata", "metadata"),
+        ("Shutdown", "shutdown"),
+    ];
+    let name = words.iter().find(|(word, _)| method.contains(word)).map_or("", |(_, name)| name);
+    (name, version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::group;
+
+    #[test]
+    fn groups() {
+        assert_eq!(group("GetState"), ("state", "v1"));
+        assert_eq!(group("GetActorState"), ("actors", "v1"));
+        assert_eq!(group("BulkPublishEventAlpha1"), ("publish", "v1alpha1"));
+        assert_eq!(group("GetWorkflowBeta1"), ("workflows", "v1beta1"));
+    }
+}

@@ -1,0 +1,134 @@
+//! The HTTP API's edge: requests as handlers see them, and answers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
+use hyper::body::Incoming;
+use outrider_security::Peer;
+
+use super::body::{self, Body, ReadError};
+use super::connection::Handler;
+use super::{path, token};
+use crate::api::error::Error;
+use crate::api::{Apis, router};
+
+/// A request to the API.
+pub struct Request {
+    pub method: Method,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+    pub body: Incoming,
+    /// Bytes that the body may have.
+    pub limit: Option<usize>,
+}
+
+impl Request {
+    pub fn query(&self) -> &str {
+        self.uri.query().unwrap_or_default()
+    }
+
+    /// The first value of a query parameter.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        form_urlencoded::parse(self.query().as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    }
+
+    /// The query's `metadata.` parameters, without the prefix.
+    pub fn metadata(&self) -> HashMap<String, String> {
+        let mut metadata = HashMap::new();
+        for (key, value) in form_urlencoded::parse(self.query().as_bytes()) {
+            if let Some(key) = key.strip_prefix("metadata.") {
+                metadata.entry(key.to_owned()).or_insert_with(|| value.into_owned());
+            }
+        }
+        metadata
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The whole body.
+    pub async fn bytes(&mut self) -> Result<Bytes, ReadError> {
+        body::collect(&mut self.body, self.limit).await
+    }
+}
+
+/// An answer without a body.
+pub fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+pub fn no_content() -> Response<Body> {
+    empty(StatusCode::NO_CONTENT)
+}
+
+/// An answer that says it is JSON, which it need not be.
+pub fn json(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(body::full(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(body::full(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+impl From<Error> for Response<Body> {
+    fn from(error: Error) -> Self {
+        json(error.http, error.body())
+    }
+}
+
+/// Adds `metadata.<key>` headers; pairs that make no header are left out.
+pub fn add_metadata(headers: &mut HeaderMap, metadata: &HashMap<String, String>) {
+    for (key, value) in metadata {
+        let name = HeaderName::try_from(format!("metadata.{key}"));
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// The handler of the HTTP API's listeners.
+#[derive(Clone)]
+pub struct Edge {
+    pub apis: Arc<Apis>,
+}
+
+impl Handler for Edge {
+    async fn call(&self, request: http::Request<Incoming>, _: Option<&Peer>) -> Response<Body> {
+        let (mut parts, body) = request.into_parts();
+        let apis = &self.apis;
+        let clean = path::clean(parts.uri.path());
+        if let Some(cors) = &apis.cors
+            && let Some(answer) = cors.preflight(&parts.method, &parts.headers)
+        {
+            return answer;
+        }
+        let origin = parts.headers.get(header::ORIGIN).cloned();
+        let trace = crate::api::trace::Context::of_http(&parts.headers, &clean);
+        let admitted = router::is_health(&clean) || token::admit(&mut parts.headers, apis.token.as_deref());
+        let mut answer = if admitted {
+            let clean = clean.into_owned();
+            let request = Request { method: parts.method, uri: parts.uri, headers: parts.headers, body, limit: apis.max_body };
+            router::dispatch(apis, &clean, request).await
+        } else {
+            text(StatusCode::UNAUTHORIZED, "invalid api token\n")
+        };
+        trace.answer_http(answer.headers_mut());
+        if let Some(cors) = &apis.cors {
+            cors.answer(origin.as_ref(), answer.headers_mut());
+        }
+        answer
+    }
+}

@@ -1,0 +1,38 @@
+//! The edge that other sidecars call.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use outrider_security::Peer;
+use tonic::Status;
+
+use super::body::Body;
+use super::connection::Handler;
+use crate::api::invoke::proxy;
+use crate::grpc;
+use crate::peer::call::CALL;
+use crate::peer::serve::Callee;
+
+const SERVICE: &str = "/dapr.proto.internals.v1.ServiceInvocation/";
+const UNARY: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallLocal";
+
+/// The handler of the internal listener.
+#[derive(Clone)]
+pub struct Edge {
+    pub app_id: Arc<str>,
+    pub callee: Arc<Callee>,
+}
+
+impl Handler for Edge {
+    async fn call(&self, request: Request<Incoming>, peer: Option<&Peer>) -> Response<Body> {
+        match request.uri().path() {
+            CALL => self.callee.stream(request, peer).await,
+            UNARY => self.callee.unary(request, peer).await,
+            path if path.starts_with(SERVICE) => {
+                grpc::refuse(&Status::unimplemented("actors are not part of this release of Outrider"))
+            }
+            _ => proxy::inbound(&self.app_id, &self.callee, request, peer).await,
+        }
+    }
+}

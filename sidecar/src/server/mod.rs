@@ -1,0 +1,10 @@
+//! The listeners and what every request passes before it reaches the API.
+
+pub mod body;
+pub mod connection;
+pub mod grpc;
+pub mod http;
+pub mod internal;
+pub mod path;
+pub mod public;
+pub mod token;

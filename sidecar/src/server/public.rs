@@ -1,0 +1,32 @@
+//! Health and metadata for probes that cannot present a token. Nothing here
+//! changes anything.
+
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use outrider_security::Peer;
+
+use super::body::Body;
+use super::connection::Handler;
+use super::{http as edge, path};
+use crate::api::{Apis, health, metadata};
+
+#[derive(Clone)]
+pub struct Edge {
+    pub apis: Arc<Apis>,
+}
+
+impl Handler for Edge {
+    async fn call(&self, request: Request<Incoming>, _: Option<&Peer>) -> Response<Body> {
+        let clean = path::clean(request.uri().path()).into_owned();
+        let (parts, body) = request.into_parts();
+        let request = edge::Request { method: parts.method, uri: parts.uri, headers: parts.headers, body, limit: Some(0) };
+        match (clean.as_str(), request.method == Method::GET) {
+            ("/v1.0/healthz", true) => health::http(&self.apis.health, &request),
+            ("/v1.0/healthz/outbound", true) => health::http_outbound(&self.apis.health),
+            ("/v1.0/metadata", true) => metadata::http_get(&self.apis.metadata),
+            _ => edge::text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
+    }
+}
