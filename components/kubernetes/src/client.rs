@@ -1,0 +1,62 @@
+use std::path::Path;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use outrider_components::{Context, Error, Kind, Metadata};
+
+/// A client for the cluster the process runs in, or else the one of a
+/// kubeconfig: the property `kubeconfigPath`, `KUBECONFIG` or
+/// `~/.kube/config`.
+pub async fn connect(metadata: &Metadata, context: &Context) -> Result<Client, Error> {
+    let config = match Config::incluster() {
+        Ok(config) => config,
+        Err(outside) => local(metadata, context).await.map_err(|error| {
+            error.context(&format!(
+                "neither in a cluster ({outside}) nor with a kubeconfig"
+            ))
+        })?,
+    };
+    Client::try_from(config).map_err(failed)
+}
+
+async fn local(metadata: &Metadata, context: &Context) -> Result<Config, Error> {
+    let variable = |name| {
+        context
+            .environment
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    };
+    let home = || variable("HOME").map(|home| format!("{home}/.kube/config"));
+    let path = metadata
+        .text("kubeconfigPath")
+        .or_else(|| variable("KUBECONFIG"))
+        .map(str::to_owned)
+        .or_else(home)
+        .ok_or_else(|| Error::invalid("set kubeconfigPath or KUBECONFIG"))?;
+    let wrong = |error: kube::config::KubeconfigError| {
+        Error::invalid(format!("cannot use {path}: {error}")).because(error)
+    };
+    let file = Kubeconfig::read_from(Path::new(&path)).map_err(wrong)?;
+    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .map_err(wrong)
+}
+
+/// How an error of the API looks to the runtime: the server's own words.
+pub fn failed(error: kube::Error) -> Error {
+    let (kind, text) = match &error {
+        kube::Error::Api(status) => {
+            let kind = match status.code {
+                400 | 422 => Kind::Invalid,
+                401 | 403 => Kind::Denied,
+                404 => Kind::NotFound,
+                429 | 500.. => Kind::Unavailable,
+                _ => Kind::Internal,
+            };
+            (kind, status.message.clone())
+        }
+        other => (Kind::Unavailable, other.to_string()),
+    };
+    Error::new(kind, text).because(error)
+}
