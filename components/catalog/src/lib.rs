@@ -1,6 +1,10 @@
 //! The components that this build holds.
 
+mod resolver;
+
 use outrider_components::{Duplicate, Registry};
+
+pub use resolver::resolver;
 
 /// Every component of every family that is compiled in.
 pub fn registry() -> Result<Registry, Duplicate> {
