@@ -237,6 +237,25 @@ async fn a_folder_that_is_not_a_clusters_is_left_alone() -> Result<()> {
     Ok(())
 }
 
+/// As with `OUTRIDER_CLUSTER_KUBECONFIG`: all but the images works on a cluster of unknown make.
+async fn only_a_kubeconfig_is_enough(running: &Options) -> Result<()> {
+    let copy = running.cache.join("test-b.kubeconfig");
+    std::fs::copy(running.work.join("kubeconfig"), &copy)?;
+    let mut options = running.clone().separate("test-d");
+    options.kubeconfig = Some(copy.clone());
+    let cluster = Cluster::boot(options.clone()).await?;
+    assert!(!cluster.is_owned());
+    let namespace = cluster
+        .namespace("foreign", PodSecurity::Privileged)
+        .await?;
+    cluster.get(["namespace", namespace.name()]).await?;
+    let image = Image::new("outrider.local/busybox:1").program("/bin/busybox", "/bin/busybox");
+    assert!(cluster.load_image(&image).await.is_err());
+    drop(namespace);
+    assert!(!options.work.exists(), "a foreign cluster needs no folder");
+    Ok(std::fs::remove_file(copy)?)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_owner_leaves_nothing_in_the_way() -> Result<()> {
     if !may_boot() {
@@ -270,6 +289,7 @@ async fn a_killed_owner_leaves_nothing_in_the_way() -> Result<()> {
     ready().await?;
     let other = Cluster::boot(options.clone()).await?;
     assert!(!other.is_owned(), "a running cluster was not shared");
+    only_a_kubeconfig_is_enough(&options).await?;
     drop(other);
     assert!(
         program(&["status"]).output()?.status.success(),
