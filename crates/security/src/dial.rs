@@ -14,8 +14,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
+use crate::anchors::TrustAnchors;
 use crate::stream::Connection;
-use crate::tls::HANDSHAKE;
+use crate::tls::{self, Expected, HANDSHAKE};
 
 /// Dials `host:port`, with or without TLS. Give it to
 /// `Endpoint::connect_with_connector`; the endpoint's scheme must be `http`,
@@ -26,6 +27,11 @@ pub struct Connector(Option<TlsConnector>);
 impl Connector {
     pub fn plaintext() -> Self {
         Self(None)
+    }
+
+    /// TLS to a gRPC server that must be `expected`, without showing who dials.
+    pub fn anonymous(anchors: &TrustAnchors, expected: Expected) -> Result<Self, rustls::Error> {
+        tls::client_config(anchors, None, expected, tls::H2).map(Self::tls)
     }
 
     pub(crate) fn tls(config: ClientConfig) -> Self {

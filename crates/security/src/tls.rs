@@ -273,5 +273,7 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
+/// What gRPC is negotiated as.
+pub(crate) const H2: &[&[u8]] = &[b"h2"];
 /// How long a handshake may take before the connection is dropped.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);

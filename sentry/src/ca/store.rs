@@ -1,0 +1,330 @@
+//! Where the authority's material is kept.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use outrider_k8s::objects::{self, Collection};
+use serde_json::{Map, Value, json};
+
+use super::{Stored, jwt, x509};
+use crate::flags::Credentials;
+
+/// Name of the secret and of the config map.
+const BUNDLE: &str = "dapr-trust-bundle";
+const CONFIG_MAPS: Collection = Collection {
+    version: "/api/v1",
+    plural: "configmaps",
+};
+/// Two replicas that start together may both write; the slower one reads again.
+const CONFLICTS: usize = 5;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("failed to read {0}: {1}")]
+    Read(PathBuf, io::Error),
+    #[error("failed to write {0}: {1}")]
+    Write(PathBuf, io::Error),
+    #[error(
+        "failed to get trust bundle {kind}: {kind}s \"{BUNDLE}\" not found in namespace {namespace}; the chart creates it"
+    )]
+    Absent {
+        kind: &'static str,
+        namespace: String,
+    },
+    #[error("failed to {verb} trust bundle {kind}: {source}")]
+    Api {
+        verb: &'static str,
+        kind: &'static str,
+        source: Box<outrider_k8s::Error>,
+    },
+    #[error("key {0} of the trust bundle is not text")]
+    NotText(String),
+}
+
+pub enum Store {
+    Files(Credentials),
+    Kubernetes(Cluster),
+}
+
+/// The secret and config map of a namespace.
+pub struct Cluster {
+    pub client: outrider_k8s::Client,
+    pub namespace: String,
+    /// The last parts of its paths are the keys.
+    pub credentials: Credentials,
+}
+
+impl Store {
+    /// Files whose change means that the material may have changed.
+    pub fn watched(&self) -> Vec<PathBuf> {
+        let Credentials {
+            folder,
+            root,
+            issuer,
+            key,
+            jwt_key,
+            jwks,
+        } = match self {
+            Self::Files(credentials) => credentials,
+            Self::Kubernetes(cluster) => &cluster.credentials,
+        };
+        let paths = [root, issuer, key, jwt_key, jwks];
+        match self {
+            Self::Files(_) => paths.map(Clone::clone).to_vec(),
+            // The secret is mounted there.
+            Self::Kubernetes(_) => paths.map(|p| folder.join(base_name(p))).to_vec(),
+        }
+    }
+
+    pub async fn load(&self) -> Result<Stored, Error> {
+        match self {
+            Self::Files(credentials) => load_files(credentials),
+            Self::Kubernetes(cluster) => cluster.load().await,
+        }
+    }
+
+    /// Returns what is stored afterwards, which is another replica's if that
+    /// one was faster.
+    pub async fn save_x509(&self, made: x509::Material) -> Result<x509::Material, Error> {
+        match self {
+            Self::Files(credentials) => {
+                // The issuer last: it is complete only when all three are there.
+                write(&credentials.root, &made.root)?;
+                write(&credentials.key, &made.key)?;
+                write(&credentials.issuer, &made.issuer)?;
+                Ok(made)
+            }
+            Self::Kubernetes(cluster) => cluster.save_x509(made).await,
+        }
+    }
+
+    /// The same for the key and key set of tokens.
+    pub async fn save_jwt(&self, made: jwt::Material) -> Result<jwt::Material, Error> {
+        match self {
+            Self::Files(credentials) => {
+                for (path, text) in [
+                    (&credentials.jwt_key, &made.key),
+                    (&credentials.jwks, &made.jwks),
+                ] {
+                    write(path, text.as_deref().unwrap_or_default())?;
+                }
+                Ok(made)
+            }
+            Self::Kubernetes(cluster) => cluster.save_jwt(made).await,
+        }
+    }
+}
+
+fn load_files(credentials: &Credentials) -> Result<Stored, Error> {
+    let read = |path: &Path| match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::Read(path.to_owned(), error)),
+    };
+    let x509 = match (
+        read(&credentials.root)?,
+        read(&credentials.issuer)?,
+        read(&credentials.key)?,
+    ) {
+        (Some(root), Some(issuer), Some(key)) => Some(x509::Material { root, issuer, key }),
+        _ => None,
+    };
+    Ok(Stored {
+        x509,
+        jwt: jwt::Material {
+            key: read(&credentials.jwt_key)?,
+            jwks: read(&credentials.jwks)?,
+        },
+    })
+}
+
+/// Whole or not at all, and for nobody else to read.
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    let failed = |e| Error::Write(path.to_owned(), e);
+    let mut staged = path.as_os_str().to_owned();
+    staged.push(".new");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&staged)
+        .map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    fs::rename(&staged, path).map_err(failed)
+}
+
+fn base_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
+impl Cluster {
+    async fn load(&self) -> Result<Stored, Error> {
+        let secret = self.get(Collection::SECRETS, "secret").await?;
+        let stored = self.decode(&secret)?;
+        if let Some(x509) = &stored.x509 {
+            self.publish(&x509.root, stored.jwt.jwks.as_deref()).await?;
+        }
+        Ok(stored)
+    }
+
+    fn decode(&self, secret: &Value) -> Result<Stored, Error> {
+        let keys = &self.credentials;
+        let read = |path: &Path| {
+            let name = base_name(path);
+            let Some(data) = secret["data"][&name].as_str().filter(|d| !d.is_empty()) else {
+                return Ok(None);
+            };
+            let bytes = STANDARD.decode(data).ok();
+            match bytes.and_then(|b| String::from_utf8(b).ok()) {
+                Some(text) => Ok(Some(text)),
+                None => Err(Error::NotText(name)),
+            }
+        };
+        let x509 = match (read(&keys.root)?, read(&keys.issuer)?, read(&keys.key)?) {
+            (Some(root), Some(issuer), Some(key)) => Some(x509::Material { root, issuer, key }),
+            _ => None,
+        };
+        Ok(Stored {
+            x509,
+            jwt: jwt::Material {
+                key: read(&keys.jwt_key)?,
+                jwks: read(&keys.jwks)?,
+            },
+        })
+    }
+
+    async fn save_x509(&self, made: x509::Material) -> Result<x509::Material, Error> {
+        let keys = &self.credentials;
+        let entries = [
+            (&keys.root, made.root.as_str()),
+            (&keys.issuer, made.issuer.as_str()),
+            (&keys.key, made.key.as_str()),
+        ];
+        let stored = self.save(&entries, |stored| stored.x509.is_some()).await?;
+        let x509 = stored.x509.unwrap_or(made);
+        self.publish(&x509.root, stored.jwt.jwks.as_deref()).await?;
+        Ok(x509)
+    }
+
+    async fn save_jwt(&self, made: jwt::Material) -> Result<jwt::Material, Error> {
+        let keys = &self.credentials;
+        let entries = [
+            (&keys.jwt_key, made.key.as_deref().unwrap_or_default()),
+            (&keys.jwks, made.jwks.as_deref().unwrap_or_default()),
+        ];
+        let stored = self
+            .save(&entries, |stored| stored.jwt.is_complete())
+            .await?;
+        if let Some(x509) = &stored.x509 {
+            self.publish(&x509.root, stored.jwt.jwks.as_deref()).await?;
+        }
+        Ok(stored.jwt)
+    }
+
+    /// Adds entries to the secret unless another replica has done so.
+    async fn save(
+        &self,
+        entries: &[(&PathBuf, &str)],
+        is_done: impl Fn(&Stored) -> bool,
+    ) -> Result<Stored, Error> {
+        let path = Collection::SECRETS.object(&self.namespace, BUNDLE);
+        let mut conflicts = 0;
+        loop {
+            let mut secret = self.get(Collection::SECRETS, "secret").await?;
+            let stored = self.decode(&secret)?;
+            if is_done(&stored) {
+                return Ok(stored);
+            }
+            let data = entry_map(&mut secret);
+            for (path, text) in entries {
+                data.insert(base_name(path), STANDARD.encode(text).into());
+            }
+            match objects::replace(&self.client, &path, &secret).await {
+                Ok(secret) => return self.decode(&secret),
+                Err(error) if is_conflict(&error) && conflicts < CONFLICTS => conflicts += 1,
+                Err(source) => {
+                    return Err(Error::Api {
+                        verb: "update",
+                        kind: "secret",
+                        source: Box::new(source),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Brings the config map, which everybody reads, in line with the secret.
+    /// The secret is the truth: it alone has the keys.
+    async fn publish(&self, root: &str, jwks: Option<&str>) -> Result<(), Error> {
+        let path = CONFIG_MAPS.object(&self.namespace, BUNDLE);
+        let (root_key, jwks_key) = (
+            base_name(&self.credentials.root),
+            base_name(&self.credentials.jwks),
+        );
+        let mut conflicts = 0;
+        loop {
+            let mut map = self.get(CONFIG_MAPS, "configmap").await?;
+            let before = map["data"].clone();
+            let data = entry_map(&mut map);
+            data.insert(root_key.clone(), root.into());
+            match jwks {
+                Some(jwks) => data.insert(jwks_key.clone(), jwks.into()),
+                None => data.remove(&jwks_key),
+            };
+            if map["data"] == before {
+                return Ok(());
+            }
+            match objects::replace(&self.client, &path, &map).await {
+                Ok(_) => return Ok(()),
+                Err(error) if is_conflict(&error) && conflicts < CONFLICTS => conflicts += 1,
+                Err(source) => {
+                    return Err(Error::Api {
+                        verb: "update",
+                        kind: "configmap",
+                        source: Box::new(source),
+                    });
+                }
+            }
+        }
+    }
+
+    async fn get(&self, collection: Collection, kind: &'static str) -> Result<Value, Error> {
+        let path = collection.object(&self.namespace, BUNDLE);
+        match objects::get(&self.client, &path).await {
+            Ok(Some(object)) => Ok(object),
+            Ok(None) => Err(Error::Absent {
+                kind,
+                namespace: self.namespace.clone(),
+            }),
+            Err(source) => Err(Error::Api {
+                verb: "get",
+                kind,
+                source: Box::new(source),
+            }),
+        }
+    }
+}
+
+fn entry_map(object: &mut Value) -> &mut Map<String, Value> {
+    if !object.is_object() {
+        *object = json!({});
+    }
+    if !object["data"].is_object() {
+        object["data"] = json!({});
+    }
+    match &mut object["data"] {
+        Value::Object(data) => data,
+        _ => unreachable!("it was just made an object"),
+    }
+}
+
+fn is_conflict(error: &outrider_k8s::Error) -> bool {
+    matches!(error, outrider_k8s::Error::Api(status) if status.code == 409)
+}

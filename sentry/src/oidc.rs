@@ -1,0 +1,296 @@
+//! OIDC discovery: <https://openid.net/specs/openid-connect-discovery-1_0.html>.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use outrider_host::{Target, Tasks, listen};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+
+use crate::ca::Current;
+use crate::flags::Oidc;
+
+const HEADERS: Duration = Duration::from_secs(10);
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const WAIT: Duration = Duration::from_secs(5);
+const LOG: &str = "dapr.sentry.oidc";
+
+struct Discovery {
+    settings: Oidc,
+    /// The `iss` claim of tokens, if one is configured.
+    issuer: Option<String>,
+    current: Current,
+}
+
+/// Serves until the tasks stop. Files of a certificate that are not there yet
+/// are waited for.
+pub async fn serve(
+    settings: Oidc,
+    issuer: Option<String>,
+    current: Current,
+    tasks: Tasks,
+    target: Target,
+) {
+    let tls = match &settings.tls {
+        Some((cert, key)) => {
+            let certificate = Certificate::wait_for(cert, key).await;
+            let acceptor = certificate.acceptor();
+            let (cert, key) = (cert.clone(), key.clone());
+            let stopping = tasks.stopping();
+            tasks.spawn("OIDC certificate", async move {
+                tokio::select! {
+                    () = stopping.cancelled() => {}
+                    () = certificate.follow(&cert, &key) => {}
+                }
+            });
+            match acceptor {
+                Ok(acceptor) => Some(acceptor),
+                Err(error) => return tracing::error!(target: LOG, "cannot serve OIDC: {error}"),
+            }
+        }
+        None => None,
+    };
+    let listener = match listen::tcp_patient(&settings.listen_address, settings.port).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(target: LOG, "cannot listen on {}:{}: {error}", settings.listen_address, settings.port);
+            return;
+        }
+    };
+    tracing::info!(target: LOG, "OIDC HTTP server listening on {}:{}", settings.listen_address, settings.port);
+    target.ready();
+    let discovery = Arc::new(Discovery {
+        settings,
+        issuer,
+        current,
+    });
+    listen::accept(listener, tasks.stopping(), |socket, _| {
+        let (tls, discovery, stopping) = (tls.clone(), discovery.clone(), tasks.stopping());
+        tasks.spawn("OIDC connection", async move {
+            let serving = async {
+                match tls {
+                    None => connection(socket, discovery).await,
+                    Some(tls) => {
+                        let handshake = tokio::time::timeout(HANDSHAKE, tls.accept(socket)).await;
+                        if let Ok(Ok(stream)) = handshake {
+                            connection(stream, discovery).await;
+                        }
+                    }
+                }
+            };
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = serving => {}
+            }
+        });
+        std::future::ready(())
+    })
+    .await;
+}
+
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, discovery: Arc<Discovery>) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = discovery.answer(&request);
+        async move { answer.respond() }
+    });
+    let serving = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = serving.await {
+        tracing::debug!(target: LOG, "connection ended: {error}");
+    }
+}
+
+enum Answer {
+    Json(serde_json::Value),
+    Refusal(StatusCode, &'static str),
+}
+
+impl Answer {
+    fn respond(self) -> Result<Response<Full<Bytes>>, http::Error> {
+        match self {
+            Self::Json(value) => Response::builder()
+                .header(header::CONTENT_TYPE, "application/json")
+                .header(header::CACHE_CONTROL, "public, max-age=3600")
+                .body(Full::from(value.to_string())),
+            Self::Refusal(status, text) => Response::builder()
+                .status(status)
+                .header(header::CONTENT_TYPE, "text/plain; charset=utf-8")
+                .header("x-content-type-options", "nosniff")
+                .body(Full::from(format!("{text}\n"))),
+        }
+    }
+}
+
+impl Discovery {
+    fn answer<B>(&self, request: &Request<B>) -> Answer {
+        let own_path = request
+            .uri()
+            .path()
+            .strip_prefix(&self.settings.path_prefix);
+        let document = match own_path {
+            Some("/.well-known/openid-configuration") => true,
+            Some("/jwks.json") => false,
+            _ => return Answer::Refusal(StatusCode::NOT_FOUND, "404 page not found"),
+        };
+        let Some(host) = self.host(request.headers()) else {
+            return Answer::Refusal(StatusCode::FORBIDDEN, "Forbidden: unauthorized domain");
+        };
+        if request.method() != Method::GET {
+            return Answer::Refusal(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
+        }
+        let authority = self.current.get();
+        match (&authority.jwt, document) {
+            (Some(jwt), false) => Answer::Json(jwt.jwks.clone()),
+            (Some(jwt), true) => Answer::Json(self.document(host, &jwt.algorithm)),
+            (None, false) => Answer::Refusal(StatusCode::NOT_FOUND, "JWKS not available"),
+            (None, true) => {
+                Answer::Refusal(StatusCode::NOT_FOUND, "OIDC configuration not available")
+            }
+        }
+    }
+
+    /// The host that the caller dialled, or `None` if it is not an allowed one.
+    /// A forwarding header counts only where it is checked against a list.
+    fn host<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+        let host = text("host").unwrap_or_default();
+        let allowed = &self.settings.allowed_hosts;
+        if allowed.is_empty() || allowed.iter().any(|a| a == "*") {
+            return Some(host);
+        }
+        let checked = text("x-forwarded-host")
+            .filter(|h| !h.is_empty())
+            .unwrap_or(host);
+        let name = without_port(checked);
+        allowed
+            .iter()
+            .any(|a| a == checked || a == name)
+            .then_some(checked)
+    }
+
+    fn document(&self, host: &str, algorithm: &str) -> serde_json::Value {
+        let scheme = if self.settings.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let issuer = match &self.issuer {
+            Some(issuer) => issuer.clone(),
+            None => format!("{scheme}://{host}"),
+        };
+        let jwks_uri = match &self.settings.jwks_uri {
+            Some(uri) => uri.clone(),
+            None => format!("{}{}/jwks.json", origin(&issuer), self.settings.path_prefix),
+        };
+        json!({
+            "issuer": issuer,
+            "jwks_uri": jwks_uri,
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": [algorithm],
+            "scopes_supported": ["openid"],
+            "claims_supported": ["sub", "iss", "aud", "exp", "iat", "nbf", "use"],
+        })
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+/// Scheme and authority of a URL; empty if it has none.
+fn origin(url: &str) -> &str {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return "";
+    };
+    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    &url[..scheme.len() + "://".len() + authority]
+}
+
+/// The certificate of the server, replaced when its files are.
+#[derive(Debug, Clone)]
+struct Certificate(Arc<ArcSwap<CertifiedKey>>);
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+impl Certificate {
+    async fn wait_for(cert: &Path, key: &Path) -> Self {
+        loop {
+            match read(cert, key) {
+                Ok(certified) => return Self(Arc::new(ArcSwap::from_pointee(certified))),
+                Err(error) => {
+                    tracing::warn!(target: LOG, "waiting for the certificate of the OIDC server: {error}");
+                    tokio::time::sleep(WAIT).await;
+                }
+            }
+        }
+    }
+
+    async fn follow(&self, cert: &Path, key: &Path) {
+        loop {
+            tokio::time::sleep(WAIT).await;
+            match read(cert, key) {
+                Ok(certified) if certified.cert != self.0.load().cert => {
+                    tracing::info!(target: LOG, "the certificate of the OIDC server changed");
+                    self.0.store(Arc::new(certified));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(target: LOG, "keeping the last certificate of the OIDC server: {error}");
+                }
+            }
+        }
+    }
+
+    fn acceptor(&self) -> Result<TlsAcceptor, rustls::Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(self.clone()));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+fn read(cert: &Path, key: &Path) -> Result<CertifiedKey, String> {
+    let failed = |path: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let chain = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| failed(cert, &e))?;
+    if chain.is_empty() {
+        return Err(failed(cert, &"no certificates found"));
+    }
+    let der = PrivateKeyDer::from_pem_file(key).map_err(|e| failed(key, &e))?;
+    let signer = aws_lc_rs::default_provider()
+        .key_provider
+        .load_private_key(der)
+        .map_err(|e| failed(key, &e))?;
+    let certified = CertifiedKey::new(chain, signer);
+    certified.keys_match().map_err(|e| failed(key, &e))?;
+    Ok(certified)
+}

@@ -1,0 +1,258 @@
+//! Callers that prove who they are with the token of their pod.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use outrider_k8s::Client;
+use outrider_k8s::objects::{self, Collection};
+use outrider_proto::sentry::v1::SignCertificateRequest;
+use outrider_security::{SpiffeId, TrustDomain};
+use serde_json::{Value, json};
+
+use super::{Caller, common, images};
+use crate::config::CONFIGURATIONS;
+
+const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+const LEGACY_AUDIENCE: &str = "dapr.io/sentry";
+const SERVICES: [&str; 5] = ["operator", "placement", "injector", "sentry", "scheduler"];
+
+pub struct Kubernetes {
+    pub client: Client,
+    /// Sentry's own id, which tokens are for.
+    pub audience: SpiffeId,
+    /// Sentry's own, where the rest of the control plane lives too.
+    pub namespace: String,
+    pub trust_domain: TrustDomain,
+    /// Whether the annotation alone makes a pod of that namespace a service of
+    /// the control plane, under whatever account it runs.
+    pub any_account_may_be_service: bool,
+}
+
+/// Whose token it is, as the API server says.
+struct Account {
+    namespace: String,
+    name: String,
+}
+
+impl Kubernetes {
+    pub async fn validate(&self, request: &SignCertificateRequest) -> Result<Caller, String> {
+        common(request)?;
+        let account = self.review(&request.token).await?;
+        let pod_name = pod_name(&request.token)?;
+        let pod = self
+            .find(Collection::PODS, &account.namespace, &pod_name)
+            .await
+            .map_err(|_| "failed to get pod of identity")?
+            .ok_or("failed to get pod of identity")?;
+        if account.namespace != request.namespace {
+            return Err(format!(
+                "namespace mismatch; received namespace: {}",
+                request.namespace
+            ));
+        }
+        if pod["spec"]["serviceAccountName"] != account.name.as_str() {
+            return Err("pod service account mismatch".into());
+        }
+        let annotation = |name: &str| pod["metadata"]["annotations"][name].as_str();
+        let service = annotation("dapr.io/control-plane");
+        let expected = match service {
+            Some(service) => {
+                self.service_id(service, &pod_name, &account, annotation("dapr.io/app-id"))?
+            }
+            None => annotation("dapr.io/app-id").unwrap_or(&pod_name).to_owned(),
+        };
+        if expected != request.id {
+            return Err(format!(
+                "app-id mismatch. expected: {expected}, received: {}",
+                request.id
+            ));
+        }
+        let trust_domain = match service {
+            Some(_) => self.trust_domain.clone(),
+            None => {
+                let configuration = annotation("dapr.io/config");
+                let domain = self.app_domain(&account.namespace, configuration).await?;
+                self.refuse_impostor(&account.namespace, &expected, &domain)?;
+                domain
+            }
+        };
+        Ok(Caller {
+            trust_domain,
+            may_be_service: service.is_some(),
+            images: images::of_pod(&pod),
+        })
+    }
+
+    /// <https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/>
+    async fn review(&self, token: &str) -> Result<Account, String> {
+        let audiences = [LEGACY_AUDIENCE, self.audience.as_str()];
+        let review = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenReview",
+            "metadata": {},
+            "spec": {"token": token, "audiences": audiences},
+        });
+        let answer = objects::create(&self.client, TOKEN_REVIEWS, &review)
+            .await
+            .map_err(|e| format!("token review failed: {e}"))?;
+        account_of(&answer["status"], &audiences)
+    }
+
+    /// The id of a pod that says it is a service of the control plane.
+    fn service_id(
+        &self,
+        service: &str,
+        pod_name: &str,
+        account: &Account,
+        app_id: Option<&str>,
+    ) -> Result<String, String> {
+        if account.namespace != self.namespace {
+            return Err(format!(
+                "control plane service in namespace '{}' is not allowed",
+                account.namespace
+            ));
+        }
+        if !SERVICES.contains(&service) {
+            return Err(format!("unknown control plane service '{pod_name}'"));
+        }
+        if app_id.is_some() {
+            return Err(format!(
+                "control plane service '{pod_name}' cannot have annotation 'dapr.io/app-id'"
+            ));
+        }
+        let id = format!("dapr-{service}");
+        if account.name != id && !self.any_account_may_be_service {
+            return Err(format!(
+                "control plane service '{pod_name}' must run under service account '{id}', not '{}'",
+                account.name
+            ));
+        }
+        Ok(id)
+    }
+
+    /// An application could otherwise pass for a service by its configuration.
+    fn refuse_impostor(
+        &self,
+        namespace: &str,
+        id: &str,
+        trust_domain: &TrustDomain,
+    ) -> Result<(), String> {
+        let named_like_service = id
+            .strip_prefix("dapr-")
+            .is_some_and(|s| SERVICES.contains(&s));
+        if named_like_service && namespace == self.namespace && *trust_domain == self.trust_domain {
+            return Err(format!("app-id '{id}' is reserved for the control plane"));
+        }
+        Ok(())
+    }
+
+    async fn app_domain(
+        &self,
+        namespace: &str,
+        configuration: Option<&str>,
+    ) -> Result<TrustDomain, String> {
+        let Some(name) = configuration else {
+            return Ok(TrustDomain::public());
+        };
+        let found = self.find(CONFIGURATIONS, namespace, name).await;
+        let Ok(Some(found)) = found else {
+            return Err("failed to get configuration".into());
+        };
+        match found["spec"]["accessControl"]["trustDomain"].as_str() {
+            None | Some("") => Ok(TrustDomain::public()),
+            Some(domain) => domain
+                .parse()
+                .map_err(|e| format!("failed to parse trust domain \"{domain}\": {e}")),
+        }
+    }
+
+    /// One object, read now: nothing of the cluster is kept in memory.
+    async fn find(
+        &self,
+        collection: Collection,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Value>, outrider_k8s::Error> {
+        if !is_name(namespace) || !is_name(name) {
+            return Ok(None);
+        }
+        let path = collection.object(namespace, name);
+        if let Some(object) = objects::get(&self.client, &path).await? {
+            return Ok(Some(object));
+        }
+        // A server may know no more than whole collections.
+        let fields = format!("metadata.name={name},metadata.namespace={namespace}");
+        let query = format!("fieldSelector={}", objects::encode(&fields));
+        let items = objects::list(&self.client, &collection.path(None), &query).await?;
+        Ok(items.into_iter().find(|item| {
+            item["metadata"]["name"] == name && item["metadata"]["namespace"] == namespace
+        }))
+    }
+}
+
+/// Whether a text can be part of a path: the names of namespaces, pods and
+/// configurations are DNS names.
+fn is_name(text: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.');
+    !text.is_empty() && text.len() <= 253 && text.bytes().all(legal) && !text.starts_with('.')
+}
+
+fn account_of(status: &Value, asked: &[&str]) -> Result<Account, String> {
+    if let Some(error) = status["error"].as_str().filter(|e| !e.is_empty()) {
+        return Err(format!("invalid token: {error}"));
+    }
+    if status["authenticated"] != true {
+        return Err("authentication failed".into());
+    }
+    // A server that looks at audiences says which of those asked for it found.
+    if let Some(found) = status["audiences"].as_array()
+        && !found.is_empty()
+        && !found.iter().any(|f| asked.iter().any(|a| f == a))
+    {
+        return Err("authentication failed".into());
+    }
+    let user = status["user"]["username"].as_str().unwrap_or_default();
+    match user.split(':').collect::<Vec<_>>()[..] {
+        ["system", "serviceaccount", namespace, name] => Ok(Account {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }),
+        _ => Err("provided token is not a properly structured service account token".into()),
+    }
+}
+
+/// Claims are read without verifying, which the API server has done. A bare
+/// JSON object is accepted too.
+fn pod_name(token: &str) -> Result<String, String> {
+    let failed = |why: &dyn std::fmt::Display| format!("failed to parse Kubernetes token: {why}");
+    let mut parts = token.trim().split('.');
+    let claims = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(_), Some(claims), Some(_), None) if !token.trim_start().starts_with('{') => {
+            URL_SAFE_NO_PAD.decode(claims).map_err(|e| failed(&e))?
+        }
+        _ => token.as_bytes().to_vec(),
+    };
+    let claims: Value = serde_json::from_slice(&claims).map_err(|e| failed(&e))?;
+    match claims["kubernetes.io"]["pod"]["name"].as_str() {
+        Some(name) if !name.is_empty() => Ok(name.to_owned()),
+        _ => Err("kubernetes.io/pod/name claim is missing from Kubernetes token".into()),
+    }
+}
+
+/// The domain that names in this cluster end with: what the resolver of a pod
+/// searches after `svc.`.
+pub fn cluster_domain() -> Option<String> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").ok()?;
+    domain_in(&text)
+}
+
+fn domain_in(resolver: &str) -> Option<String> {
+    let search = resolver.lines().rev().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("search")).then_some(words)
+    })?;
+    let mut domains = search.filter_map(|d| d.strip_prefix("svc."));
+    domains.next().map(|d| d.trim_end_matches('.').to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn the_cluster_domain_is_what_pods_search() {
+    let pod = "search sys.svc.corp.local svc.corp.local corp.local\nnameserver 10.0.0.10\n";
+    assert_eq!(domain_in(pod), Some("corp.local".into()));
+    assert_eq!(domain_in("nameserver 1.1.1.1\n"), None);
+}
+
+#[test]
+fn an_account_is_taken_only_from_a_token_for_us() {
+    let ok = json!({
+        "authenticated": true,
+        "user": {"username": "system:serviceaccount:ns:sa"},
+    });
+    let account = account_of(&ok, &["a"]).ok().unwrap();
+    assert_eq!(
+        (account.namespace.as_str(), account.name.as_str()),
+        ("ns", "sa")
+    );
+    let changed = |path: &str, value: Value| {
+        let mut status = ok.clone();
+        *status.pointer_mut(path).unwrap_or(&mut Value::Null) = value.clone();
+        if status == ok {
+            status[&path[1..]] = value;
+        }
+        account_of(&status, &["a"]).err().unwrap_or_default()
+    };
+    assert_eq!(changed("/error", json!("bad")), "invalid token: bad");
+    assert_eq!(
+        changed("/authenticated", json!(false)),
+        "authentication failed"
+    );
+    assert_eq!(
+        changed("/audiences", json!(["other"])),
+        "authentication failed"
+    );
+    assert_eq!(changed("/audiences", json!(["a"])), "");
+    for user in ["system:node:a:b", "system:serviceaccount:a", "x", ""] {
+        assert_eq!(
+            changed("/user/username", json!(user)),
+            "provided token is not a properly structured service account token"
+        );
+    }
+}
+
+#[test]
+fn the_pod_is_named_by_a_token_or_a_bare_object() {
+    let claims = r#"{"kubernetes.io":{"pod":{"name":"mypod.x"}}}"#;
+    assert_eq!(pod_name(claims), Ok("mypod.x".into()));
+    let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
+    assert_eq!(pod_name(&token), Ok("mypod.x".into()));
+    assert_eq!(
+        pod_name("{}").unwrap_err(),
+        "kubernetes.io/pod/name claim is missing from Kubernetes token"
+    );
+    assert!(
+        pod_name("x")
+            .unwrap_err()
+            .starts_with("failed to parse Kubernetes token: ")
+    );
+}
+
+#[test]
+fn names_cannot_leave_their_path() {
+    for bad in ["", "../x", "a/b", "a?b", "..", "é"] {
+        assert!(!is_name(bad), "{bad}");
+    }
+    assert!(is_name("dapr-sentry-5d.x"));
+}
+
+proptest! {
+    #[test]
+    fn prop_any_token_is_survived(token in ".{0,80}", claims in any::<Vec<u8>>()) {
+        let _ = pod_name(&token);
+        let _ = pod_name(&format!("a.{}.b", URL_SAFE_NO_PAD.encode(&claims)));
+    }
+}
