@@ -41,7 +41,12 @@ where
     B::Error: Into<BoxError>,
 {
     pub fn new(body: B, limit: Option<usize>) -> Self {
-        Self { body, buffer: BytesMut::new(), limit, trailers: None }
+        Self {
+            body,
+            buffer: BytesMut::new(),
+            limit,
+            trailers: None,
+        }
     }
 
     /// The next message; none when the body has ended.
@@ -87,9 +92,13 @@ where
     }
 
     fn take(&mut self) -> Result<Option<Bytes>, Status> {
-        let Some((mut prefix, _)) = self.buffer.split_at_checked(PREFIX) else { return Ok(None) };
+        let Some((mut prefix, _)) = self.buffer.split_at_checked(PREFIX) else {
+            return Ok(None);
+        };
         if prefix.get_u8() != 0 {
-            return Err(Status::unimplemented("compressed messages are not supported here"));
+            return Err(Status::unimplemented(
+                "compressed messages are not supported here",
+            ));
         }
         let length = prefix.get_u32() as usize;
         check(length, self.limit)?;
@@ -106,14 +115,15 @@ fn whole(data: &Bytes, limit: Option<usize>) -> Option<Bytes> {
     let mut prefix = data.get(..PREFIX)?;
     let flag = prefix.get_u8();
     let length = prefix.get_u32() as usize;
-    (flag == 0 && data.len() == PREFIX + length && limit.is_none_or(|l| length <= l)).then(|| data.slice(PREFIX..))
+    (flag == 0 && data.len() == PREFIX + length && limit.is_none_or(|l| length <= l))
+        .then(|| data.slice(PREFIX..))
 }
 
 fn check(length: usize, limit: Option<usize>) -> Result<(), Status> {
     match limit {
-        Some(limit) if length > limit => {
-            Err(Status::resource_exhausted(format!("grpc: received message larger than max ({length} vs. {limit})")))
-        }
+        Some(limit) if length > limit => Err(Status::resource_exhausted(format!(
+            "grpc: received message larger than max ({length} vs. {limit})"
+        ))),
         _ => Ok(()),
     }
 }
@@ -153,7 +163,10 @@ pub fn status_of(headers: &HeaderMap) -> Option<Status> {
 /// An answer with nothing but a status.
 pub fn refuse(status: &Status) -> Response<body::Body> {
     let mut response = Response::new(body::empty());
-    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static(CONTENT_TYPE),
+    );
     if status.add_header(response.headers_mut()).is_err() {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     }
@@ -201,7 +214,11 @@ pub fn code_name(code: Code) -> &'static str {
 
 /// A status as Go prints it.
 pub fn text(status: &Status) -> String {
-    format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message())
+    format!(
+        "rpc error: code = {} desc = {}",
+        code_name(status.code()),
+        status.message()
+    )
 }
 
 /// The HTTP status that a gRPC code becomes.
@@ -209,7 +226,9 @@ pub fn http_status(code: Code) -> StatusCode {
     match code {
         Code::Ok => StatusCode::OK,
         Code::Cancelled => StatusCode::REQUEST_TIMEOUT,
-        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
+            StatusCode::BAD_REQUEST
+        }
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
@@ -247,8 +266,11 @@ mod tests {
     use prost::Message as _;
 
     async fn read(chunks: Vec<Bytes>, limit: Option<usize>) -> Vec<Result<Bytes, Code>> {
-        let frames = chunks.into_iter().map(|c| Ok::<_, BoxError>(Frame::data(c)));
-        let mut messages = Messages::new(StreamBody::new(futures_util::stream::iter(frames)), limit);
+        let frames = chunks
+            .into_iter()
+            .map(|c| Ok::<_, BoxError>(Frame::data(c)));
+        let mut messages =
+            Messages::new(StreamBody::new(futures_util::stream::iter(frames)), limit);
         let mut all = Vec::new();
         while let Some(next) = messages.next().await {
             let failed = next.is_err();
@@ -266,9 +288,15 @@ mod tests {
         let two = frame(&"world, a little longer".to_owned());
         let all = [one.clone(), two.clone()].concat();
         for cut in 0..all.len() {
-            let chunks = vec![Bytes::copy_from_slice(&all[..cut]), Bytes::copy_from_slice(&all[cut..])];
+            let chunks = vec![
+                Bytes::copy_from_slice(&all[..cut]),
+                Bytes::copy_from_slice(&all[cut..]),
+            ];
             let got = read(chunks, None).await;
-            let texts: Vec<_> = got.into_iter().map(|m| String::decode(m.unwrap()).unwrap()).collect();
+            let texts: Vec<_> = got
+                .into_iter()
+                .map(|m| String::decode(m.unwrap()).unwrap())
+                .collect();
             assert_eq!(texts, ["hello", "world, a little longer"], "cut at {cut}");
         }
     }
@@ -276,9 +304,18 @@ mod tests {
     #[tokio::test]
     async fn limits_and_broken_ends() {
         let message = frame(&"hello".to_owned());
-        assert_eq!(read(vec![message.clone()], Some(3)).await, [Err(Code::ResourceExhausted)]);
-        assert_eq!(read(vec![message.slice(..7)], None).await, [Err(Code::Internal)]);
+        assert_eq!(
+            read(vec![message.clone()], Some(3)).await,
+            [Err(Code::ResourceExhausted)]
+        );
+        assert_eq!(
+            read(vec![message.slice(..7)], None).await,
+            [Err(Code::Internal)]
+        );
         let compressed = Bytes::from_static(&[1, 0, 0, 0, 0]);
-        assert_eq!(read(vec![compressed], None).await, [Err(Code::Unimplemented)]);
+        assert_eq!(
+            read(vec![compressed], None).await,
+            [Err(Code::Unimplemented)]
+        );
     }
 }

@@ -10,15 +10,27 @@ use crate::{Readiness, Tasks};
 
 /// Answers `/healthz` with 200 when ready, else with 500 and the names of the
 /// parts that are not; any other path is 404.
-pub async fn serve(host: &str, port: u16, readiness: Readiness, tasks: &Tasks) -> io::Result<SocketAddr> {
+pub async fn serve(
+    host: &str,
+    port: u16,
+    readiness: Readiness,
+    tasks: &Tasks,
+) -> io::Result<SocketAddr> {
     page::serve(host, port, tasks, move |path| {
         let pending = readiness.pending();
         let (status, body) = match path {
             "/healthz" if pending.is_empty() => (StatusCode::OK, "ok".to_owned()),
-            "/healthz" => (StatusCode::INTERNAL_SERVER_ERROR, format!("not ready: {}", pending.join(", "))),
+            "/healthz" => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("not ready: {}", pending.join(", ")),
+            ),
             _ => (StatusCode::NOT_FOUND, String::new()),
         };
-        Page { status, content_type: "text/plain; charset=utf-8", body }
+        Page {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body,
+        }
     })
     .await
 }

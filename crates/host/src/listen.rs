@@ -43,8 +43,11 @@ pub async fn tcp_patient(host: &str, port: u16) -> io::Result<TcpListener> {
 /// Hands every accepted connection to `each` until `stopping` is cancelled.
 /// Errors of a single accept (too many open files, a peer that gave up) never
 /// end the loop.
-pub async fn accept<F>(listener: TcpListener, stopping: CancellationToken, mut each: impl FnMut(TcpStream, SocketAddr) -> F)
-where
+pub async fn accept<F>(
+    listener: TcpListener,
+    stopping: CancellationToken,
+    mut each: impl FnMut(TcpStream, SocketAddr) -> F,
+) where
     F: Future<Output = ()>,
 {
     loop {

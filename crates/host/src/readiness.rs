@@ -37,8 +37,14 @@ impl Readiness {
 
     /// Adds a part, not ready yet.
     pub fn target(&self, name: &'static str) -> Target {
-        let target = Target { name, ready: Arc::default() };
-        self.targets.write().unwrap_or_else(|e| e.into_inner()).push(target.clone());
+        let target = Target {
+            name,
+            ready: Arc::default(),
+        };
+        self.targets
+            .write()
+            .unwrap_or_else(|e| e.into_inner())
+            .push(target.clone());
         target
     }
 
@@ -48,7 +54,11 @@ impl Readiness {
 
     /// Names of the parts that are not ready, in the order they were added.
     pub fn pending(&self) -> Vec<&'static str> {
-        self.read().iter().filter(|t| !t.is_ready()).map(|t| t.name).collect()
+        self.read()
+            .iter()
+            .filter(|t| !t.is_ready())
+            .map(|t| t.name)
+            .collect()
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Vec<Target>> {

@@ -20,7 +20,10 @@ where
     F: Future<Output = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>>,
 {
     crate::crypto::install();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("the runtime cannot be started: {error}");
@@ -67,16 +70,26 @@ impl Workers {
         let end = CancellationToken::new();
         let mut handles = Vec::with_capacity(count);
         for index in 0..count.max(1) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             handles.push(runtime.handle().clone());
             let end = end.clone();
-            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                INDEX.set(index);
-                runtime.block_on(end.cancelled());
-                runtime.shutdown_background();
-            })?;
+            std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
+                    INDEX.set(index);
+                    runtime.block_on(end.cancelled());
+                    runtime.shutdown_background();
+                })?;
         }
-        Ok(Self { shared: Arc::new(Shared { handles, next: AtomicUsize::new(0), end }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                handles,
+                next: AtomicUsize::new(0),
+                end,
+            }),
+        })
     }
 
     pub fn len(&self) -> usize {

@@ -77,7 +77,9 @@ impl Tasks {
             self.tracker.wait().await;
             return true;
         };
-        let finished = tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok();
+        let finished = tokio::time::timeout(deadline, self.tracker.wait())
+            .await
+            .is_ok();
         if !finished {
             self.aborting.cancel();
             self.tracker.wait().await;

@@ -37,12 +37,16 @@ pub fn parse_signed(text: &str) -> Result<i64, ParseError> {
     }
     let mut total: u64 = 0;
     while !rest.is_empty() {
-        let whole_end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let whole_end = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let whole_text = &rest[..whole_end];
         rest = &rest[whole_end..];
         let mut fraction_text = "";
         if let Some(after) = rest.strip_prefix('.') {
-            let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+            let end = after
+                .find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(after.len());
             fraction_text = &after[..end];
             rest = &after[end..];
         }
@@ -182,7 +186,10 @@ mod tests {
             ("s", "time: invalid duration \"s\""),
             (".", "time: invalid duration \".\""),
             ("1x", "time: unknown unit \"x\" in duration \"1x\""),
-            ("9223372036854775808ns", "time: invalid duration \"9223372036854775808ns\""),
+            (
+                "9223372036854775808ns",
+                "time: invalid duration \"9223372036854775808ns\"",
+            ),
         ];
         for (text, message) in cases {
             assert_eq!(parse_signed(text).unwrap_err().to_string(), message);

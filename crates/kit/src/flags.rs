@@ -49,10 +49,28 @@ mod tests {
 
     #[test]
     fn single_dash() {
-        let given = ["-app-id", "x", "--mode=standalone", "-h", "-1", "-10", "--", "-raw"];
+        let given = [
+            "-app-id",
+            "x",
+            "--mode=standalone",
+            "-h",
+            "-1",
+            "-10",
+            "--",
+            "-raw",
+        ];
         assert_eq!(
             normalise(given.map(str::to_owned)),
-            ["--app-id", "x", "--mode=standalone", "-h", "-1", "--10", "--", "-raw"]
+            [
+                "--app-id",
+                "x",
+                "--mode=standalone",
+                "-h",
+                "-1",
+                "--10",
+                "--",
+                "-raw"
+            ]
         );
     }
 

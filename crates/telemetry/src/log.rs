@@ -36,7 +36,10 @@ pub enum Error {
     #[error("invalid value for --log-level: {0}")]
     Level(String),
     #[error("cannot open log file {path}: {source}")]
-    File { path: String, source: std::io::Error },
+    File {
+        path: String,
+        source: std::io::Error,
+    },
 }
 
 /// Sets the process's logging up; later calls have no effect.
@@ -45,9 +48,14 @@ pub fn init(options: &Options) -> Result<(), Error> {
     let file = match &options.file {
         None => None,
         Some(path) => Some(
-            std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(|source| {
-                Error::File { path: path.display().to_string(), source }
-            })?,
+            std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)
+                .map_err(|source| Error::File {
+                    path: path.display().to_string(),
+                    source,
+                })?,
         ),
     };
     let printer = Printer {
@@ -83,7 +91,10 @@ fn parse_level(text: &str) -> Result<Option<Level>, Error> {
 }
 
 fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 struct Printer {
@@ -103,7 +114,9 @@ impl<S: Subscriber> Layer<S> for Printer {
         if target == FATAL || target.ends_with(API_LOG) {
             return true;
         }
-        let Some(level) = self.level else { return false };
+        let Some(level) = self.level else {
+            return false;
+        };
         // Libraries speak only when something is wrong with them.
         let level = if target.starts_with("dapr") || target.starts_with("outrider") {
             level
@@ -158,7 +171,12 @@ impl<S: Subscriber> Layer<S> for Printer {
 
 fn text(level: &str, message: &str, rest: &[(&'static str, String)]) -> String {
     let mut line = String::with_capacity(160 + message.len());
-    let _ = write!(line, "time=\"{}\" level={level} msg={}", now(), value(message));
+    let _ = write!(
+        line,
+        "time=\"{}\" level={level} msg={}",
+        now(),
+        value(message)
+    );
     for (name, field) in rest {
         let _ = write!(line, " {name}={}", value(field));
     }
@@ -255,9 +273,16 @@ mod tests {
 
     #[test]
     fn text_line() {
-        let line = text("info", "ready now", &[("app_id", "x".into()), ("ver", "1.18.4".into())]);
+        let line = text(
+            "info",
+            "ready now",
+            &[("app_id", "x".into()), ("ver", "1.18.4".into())],
+        );
         let after_time = line.split_once("\" ").unwrap().1;
-        assert_eq!(after_time, "level=info msg=\"ready now\" app_id=x ver=1.18.4\n");
+        assert_eq!(
+            after_time,
+            "level=info msg=\"ready now\" app_id=x ver=1.18.4\n"
+        );
     }
 
     #[test]

@@ -23,7 +23,9 @@ impl Default for Registry {
 impl Registry {
     /// A registry that already tells the process's own resources.
     pub fn new() -> Self {
-        let registry = Self { inner: prometheus::Registry::new_custom(None, Some(HashMap::new())).unwrap_or_default() };
+        let registry = Self {
+            inner: prometheus::Registry::new_custom(None, Some(HashMap::new())).unwrap_or_default(),
+        };
         registry.register(process::Process::new());
         registry
     }
@@ -35,7 +37,8 @@ impl Registry {
     }
 
     pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        let metric = IntCounterVec::new(Opts::new(name, help), labels).unwrap_or_else(|e| invalid(name, e));
+        let metric =
+            IntCounterVec::new(Opts::new(name, help), labels).unwrap_or_else(|e| invalid(name, e));
         self.register(metric.clone());
         metric
     }
@@ -47,13 +50,20 @@ impl Registry {
     }
 
     pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        let metric = IntGaugeVec::new(Opts::new(name, help), labels).unwrap_or_else(|e| invalid(name, e));
+        let metric =
+            IntGaugeVec::new(Opts::new(name, help), labels).unwrap_or_else(|e| invalid(name, e));
         self.register(metric.clone());
         metric
     }
 
     /// `buckets` are upper bounds in the unit of the observed values.
-    pub fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+    pub fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> HistogramVec {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         let metric = HistogramVec::new(options, labels).unwrap_or_else(|e| invalid(name, e));
         self.register(metric.clone());
@@ -98,18 +108,35 @@ mod process {
 
     impl Process {
         pub(super) fn new() -> Self {
-            let gauge = |name: &str, help: &str| Gauge::new(name, help).unwrap_or_else(|e| super::invalid(name, e));
+            let gauge = |name: &str, help: &str| {
+                Gauge::new(name, help).unwrap_or_else(|e| super::invalid(name, e))
+            };
             let cpu = "process_cpu_seconds_total";
             let cpu = Counter::new(cpu, "Total user and system CPU time spent in seconds.")
                 .unwrap_or_else(|e| super::invalid(cpu, e));
             Self {
                 cpu,
                 gauges: [
-                    (gauge("process_resident_memory_bytes", "Resident memory size in bytes."), resident),
-                    (gauge("process_open_fds", "Number of open file descriptors."), open_files),
-                    (gauge("process_threads", "Number of OS threads in the process."), threads),
                     (
-                        gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
+                        gauge(
+                            "process_resident_memory_bytes",
+                            "Resident memory size in bytes.",
+                        ),
+                        resident,
+                    ),
+                    (
+                        gauge("process_open_fds", "Number of open file descriptors."),
+                        open_files,
+                    ),
+                    (
+                        gauge("process_threads", "Number of OS threads in the process."),
+                        threads,
+                    ),
+                    (
+                        gauge(
+                            "process_start_time_seconds",
+                            "Start time of the process since unix epoch in seconds.",
+                        ),
                         start_time,
                     ),
                 ],
@@ -171,7 +198,12 @@ mod process {
 
     fn start_time() -> Option<f64> {
         let stat_text = std::fs::read_to_string("/proc/stat").ok()?;
-        let boot: f64 = stat_text.lines().find_map(|l| l.strip_prefix("btime "))?.trim().parse().ok()?;
+        let boot: f64 = stat_text
+            .lines()
+            .find_map(|l| l.strip_prefix("btime "))?
+            .trim()
+            .parse()
+            .ok()?;
         Some(boot + stat(22)? / ticks_per_second())
     }
 }
@@ -185,13 +217,20 @@ mod tests {
         let registry = Registry::new();
         let counter = registry.counters("dapr_x_count", "x", &["b", "a"]);
         counter.with_label_values(&["", "1"]).inc();
-        assert!(registry.text().contains("dapr_x_count{a=\"1\",b=\"\"} 1\n"), "{}", registry.text());
+        assert!(
+            registry.text().contains("dapr_x_count{a=\"1\",b=\"\"} 1\n"),
+            "{}",
+            registry.text()
+        );
     }
 
     #[test]
     fn process_figures() {
         let text = Registry::new().text();
-        let resident = text.lines().find_map(|l| l.strip_prefix("process_resident_memory_bytes ")).unwrap();
+        let resident = text
+            .lines()
+            .find_map(|l| l.strip_prefix("process_resident_memory_bytes "))
+            .unwrap();
         assert!(resident.parse::<f64>().unwrap() > 100_000.0);
     }
 }

@@ -22,9 +22,17 @@ struct Lists {
 
 impl Allowed {
     pub fn new(spec: Option<&configuration::Api>) -> Self {
-        let Some(spec) = spec else { return Self::default() };
-        let lists = |protocol: &str| Lists { allowed: keys(&spec.allowed, protocol), denied: keys(&spec.denied, protocol) };
-        Self { http: lists("http"), grpc: lists("grpc") }
+        let Some(spec) = spec else {
+            return Self::default();
+        };
+        let lists = |protocol: &str| Lists {
+            allowed: keys(&spec.allowed, protocol),
+            denied: keys(&spec.denied, protocol),
+        };
+        Self {
+            http: lists("http"),
+            grpc: lists("grpc"),
+        }
     }
 
     pub fn http(&self, version: &str, name: &str) -> bool {
@@ -68,7 +76,11 @@ mod tests {
     use super::*;
 
     fn rule(name: &str, version: &str, protocol: &str) -> configuration::ApiRule {
-        configuration::ApiRule { name: name.into(), version: version.into(), protocol: protocol.into() }
+        configuration::ApiRule {
+            name: name.into(),
+            version: version.into(),
+            protocol: protocol.into(),
+        }
     }
 
     #[test]

@@ -16,12 +16,24 @@ pub struct Cors {
 impl Cors {
     /// Nothing if no origin is allowed: then no request is treated specially.
     pub fn new(origins: &[String]) -> Option<Self> {
-        let origins: Vec<String> = origins.iter().map(|o| o.trim().to_ascii_lowercase()).filter(|o| !o.is_empty()).collect();
-        (!origins.is_empty()).then(|| Self { any: origins.iter().any(|o| o == "*"), origins })
+        let origins: Vec<String> = origins
+            .iter()
+            .map(|o| o.trim().to_ascii_lowercase())
+            .filter(|o| !o.is_empty())
+            .collect();
+        (!origins.is_empty()).then(|| Self {
+            any: origins.iter().any(|o| o == "*"),
+            origins,
+        })
     }
 
     fn allows(&self, origin: &HeaderValue) -> bool {
-        self.any || origin.to_str().is_ok_and(|o| self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(o)))
+        self.any
+            || origin.to_str().is_ok_and(|o| {
+                self.origins
+                    .iter()
+                    .any(|allowed| allowed.eq_ignore_ascii_case(o))
+            })
     }
 
     /// The answer to a preflight; nothing for any other request.
@@ -32,18 +44,32 @@ impl Cors {
         }
         let mut answer = empty(StatusCode::OK);
         let given = answer.headers_mut();
-        for name in ["Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers"] {
+        for name in [
+            "Origin",
+            "Access-Control-Request-Method",
+            "Access-Control-Request-Headers",
+        ] {
             given.append(header::VARY, HeaderValue::from_static(name));
         }
-        let known = METHODS.iter().any(|m| m.as_bytes().eq_ignore_ascii_case(asked.as_bytes()));
+        let known = METHODS
+            .iter()
+            .any(|m| m.as_bytes().eq_ignore_ascii_case(asked.as_bytes()));
         if let Some(origin) = headers.get(header::ORIGIN)
             && self.allows(origin)
             && known
         {
             self.allow_origin(origin, given);
             given.insert(header::ACCESS_CONTROL_ALLOW_METHODS, asked.clone());
-            if let Some(names) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).and_then(|v| v.to_str().ok())
-                && let Ok(names) = HeaderValue::try_from(names.split(',').map(canonical).collect::<Vec<_>>().join(", "))
+            if let Some(names) = headers
+                .get(header::ACCESS_CONTROL_REQUEST_HEADERS)
+                .and_then(|v| v.to_str().ok())
+                && let Ok(names) = HeaderValue::try_from(
+                    names
+                        .split(',')
+                        .map(canonical)
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                )
             {
                 given.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names);
             }
@@ -62,7 +88,11 @@ impl Cors {
     }
 
     fn allow_origin(&self, origin: &HeaderValue, headers: &mut HeaderMap) {
-        let value = if self.any { HeaderValue::from_static("*") } else { origin.clone() };
+        let value = if self.any {
+            HeaderValue::from_static("*")
+        } else {
+            origin.clone()
+        };
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, value);
     }
 }
@@ -73,7 +103,9 @@ fn canonical(name: &str) -> String {
         .split('-')
         .map(|word| {
             let mut chars = word.chars();
-            chars.next().map_or(String::new(), |first| first.to_ascii_uppercase().to_string() + &chars.as_str().to_ascii_lowercase())
+            chars.next().map_or(String::new(), |first| {
+                first.to_ascii_uppercase().to_string() + &chars.as_str().to_ascii_lowercase()
+            })
         })
         .collect::<Vec<_>>()
         .join("-")
@@ -84,7 +116,15 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(n, v)| (http::HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+        pairs
+            .iter()
+            .map(|(n, v)| {
+                (
+                    http::HeaderName::from_static(n),
+                    HeaderValue::from_static(v),
+                )
+            })
+            .collect()
     }
 
     #[test]
@@ -96,13 +136,39 @@ mod tests {
     #[test]
     fn preflights() {
         let cors = Cors::new(&["http://a.example".into()]).unwrap();
-        let asked = |origin| headers(&[("origin", origin), ("access-control-request-method", "POST"), ("access-control-request-headers", "content-type,x-y")]);
-        let answer = cors.preflight(&Method::OPTIONS, &asked("http://a.example")).unwrap();
-        assert_eq!(answer.headers()["access-control-allow-origin"], "http://a.example");
-        assert_eq!(answer.headers()["access-control-allow-headers"], "Content-Type, X-Y");
-        let foreign = cors.preflight(&Method::OPTIONS, &asked("http://b.example")).unwrap();
+        let asked = |origin| {
+            headers(&[
+                ("origin", origin),
+                ("access-control-request-method", "POST"),
+                ("access-control-request-headers", "content-type,x-y"),
+            ])
+        };
+        let answer = cors
+            .preflight(&Method::OPTIONS, &asked("http://a.example"))
+            .unwrap();
+        assert_eq!(
+            answer.headers()["access-control-allow-origin"],
+            "http://a.example"
+        );
+        assert_eq!(
+            answer.headers()["access-control-allow-headers"],
+            "Content-Type, X-Y"
+        );
+        let foreign = cors
+            .preflight(&Method::OPTIONS, &asked("http://b.example"))
+            .unwrap();
         assert_eq!(foreign.status(), StatusCode::OK);
-        assert!(!foreign.headers().contains_key("access-control-allow-origin"));
-        assert!(cors.preflight(&Method::OPTIONS, &headers(&[("origin", "http://a.example")])).is_none());
+        assert!(
+            !foreign
+                .headers()
+                .contains_key("access-control-allow-origin")
+        );
+        assert!(
+            cors.preflight(
+                &Method::OPTIONS,
+                &headers(&[("origin", "http://a.example")])
+            )
+            .is_none()
+        );
     }
 }

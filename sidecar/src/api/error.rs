@@ -56,36 +56,86 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// An error of the short form: a code and a message.
-    pub fn legacy(code: &'static str, http: StatusCode, grpc: Code, message: impl Into<String>) -> Self {
-        Self { code, http, grpc, message: message.into(), rich: None }
+    pub fn legacy(
+        code: &'static str,
+        http: StatusCode,
+        grpc: Code,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            code,
+            http,
+            grpc,
+            message: message.into(),
+            rich: None,
+        }
     }
 
     /// An error of the rich form.
-    pub fn rich(code: &'static str, reason: &'static str, http: StatusCode, grpc: Code, message: impl Into<String>) -> Self {
-        Self { rich: Some(Box::new(Rich { reason, ..Rich::default() })), ..Self::legacy(code, http, grpc, message) }
+    pub fn rich(
+        code: &'static str,
+        reason: &'static str,
+        http: StatusCode,
+        grpc: Code,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            rich: Some(Box::new(Rich {
+                reason,
+                ..Rich::default()
+            })),
+            ..Self::legacy(code, http, grpc, message)
+        }
     }
 
     /// Rich for gRPC clients, short for HTTP ones; the reason is the code.
-    pub fn rich_on_grpc(code: &'static str, http: StatusCode, grpc: Code, message: impl Into<String>) -> Self {
+    pub fn rich_on_grpc(
+        code: &'static str,
+        http: StatusCode,
+        grpc: Code,
+        message: impl Into<String>,
+    ) -> Self {
         let mut error = Self::rich(code, code, http, grpc, message);
         error.edit(|rich| rich.grpc_only = true);
         error
     }
 
-    pub fn with_metadata<K: Into<String>, V: Into<String>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
-        let pairs: BTreeMap<String, String> = pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+    pub fn with_metadata<K: Into<String>, V: Into<String>>(
+        mut self,
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let pairs: BTreeMap<String, String> = pairs
+            .into_iter()
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect();
         self.edit(|rich| rich.metadata = Some(pairs));
         self
     }
 
-    pub fn with_resource(mut self, kind: &'static str, name: impl Into<String>, description: impl Into<String>) -> Self {
-        let resource = Resource { kind, name: name.into(), description: description.into() };
+    pub fn with_resource(
+        mut self,
+        kind: &'static str,
+        name: impl Into<String>,
+        description: impl Into<String>,
+    ) -> Self {
+        let resource = Resource {
+            kind,
+            name: name.into(),
+            description: description.into(),
+        };
         self.edit(|rich| rich.resource = Some(resource));
         self
     }
 
-    pub fn with_violation(mut self, field: impl Into<String>, description: impl Into<String>) -> Self {
-        let violation = Violation { field: field.into(), description: description.into() };
+    pub fn with_violation(
+        mut self,
+        field: impl Into<String>,
+        description: impl Into<String>,
+    ) -> Self {
+        let violation = Violation {
+            field: field.into(),
+            description: description.into(),
+        };
         self.edit(|rich| rich.violation = Some(violation));
         self
     }
@@ -120,14 +170,22 @@ impl Error {
                     message: self.message.clone(),
                     details: rich.any(),
                 };
-                tonic::Status::with_details(self.grpc, self.message.clone(), Bytes::from(status.encode_to_vec()))
+                tonic::Status::with_details(
+                    self.grpc,
+                    self.message.clone(),
+                    Bytes::from(status.encode_to_vec()),
+                )
             }
         }
     }
 
     /// How the error reads inside of another one's message.
     pub fn nested(&self) -> String {
-        format!("api error: code = {} desc = {}", crate::grpc::code_name(self.grpc), self.message)
+        format!(
+            "api error: code = {} desc = {}",
+            crate::grpc::code_name(self.grpc),
+            self.message
+        )
     }
 }
 
@@ -147,7 +205,10 @@ impl Rich {
         };
         let mut details = Vec::new();
         if let Some(help) = &self.help {
-            details.push(typed("Help", json!({"links": [{"description": help.description, "url": help.url}]})));
+            details.push(typed(
+                "Help",
+                json!({"links": [{"description": help.description, "url": help.url}]}),
+            ));
         }
         if let Some(violation) = &self.violation {
             let mut one = json!({"description": violation.description});
@@ -167,16 +228,25 @@ impl Rich {
                 }),
             ));
         }
-        details.push(typed("ErrorInfo", json!({"reason": self.reason, "domain": "dapr.io", "metadata": self.metadata})));
+        details.push(typed(
+            "ErrorInfo",
+            json!({"reason": self.reason, "domain": "dapr.io", "metadata": self.metadata}),
+        ));
         details.into()
     }
 
     fn any(&self) -> Vec<outrider_proto::Any> {
         use tonic_types::pb;
-        let any = |name: &str, value: Vec<u8>| outrider_proto::Any { type_url: format!("{TYPE_URL}{name}"), value };
+        let any = |name: &str, value: Vec<u8>| outrider_proto::Any {
+            type_url: format!("{TYPE_URL}{name}"),
+            value,
+        };
         let mut details = Vec::new();
         if let Some(help) = &self.help {
-            let links = vec![pb::help::Link { description: help.description.into(), url: help.url.into() }];
+            let links = vec![pb::help::Link {
+                description: help.description.into(),
+                url: help.url.into(),
+            }];
             details.push(any("Help", pb::Help { links }.encode_to_vec()));
         }
         if let Some(violation) = &self.violation {
@@ -185,7 +255,10 @@ impl Rich {
                 description: violation.description.clone(),
                 ..Default::default()
             }];
-            details.push(any("BadRequest", pb::BadRequest { field_violations }.encode_to_vec()));
+            details.push(any(
+                "BadRequest",
+                pb::BadRequest { field_violations }.encode_to_vec(),
+            ));
         }
         if let Some(resource) = &self.resource {
             let info = pb::ResourceInfo {
@@ -199,7 +272,12 @@ impl Rich {
         let info = pb::ErrorInfo {
             reason: self.reason.into(),
             domain: "dapr.io".into(),
-            metadata: self.metadata.clone().unwrap_or_default().into_iter().collect(),
+            metadata: self
+                .metadata
+                .clone()
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
         };
         details.push(any("ErrorInfo", info.encode_to_vec()));
         details
@@ -209,11 +287,21 @@ impl Rich {
 // Errors that several blocks share.
 
 pub fn malformed(message: impl Into<String>) -> Error {
-    Error::legacy("ERR_MALFORMED_REQUEST", StatusCode::BAD_REQUEST, Code::InvalidArgument, message)
+    Error::legacy(
+        "ERR_MALFORMED_REQUEST",
+        StatusCode::BAD_REQUEST,
+        Code::InvalidArgument,
+        message,
+    )
 }
 
 pub fn bad_request(message: impl std::fmt::Display) -> Error {
-    Error::legacy("ERR_BAD_REQUEST", StatusCode::BAD_REQUEST, Code::InvalidArgument, format!("invalid request: {message}"))
+    Error::legacy(
+        "ERR_BAD_REQUEST",
+        StatusCode::BAD_REQUEST,
+        Code::InvalidArgument,
+        format!("invalid request: {message}"),
+    )
 }
 
 pub fn body_read(cause: impl std::fmt::Display) -> Error {
@@ -231,7 +319,9 @@ pub fn unimplemented(what: &str) -> Error {
         "ERR_API_UNIMPLEMENTED",
         StatusCode::NOT_IMPLEMENTED,
         Code::Unimplemented,
-        format!("this API is currently not implemented: {what} is not part of this release of Outrider"),
+        format!(
+            "this API is currently not implemented: {what} is not part of this release of Outrider"
+        ),
     )
 }
 
@@ -242,16 +332,29 @@ mod tests {
     #[test]
     fn short_form_has_two_keys() {
         let error = malformed("bad <input>");
-        assert_eq!(&error.body()[..], br#"{"errorCode":"ERR_MALFORMED_REQUEST","message":"bad \u003cinput\u003e"}"#);
+        assert_eq!(
+            &error.body()[..],
+            br#"{"errorCode":"ERR_MALFORMED_REQUEST","message":"bad \u003cinput\u003e"}"#
+        );
         assert!(error.status().details().is_empty());
     }
 
     #[test]
     fn rich_form_ends_with_error_info() {
-        let error = Error::rich("ERR_X", "DAPR_X", StatusCode::BAD_REQUEST, Code::InvalidArgument, "m").with_resource("state", "s", "");
+        let error = Error::rich(
+            "ERR_X",
+            "DAPR_X",
+            StatusCode::BAD_REQUEST,
+            Code::InvalidArgument,
+            "m",
+        )
+        .with_resource("state", "s", "");
         let body: Value = serde_json::from_slice(&error.body()).unwrap();
         assert_eq!(body["details"][0]["resource_name"], "s");
-        assert_eq!(body["details"][1]["@type"], "type.googleapis.com/google.rpc.ErrorInfo");
+        assert_eq!(
+            body["details"][1]["@type"],
+            "type.googleapis.com/google.rpc.ErrorInfo"
+        );
         assert_eq!(body["details"][1]["metadata"], Value::Null);
         let status = tonic_types::Status::decode(error.status().details()).unwrap();
         assert_eq!((status.code, status.details.len()), (3, 2));

@@ -18,10 +18,16 @@ pub struct Api {
 pub fn http(api: &Api, request: &Request) -> Response<Body> {
     let pending = api.readiness.pending();
     if !pending.is_empty() {
-        return refuse("ERR_HEALTH_NOT_READY", format!("dapr is not ready: [{}]", pending.join(" ")));
+        return refuse(
+            "ERR_HEALTH_NOT_READY",
+            format!("dapr is not ready: [{}]", pending.join(" ")),
+        );
     }
     match request.parameter("appid") {
-        Some(id) if id != api.app_id => refuse("ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match".to_owned()),
+        Some(id) if id != api.app_id => refuse(
+            "ERR_HEALTH_APPID_NOT_MATCH",
+            "dapr app-id does not match".to_owned(),
+        ),
         _ => no_content(),
     }
 }
@@ -30,10 +36,19 @@ pub fn http_outbound(api: &Api) -> Response<Body> {
     if api.outbound.is_ready() {
         no_content()
     } else {
-        refuse("ERR_OUTBOUND_HEALTH_NOT_READY", "dapr outbound is not ready".to_owned())
+        refuse(
+            "ERR_OUTBOUND_HEALTH_NOT_READY",
+            "dapr outbound is not ready".to_owned(),
+        )
     }
 }
 
 fn refuse(code: &'static str, message: String) -> Response<Body> {
-    Error::legacy(code, StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, message).into()
+    Error::legacy(
+        code,
+        StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Internal,
+        message,
+    )
+    .into()
 }

@@ -12,7 +12,11 @@ use serde_json::ser::{CompactFormatter, Formatter};
 struct Escaping;
 
 impl Formatter for Escaping {
-    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
         let mut start = 0;
         for (index, c) in fragment.char_indices() {
             let escape = match c {
@@ -38,7 +42,9 @@ impl Formatter for Escaping {
         if magnitude < 1e-6 || magnitude >= 1e21 {
             let text = format!("{value:e}");
             let text = match text.split_once('e') {
-                Some((mantissa, exponent)) if !exponent.starts_with('-') => format!("{mantissa}e+{exponent}"),
+                Some((mantissa, exponent)) if !exponent.starts_with('-') => {
+                    format!("{mantissa}e+{exponent}")
+                }
                 _ => text,
             };
             return writer.write_all(text.as_bytes());
@@ -54,7 +60,11 @@ pub fn to_vec(value: &impl Serialize) -> Vec<u8> {
     match value.serialize(&mut serializer) {
         Ok(()) => text,
         // Only maps with keys that are not text can fail, and there are none.
-        Err(error) => format!("{{\"errorCode\":\"ERR_INTERNAL\",\"message\":{:?}}}", error.to_string()).into_bytes(),
+        Err(error) => format!(
+            "{{\"errorCode\":\"ERR_INTERNAL\",\"message\":{:?}}}",
+            error.to_string()
+        )
+        .into_bytes(),
     }
 }
 
@@ -78,12 +88,15 @@ impl Serialize for Normal<'_> {
         match self.0 {
             Value::Number(number) => match number.as_i64() {
                 // Every integer up to 2^53 is exact in a float and prints as itself.
-                Some(integer) if integer.unsigned_abs() <= 1 << 53 => serializer.serialize_i64(integer),
+                Some(integer) if integer.unsigned_abs() <= 1 << 53 => {
+                    serializer.serialize_i64(integer)
+                }
                 _ => serializer.serialize_f64(number.as_f64().unwrap_or_default()),
             },
             Value::Array(items) => serializer.collect_seq(items.iter().map(Normal)),
             Value::Object(object) => {
-                let sorted: BTreeMap<&String, Normal<'_>> = object.iter().map(|(k, v)| (k, Normal(v))).collect();
+                let sorted: BTreeMap<&String, Normal<'_>> =
+                    object.iter().map(|(k, v)| (k, Normal(v))).collect();
                 serializer.collect_map(sorted)
             }
             other => other.serialize(serializer),
@@ -101,20 +114,29 @@ pub fn decode_error(error: &serde_json::Error, text: &[u8]) -> String {
         serde_json::error::Category::Syntax => {
             let at = position(text, error.line(), error.column());
             match text.get(at.saturating_sub(1)).copied().map(char::from) {
-                Some(c) => format!("invalid character {} looking for beginning of value", quote(c)),
+                Some(c) => format!(
+                    "invalid character {} looking for beginning of value",
+                    quote(c)
+                ),
                 None => "unexpected EOF".to_owned(),
             }
         }
         _ => {
             let message = error.to_string();
-            let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(m, _)| m);
+            let message = message
+                .rsplit_once(" at line ")
+                .map_or(message.as_str(), |(m, _)| m);
             message.to_owned()
         }
     }
 }
 
 fn position(text: &[u8], line: usize, column: usize) -> usize {
-    let start = text.split_inclusive(|b| *b == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum::<usize>();
+    let start = text
+        .split_inclusive(|b| *b == b'\n')
+        .take(line.saturating_sub(1))
+        .map(<[u8]>::len)
+        .sum::<usize>();
     start + column
 }
 
@@ -141,7 +163,10 @@ mod tests {
             ("1.5", "1.5"),
             ("1e21", "1e+21"),
             ("-0.0000001", "-1e-7"),
-            (r#"{"b":1,"a":"<x>&"}"#, r#"{"a":"\u003cx\u003e\u0026","b":1}"#),
+            (
+                r#"{"b":1,"a":"<x>&"}"#,
+                r#"{"a":"\u003cx\u003e\u0026","b":1}"#,
+            ),
             ("null", "null"),
         ];
         for (given, expected) in cases {
@@ -158,6 +183,9 @@ mod tests {
         };
         assert_eq!(message(""), "EOF");
         assert_eq!(message("{\"a\":"), "unexpected EOF");
-        assert_eq!(message("hello"), "invalid character 'h' looking for beginning of value");
+        assert_eq!(
+            message("hello"),
+            "invalid character 'h' looking for beginning of value"
+        );
     }
 }

@@ -45,14 +45,24 @@ pub struct Health {
 impl Api {
     pub fn set(&self, key: &str, value: String) {
         if !key.is_empty() {
-            self.extended.write().unwrap_or_else(|e| e.into_inner()).insert(key.to_owned(), value);
+            self.extended
+                .write()
+                .unwrap_or_else(|e| e.into_inner())
+                .insert(key.to_owned(), value);
         }
     }
 
     fn extended(&self) -> BTreeMap<String, String> {
-        let mut all = self.extended.read().unwrap_or_else(|e| e.into_inner()).clone();
+        let mut all = self
+            .extended
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone();
         all.insert("daprRuntimeVersion".into(), outrider_host::VERSION.into());
-        all.insert("outriderVersion".into(), outrider_host::OUTRIDER_VERSION.into());
+        all.insert(
+            "outriderVersion".into(),
+            outrider_host::OUTRIDER_VERSION.into(),
+        );
         all
     }
 }
@@ -75,7 +85,14 @@ pub fn http_get(api: &Api) -> Response<Body> {
     let components: Vec<Value> = api.live.components().iter().map(component).collect();
     put("components", components.into());
     put("extended", json!(api.extended()));
-    let names = |names: Vec<String>| Value::from(names.into_iter().map(|n| json!({"name": n})).collect::<Vec<_>>());
+    let names = |names: Vec<String>| {
+        Value::from(
+            names
+                .into_iter()
+                .map(|n| json!({"name": n}))
+                .collect::<Vec<_>>(),
+        )
+    };
     put("httpEndpoints", names(api.live.http_endpoint_names()));
     let mut app = Map::new();
     if api.app.port != 0 {
@@ -97,12 +114,16 @@ pub fn http_get(api: &Api) -> Response<Body> {
         app.insert("health".into(), probes.into());
     }
     put("appConnectionProperties", app.into());
-    put("actorRuntime", json!({"runtimeStatus": "DISABLED", "hostReady": false, "placement": ""}));
+    put(
+        "actorRuntime",
+        json!({"runtimeStatus": "DISABLED", "hostReady": false, "placement": ""}),
+    );
     edge::json(StatusCode::OK, json::to_line(&Value::Object(all)))
 }
 
 fn component(component: &live::Component) -> Value {
-    let mut object = json!({"name": component.name, "type": component.kind, "version": component.version});
+    let mut object =
+        json!({"name": component.name, "type": component.kind, "version": component.version});
     if !component.capabilities.is_empty() {
         object["capabilities"] = component.capabilities.clone().into();
     }
@@ -137,20 +158,31 @@ pub fn grpc_get(api: &Api) -> wire::GetMetadataResponse {
             })
             .collect(),
         extended_metadata: api.extended().into_iter().collect::<HashMap<_, _>>(),
-        http_endpoints: api.live.http_endpoint_names().into_iter().map(|name| wire::MetadataHttpEndpoint { name }).collect(),
+        http_endpoints: api
+            .live
+            .http_endpoint_names()
+            .into_iter()
+            .map(|name| wire::MetadataHttpEndpoint { name })
+            .collect(),
         app_connection_properties: Some(wire::AppConnectionProperties {
             port: app.port.into(),
             protocol: app.protocol.into(),
             channel_address: app.address.clone(),
             max_concurrency: i32::try_from(app.max_concurrency).unwrap_or(i32::MAX),
-            health: app.health.as_ref().map(|h| wire::AppConnectionHealthProperties {
-                health_check_path: h.path.clone().unwrap_or_default(),
-                health_probe_interval: h.interval.clone(),
-                health_probe_timeout: h.timeout.clone(),
-                health_threshold: i32::try_from(h.threshold).unwrap_or(i32::MAX),
-            }),
+            health: app
+                .health
+                .as_ref()
+                .map(|h| wire::AppConnectionHealthProperties {
+                    health_check_path: h.path.clone().unwrap_or_default(),
+                    health_probe_interval: h.interval.clone(),
+                    health_probe_timeout: h.timeout.clone(),
+                    health_threshold: i32::try_from(h.threshold).unwrap_or(i32::MAX),
+                }),
         }),
-        actor_runtime: Some(wire::ActorRuntime { runtime_status: ActorRuntimeStatus::Disabled.into(), ..Default::default() }),
+        actor_runtime: Some(wire::ActorRuntime {
+            runtime_status: ActorRuntimeStatus::Disabled.into(),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }

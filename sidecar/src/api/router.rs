@@ -58,34 +58,61 @@ fn route<'a>(method: &Method, path: &'a str) -> Option<Match<'a>> {
     let one = rest.filter(|r| !r.contains('/'));
     let (get, delete) = (*method == Method::GET, *method == Method::DELETE);
     let post = *method == Method::POST || *method == Method::PUT;
-    let found = |endpoint, first, second| Some(Match { endpoint, version, first, second });
+    let found = |endpoint, first, second| {
+        Some(Match {
+            endpoint,
+            version,
+            first,
+            second,
+        })
+    };
     let v1 = version == "v1";
     match (block, first, rest) {
         ("state", Some(store), None) if v1 && post => found(SaveState, store, ""),
         ("state", Some(store), Some("bulk")) if v1 && post => found(GetBulkState, store, ""),
-        ("state", Some(store), Some("transaction")) if v1 && post => found(ExecuteStateTransaction, store, ""),
-        ("state", Some(store), Some("query")) if version == "v1alpha1" && post => found(QueryStateAlpha1, store, ""),
+        ("state", Some(store), Some("transaction")) if v1 && post => {
+            found(ExecuteStateTransaction, store, "")
+        }
+        ("state", Some(store), Some("query")) if version == "v1alpha1" && post => {
+            found(QueryStateAlpha1, store, "")
+        }
         ("state", Some(store), Some(_)) if v1 && get => found(GetState, store, one?),
         ("state", Some(store), Some(_)) if v1 && delete => found(DeleteState, store, one?),
         ("secrets", Some(store), Some("bulk")) if v1 && get => found(GetBulkSecret, store, ""),
         ("secrets", Some(store), Some(_)) if v1 && get => found(GetSecret, store, one?),
-        ("publish", Some("bulk"), Some(rest)) if (v1 || version == "v1alpha1") && post && rest.contains('/') => {
+        ("publish", Some("bulk"), Some(rest))
+            if (v1 || version == "v1alpha1") && post && rest.contains('/') =>
+        {
             let (pubsub, topic) = rest.split_once('/')?;
             found(BulkPublishEvent, pubsub, topic)
         }
         ("publish", Some(pubsub), Some(topic)) if v1 && post => found(PublishEvent, pubsub, topic),
         ("metadata", None, None) if v1 && get => found(GetMetadata, "", ""),
-        ("metadata", Some(key), None) if v1 && *method == Method::PUT => found(PutMetadata, key, ""),
+        ("metadata", Some(key), None) if v1 && *method == Method::PUT => {
+            found(PutMetadata, key, "")
+        }
         ("shutdown", None, None) if v1 && *method == Method::POST => found(Shutdown, "", ""),
         ("healthz", None, None) if v1 && get => found(Healthz, "", ""),
         ("healthz", Some("outbound"), None) if v1 && get => found(HealthzOutbound, "", ""),
         ("invoke", ..) if v1 => None,
         (
-            "bindings" | "configuration" | "actors" | "lock" | "unlock" | "crypto" | "subtlecrypto" | "jobs" | "workflows" | "conversation",
+            "bindings" | "configuration" | "actors" | "lock" | "unlock" | "crypto" | "subtlecrypto"
+            | "jobs" | "workflows" | "conversation",
             Some(_),
             _,
         ) => {
-            let names = ["bindings", "configuration", "actors", "lock", "unlock", "crypto", "subtlecrypto", "jobs", "workflows", "conversation"];
+            let names = [
+                "bindings",
+                "configuration",
+                "actors",
+                "lock",
+                "unlock",
+                "crypto",
+                "subtlecrypto",
+                "jobs",
+                "workflows",
+                "conversation",
+            ];
             let name = names.into_iter().find(|n| *n == block)?;
             found(Absent(name), "", "")
         }
@@ -98,7 +125,12 @@ impl Endpoint {
     fn group(self) -> &'static str {
         use Endpoint::*;
         match self {
-            GetState | SaveState | DeleteState | GetBulkState | ExecuteStateTransaction | QueryStateAlpha1 => "state",
+            GetState
+            | SaveState
+            | DeleteState
+            | GetBulkState
+            | ExecuteStateTransaction
+            | QueryStateAlpha1 => "state",
             GetSecret | GetBulkSecret => "secrets",
             PublishEvent | BulkPublishEvent => "publish",
             InvokeService => "invoke",
@@ -119,7 +151,9 @@ pub fn is_health(path: &str) -> bool {
 pub async fn dispatch(apis: &Apis, path: &str, request: Request) -> Response<Body> {
     use Endpoint::*;
     let invoke_allowed = apis.allowed.http("v1", InvokeService.group());
-    let Some(found) = route(&request.method, path).filter(|m| is_health(path) || apis.allowed.http(m.version, m.endpoint.group())) else {
+    let Some(found) = route(&request.method, path)
+        .filter(|m| is_health(path) || apis.allowed.http(m.version, m.endpoint.group()))
+    else {
         return if invoke_allowed {
             super::invoke::http::invoke(&apis.invoke, request).await
         } else {
@@ -160,13 +194,34 @@ mod tests {
     #[test]
     fn routes() {
         use Endpoint::*;
-        assert_eq!(found(Method::GET, "/v1.0/state/s/k%2Fl"), Some((GetState, "s", "k%2Fl")));
-        assert_eq!(found(Method::PUT, "/v1.0/state/s"), Some((SaveState, "s", "")));
-        assert_eq!(found(Method::POST, "/v1.0/state/s/bulk"), Some((GetBulkState, "s", "")));
-        assert_eq!(found(Method::GET, "/v1.0/state/s/bulk"), Some((GetState, "s", "bulk")));
-        assert_eq!(found(Method::POST, "/v1.0/publish/p/a/b/c"), Some((PublishEvent, "p", "a/b/c")));
-        assert_eq!(found(Method::POST, "/v1.0-alpha1/publish/bulk/p/a/b"), Some((BulkPublishEvent, "p", "a/b")));
-        assert_eq!(found(Method::GET, "/v1.0/healthz/outbound"), Some((HealthzOutbound, "", "")));
+        assert_eq!(
+            found(Method::GET, "/v1.0/state/s/k%2Fl"),
+            Some((GetState, "s", "k%2Fl"))
+        );
+        assert_eq!(
+            found(Method::PUT, "/v1.0/state/s"),
+            Some((SaveState, "s", ""))
+        );
+        assert_eq!(
+            found(Method::POST, "/v1.0/state/s/bulk"),
+            Some((GetBulkState, "s", ""))
+        );
+        assert_eq!(
+            found(Method::GET, "/v1.0/state/s/bulk"),
+            Some((GetState, "s", "bulk"))
+        );
+        assert_eq!(
+            found(Method::POST, "/v1.0/publish/p/a/b/c"),
+            Some((PublishEvent, "p", "a/b/c"))
+        );
+        assert_eq!(
+            found(Method::POST, "/v1.0-alpha1/publish/bulk/p/a/b"),
+            Some((BulkPublishEvent, "p", "a/b"))
+        );
+        assert_eq!(
+            found(Method::GET, "/v1.0/healthz/outbound"),
+            Some((HealthzOutbound, "", ""))
+        );
     }
 
     #[test]

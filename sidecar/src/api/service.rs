@@ -18,15 +18,24 @@ type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl Dapr for Service {
-    async fn invoke_service(&self, request: Request<wire::InvokeServiceRequest>) -> Answer<outrider_proto::common::v1::InvokeResponse> {
+    async fn invoke_service(
+        &self,
+        request: Request<wire::InvokeServiceRequest>,
+    ) -> Answer<outrider_proto::common::v1::InvokeResponse> {
         invoke::grpc::invoke(&self.apis.invoke, request).await
     }
 
-    async fn get_state(&self, request: Request<wire::GetStateRequest>) -> Answer<wire::GetStateResponse> {
+    async fn get_state(
+        &self,
+        request: Request<wire::GetStateRequest>,
+    ) -> Answer<wire::GetStateResponse> {
         state::grpc::get(&self.apis.state, request.into_inner()).await
     }
 
-    async fn get_bulk_state(&self, request: Request<wire::GetBulkStateRequest>) -> Answer<wire::GetBulkStateResponse> {
+    async fn get_bulk_state(
+        &self,
+        request: Request<wire::GetBulkStateRequest>,
+    ) -> Answer<wire::GetBulkStateResponse> {
         state::grpc::bulk_get(&self.apis.state, request.into_inner()).await
     }
 
@@ -34,7 +43,10 @@ impl Dapr for Service {
         state::grpc::save(&self.apis.state, request.into_inner()).await
     }
 
-    async fn query_state_alpha1(&self, request: Request<wire::QueryStateRequest>) -> Answer<wire::QueryStateResponse> {
+    async fn query_state_alpha1(
+        &self,
+        request: Request<wire::QueryStateRequest>,
+    ) -> Answer<wire::QueryStateResponse> {
         state::grpc::query(&self.apis.state, request.get_ref())
     }
 
@@ -42,23 +54,38 @@ impl Dapr for Service {
         state::grpc::delete(&self.apis.state, request.into_inner()).await
     }
 
-    async fn delete_bulk_state(&self, request: Request<wire::DeleteBulkStateRequest>) -> Answer<()> {
+    async fn delete_bulk_state(
+        &self,
+        request: Request<wire::DeleteBulkStateRequest>,
+    ) -> Answer<()> {
         state::grpc::bulk_delete(&self.apis.state, request.into_inner()).await
     }
 
-    async fn execute_state_transaction(&self, request: Request<wire::ExecuteStateTransactionRequest>) -> Answer<()> {
+    async fn execute_state_transaction(
+        &self,
+        request: Request<wire::ExecuteStateTransactionRequest>,
+    ) -> Answer<()> {
         state::grpc::transact(&self.apis.state, request.into_inner()).await
     }
 
-    async fn get_secret(&self, request: Request<wire::GetSecretRequest>) -> Answer<wire::GetSecretResponse> {
+    async fn get_secret(
+        &self,
+        request: Request<wire::GetSecretRequest>,
+    ) -> Answer<wire::GetSecretResponse> {
         secrets::grpc::get(&self.apis.secrets, request.into_inner()).await
     }
 
-    async fn get_bulk_secret(&self, request: Request<wire::GetBulkSecretRequest>) -> Answer<wire::GetBulkSecretResponse> {
+    async fn get_bulk_secret(
+        &self,
+        request: Request<wire::GetBulkSecretRequest>,
+    ) -> Answer<wire::GetBulkSecretResponse> {
         secrets::grpc::bulk_get(&self.apis.secrets, request.into_inner()).await
     }
 
-    async fn get_metadata(&self, _: Request<wire::GetMetadataRequest>) -> Answer<wire::GetMetadataResponse> {
+    async fn get_metadata(
+        &self,
+        _: Request<wire::GetMetadataRequest>,
+    ) -> Answer<wire::GetMetadataResponse> {
         Ok(Response::new(metadata::grpc_get(&self.apis.metadata)))
     }
 

@@ -23,9 +23,15 @@ pub struct Api {
 impl Api {
     /// Returns at once; what is asked for happens after the answer went out.
     pub fn shutdown(&self, headers: &HeaderMap) {
-        let forced = headers.get(FORCE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"true"));
+        let forced = headers
+            .get(FORCE)
+            .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"true"));
         // A receiver that is gone means that the process ends already.
-        let _ = self.ask.send(if forced { Asked::Forced } else { Asked::Graceful });
+        let _ = self.ask.send(if forced {
+            Asked::Forced
+        } else {
+            Asked::Graceful
+        });
     }
 }
 

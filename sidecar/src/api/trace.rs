@@ -21,11 +21,26 @@ pub struct Context {
 impl Context {
     pub fn of_http(headers: &HeaderMap, path: &str) -> Self {
         if path.contains("/healthz") {
-            return Self { parent: None, state: None, silent: true };
+            return Self {
+                parent: None,
+                state: None,
+                silent: true,
+            };
         }
-        let parent = headers.get(TRACEPARENT).filter(|v| is_valid(v.as_bytes())).cloned();
-        let state = parent.as_ref().and_then(|_| headers.get(TRACESTATE)).filter(|v| v.len() <= 512).cloned();
-        Self { parent, state, silent: false }
+        let parent = headers
+            .get(TRACEPARENT)
+            .filter(|v| is_valid(v.as_bytes()))
+            .cloned();
+        let state = parent
+            .as_ref()
+            .and_then(|_| headers.get(TRACESTATE))
+            .filter(|v| v.len() <= 512)
+            .cloned();
+        Self {
+            parent,
+            state,
+            silent: false,
+        }
     }
 
     /// Adds the context to an answer that has none.
@@ -33,7 +48,10 @@ impl Context {
         if self.silent || headers.contains_key(TRACEPARENT) {
             return;
         }
-        headers.insert(TRACEPARENT, self.parent.unwrap_or(HeaderValue::from_static(NOTHING)));
+        headers.insert(
+            TRACEPARENT,
+            self.parent.unwrap_or(HeaderValue::from_static(NOTHING)),
+        );
         if let Some(state) = self.state {
             headers.insert(TRACESTATE, state);
         }
@@ -42,12 +60,18 @@ impl Context {
 
 /// Whether the text is `version-trace-parent-flags` with ids that are not zero.
 pub fn is_valid(text: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(text) else { return false };
-    let mut parts = text.split('-');
-    let (Some(version), Some(trace), Some(span), Some(flags)) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let Ok(text) = std::str::from_utf8(text) else {
         return false;
     };
-    let hex = |part: &str, length: usize| part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let mut parts = text.split('-');
+    let (Some(version), Some(trace), Some(span), Some(flags)) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
     let some = |part: &str| part.bytes().any(|b| b != b'0');
     hex(version, 2)
         && version != "ff"
@@ -65,8 +89,12 @@ mod tests {
 
     #[test]
     fn validity() {
-        assert!(is_valid(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        assert!(is_valid(b"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later"));
+        assert!(is_valid(
+            b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        ));
+        assert!(is_valid(
+            b"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later"
+        ));
         for text in [
             NOTHING,
             "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",

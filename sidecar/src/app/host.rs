@@ -15,10 +15,20 @@ const FIRST_PORT: u16 = 47300;
 
 /// The listener for other sidecars. Without a given port it is one that the
 /// same application gets again on its next start, if it is free.
-pub async fn internal_listener(given: Option<u16>, address: &str, app_id: &str) -> Result<TcpListener, String> {
-    let failed = |port: u16, error: std::io::Error| format!("failed to start internal gRPC server: could not listen on any endpoint: {address}:{port}: {error}");
+pub async fn internal_listener(
+    given: Option<u16>,
+    address: &str,
+    app_id: &str,
+) -> Result<TcpListener, String> {
+    let failed = |port: u16, error: std::io::Error| {
+        format!(
+            "failed to start internal gRPC server: could not listen on any endpoint: {address}:{port}: {error}"
+        )
+    };
     if let Some(port) = given {
-        return listen::tcp_patient(address, port).await.map_err(|e| failed(port, e));
+        return listen::tcp_patient(address, port)
+            .await
+            .map_err(|e| failed(port, e));
     }
     let port = computed_port(app_id);
     match listen::tcp(address, port).await {
@@ -36,7 +46,10 @@ fn computed_port(app_id: &str) -> u16 {
 
 /// The machine's name.
 pub fn name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 pub fn is_loopback(address: &str) -> bool {
@@ -51,7 +64,10 @@ pub fn address(given: Option<&str>) -> Result<String, String> {
         return Ok(given.to_owned());
     }
     // Addresses reserved for documentation (RFC 5737, RFC 3849).
-    for (from, to) in [("0.0.0.0:0", "192.0.2.1:80"), ("[::]:0", "[2001:db8::1]:80")] {
+    for (from, to) in [
+        ("0.0.0.0:0", "192.0.2.1:80"),
+        ("[::]:0", "[2001:db8::1]:80"),
+    ] {
         let found = UdpSocket::bind(from).and_then(|socket| {
             socket.connect(to)?;
             socket.local_addr()
@@ -82,7 +98,11 @@ pub fn wait_for_outbound(port: &str) -> ExitCode {
     let start = Instant::now();
     let mut told: Option<Instant> = None;
     loop {
-        let error = match port.parse().map_err(|_| format!("invalid port {port}")).and_then(outbound_ready) {
+        let error = match port
+            .parse()
+            .map_err(|_| format!("invalid port {port}"))
+            .and_then(outbound_ready)
+        {
             Ok(()) => {
                 eprintln!("Dapr is outbound ready!");
                 return ExitCode::SUCCESS;
@@ -104,9 +124,12 @@ pub fn wait_for_outbound(port: &str) -> ExitCode {
 fn outbound_ready(port: u16) -> Result<(), String> {
     const LIMIT: Duration = Duration::from_millis(500);
     let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), LIMIT)?;
+        let mut stream =
+            TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), LIMIT)?;
         stream.set_read_timeout(Some(LIMIT))?;
-        stream.write_all(b"GET /v1.0/healthz/outbound HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        stream.write_all(
+            b"GET /v1.0/healthz/outbound HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)

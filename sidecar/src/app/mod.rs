@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use outrider_catalog as catalog;
-use outrider_components::resolve::{Instance, Resolver};
 use outrider_components::Context;
+use outrider_components::resolve::{Instance, Resolver};
 use outrider_crds::configuration::Spec;
 use outrider_host::signal::{Signal, Signals};
 use outrider_host::{Readiness, Tasks, Workers, listen};
@@ -21,10 +21,10 @@ use crate::api::shutdown::Asked;
 use crate::api::{Apis, allow, cors, health, invoke, metadata, secrets, shutdown, state};
 use crate::channel::connect::Connector;
 use crate::channel::{self, Channel, Healthy};
+use crate::components::disk;
 use crate::components::live::Live;
 use crate::components::resolve::Sources;
 use crate::components::start::Starter;
-use crate::components::disk;
 use crate::config;
 use crate::flags::{Flags, Mode, Protocol};
 use crate::peer::call::Peers;
@@ -59,7 +59,10 @@ pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
     tracing::info!(target: SCOPE, "Log level set to: {}", flags.log.level.to_lowercase());
     let mut signals = Signals::new()?;
     loop {
-        match once(&flags, &mut signals).await.map_err(|e| format!("Fatal error from runtime: {e}"))? {
+        match once(&flags, &mut signals)
+            .await
+            .map_err(|e| format!("Fatal error from runtime: {e}"))?
+        {
             End::Restart => {}
             End::Exit(code) => return Ok(code),
         }
@@ -82,10 +85,20 @@ struct Settings {
 fn settings(flags: &Flags) -> Result<Settings, Failure> {
     let port = |text: &str, name: &str| -> Result<u16, Failure> {
         text.parse::<i64>()
-            .map_err(|_| format!("error parsing {name}: strconv.Atoi: parsing {}: invalid syntax", outrider_kit::quote::go(text)).into())
+            .map_err(|_| {
+                format!(
+                    "error parsing {name}: strconv.Atoi: parsing {}: invalid syntax",
+                    outrider_kit::quote::go(text)
+                )
+                .into()
+            })
             .map(|n| u16::try_from(n).unwrap_or(u16::MAX))
     };
-    let optional = |text: &str, name: &str| (!text.is_empty() && text != "0").then(|| port(text, name)).transpose();
+    let optional = |text: &str, name: &str| {
+        (!text.is_empty() && text != "0")
+            .then(|| port(text, name))
+            .transpose()
+    };
     let mode = match flags.mode.as_str() {
         "standalone" => Mode::Standalone,
         "kubernetes" => Mode::Kubernetes,
@@ -99,33 +112,54 @@ fn settings(flags: &Flags) -> Result<Settings, Failure> {
             return Err("parameter app-id cannot contain dots".into());
         }
     }
-    let protocol = match (flags.app.protocol.to_ascii_lowercase().as_str(), flags.app.ssl) {
+    let protocol = match (
+        flags.app.protocol.to_ascii_lowercase().as_str(),
+        flags.app.ssl,
+    ) {
         ("" | "http", false) => Protocol::Http,
         ("" | "http", true) | ("https", _) => Protocol::Https,
         ("h2c", _) => Protocol::H2c,
         ("grpc", false) => Protocol::Grpc,
         ("grpc", true) | ("grpcs", _) => Protocol::Grpcs,
-        _ => return Err(format!("invalid value for 'app-protocol': {}", flags.app.protocol).into()),
+        _ => {
+            return Err(format!("invalid value for 'app-protocol': {}", flags.app.protocol).into());
+        }
     };
     let probes = &flags.app.health;
     if probes.timeout > probes.interval {
-        return Err("value for 'health-probe-timeout' must be smaller than 'health-probe-interval'".into());
+        return Err(
+            "value for 'health-probe-timeout' must be smaller than 'health-probe-interval'".into(),
+        );
     }
     let settings = Settings {
         mode,
         protocol,
-        app_port: if flags.app.port.is_empty() { 0 } else { port(&flags.app.port, "app-port")? },
+        app_port: if flags.app.port.is_empty() {
+            0
+        } else {
+            port(&flags.app.port, "app-port")?
+        },
         http_port: port(&flags.api.http_port, "dapr-http-port flag")?,
         grpc_port: port(&flags.api.grpc_port, "dapr-grpc-port flag")?,
         public_port: optional(&flags.api.public_port, "dapr-public-port")?,
         internal_port: optional(&flags.api.internal_port, "dapr-internal-grpc-port")?,
-        metrics_port: port(&flags.metrics.port, "metrics-port flag").map_err(|_| format!("failed to parse metrics port: {}", flags.metrics.port))?,
-        namespace: flags.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+        metrics_port: port(&flags.metrics.port, "metrics-port flag")
+            .map_err(|_| format!("failed to parse metrics port: {}", flags.metrics.port))?,
+        namespace: flags
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".to_owned()),
     };
     if settings.app_port != 0 {
-        for (name, other) in [("dapr-http-port", settings.http_port), ("dapr-grpc-port", settings.grpc_port)] {
+        for (name, other) in [
+            ("dapr-http-port", settings.http_port),
+            ("dapr-grpc-port", settings.grpc_port),
+        ] {
             if other == settings.app_port {
-                return Err(format!("the '{name}' argument value {other} conflicts with 'app-port'").into());
+                return Err(format!(
+                    "the '{name}' argument value {other} conflicts with 'app-port'"
+                )
+                .into());
             }
         }
     }
@@ -174,7 +208,11 @@ async fn ended_early(signal: Signal, tasks: &Tasks) -> Result<End, Failure> {
 }
 
 fn announce(signal: Signal) {
-    let what = if signal == Signal::Hangup { "restarting" } else { "beginning shutdown" };
+    let what = if signal == Signal::Hangup {
+        "restarting"
+    } else {
+        "beginning shutdown"
+    };
     tracing::info!(target: SCOPE, "Received signal '{}'; {what}", signal.name());
 }
 
@@ -237,10 +275,15 @@ impl Runtime {
         let serving = tasks.child();
 
         let address = &flags.api.internal_address;
-        let internal = host::internal_listener(settings.internal_port, address, &flags.app_id).await?;
+        let internal =
+            host::internal_listener(settings.internal_port, address, &flags.app_id).await?;
         let internal_port = internal.local_addr()?.port();
         let host_address = host::address(flags.host_ip.as_deref())?;
-        let announced = if host::is_loopback(address) { "127.0.0.1".to_owned() } else { host_address.clone() };
+        let announced = if host::is_loopback(address) {
+            "127.0.0.1".to_owned()
+        } else {
+            host_address.clone()
+        };
         tracing::info!(target: SCOPE, "Dapr trace sampler initialized: ParentBased(root=AlwaysOffSampler)");
         let instance = Instance {
             app_id: flags.app_id.clone(),
@@ -265,16 +308,28 @@ impl Runtime {
                 namespace: flags.namespace.clone().unwrap_or_default(),
                 environment: Arc::new(flags.environment.clone().into_iter().collect()),
             },
-            denied: spec.components.as_ref().map(|c| c.deny.clone()).unwrap_or_default(),
+            denied: spec
+                .components
+                .as_ref()
+                .map(|c| c.deny.clone())
+                .unwrap_or_default(),
             parked: Mutex::default(),
         });
-        let filter = disk::Filter { app_id: &flags.app_id, namespace: flags.namespace.as_deref() };
-        let resources = disk::load(&flags.resources, filter).map_err(|e| format!("failed to load components: {e}"))?;
-        starter.all(resources.components).await.map_err(|e| format!("failed to load components: {e}\n{e}"))?;
+        let filter = disk::Filter {
+            app_id: &flags.app_id,
+            namespace: flags.namespace.as_deref(),
+        };
+        let resources = disk::load(&flags.resources, filter)
+            .map_err(|e| format!("failed to load components: {e}"))?;
+        starter
+            .all(resources.components)
+            .await
+            .map_err(|e| format!("failed to load components: {e}\n{e}"))?;
         tracing::info!(target: SCOPE, "Loading endpoints\u{2026}");
         for endpoint in resources.http_endpoints {
             tracing::info!(target: SCOPE, "Found http endpoint: {}", endpoint.metadata.name);
-            live.http_endpoints.insert(&endpoint.metadata.name.clone(), Arc::new(endpoint));
+            live.http_endpoints
+                .insert(&endpoint.metadata.name.clone(), Arc::new(endpoint));
         }
         tracing::info!(target: SCOPE, "All outstanding http endpoints processed");
 
@@ -286,21 +341,42 @@ impl Runtime {
         let (ask, asked) = mpsc::unbounded_channel();
         let outbound = Readiness::new().target("outbound");
         let limit = flags.api.max_body;
-        let sidecar_tls = if flags.control_plane.mtls { security.clone() } else { Security::plaintext() };
+        let sidecar_tls = if flags.control_plane.mtls {
+            security.clone()
+        } else {
+            Security::plaintext()
+        };
         let apis = Arc::new(Apis {
-            state: state::Api { app_id: flags.app_id.clone(), stores: live.state.clone() },
-            secrets: secrets::Api { stores: live.secrets.clone(), scopes: secrets::scope::parse(spec.secrets.as_ref())? },
+            state: state::Api {
+                app_id: flags.app_id.clone(),
+                stores: live.state.clone(),
+            },
+            secrets: secrets::Api {
+                stores: live.secrets.clone(),
+                scopes: secrets::scope::parse(spec.secrets.as_ref())?,
+            },
             invoke: invoke::Api {
                 app_id: flags.app_id.clone(),
                 namespace: settings.namespace.clone(),
                 channel: app.clone(),
-                peers: Peers::new(sidecar_tls.clone(), &host_address, &host::name(), internal_port, limit, workers.len()),
+                peers: Peers::new(
+                    sidecar_tls.clone(),
+                    &host_address,
+                    &host::name(),
+                    internal_port,
+                    limit,
+                    workers.len(),
+                ),
                 resolver: resolver.clone(),
                 live: live.clone(),
                 external: invoke::external::Client,
             },
             metadata: about(flags, &settings, features, live.clone()),
-            health: health::Api { app_id: flags.app_id.clone(), readiness: readiness.clone(), outbound: outbound.clone() },
+            health: health::Api {
+                app_id: flags.app_id.clone(),
+                readiness: readiness.clone(),
+                outbound: outbound.clone(),
+            },
             shutdown: shutdown::Api { ask },
             cors: cors::Cors::new(&flags.api.allowed_origins),
             allowed: allow::Allowed::new(spec.api.as_ref()),
@@ -308,28 +384,76 @@ impl Runtime {
             max_body: limit,
         });
 
-        let mut servers = Servers { flags, workers: workers.clone(), tasks: serving.clone(), sockets: Vec::new() };
+        let mut servers = Servers {
+            flags,
+            workers: workers.clone(),
+            tasks: serving.clone(),
+            sockets: Vec::new(),
+        };
         let target = readiness.target("grpc-api-server");
         let headers = flags.api.read_buffer << 10;
-        let protocol = connection::Protocol { http1: false, http2: true, headers };
-        servers.open(grpc::Edge::new(apis.clone()), protocol, "gRPC", settings.grpc_port).await?;
+        let protocol = connection::Protocol {
+            http1: false,
+            http2: true,
+            headers,
+        };
+        servers
+            .open(
+                grpc::Edge::new(apis.clone()),
+                protocol,
+                "gRPC",
+                settings.grpc_port,
+            )
+            .await?;
         target.ready();
-        let protocol = connection::Protocol { http1: true, http2: flags.api.h2c, headers: flags.api.read_buffer };
-        servers.open(http::Edge { apis: apis.clone() }, protocol, "HTTP", settings.http_port).await?;
+        let protocol = connection::Protocol {
+            http1: true,
+            http2: flags.api.h2c,
+            headers: flags.api.read_buffer,
+        };
+        servers
+            .open(
+                http::Edge { apis: apis.clone() },
+                protocol,
+                "HTTP",
+                settings.http_port,
+            )
+            .await?;
         if let Some(limit) = limit {
             tracing::info!(target: "dapr.runtime.http", "The request body size parameter is: {limit} bytes");
         }
         if let Some(port) = settings.public_port {
-            let listener = listen::tcp(&flags.api.public_address, port).await.map_err(|e| format!("listen tcp {}:{port}: {e}", flags.api.public_address))?;
-            servers.server(public::Edge { apis: apis.clone() }, protocol).listen(listener);
+            let listener = listen::tcp(&flags.api.public_address, port)
+                .await
+                .map_err(|e| format!("listen tcp {}:{port}: {e}", flags.api.public_address))?;
+            servers
+                .server(public::Edge { apis: apis.clone() }, protocol)
+                .listen(listener);
         }
         let target = readiness.target("grpc-internal-server");
-        let callee = Arc::new(Callee { channel: app, access: config::access(&spec)?, limit });
-        let edge = internal::Edge { app_id: flags.app_id.as_str().into(), callee };
-        let acceptor = if flags.control_plane.mtls { security.acceptor(Clients::Required(Expected::Any))? } else { Acceptor::plaintext() };
-        let protocol = connection::Protocol { http1: false, http2: true, headers };
+        let callee = Arc::new(Callee {
+            channel: app,
+            access: config::access(&spec)?,
+            limit,
+        });
+        let edge = internal::Edge {
+            app_id: flags.app_id.as_str().into(),
+            callee,
+        };
+        let acceptor = if flags.control_plane.mtls {
+            security.acceptor(Clients::Required(Expected::Any))?
+        } else {
+            Acceptor::plaintext()
+        };
+        let protocol = connection::Protocol {
+            http1: false,
+            http2: true,
+            headers,
+        };
         tracing::info!(target: "dapr.runtime.grpc.internal", "gRPC server listening on pre-bound TCP address: {}", internal.local_addr()?);
-        servers.server(edge, protocol).listen_tls(internal, acceptor);
+        servers
+            .server(edge, protocol)
+            .listen_tls(internal, acceptor);
         tracing::info!(target: SCOPE, "Internal gRPC server is running on {address}:{internal_port}");
         target.ready();
         outbound.ready();
@@ -366,7 +490,11 @@ impl Runtime {
             return;
         };
         let (protocol, probes, told) = (self.protocol, self.probes.clone(), self.health.clone());
-        let (app_id, asks_config, tasks) = (self.app_id.clone(), self.config_endpoint, self.tasks.clone());
+        let (app_id, asks_config, tasks) = (
+            self.app_id.clone(),
+            self.config_endpoint,
+            self.tasks.clone(),
+        );
         self.tasks.spawn("application", async move {
             let port = connector.port;
             tracing::info!(target: SCOPE, "application protocol: {}. waiting on port {port}.  This will block until the app is listening on that port.", protocol.name());
@@ -396,7 +524,12 @@ impl Runtime {
         });
     }
 
-    async fn end(mut self, flags: &Flags, signals: &mut Signals, asked: Ask) -> Result<End, Failure> {
+    async fn end(
+        mut self,
+        flags: &Flags,
+        signals: &mut Signals,
+        asked: Ask,
+    ) -> Result<End, Failure> {
         let restart = match asked {
             Ask::Signal(signal) => {
                 announce(signal);
@@ -430,7 +563,10 @@ impl Runtime {
             let _ = std::fs::remove_file(socket);
         }
         if !finished {
-            log::fatal(SCOPE, "Graceful shutdown timeout exceeded, forcing shutdown");
+            log::fatal(
+                SCOPE,
+                "Graceful shutdown timeout exceeded, forcing shutdown",
+            );
             return Ok(End::Exit(ExitCode::FAILURE));
         }
         if restart {
@@ -483,7 +619,13 @@ impl Runtime {
 }
 
 fn impatient(signal: Signal) -> End {
-    log::fatal(SCOPE, &format!("Received signal '{}' during shutdown; exiting immediately", signal.name()));
+    log::fatal(
+        SCOPE,
+        &format!(
+            "Received signal '{}' during shutdown; exiting immediately",
+            signal.name()
+        ),
+    );
     End::Exit(ExitCode::FAILURE)
 }
 
@@ -494,7 +636,10 @@ async fn secured(flags: &Flags, settings: &Settings, tasks: &Tasks) -> Result<Se
     }
     let kubernetes = settings.mode == Mode::Kubernetes;
     let options = outrider_security::Options {
-        app_id: plane.local_identity.clone().unwrap_or_else(|| flags.app_id.clone()),
+        app_id: plane
+            .local_identity
+            .clone()
+            .unwrap_or_else(|| flags.app_id.clone()),
         namespace: settings.namespace.clone(),
         control_plane: outrider_security::ControlPlane {
             trust_domain: plane.trust_domain.parse()?,
@@ -533,26 +678,54 @@ async fn resolver(spec: &Spec, mode: Mode, instance: Instance) -> Option<Arc<dyn
     }
 }
 
-fn app_channel(flags: &Flags, settings: &Settings, workers: usize) -> Result<Option<(Arc<Channel>, Connector)>, Failure> {
+fn app_channel(
+    flags: &Flags,
+    settings: &Settings,
+    workers: usize,
+) -> Result<Option<(Arc<Channel>, Connector)>, Failure> {
     if settings.app_port == 0 {
         return Ok(None);
     }
     let protocol = settings.protocol;
-    let alpn: &[&[u8]] = if protocol.is_grpc() { &[b"h2"] } else { &[b"http/1.1"] };
-    let connector = Connector::new(&flags.app.address, settings.app_port, protocol.is_tls(), alpn)?;
+    let alpn: &[&[u8]] = if protocol.is_grpc() {
+        &[b"h2"]
+    } else {
+        &[b"http/1.1"]
+    };
+    let connector = Connector::new(
+        &flags.app.address,
+        settings.app_port,
+        protocol.is_tls(),
+        alpn,
+    )?;
     let token = flags.app.token.as_deref();
     let kind = if protocol.is_grpc() {
-        channel::Kind::Grpc(channel::grpc::Client::new(connector.clone(), token, flags.api.max_body, workers))
+        channel::Kind::Grpc(channel::grpc::Client::new(
+            connector.clone(),
+            token,
+            flags.api.max_body,
+            workers,
+        ))
     } else {
         let (tls, h2c) = (protocol.is_tls(), protocol == Protocol::H2c);
-        channel::Kind::Http(channel::http::Client::new(connector.clone(), tls, h2c, token, flags.api.read_buffer, workers))
+        channel::Kind::Http(channel::http::Client::new(
+            connector.clone(),
+            tls,
+            h2c,
+            token,
+            flags.api.read_buffer,
+            workers,
+        ))
     };
     if let Some(most) = flags.app.max_concurrency {
         tracing::info!(target: SCOPE, "app max concurrency set to {most}");
     }
     let channel = Channel {
         kind,
-        limit: flags.app.max_concurrency.map(|most| Arc::new(Semaphore::new(most))),
+        limit: flags
+            .app
+            .max_concurrency
+            .map(|most| Arc::new(Semaphore::new(most))),
         healthy: Arc::new(Healthy::default()),
         address: connector.address(),
     };
@@ -562,14 +735,25 @@ fn app_channel(flags: &Flags, settings: &Settings, workers: usize) -> Result<Opt
 async fn load_app_config(channel: &Channel, app_id: &str) {
     if let channel::Kind::Http(client) = &channel.kind {
         match client.ask("dapr/config", app_id).await {
-            Ok((status, _)) if status.is_success() => tracing::info!(target: SCOPE, "Application configuration loaded"),
-            Ok((status, _)) => tracing::debug!(target: SCOPE, "the application has no configuration: {status}"),
-            Err(error) => tracing::warn!(target: SCOPE, "failed to load application configuration: {error}"),
+            Ok((status, _)) if status.is_success() => {
+                tracing::info!(target: SCOPE, "Application configuration loaded")
+            }
+            Ok((status, _)) => {
+                tracing::debug!(target: SCOPE, "the application has no configuration: {status}")
+            }
+            Err(error) => {
+                tracing::warn!(target: SCOPE, "failed to load application configuration: {error}")
+            }
         }
     }
 }
 
-fn about(flags: &Flags, settings: &Settings, features: Vec<String>, live: Arc<Live>) -> metadata::Api {
+fn about(
+    flags: &Flags,
+    settings: &Settings,
+    features: Vec<String>,
+    live: Arc<Live>,
+) -> metadata::Api {
     let probes = &flags.app.health;
     metadata::Api {
         app_id: flags.app_id.clone(),
@@ -601,15 +785,39 @@ struct Servers<'a> {
 
 impl Servers<'_> {
     fn server<H: Handler>(&self, handler: H, protocol: connection::Protocol) -> Server<H> {
-        Server { handler, protocol, workers: self.workers.clone(), tasks: self.tasks.clone() }
+        Server {
+            handler,
+            protocol,
+            workers: self.workers.clone(),
+            tasks: self.tasks.clone(),
+        }
     }
 
-    async fn open<H: Handler>(&mut self, handler: H, protocol: connection::Protocol, name: &str, port: u16) -> Result<(), Failure> {
+    async fn open<H: Handler>(
+        &mut self,
+        handler: H,
+        protocol: connection::Protocol,
+        name: &str,
+        port: u16,
+    ) -> Result<(), Failure> {
         let server = self.server(handler, protocol);
-        let shown = if name == "HTTP" { "HTTP server" } else { "API gRPC server" };
+        let shown = if name == "HTTP" {
+            "HTTP server"
+        } else {
+            "API gRPC server"
+        };
         if let Some(folder) = &self.flags.api.socket_folder {
-            let path = folder.join(format!("dapr-{}-{}.socket", self.flags.app_id, name.to_lowercase()));
-            let listener = host::unix_listener(&path).map_err(|e| format!("failed to start {shown}: listen unix {}: {e}", path.display()))?;
+            let path = folder.join(format!(
+                "dapr-{}-{}.socket",
+                self.flags.app_id,
+                name.to_lowercase()
+            ));
+            let listener = host::unix_listener(&path).map_err(|e| {
+                format!(
+                    "failed to start {shown}: listen unix {}: {e}",
+                    path.display()
+                )
+            })?;
             server.listen_unix(listener);
             self.sockets.push(path);
             tracing::info!(target: SCOPE, "{shown} is running on a Unix Domain Socket");
@@ -619,7 +827,12 @@ impl Servers<'_> {
         if addresses.is_empty() {
             addresses.push("");
         }
-        let listeners = futures_util::future::join_all(addresses.iter().map(|address| listen::tcp_patient(address, port))).await;
+        let listeners = futures_util::future::join_all(
+            addresses
+                .iter()
+                .map(|address| listen::tcp_patient(address, port)),
+        )
+        .await;
         let mut open = 0;
         for (address, listener) in addresses.iter().zip(listeners) {
             match listener {
@@ -636,7 +849,9 @@ impl Servers<'_> {
             }
         }
         if open == 0 {
-            return Err(format!("failed to start {shown}: could not listen on any endpoint").into());
+            return Err(
+                format!("failed to start {shown}: could not listen on any endpoint").into(),
+            );
         }
         tracing::info!(target: SCOPE, "{shown} is running on port {port}");
         Ok(())

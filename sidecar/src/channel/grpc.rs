@@ -21,25 +21,51 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(connector: Connector, token: Option<&str>, limit: Option<usize>, workers: usize) -> Self {
-        let target = Target { address: connector.address(), app: None };
+    pub fn new(
+        connector: Connector,
+        token: Option<&str>,
+        limit: Option<usize>,
+        workers: usize,
+    ) -> Self {
+        let target = Target {
+            address: connector.address(),
+            app: None,
+        };
         let pool = Pool::new(workers, move |_: &Target| {
             let connector = connector.clone();
             Box::pin(async move { connector.connect().await.map(crate::peer::pool::boxed) })
         });
-        Self { pool, target, token: token.and_then(|t| HeaderValue::try_from(t).ok()), limit }
+        Self {
+            pool,
+            target,
+            token: token.and_then(|t| HeaderValue::try_from(t).ok()),
+            limit,
+        }
     }
 
     /// A unary call with `metadata` besides what gRPC needs.
-    pub async fn unary<M: Message, R: Message + Default>(&self, path: &'static str, message: &M, metadata: HeaderMap) -> Result<(R, HeaderMap, HeaderMap), Status> {
+    pub async fn unary<M: Message, R: Message + Default>(
+        &self,
+        path: &'static str,
+        message: &M,
+        metadata: HeaderMap,
+    ) -> Result<(R, HeaderMap, HeaderMap), Status> {
         let request = self.request(path, body::full(grpc::frame(message)), metadata);
         let answer = self.pool.send(&self.target, request).await?;
         let (parts, incoming) = answer.into_parts();
-        if let Some(status) = grpc::status_of(&parts.headers).filter(|s| s.code() != tonic::Code::Ok) {
+        if let Some(status) =
+            grpc::status_of(&parts.headers).filter(|s| s.code() != tonic::Code::Ok)
+        {
             return Err(status);
         }
         if parts.status != http::StatusCode::OK {
-            return Err(Status::new(grpc::code_of(parts.status.as_u16()), format!("unexpected HTTP status code received from server: {}", parts.status)));
+            return Err(Status::new(
+                grpc::code_of(parts.status.as_u16()),
+                format!(
+                    "unexpected HTTP status code received from server: {}",
+                    parts.status
+                ),
+            ));
         }
         let mut messages = Messages::new(incoming, self.limit);
         let first = messages.next().await.transpose()?;
@@ -50,8 +76,11 @@ impl Client {
         if let Some(status) = grpc::status_of(&trailers).filter(|s| s.code() != tonic::Code::Ok) {
             return Err(status);
         }
-        let bytes = first.ok_or_else(|| Status::internal("the application answered without a message"))?;
-        let decoded = R::decode(bytes).map_err(|e| Status::internal(format!("the application's answer cannot be decoded: {e}")))?;
+        let bytes =
+            first.ok_or_else(|| Status::internal("the application answered without a message"))?;
+        let decoded = R::decode(bytes).map_err(|e| {
+            Status::internal(format!("the application's answer cannot be decoded: {e}"))
+        })?;
         Ok((decoded, parts.headers, trailers))
     }
 
@@ -67,31 +96,51 @@ impl Client {
     /// What every call to the application carries.
     fn dress(&self, headers: &mut HeaderMap) {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(grpc::CONTENT_TYPE));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(grpc::CONTENT_TYPE),
+        );
         if let Some(token) = &self.token {
-            headers.insert(HeaderName::from_static(crate::server::token::HEADER), token.clone());
+            headers.insert(
+                HeaderName::from_static(crate::server::token::HEADER),
+                token.clone(),
+            );
         }
     }
 
     /// Passes a proxied call on as it came.
-    pub async fn forward(&self, mut request: http::Request<Body>) -> Result<http::Response<hyper::body::Incoming>, Status> {
+    pub async fn forward(
+        &self,
+        mut request: http::Request<Body>,
+    ) -> Result<http::Response<hyper::body::Incoming>, Status> {
         self.dress(request.headers_mut());
         self.pool.send(&self.target, request).await
     }
 
     pub async fn invoke(&self, request: Request) -> Result<Response, Status> {
         let data = request.body.collect(self.limit).await?;
-        let verb = request.verb.as_ref().and_then(|verb| http_extension::Verb::from_str_name(verb.as_str()));
+        let verb = request
+            .verb
+            .as_ref()
+            .and_then(|verb| http_extension::Verb::from_str_name(verb.as_str()));
         let message = InvokeRequest {
             method: request.method,
             data: Some(prost_any(request.data_type_url, data)),
             content_type: request.content_type.unwrap_or_default(),
-            http_extension: verb.map(|verb| HttpExtension { verb: verb.into(), querystring: request.query }),
+            http_extension: verb.map(|verb| HttpExtension {
+                verb: verb.into(),
+                querystring: request.query,
+            }),
         };
         let mut metadata = HeaderMap::new();
         headers::to_grpc(&request.metadata, request.origin, &mut metadata);
-        let answered: Result<(InvokeResponse, _, _), Status> =
-            self.unary("/dapr.proto.runtime.v1.AppCallback/OnInvoke", &message, metadata).await;
+        let answered: Result<(InvokeResponse, _, _), Status> = self
+            .unary(
+                "/dapr.proto.runtime.v1.AppCallback/OnInvoke",
+                &message,
+                metadata,
+            )
+            .await;
         match answered {
             Ok((answer, initial, trailers)) => Ok(Response {
                 code: Code::Grpc(Status::new(tonic::Code::Ok, "")),
@@ -112,5 +161,8 @@ impl Client {
 }
 
 fn prost_any(type_url: String, value: bytes::Bytes) -> outrider_proto::Any {
-    outrider_proto::Any { type_url, value: value.into() }
+    outrider_proto::Any {
+        type_url,
+        value: value.into(),
+    }
 }

@@ -11,7 +11,12 @@ use super::{Channel, Kind};
 use crate::flags::Health;
 
 /// Probes until `stopping`, and tells every change.
-pub async fn run(channel: Arc<Channel>, settings: Health, told: watch::Sender<bool>, stopping: CancellationToken) {
+pub async fn run(
+    channel: Arc<Channel>,
+    settings: Health,
+    told: watch::Sender<bool>,
+    stopping: CancellationToken,
+) {
     tracing::info!(target: "dapr.apphealth", "App health probes starting");
     let mut failures = 0;
     let mut healthy = false;
@@ -53,10 +58,17 @@ async fn probe(channel: &Channel, path: &str, limit: Duration) -> Result<(), Str
         match &channel.kind {
             Kind::Http(client) => match client.probe(path).await? {
                 status if status.is_success() => Ok(()),
-                status => Err(format!("Health check failed with status code: {}", status.as_u16())),
+                status => Err(format!(
+                    "Health check failed with status code: {}",
+                    status.as_u16()
+                )),
             },
             Kind::Grpc(client) => client
-                .unary::<(), ()>("/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck", &(), http::HeaderMap::new())
+                .unary::<(), ()>(
+                    "/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck",
+                    &(),
+                    http::HeaderMap::new(),
+                )
                 .await
                 .map(|_| ())
                 .map_err(|status| crate::grpc::text(&status)),
@@ -64,5 +76,10 @@ async fn probe(channel: &Channel, path: &str, limit: Duration) -> Result<(), Str
     };
     tokio::time::timeout(limit, probing)
         .await
-        .unwrap_or_else(|_| Err(format!("no answer within {}", outrider_kit::duration::format(limit))))
+        .unwrap_or_else(|_| {
+            Err(format!(
+                "no answer within {}",
+                outrider_kit::duration::format(limit)
+            ))
+        })
 }

@@ -28,7 +28,14 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(connector: Connector, tls: bool, h2c: bool, token: Option<&str>, read_buffer: usize, workers: usize) -> Self {
+    pub fn new(
+        connector: Connector,
+        tls: bool,
+        h2c: bool,
+        token: Option<&str>,
+        read_buffer: usize,
+        workers: usize,
+    ) -> Self {
         let scheme = if tls { "https" } else { "http" };
         let base = format!("{scheme}://{}", connector.address());
         let pool = || {
@@ -41,23 +48,40 @@ impl Client {
             builder.build(connector.clone())
         };
         let pools = (0..workers.max(1)).map(|_| pool()).collect();
-        Self { pools, base, token: token.and_then(|t| HeaderValue::try_from(t).ok()), read_buffer }
+        Self {
+            pools,
+            base,
+            token: token.and_then(|t| HeaderValue::try_from(t).ok()),
+            read_buffer,
+        }
     }
 
     /// Sends any request to the application; the token is added.
-    pub async fn send(&self, mut request: http::Request<Body>) -> Result<http::Response<Incoming>, String> {
+    pub async fn send(
+        &self,
+        mut request: http::Request<Body>,
+    ) -> Result<http::Response<Incoming>, String> {
         if let Some(token) = &self.token {
-            request.headers_mut().insert(crate::server::token::HEADER, token.clone());
+            request
+                .headers_mut()
+                .insert(crate::server::token::HEADER, token.clone());
         }
         let pool = &self.pools[Workers::current() % self.pools.len()];
-        pool.request(request).await.map_err(|error| self.explain(&error))
+        pool.request(request)
+            .await
+            .map_err(|error| self.explain(&error))
     }
 
     /// The address of a path of the application.
     pub fn uri(&self, path: &str, query: &str) -> Result<Uri, String> {
         let path = path.trim_start_matches('/');
-        let text = if query.is_empty() { format!("{}/{path}", self.base) } else { format!("{}/{path}?{query}", self.base) };
-        text.parse().map_err(|error| format!("parse {}: {error}", outrider_kit::quote::go(&text)))
+        let text = if query.is_empty() {
+            format!("{}/{path}", self.base)
+        } else {
+            format!("{}/{path}?{query}", self.base)
+        };
+        text.parse()
+            .map_err(|error| format!("parse {}: {error}", outrider_kit::quote::go(&text)))
     }
 
     fn explain(&self, error: &hyper_util::client::legacy::Error) -> String {
@@ -66,12 +90,18 @@ impl Client {
             if let Some(hyper) = inner.downcast_ref::<hyper::Error>()
                 && hyper.is_parse_too_large()
             {
-                return format!("net/http: HTTP/1.x transport connection broken: server response headers exceeded {} bytes; aborted", self.read_buffer);
+                return format!(
+                    "net/http: HTTP/1.x transport connection broken: server response headers exceeded {} bytes; aborted",
+                    self.read_buffer
+                );
             }
             if let Some(io) = inner.downcast_ref::<std::io::Error>()
                 && io.kind() == std::io::ErrorKind::ConnectionRefused
             {
-                let address = self.base.split_once("://").map_or(self.base.as_str(), |(_, a)| a);
+                let address = self
+                    .base
+                    .split_once("://")
+                    .map_or(self.base.as_str(), |(_, a)| a);
                 return format!("dial tcp {address}: connect: connection refused");
             }
             if let Some(read) = inner.downcast_ref::<body::ReadError>() {
@@ -83,30 +113,52 @@ impl Client {
     }
 
     pub async fn invoke(&self, request: Request) -> Result<Response, Status> {
-        let Some(verb) = request.verb.clone() else { return Err(Status::invalid_argument("missing HTTP extension field")) };
+        let Some(verb) = request.verb.clone() else {
+            return Err(Status::invalid_argument("missing HTTP extension field"));
+        };
         if verb == Method::CONNECT || verb.as_str() == "NONE" {
             return Err(Status::invalid_argument("invalid HTTP verb"));
         }
-        let uri = self.uri(&message::escape(&request.method)?, &request.query).map_err(Status::internal)?;
-        let asked = format!("{} {}", title(&verb), outrider_kit::quote::go(&uri.to_string()));
+        let uri = self
+            .uri(&message::escape(&request.method)?, &request.query)
+            .map_err(Status::internal)?;
+        let asked = format!(
+            "{} {}",
+            title(&verb),
+            outrider_kit::quote::go(&uri.to_string())
+        );
         let known_length = request.content_length;
         let mut outgoing = http::Request::new(request.body.into_body());
         *outgoing.method_mut() = verb;
         *outgoing.uri_mut() = uri;
         let into = outgoing.headers_mut();
         headers::to_http(&request.metadata, request.origin, into);
-        if let Some(content_type) = request.content_type.as_deref().and_then(|c| HeaderValue::try_from(c).ok()) {
+        if let Some(content_type) = request
+            .content_type
+            .as_deref()
+            .and_then(|c| HeaderValue::try_from(c).ok())
+        {
             into.insert(header::CONTENT_TYPE, content_type);
         }
         if let Some(length) = known_length.filter(|length| *length > 0) {
             into.insert(header::CONTENT_LENGTH, length.into());
         }
         if !into.contains_key(header::USER_AGENT) {
-            into.insert(header::USER_AGENT, HeaderValue::from_static("Go-http-client/1.1"));
+            into.insert(
+                header::USER_AGENT,
+                HeaderValue::from_static("Go-http-client/1.1"),
+            );
         }
-        let answer = self.send(outgoing).await.map_err(|cause| Status::internal(format!("{asked}: {cause}")))?;
+        let answer = self
+            .send(outgoing)
+            .await
+            .map_err(|cause| Status::internal(format!("{asked}: {cause}")))?;
         let (parts, incoming) = answer.into_parts();
-        let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let content_type = parts
+            .headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .map(str::to_owned);
         Ok(Response {
             code: Code::Http(parts.status.as_u16()),
             headers: headers::of_answer(&parts.headers),
@@ -118,15 +170,23 @@ impl Client {
 
     /// A call of the runtime itself, such as `GET /dapr/config`: status and
     /// body.
-    pub async fn ask(&self, path: &str, app_id: &str) -> Result<(StatusCode, bytes::Bytes), String> {
+    pub async fn ask(
+        &self,
+        path: &str,
+        app_id: &str,
+    ) -> Result<(StatusCode, bytes::Bytes), String> {
         let mut request = http::Request::new(body::empty());
         *request.uri_mut() = self.uri(path, "")?;
         if let Ok(id) = HeaderValue::try_from(app_id) {
-            request.headers_mut().insert(HeaderName::from_static("dapr-app-id"), id);
+            request
+                .headers_mut()
+                .insert(HeaderName::from_static("dapr-app-id"), id);
         }
         let answer = self.send(request).await?;
         let status = answer.status();
-        let bytes = body::collect(answer.into_body(), Some(16 << 20)).await.map_err(|e| e.to_string())?;
+        let bytes = body::collect(answer.into_body(), Some(16 << 20))
+            .await
+            .map_err(|e| e.to_string())?;
         Ok((status, bytes))
     }
 
@@ -144,6 +204,7 @@ impl Client {
 fn title(method: &Method) -> String {
     let lower = method.as_str().to_ascii_lowercase();
     let mut chars = lower.chars();
-    chars.next().map_or(String::new(), |c| c.to_ascii_uppercase().to_string() + chars.as_str())
+    chars.next().map_or(String::new(), |c| {
+        c.to_ascii_uppercase().to_string() + chars.as_str()
+    })
 }
-

@@ -34,20 +34,33 @@ pub fn load(folders: &[PathBuf], filter: Filter<'_>) -> Result<Resources, Error>
     let mut documents = Vec::new();
     for folder in folders {
         for path in files(folder)? {
-            documents.extend(read(&path).into_iter().map(|document| (path.clone(), document)));
+            documents.extend(
+                read(&path)
+                    .into_iter()
+                    .map(|document| (path.clone(), document)),
+            );
         }
     }
     let mut duplicates = Vec::new();
     let resources = Resources {
         components: select(&documents, filter, &mut duplicates, Component::log_name),
-        http_endpoints: select(&documents, filter, &mut duplicates, |e: &HttpEndpoint| e.metadata.name.clone()),
+        http_endpoints: select(&documents, filter, &mut duplicates, |e: &HttpEndpoint| {
+            e.metadata.name.clone()
+        }),
     };
-    if duplicates.is_empty() { Ok(resources) } else { Err(Error::Duplicates(duplicates.join("\n"))) }
+    if duplicates.is_empty() {
+        Ok(resources)
+    } else {
+        Err(Error::Duplicates(duplicates.join("\n")))
+    }
 }
 
 /// YAML files, by name.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let failed = |cause| Error::Folder { path: folder.display().to_string(), cause };
+    let failed = |cause| Error::Folder {
+        path: folder.display().to_string(),
+        cause,
+    };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
@@ -99,7 +112,10 @@ fn select<K: Kind>(
             Some(Ok(resource)) => resource,
         };
         let namespace = &resource.metadata().namespace;
-        if filter.namespace.is_some_and(|own| !namespace.is_empty() && namespace != own) {
+        if filter
+            .namespace
+            .is_some_and(|own| !namespace.is_empty() && namespace != own)
+        {
             continue;
         }
         let name = &resource.metadata().name;
@@ -124,7 +140,9 @@ mod tests {
     use super::*;
 
     fn component(name: &str, kind: &str, namespace: &str, scopes: &str) -> String {
-        format!("apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}, namespace: '{namespace}'}}\nspec: {{type: {kind}, version: v1}}\nscopes: [{scopes}]\n")
+        format!(
+            "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}, namespace: '{namespace}'}}\nspec: {{type: {kind}, version: v1}}\nscopes: [{scopes}]\n"
+        )
     }
 
     fn load_texts(files: &[(&str, String)], namespace: Option<&str>) -> Result<Vec<String>, Error> {
@@ -132,27 +150,51 @@ mod tests {
         for (name, text) in files {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
-        let filter = Filter { app_id: "app", namespace };
-        load(&[folder.path().to_owned()], filter).map(|r| r.components.iter().map(Component::log_name).collect())
+        let filter = Filter {
+            app_id: "app",
+            namespace,
+        };
+        load(&[folder.path().to_owned()], filter)
+            .map(|r| r.components.iter().map(Component::log_name).collect())
     }
 
     #[test]
     fn order_scopes_and_namespaces() {
         let files = [
             ("b.yaml", component("second", "state.x", "other", "")),
-            ("a.yml", format!("{}---\n{}", component("first", "state.x", "", "app"), component("foreign", "state.x", "", "zoo"))),
+            (
+                "a.yml",
+                format!(
+                    "{}---\n{}",
+                    component("first", "state.x", "", "app"),
+                    component("foreign", "state.x", "", "zoo")
+                ),
+            ),
             ("c.json", component("ignored", "state.x", "", "")),
             ("d.yaml", "kind: [broken".to_owned()),
         ];
-        assert_eq!(load_texts(&files, None).unwrap(), ["first (state.x/v1)", "second (state.x/v1)"]);
-        assert_eq!(load_texts(&files, Some("mine")).unwrap(), ["first (state.x/v1)"]);
+        assert_eq!(
+            load_texts(&files, None).unwrap(),
+            ["first (state.x/v1)", "second (state.x/v1)"]
+        );
+        assert_eq!(
+            load_texts(&files, Some("mine")).unwrap(),
+            ["first (state.x/v1)"]
+        );
     }
 
     #[test]
     fn every_duplicate_is_told() {
         let files = [
             ("a.yaml", component("abc", "state.in-memory", "", "")),
-            ("b.yaml", format!("{}---\n{}", component("abc", "pubsub.in-memory", "", ""), component("abc", "state.x", "", ""))),
+            (
+                "b.yaml",
+                format!(
+                    "{}---\n{}",
+                    component("abc", "pubsub.in-memory", "", ""),
+                    component("abc", "state.x", "", "")
+                ),
+            ),
         ];
         assert_eq!(
             load_texts(&files, None).unwrap_err().to_string(),

@@ -17,7 +17,9 @@ pub struct Map<T> {
 
 impl<T> Default for Map<T> {
     fn default() -> Self {
-        Self { inner: ArcSwap::default() }
+        Self {
+            inner: ArcSwap::default(),
+        }
     }
 }
 
@@ -87,16 +89,24 @@ impl Live {
 
     /// Closes every component, side by side.
     pub async fn close(&self) {
-        type Closing = Pin<Box<dyn Future<Output = (Component, Result<(), outrider_components::Error>)> + Send>>;
+        type Closing = Pin<
+            Box<dyn Future<Output = (Component, Result<(), outrider_components::Error>)> + Send>,
+        >;
         let mut closing: Vec<Closing> = Vec::new();
         for entry in self.state.load().values().cloned() {
-            closing.push(Box::pin(async move { (entry.component.clone(), entry.store.close().await) }));
+            closing.push(Box::pin(async move {
+                (entry.component.clone(), entry.store.close().await)
+            }));
         }
         for entry in self.pubsub.load().values().cloned() {
-            closing.push(Box::pin(async move { (entry.component.clone(), entry.broker.close().await) }));
+            closing.push(Box::pin(async move {
+                (entry.component.clone(), entry.broker.close().await)
+            }));
         }
         for entry in self.secrets.load().values().cloned() {
-            closing.push(Box::pin(async move { (entry.component.clone(), entry.store.close().await) }));
+            closing.push(Box::pin(async move {
+                (entry.component.clone(), entry.store.close().await)
+            }));
         }
         for component in self.components() {
             tracing::info!(target: "dapr.runtime.processor", "Shutting down component {component}");

@@ -37,16 +37,28 @@ impl Sources {
     }
 
     /// The name of a store that some item needs and that is not there.
-    pub fn missing_store(&self, items: &[NameValue], store: &str, live: &Live) -> Option<MissingStore> {
+    pub fn missing_store(
+        &self,
+        items: &[NameValue],
+        store: &str,
+        live: &Live,
+    ) -> Option<MissingStore> {
         let store = self.store(store);
         let needs = items.iter().any(|item| !item.secret_key_ref.is_unset());
         let filled = self.kubernetes && store == "kubernetes";
-        (needs && !filled && live.secrets.get(store).is_none()).then(|| MissingStore(store.to_owned()))
+        (needs && !filled && live.secrets.get(store).is_none())
+            .then(|| MissingStore(store.to_owned()))
     }
 
     /// The items' values. A secret that cannot be had leaves its item as it
     /// was; why is in the log.
-    pub async fn values(&self, resource: &str, items: &[NameValue], store: &str, live: &Live) -> Result<Vec<(String, String)>, Error> {
+    pub async fn values(
+        &self,
+        resource: &str,
+        items: &[NameValue],
+        store: &str,
+        live: &Live,
+    ) -> Result<Vec<(String, String)>, Error> {
         let mut values = Vec::with_capacity(items.len());
         let mut fetched: HashMap<String, HashMap<String, String>> = HashMap::new();
         for item in items {
@@ -78,7 +90,9 @@ impl Sources {
         if !fetched.contains_key(&reference.name) {
             let mut request = GetRequest::new(&reference.name);
             if let Some(namespace) = &self.namespace {
-                request.metadata.insert("namespace".into(), namespace.clone());
+                request
+                    .metadata
+                    .insert("namespace".into(), namespace.clone());
             }
             match found.store.get(&request).await {
                 Ok(pairs) => {
@@ -90,7 +104,10 @@ impl Sources {
                 }
             }
         }
-        fetched.get(&reference.name)?.get(reference.key_or_name()).cloned()
+        fetched
+            .get(&reference.name)?
+            .get(reference.key_or_name())
+            .cloned()
     }
 
     fn variable(&self, resource: &str, name: &str) -> String {
@@ -103,12 +120,22 @@ impl Sources {
 
     fn may_read(&self, name: &str) -> bool {
         let upper = name.to_uppercase();
-        if upper.is_empty() || upper == "APP_API_TOKEN" || upper.starts_with("DAPR_") || upper.contains(' ') {
+        if upper.is_empty()
+            || upper == "APP_API_TOKEN"
+            || upper.starts_with("DAPR_")
+            || upper.contains(' ')
+        {
             return false;
         }
-        match self.environment.get("DAPR_ENV_KEYS").filter(|keys| !keys.is_empty()) {
+        match self
+            .environment
+            .get("DAPR_ENV_KEYS")
+            .filter(|keys| !keys.is_empty())
+        {
             None => true,
-            Some(keys) => keys.split_whitespace().any(|key| key.to_uppercase() == upper),
+            Some(keys) => keys
+                .split_whitespace()
+                .any(|key| key.to_uppercase() == upper),
         }
     }
 
@@ -121,7 +148,11 @@ impl Sources {
             value = value.replacen("{uuid}", &uuid::Uuid::new_v4().to_string(), 1);
         }
         if value.contains("{podName}") {
-            let name = self.environment.get("POD_NAME").filter(|n| !n.is_empty()).ok_or_else(|| Error::PodName(property.to_owned()))?;
+            let name = self
+                .environment
+                .get("POD_NAME")
+                .filter(|n| !n.is_empty())
+                .ok_or_else(|| Error::PodName(property.to_owned()))?;
             value = value.replace("{podName}", name);
         }
         let namespace = self.namespace.as_deref().unwrap_or("default");
@@ -148,38 +179,67 @@ mod tests {
         Sources {
             app_id: "app".into(),
             namespace: None,
-            environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            environment: environment
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
             kubernetes: false,
         }
     }
 
     async fn value(sources: &Sources, item: NameValue) -> Result<String, Error> {
-        let values = sources.values("Component x", &[item], "", &Live::default()).await?;
+        let values = sources
+            .values("Component x", &[item], "", &Live::default())
+            .await?;
         Ok(values.into_iter().next().unwrap().1)
     }
 
     fn text(value: &str) -> NameValue {
-        NameValue { name: "p".into(), value: value.into(), ..Default::default() }
+        NameValue {
+            name: "p".into(),
+            value: value.into(),
+            ..Default::default()
+        }
     }
 
     #[tokio::test]
     async fn placeholders() {
         let with = sources(&[("POD_NAME", "pod-1")]);
-        assert_eq!(value(&with, text("{appID}/{namespace}/{podName}/{APPID}")).await.unwrap(), "app/default.app/pod-1/{APPID}");
+        assert_eq!(
+            value(&with, text("{appID}/{namespace}/{podName}/{APPID}"))
+                .await
+                .unwrap(),
+            "app/default.app/pod-1/{APPID}"
+        );
         let ids = value(&with, text("{uuid} {uuid}")).await.unwrap();
         let (first, second) = ids.split_once(' ').unwrap();
         assert_ne!(first, second);
-        assert_eq!(value(&sources(&[]), text("{podName}")).await, Err(Error::PodName("p".into())));
+        assert_eq!(
+            value(&sources(&[]), text("{podName}")).await,
+            Err(Error::PodName("p".into()))
+        );
     }
 
     #[tokio::test]
     async fn variables() {
-        let from = |name: &str| NameValue { name: "p".into(), env_ref: name.into(), ..Default::default() };
-        let with = sources(&[("MY_URL", "u"), ("DAPR_API_TOKEN", "secret"), ("APP_API_TOKEN", "secret")]);
+        let from = |name: &str| NameValue {
+            name: "p".into(),
+            env_ref: name.into(),
+            ..Default::default()
+        };
+        let with = sources(&[
+            ("MY_URL", "u"),
+            ("DAPR_API_TOKEN", "secret"),
+            ("APP_API_TOKEN", "secret"),
+        ]);
         assert_eq!(value(&with, from("MY_URL")).await.unwrap(), "u");
         assert_eq!(value(&with, from("DAPR_API_TOKEN")).await.unwrap(), "");
         assert_eq!(value(&with, from("APP_API_TOKEN")).await.unwrap(), "");
-        let listed = sources(&[("MY_URL", "u"), ("OTHER", "o"), ("DAPR_ENV_KEYS", "MY_URL2 MY_URL")]);
+        let listed = sources(&[
+            ("MY_URL", "u"),
+            ("OTHER", "o"),
+            ("DAPR_ENV_KEYS", "MY_URL2 MY_URL"),
+        ]);
         assert_eq!(value(&listed, from("MY_URL")).await.unwrap(), "u");
         assert_eq!(value(&listed, from("OTHER")).await.unwrap(), "");
     }

@@ -23,7 +23,11 @@ pub enum Error {
     #[error("incorrect type {0}")]
     Type(String),
     #[error("[{code}]: initialization error occurred for {component}: {cause}")]
-    Init { code: &'static str, component: String, cause: String },
+    Init {
+        code: &'static str,
+        component: String,
+        cause: String,
+    },
 }
 
 /// What initialisation needs.
@@ -43,8 +47,9 @@ impl Starter {
     /// `ignoreErrors` ends it.
     pub async fn all(&self, components: Vec<Component>) -> Result<(), String> {
         tracing::info!(target: SCOPE, "Loading components\u{2026}");
-        let (stores, others): (Vec<_>, Vec<_>) =
-            components.into_iter().partition(|c| c.spec.component_type.starts_with("secretstores."));
+        let (stores, others): (Vec<_>, Vec<_>) = components
+            .into_iter()
+            .partition(|c| c.spec.component_type.starts_with("secretstores."));
         for component in stores.into_iter().chain(others) {
             self.add(component).await?;
         }
@@ -61,9 +66,11 @@ impl Starter {
             if !self.is_allowed(&component) {
                 continue;
             }
-            if let Some(MissingStore(store)) =
-                self.sources.missing_store(&component.spec.metadata, &component.auth.secret_store, &self.live)
-            {
+            if let Some(MissingStore(store)) = self.sources.missing_store(
+                &component.spec.metadata,
+                &component.auth.secret_store,
+                &self.live,
+            ) {
                 tracing::warn!(target: SCOPE, "Component {} references a secret store that isn't loaded: {store}", component.metadata.name);
                 self.parked().push(component);
                 continue;
@@ -87,11 +94,21 @@ impl Starter {
             return Ok(());
         };
         let text = match &error {
-            Error::Type(_) => format!("process component {} error: {error}", component.metadata.name),
+            Error::Type(_) => format!(
+                "process component {} error: {error}",
+                component.metadata.name
+            ),
             Error::Init { .. } => {
                 tracing::error!(target: SCOPE, "Failed to init component {name}: {error}");
-                let outer = Error::Init { code: "INIT_COMPONENT_FAILURE", component: name, cause: error.to_string() };
-                format!("process component {} error: {outer}", component.metadata.name)
+                let outer = Error::Init {
+                    code: "INIT_COMPONENT_FAILURE",
+                    component: name,
+                    cause: error.to_string(),
+                };
+                format!(
+                    "process component {} error: {outer}",
+                    component.metadata.name
+                )
             }
         };
         if component.spec.ignore_errors {
@@ -110,7 +127,10 @@ impl Starter {
         let full = format!("{}/{}", spec.component_type, spec.version);
         let allowed = !spec.component_type.is_empty()
             && !spec.version.is_empty()
-            && !self.denied.iter().any(|d| *d == spec.component_type || *d == full);
+            && !self
+                .denied
+                .iter()
+                .any(|d| *d == spec.component_type || *d == full);
         if !allowed {
             tracing::warn!(target: SCOPE, "component '{}' cannot be loaded because components of type '{}' are not allowed", component.metadata.name, component.log_name());
         }
@@ -118,30 +138,48 @@ impl Starter {
     }
 
     async fn init(&self, component: &Component) -> Result<(), Error> {
-        let limit = duration::parse(&component.spec.init_timeout).ok().filter(|d| !d.is_zero()).unwrap_or(INIT_LIMIT);
+        let limit = duration::parse(&component.spec.init_timeout)
+            .ok()
+            .filter(|d| !d.is_zero())
+            .unwrap_or(INIT_LIMIT);
         match tokio::time::timeout(limit, self.connect(component)).await {
             Ok(result) => result,
-            Err(_) => Err(failed("INIT_COMPONENT_FAILURE", component, format!("init timeout for component {}", component.log_name()))),
+            Err(_) => Err(failed(
+                "INIT_COMPONENT_FAILURE",
+                component,
+                format!("init timeout for component {}", component.log_name()),
+            )),
         }
     }
 
     async fn connect(&self, component: &Component) -> Result<(), Error> {
         let spec = &component.spec;
         let name = &component.metadata.name;
-        let init = |cause: &dyn std::fmt::Display| failed("INIT_COMPONENT_FAILURE", component, cause.to_string());
-        let create = |cause: &dyn std::fmt::Display| failed("CREATE_COMPONENT_FAILURE", component, cause.to_string());
+        let init = |cause: &dyn std::fmt::Display| {
+            failed("INIT_COMPONENT_FAILURE", component, cause.to_string())
+        };
+        let create = |cause: &dyn std::fmt::Display| {
+            failed("CREATE_COMPONENT_FAILURE", component, cause.to_string())
+        };
         let block = spec.component_type.split('.').next().unwrap_or_default();
         if !matches!(block, "state" | "pubsub" | "secretstores") {
             return Err(match block {
-                "bindings" | "lock" | "configuration" | "crypto" | "conversation" | "middleware" => {
-                    create(&format_args!("components of type {} are not part of this release of Outrider", spec.component_type))
-                }
+                "bindings" | "lock" | "configuration" | "crypto" | "conversation"
+                | "middleware" => create(&format_args!(
+                    "components of type {} are not part of this release of Outrider",
+                    spec.component_type
+                )),
                 _ => Error::Type(spec.component_type.clone()),
             });
         }
         let values = self
             .sources
-            .values(&format!("Component {name}"), &spec.metadata, &component.auth.secret_store, &self.live)
+            .values(
+                &format!("Component {name}"),
+                &spec.metadata,
+                &component.auth.secret_store,
+                &self.live,
+            )
             .await
             .map_err(|e| init(&e))?;
         let metadata = Metadata::new(name, values);
@@ -159,31 +197,73 @@ impl Starter {
         };
         match block {
             "state" => {
-                let found = self.registry.state.find(&spec.component_type, &spec.version).map_err(|e| create(&e))?;
+                let found = self
+                    .registry
+                    .state
+                    .find(&spec.component_type, &spec.version)
+                    .map_err(|e| create(&e))?;
                 warn(found.warning);
-                let prefix = Prefix::new(metadata.get("keyPrefix"), &self.context.app_id, &self.context.namespace, name);
-                let store = (found.constructor)(metadata, context).await.map_err(|e| init(&e))?;
+                let prefix = Prefix::new(
+                    metadata.get("keyPrefix"),
+                    &self.context.app_id,
+                    &self.context.namespace,
+                    name,
+                );
+                let store = (found.constructor)(metadata, context)
+                    .await
+                    .map_err(|e| init(&e))?;
                 let features = store.features();
                 entry.capabilities = features.iter().map(|f| f.name()).collect();
                 use outrider_components::state::Feature;
                 if features.contains(&Feature::Etag) && features.contains(&Feature::Transactional) {
                     entry.capabilities.push("ACTOR");
                 }
-                self.live.state.insert(name, Arc::new(state::Store { component: entry, store, prefix }));
+                self.live.state.insert(
+                    name,
+                    Arc::new(state::Store {
+                        component: entry,
+                        store,
+                        prefix,
+                    }),
+                );
             }
             "pubsub" => {
-                let found = self.registry.pubsub.find(&spec.component_type, &spec.version).map_err(|e| create(&e))?;
+                let found = self
+                    .registry
+                    .pubsub
+                    .find(&spec.component_type, &spec.version)
+                    .map_err(|e| create(&e))?;
                 warn(found.warning);
-                let broker = (found.constructor)(metadata, context).await.map_err(|e| init(&e))?;
+                let broker = (found.constructor)(metadata, context)
+                    .await
+                    .map_err(|e| init(&e))?;
                 entry.capabilities = broker.features().iter().map(|f| f.name()).collect();
-                self.live.pubsub.insert(name, Arc::new(Broker { component: entry, broker }));
+                self.live.pubsub.insert(
+                    name,
+                    Arc::new(Broker {
+                        component: entry,
+                        broker,
+                    }),
+                );
             }
             _ => {
-                let found = self.registry.secrets.find(&spec.component_type, &spec.version).map_err(|e| create(&e))?;
+                let found = self
+                    .registry
+                    .secrets
+                    .find(&spec.component_type, &spec.version)
+                    .map_err(|e| create(&e))?;
                 warn(found.warning);
-                let store = (found.constructor)(metadata, context).await.map_err(|e| init(&e))?;
+                let store = (found.constructor)(metadata, context)
+                    .await
+                    .map_err(|e| init(&e))?;
                 entry.capabilities = store.features().iter().map(|f| f.name()).collect();
-                self.live.secrets.insert(name, Arc::new(secrets::Store { component: entry, store }));
+                self.live.secrets.insert(
+                    name,
+                    Arc::new(secrets::Store {
+                        component: entry,
+                        store,
+                    }),
+                );
             }
         }
         Ok(())
@@ -191,5 +271,9 @@ impl Starter {
 }
 
 fn failed(code: &'static str, component: &Component, cause: String) -> Error {
-    Error::Init { code, component: component.log_name(), cause }
+    Error::Init {
+        code,
+        component: component.log_name(),
+        cause,
+    }
 }

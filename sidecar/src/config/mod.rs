@@ -33,15 +33,20 @@ pub fn of_files(paths: &[String], environment: &HashMap<String, String>) -> Resu
     }
     let mut merged = Value::Object(serde_json::Map::new());
     for path in paths {
-        let wrong = |cause: String| Error::File { path: path.clone(), cause };
+        let wrong = |cause: String| Error::File {
+            path: path.clone(),
+            cause,
+        };
         let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
         let text = expand(&text, environment);
         if let Some(document) = yaml::documents(&text).next() {
             merge(&mut merged, document.map_err(|e| wrong(e.to_string()))?);
         }
     }
-    let configuration: Configuration =
-        decode::from_value(&merged).map_err(|e| Error::File { path: paths.join(","), cause: e.to_string() })?;
+    let configuration: Configuration = decode::from_value(&merged).map_err(|e| Error::File {
+        path: paths.join(","),
+        cause: e.to_string(),
+    })?;
     Ok(configuration.spec)
 }
 
@@ -64,7 +69,11 @@ fn expand(text: &str, environment: &HashMap<String, String>) -> String {
         expanded.push_str(before);
         let (name, tail) = match after.strip_prefix('{') {
             Some(braced) => braced.split_once('}').unwrap_or(("", braced)),
-            None => after.split_at(after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len())),
+            None => after.split_at(
+                after
+                    .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                    .unwrap_or(after.len()),
+            ),
         };
         if name.is_empty() && !after.starts_with('{') {
             expanded.push('$');
@@ -78,7 +87,12 @@ fn expand(text: &str, environment: &HashMap<String, String>) -> String {
 
 /// Names of the features that are on.
 pub fn features(spec: &Spec) -> Vec<String> {
-    let mut names: Vec<String> = spec.features.iter().filter(|f| f.enabled).map(|f| f.name.clone()).collect();
+    let mut names: Vec<String> = spec
+        .features
+        .iter()
+        .filter(|f| f.enabled)
+        .map(|f| f.name.clone())
+        .collect();
     for name in DEFAULT_FEATURES {
         if !spec.features.iter().any(|f| f.name == name) {
             names.push(name.to_owned());
@@ -89,7 +103,9 @@ pub fn features(spec: &Spec) -> Vec<String> {
 
 /// The access list for calls to this application. None allows everything.
 pub fn access(spec: &Spec) -> Result<Option<AccessControl>, Error> {
-    let Some(access) = &spec.access_control else { return Ok(None) };
+    let Some(access) = &spec.access_control else {
+        return Ok(None);
+    };
     let value = serde_json::to_value(access).map_err(Error::AccessShape)?;
     let parsed: acl::Spec = serde_json::from_value(value).map_err(Error::AccessShape)?;
     Ok(AccessControl::parse(Some(&parsed))?)
@@ -110,7 +126,10 @@ mod tests {
                 path.display().to_string()
             })
             .collect();
-        of_files(&paths, &HashMap::from([("REGION".to_owned(), "eu".to_owned())]))
+        of_files(
+            &paths,
+            &HashMap::from([("REGION".to_owned(), "eu".to_owned())]),
+        )
     }
 
     #[test]
@@ -121,21 +140,34 @@ mod tests {
         ])
         .unwrap();
         let resolution = spec.name_resolution.clone().unwrap();
-        assert_eq!((resolution.component.as_str(), resolution.version.as_str()), ("sqlite", "v1"));
+        assert_eq!(
+            (resolution.component.as_str(), resolution.version.as_str()),
+            ("sqlite", "v1")
+        );
         assert_eq!(features(&spec), ["B", "HotReload"]);
     }
 
     #[test]
     fn variables_and_empty_files() {
-        let spec = files(&["", "spec: {accessControl: {defaultAction: deny, trustDomain: $REGION-${REGION}$NONE}}"]).unwrap();
+        let spec = files(&[
+            "",
+            "spec: {accessControl: {defaultAction: deny, trustDomain: $REGION-${REGION}$NONE}}",
+        ])
+        .unwrap();
         let access = spec.access_control.unwrap();
-        assert_eq!((access.trust_domain.as_str(), access.default_action.as_str()), ("eu-eu", "deny"));
+        assert_eq!(
+            (access.trust_domain.as_str(), access.default_action.as_str()),
+            ("eu-eu", "deny")
+        );
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         let error = files(&["spec: ["]).unwrap_err().to_string();
-        assert!(error.starts_with("error loading configuration: ") && error.contains("0.yaml"), "{error}");
+        assert!(
+            error.starts_with("error loading configuration: ") && error.contains("0.yaml"),
+            "{error}"
+        );
         let spec = files(&["spec: {features: [{name: HotReload, enabled: false}]}"]).unwrap();
         assert!(features(&spec).is_empty());
     }

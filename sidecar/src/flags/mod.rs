@@ -170,19 +170,30 @@ pub struct Flags {
 #[derive(Debug)]
 pub enum Done {
     /// `--help` and the like: to print, with exit code 0.
-    Told { text: String, on_stderr: bool },
+    Told {
+        text: String,
+        on_stderr: bool,
+    },
     /// A command line that cannot be read: exit code 2.
     Usage(String),
     /// A value that makes no sense: a fatal log line and exit code 1.
     Value(String),
-    Wait { port: String },
+    Wait {
+        port: String,
+    },
 }
 
 impl Done {
     pub fn print(self) -> ExitCode {
         match self {
-            Done::Told { text, on_stderr: false } => println!("{text}"),
-            Done::Told { text, on_stderr: true } => eprintln!("{text}"),
+            Done::Told {
+                text,
+                on_stderr: false,
+            } => println!("{text}"),
+            Done::Told {
+                text,
+                on_stderr: true,
+            } => eprintln!("{text}"),
             Done::Usage(text) => {
                 eprintln!("{text}");
                 return ExitCode::from(2);
@@ -192,7 +203,10 @@ impl Done {
                     version: outrider_host::VERSION,
                     ..Default::default()
                 });
-                outrider_telemetry::log::fatal("dapr.runtime", &format!("Failed to parse flags: {text}"));
+                outrider_telemetry::log::fatal(
+                    "dapr.runtime",
+                    &format!("Failed to parse flags: {text}"),
+                );
                 return ExitCode::FAILURE;
             }
             Done::Wait { port } => return crate::app::wait_for_outbound(&port),
@@ -202,7 +216,12 @@ impl Done {
 }
 
 fn command() -> Command {
-    let text = |name: &'static str, default: &'static str| Arg::new(name).long(name).default_value(default).action(ArgAction::Set);
+    let text = |name: &'static str, default: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .default_value(default)
+            .action(ArgAction::Set)
+    };
     let list = |name: &'static str| Arg::new(name).long(name).action(ArgAction::Append);
     let switch = |name: &'static str| {
         Arg::new(name)
@@ -223,26 +242,38 @@ fn command() -> Command {
             text("app-port", "").help("Port that the application listens on"),
             text("app-protocol", "http").help("http, https, h2c, grpc or grpcs"),
             switch("app-ssl").help("Deprecated: use --app-protocol https or grpcs"),
-            text("app-channel-address", "127.0.0.1").help("Address that the application listens on"),
-            text("app-max-concurrency", "-1").allow_negative_numbers(true).help("Calls into the application at once; -1 for any number"),
+            text("app-channel-address", "127.0.0.1")
+                .help("Address that the application listens on"),
+            text("app-max-concurrency", "-1")
+                .allow_negative_numbers(true)
+                .help("Calls into the application at once; -1 for any number"),
             text("dapr-http-port", "3500").help("Port of the HTTP API"),
             text("dapr-grpc-port", "50001").help("Port of the gRPC API"),
-            text("dapr-listen-addresses", "").help("Addresses of the APIs, separated by commas; empty for all"),
+            text("dapr-listen-addresses", "")
+                .help("Addresses of the APIs, separated by commas; empty for all"),
             text("dapr-public-port", "").help("Port with nothing but health and metadata"),
             text("dapr-public-listen-address", "").help("Its address"),
-            text("dapr-internal-grpc-port", "").help("Port for other sidecars; computed when absent"),
+            text("dapr-internal-grpc-port", "")
+                .help("Port for other sidecars; computed when absent"),
             text("dapr-internal-grpc-listen-address", "").help("Its address"),
             switch("enable-profiling").help("Accepted; profiling is not built into this binary"),
             text("profile-port", "7777").help("Accepted with --enable-profiling"),
-            switch("enable-metrics").default_value("true").help("Serve metrics"),
+            switch("enable-metrics")
+                .default_value("true")
+                .help("Serve metrics"),
             text("metrics-port", "9090").help("Port of the metrics"),
             text("metrics-listen-address", "0.0.0.0").help("Address of the metrics"),
-            list("config").help("Configuration files, or the name of a Configuration in Kubernetes"),
+            list("config")
+                .help("Configuration files, or the name of a Configuration in Kubernetes"),
             list("resources-path").help("Folders of resource files"),
             text("components-path", "").help("Deprecated: use --resources-path"),
             text("control-plane-address", "").help("Address of the operator"),
-            Arg::new("control-plane-namespace").long("control-plane-namespace").help("Namespace of the control plane"),
-            Arg::new("control-plane-trust-domain").long("control-plane-trust-domain").help("Trust domain of the control plane"),
+            Arg::new("control-plane-namespace")
+                .long("control-plane-namespace")
+                .help("Namespace of the control plane"),
+            Arg::new("control-plane-trust-domain")
+                .long("control-plane-trust-domain")
+                .help("Trust domain of the control plane"),
             text("sentry-address", "").help("Address of the certificate authority"),
             list("sentry-request-jwt-audiences").help("Audiences asked for in the signing request"),
             switch("enable-mtls").help("Mutual TLS between sidecars"),
@@ -253,56 +284,117 @@ fn command() -> Command {
             text("actors-service", "").hide(true),
             text("reminders-service", "").hide(true),
             text("allowed-origins", "").help("CORS: origins, separated by commas, or *"),
-            Arg::new("max-body-size").long("max-body-size").allow_negative_numbers(true).help("Limit of a request body, such as 4Mi [default: 4Mi]"),
-            Arg::new("dapr-http-max-request-size").long("dapr-http-max-request-size").allow_negative_numbers(true).help("Deprecated: use --max-body-size"),
-            Arg::new("read-buffer-size").long("read-buffer-size").allow_negative_numbers(true).help("Limit of request headers, such as 4Ki [default: 4Ki]"),
-            Arg::new("dapr-http-read-buffer-size").long("dapr-http-read-buffer-size").allow_negative_numbers(true).help("Deprecated: use --read-buffer-size"),
-            text("unix-domain-socket", "").help("Folder for sockets that replace the ports of the APIs"),
-            text("dapr-graceful-shutdown-seconds", "5").allow_negative_numbers(true).help("Time to end in; 0 for any"),
-            Arg::new("dapr-block-shutdown-duration").long("dapr-block-shutdown-duration").help("Go on serving this long after the signal"),
+            Arg::new("max-body-size")
+                .long("max-body-size")
+                .allow_negative_numbers(true)
+                .help("Limit of a request body, such as 4Mi [default: 4Mi]"),
+            Arg::new("dapr-http-max-request-size")
+                .long("dapr-http-max-request-size")
+                .allow_negative_numbers(true)
+                .help("Deprecated: use --max-body-size"),
+            Arg::new("read-buffer-size")
+                .long("read-buffer-size")
+                .allow_negative_numbers(true)
+                .help("Limit of request headers, such as 4Ki [default: 4Ki]"),
+            Arg::new("dapr-http-read-buffer-size")
+                .long("dapr-http-read-buffer-size")
+                .allow_negative_numbers(true)
+                .help("Deprecated: use --read-buffer-size"),
+            text("unix-domain-socket", "")
+                .help("Folder for sockets that replace the ports of the APIs"),
+            text("dapr-graceful-shutdown-seconds", "5")
+                .allow_negative_numbers(true)
+                .help("Time to end in; 0 for any"),
+            Arg::new("dapr-block-shutdown-duration")
+                .long("dapr-block-shutdown-duration")
+                .help("Go on serving this long after the signal"),
             switch("enable-api-logging").help("Log API calls"),
-            switch("disable-builtin-k8s-secret-store").help("Do not create the secret store named kubernetes"),
+            switch("disable-builtin-k8s-secret-store")
+                .help("Do not create the secret store named kubernetes"),
             switch("enable-app-health-check").help("Probe the application"),
             text("app-health-check-path", "/healthz").help("Path of the probes"),
-            text("app-health-probe-interval", "5").allow_negative_numbers(true).help("Seconds between probes"),
-            text("app-health-probe-timeout", "500").allow_negative_numbers(true).help("Milliseconds for a probe"),
-            text("app-health-threshold", "3").allow_negative_numbers(true).help("Failures until the application counts as unhealthy"),
-            text("app-binding-options-timeout", "3s").help("Limit for asking the application about input bindings"),
-            text("hot-reload-reconcile-interval", "0s").help("Time between full comparisons of resources"),
-            list("disable-init-endpoints").help("Endpoints of the application that are not asked at start: config, subscribe"),
+            text("app-health-probe-interval", "5")
+                .allow_negative_numbers(true)
+                .help("Seconds between probes"),
+            text("app-health-probe-timeout", "500")
+                .allow_negative_numbers(true)
+                .help("Milliseconds for a probe"),
+            text("app-health-threshold", "3")
+                .allow_negative_numbers(true)
+                .help("Failures until the application counts as unhealthy"),
+            text("app-binding-options-timeout", "3s")
+                .help("Limit for asking the application about input bindings"),
+            text("hot-reload-reconcile-interval", "0s")
+                .help("Time between full comparisons of resources"),
+            list("disable-init-endpoints").help(
+                "Endpoints of the application that are not asked at start: config, subscribe",
+            ),
             text("log-level", "info").help("debug, info, warn, error or fatal"),
             switch("log-as-json").help("Log lines as JSON"),
             text("log-file", "").help("Append log lines to this file"),
             switch("version").help("Print the version"),
             switch("build-info").help("Print the build"),
             switch("wait").help("Wait until a running sidecar is ready for outbound calls"),
-            Arg::new("help").long("help").short('h').action(ArgAction::SetTrue).help("Print this"),
-            Arg::new("rest").num_args(0..).hide(true).trailing_var_arg(false),
+            Arg::new("help")
+                .long("help")
+                .short('h')
+                .action(ArgAction::SetTrue)
+                .help("Print this"),
+            Arg::new("rest")
+                .num_args(0..)
+                .hide(true)
+                .trailing_var_arg(false),
         ])
 }
 
 /// Reads the command line and the environment.
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Flags, Done> {
-    parse_with(arguments, std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect())
+    parse_with(
+        arguments,
+        std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .collect(),
+    )
 }
 
-fn parse_with(arguments: impl IntoIterator<Item = String>, environment: HashMap<String, String>) -> Result<Flags, Done> {
+fn parse_with(
+    arguments: impl IntoIterator<Item = String>,
+    environment: HashMap<String, String>,
+) -> Result<Flags, Done> {
     let words = std::iter::once("daprd".to_owned()).chain(go::normalise(arguments));
-    let given = command().try_get_matches_from(words).map_err(|error| usage(&error))?;
-    let told = |text: String| Err(Done::Told { text, on_stderr: false });
+    let given = command()
+        .try_get_matches_from(words)
+        .map_err(|error| usage(&error))?;
+    let told = |text: String| {
+        Err(Done::Told {
+            text,
+            on_stderr: false,
+        })
+    };
     if given.get_flag("help") {
-        return Err(Done::Told { text: command().render_help().to_string(), on_stderr: true });
+        return Err(Done::Told {
+            text: command().render_help().to_string(),
+            on_stderr: true,
+        });
     }
-    let read = Reader { given, environment: &environment };
+    let read = Reader {
+        given,
+        environment: &environment,
+    };
     if read.switch("version") {
         return told(outrider_host::VERSION.to_owned());
     }
     if read.switch("build-info") {
         let version = outrider_host::VERSION;
-        return told(format!("Version: {version}\nGit Commit: outrider-{}\nGit Version: {version}", outrider_host::OUTRIDER_VERSION));
+        return told(format!(
+            "Version: {version}\nGit Commit: outrider-{}\nGit Version: {version}",
+            outrider_host::OUTRIDER_VERSION
+        ));
     }
     if read.switch("wait") {
-        return Err(Done::Wait { port: read.text("dapr-http-port") });
+        return Err(Done::Wait {
+            port: read.text("dapr-http-port"),
+        });
     }
     for (old, new) in [
         ("components-path", "--resources-path"),
@@ -327,14 +419,24 @@ fn usage(error: &clap::Error) -> Done {
     let flag = flag.split(['=', ' ']).next().unwrap_or_default().to_owned();
     let why = match error.kind() {
         ErrorKind::UnknownArgument => match flag.strip_prefix('-') {
-            Some(short) if !short.starts_with('-') => format!("unknown shorthand flag: '{}' in {flag}", short.chars().next().unwrap_or(' ')),
+            Some(short) if !short.starts_with('-') => format!(
+                "unknown shorthand flag: '{}' in {flag}",
+                short.chars().next().unwrap_or(' ')
+            ),
             _ => format!("unknown flag: {flag}"),
         },
-        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => format!("flag needs an argument: {flag}"),
+        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
+            format!("flag needs an argument: {flag}")
+        }
         _ => format!(
             "invalid argument \"{}\" for \"{flag}\" flag: {}",
             context(ContextKind::InvalidValue),
-            error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ")
+            error
+                .to_string()
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .trim_start_matches("error: ")
         ),
     };
     Done::Usage(format!("{}{why}", command().render_help()))
@@ -347,7 +449,10 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn text(&self, name: &str) -> String {
-        self.given.get_one::<String>(name).cloned().unwrap_or_default()
+        self.given
+            .get_one::<String>(name)
+            .cloned()
+            .unwrap_or_default()
     }
 
     fn optional(&self, name: &str) -> Option<String> {
@@ -363,11 +468,20 @@ impl Reader<'_> {
     }
 
     fn list(&self, name: &str) -> Vec<String> {
-        go::list(self.given.get_many::<String>(name).into_iter().flatten().map(String::as_str))
+        go::list(
+            self.given
+                .get_many::<String>(name)
+                .into_iter()
+                .flatten()
+                .map(String::as_str),
+        )
     }
 
     fn variable(&self, name: &str) -> Option<String> {
-        self.environment.get(name).filter(|v| !v.is_empty()).cloned()
+        self.environment
+            .get(name)
+            .filter(|v| !v.is_empty())
+            .cloned()
     }
 
     fn integer(&self, name: &str) -> Result<i64, String> {
@@ -377,7 +491,8 @@ impl Reader<'_> {
 
     fn duration(&self, name: &str) -> Result<Duration, String> {
         let text = self.text(name);
-        let nanoseconds = duration::parse_signed(&text).map_err(|e| format!("invalid argument \"{text}\" for \"--{name}\" flag: {e}"))?;
+        let nanoseconds = duration::parse_signed(&text)
+            .map_err(|e| format!("invalid argument \"{text}\" for \"--{name}\" flag: {e}"))?;
         Ok(Duration::from_nanos(nanoseconds.max(0) as u64))
     }
 
@@ -385,10 +500,17 @@ impl Reader<'_> {
     /// `default`.
     fn size(&self, name: &str, old: &str, unit: i64, default: i64) -> Result<i64, String> {
         let bytes = match (self.optional(name), self.optional(old)) {
-            (Some(text), _) => quantity::parse(&text).map_err(|e| format!("invalid value for '{name}' option: {text}, {e}"))?,
+            (Some(text), _) => quantity::parse(&text)
+                .map_err(|e| format!("invalid value for '{name}' option: {text}, {e}"))?,
             (None, Some(text)) => {
-                let units: i64 = text.parse().map_err(|_| format!("invalid argument \"{text}\" for \"--{old}\" flag"))?;
-                if units < 0 { units } else { units.saturating_mul(unit) }
+                let units: i64 = text
+                    .parse()
+                    .map_err(|_| format!("invalid argument \"{text}\" for \"--{old}\" flag"))?;
+                if units < 0 {
+                    units
+                } else {
+                    units.saturating_mul(unit)
+                }
             }
             (None, None) => default,
         };
@@ -409,21 +531,44 @@ impl Reader<'_> {
         let disseminate = self.text("actors-disseminate-timeout");
         match duration::parse_signed(&disseminate) {
             Ok(n) if n > 0 => {}
-            Ok(_) => return Err(format!("invalid value for 'actors-disseminate-timeout' option: must be positive, got {disseminate}")),
-            Err(error) => return Err(format!("invalid argument \"{disseminate}\" for \"--actors-disseminate-timeout\" flag: {error}")),
+            Ok(_) => {
+                return Err(format!(
+                    "invalid value for 'actors-disseminate-timeout' option: must be positive, got {disseminate}"
+                ));
+            }
+            Err(error) => {
+                return Err(format!(
+                    "invalid argument \"{disseminate}\" for \"--actors-disseminate-timeout\" flag: {error}"
+                ));
+            }
         }
-        let body = self.size("max-body-size", "dapr-http-max-request-size", 1 << 20, 4 << 20)?;
-        let buffer = self.size("read-buffer-size", "dapr-http-read-buffer-size", 1 << 10, 4 << 10)?;
+        let body = self.size(
+            "max-body-size",
+            "dapr-http-max-request-size",
+            1 << 20,
+            4 << 20,
+        )?;
+        let buffer = self.size(
+            "read-buffer-size",
+            "dapr-http-read-buffer-size",
+            1 << 10,
+            4 << 10,
+        )?;
         let positive = |n: i64, default: i64| if n <= 0 { default } else { n };
         let grace = self.integer("dapr-graceful-shutdown-seconds")?;
         let folder = self.text("unix-domain-socket");
         let mut resources = self.list("resources-path");
         if resources.is_empty() {
-            resources = Some(self.text("components-path")).filter(|p| !p.is_empty()).into_iter().collect();
+            resources = Some(self.text("components-path"))
+                .filter(|p| !p.is_empty())
+                .into_iter()
+                .collect();
         }
         let mut scheduler = self.list("scheduler-host-address");
         if !self.is_given("scheduler-host-address") {
-            scheduler = self.variable("DAPR_SCHEDULER_HOST_ADDRESS_DNS_A").map_or(Vec::new(), |v| go::list([v.as_str()]));
+            scheduler = self
+                .variable("DAPR_SCHEDULER_HOST_ADDRESS_DNS_A")
+                .map_or(Vec::new(), |v| go::list([v.as_str()]));
         }
         let placement = self.text("placement-host-address");
         let mut disable_init = Vec::new();
@@ -432,7 +577,11 @@ impl Reader<'_> {
             match name.as_str() {
                 "" => {}
                 "config" | "subscribe" => disable_init.push(name),
-                other => return Err(format!("invalid value for 'disable-init-endpoints': {other}")),
+                other => {
+                    return Err(format!(
+                        "invalid value for 'disable-init-endpoints': {other}"
+                    ));
+                }
             }
         }
         let log_file = self.text("log-file");
@@ -449,13 +598,24 @@ impl Reader<'_> {
                 protocol: self.text("app-protocol"),
                 ssl: self.switch("app-ssl"),
                 address: self.text("app-channel-address"),
-                max_concurrency: usize::try_from(self.integer("app-max-concurrency")?).ok().filter(|n| *n > 0),
+                max_concurrency: usize::try_from(self.integer("app-max-concurrency")?)
+                    .ok()
+                    .filter(|n| *n > 0),
                 health: Health {
                     enabled: self.switch("enable-app-health-check"),
                     path: self.text("app-health-check-path"),
-                    interval: Duration::from_secs(positive(self.integer("app-health-probe-interval")?, 5) as u64),
-                    timeout: Duration::from_millis(positive(self.integer("app-health-probe-timeout")?, 500) as u64),
-                    threshold: i32::try_from(self.integer("app-health-threshold")?).ok().filter(|n| *n > 0).map_or(3, |n| n as u32),
+                    interval: Duration::from_secs(positive(
+                        self.integer("app-health-probe-interval")?,
+                        5,
+                    ) as u64),
+                    timeout: Duration::from_millis(positive(
+                        self.integer("app-health-probe-timeout")?,
+                        500,
+                    ) as u64),
+                    threshold: i32::try_from(self.integer("app-health-threshold")?)
+                        .ok()
+                        .filter(|n| *n > 0)
+                        .map_or(3, |n| n as u32),
                 },
                 token: self.variable("APP_API_TOKEN"),
             },
@@ -472,8 +632,12 @@ impl Reader<'_> {
                 max_body: usize::try_from(body).ok().filter(|n| *n > 0),
                 read_buffer: usize::try_from(buffer).unwrap_or(4 << 10),
                 token: self.variable("DAPR_API_TOKEN"),
-                h2c: !self.variable("DAPR_HTTP_DISABLE_H2C").is_some_and(|v| truthy(&v)),
-                logging: self.is_given("enable-api-logging").then(|| self.switch("enable-api-logging")),
+                h2c: !self
+                    .variable("DAPR_HTTP_DISABLE_H2C")
+                    .is_some_and(|v| truthy(&v)),
+                logging: self
+                    .is_given("enable-api-logging")
+                    .then(|| self.switch("enable-api-logging")),
             },
             control_plane: ControlPlane {
                 address: self.text("control-plane-address"),
@@ -509,14 +673,23 @@ impl Reader<'_> {
                     Some(_) => Some(self.duration("dapr-block-shutdown-duration")?),
                 },
             },
-            config: self.list("config").into_iter().filter(|c| !c.is_empty()).collect(),
+            config: self
+                .list("config")
+                .into_iter()
+                .filter(|c| !c.is_empty())
+                .collect(),
             resources: resources.into_iter().map(PathBuf::from).collect(),
             disable_init,
             builtin_secret_store: !self.switch("disable-builtin-k8s-secret-store"),
-            reconcile_interval: Some(self.duration("hot-reload-reconcile-interval")?).filter(|d| !d.is_zero()).unwrap_or(Duration::from_secs(60)),
+            reconcile_interval: Some(self.duration("hot-reload-reconcile-interval")?)
+                .filter(|d| !d.is_zero())
+                .unwrap_or(Duration::from_secs(60)),
             namespace: self.variable("NAMESPACE"),
             host_ip: self.variable("DAPR_HOST_IP"),
-            skip_root_check: self.variable("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK").as_deref() == Some("true"),
+            skip_root_check: self
+                .variable("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK")
+                .as_deref()
+                == Some("true"),
             environment: self.environment.clone(),
         })
     }

@@ -7,14 +7,28 @@ fn parsed(words: &[&str]) -> Flags {
 fn parse_env(words: &[&str], environment: &[(&str, &str)]) -> Result<Flags, Done> {
     parse_with(
         words.iter().map(|w| (*w).to_owned()),
-        environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        environment
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect(),
     )
 }
 
 #[test]
 fn dashes_equals_signs_and_positional_words() {
-    let flags = parsed(&["stray", "-app-id", "x", "--app-port=6000", "--mode", "standalone", "another"]);
-    assert_eq!((flags.app_id.as_str(), flags.app.port.as_str()), ("x", "6000"));
+    let flags = parsed(&[
+        "stray",
+        "-app-id",
+        "x",
+        "--app-port=6000",
+        "--mode",
+        "standalone",
+        "another",
+    ]);
+    assert_eq!(
+        (flags.app_id.as_str(), flags.app.port.as_str()),
+        ("x", "6000")
+    );
 }
 
 #[test]
@@ -24,14 +38,23 @@ fn a_switch_does_not_eat_the_next_word() {
     assert!(!flags.log.json);
     assert_eq!(flags.app_id, "x");
     assert_eq!(parsed(&[]).api.logging, None);
-    assert_eq!(parsed(&["--enable-api-logging=false"]).api.logging, Some(false));
+    assert_eq!(
+        parsed(&["--enable-api-logging=false"]).api.logging,
+        Some(false)
+    );
 }
 
 #[test]
 fn lists_repeat_and_split() {
     let flags = parsed(&["--resources-path", "a,b", "--resources-path=c"]);
-    assert_eq!(flags.resources, [PathBuf::from("a"), "b".into(), "c".into()]);
-    assert_eq!(parsed(&["--components-path", "old"]).resources, [PathBuf::from("old")]);
+    assert_eq!(
+        flags.resources,
+        [PathBuf::from("a"), "b".into(), "c".into()]
+    );
+    assert_eq!(
+        parsed(&["--components-path", "old"]).resources,
+        [PathBuf::from("old")]
+    );
 }
 
 #[test]
@@ -40,23 +63,40 @@ fn sizes() {
     assert_eq!(parsed(&["--max-body-size=1k"]).api.max_body, Some(1000));
     assert_eq!(parsed(&["--max-body-size=0"]).api.max_body, None);
     assert_eq!(parsed(&["--max-body-size=-1"]).api.max_body, Some(4 << 20));
-    assert_eq!(parsed(&["--dapr-http-max-request-size=8"]).api.max_body, Some(8 << 20));
-    assert!(matches!(parse_env(&["--max-body-size=lots"], &[]), Err(Done::Value(text)) if text.contains("'max-body-size'")));
+    assert_eq!(
+        parsed(&["--dapr-http-max-request-size=8"]).api.max_body,
+        Some(8 << 20)
+    );
+    assert!(
+        matches!(parse_env(&["--max-body-size=lots"], &[]), Err(Done::Value(text)) if text.contains("'max-body-size'"))
+    );
 }
 
 #[test]
 fn zero_and_negative_numbers_mean_defaults() {
-    let flags = parsed(&["--app-health-probe-interval=0", "--app-health-threshold=0", "--dapr-graceful-shutdown-seconds=-10"]);
+    let flags = parsed(&[
+        "--app-health-probe-interval=0",
+        "--app-health-threshold=0",
+        "--dapr-graceful-shutdown-seconds=-10",
+    ]);
     assert_eq!(flags.app.health.interval, Duration::from_secs(5));
     assert_eq!(flags.app.health.threshold, 3);
     assert_eq!(flags.shutdown.grace, Some(Duration::from_secs(5)));
-    assert_eq!(parsed(&["--dapr-graceful-shutdown-seconds=0"]).shutdown.grace, None);
+    assert_eq!(
+        parsed(&["--dapr-graceful-shutdown-seconds=0"])
+            .shutdown
+            .grace,
+        None
+    );
 }
 
 #[test]
 fn addresses_of_blanks_and_quotes_are_none() {
     for word in ["", " ", "''", "\"\"", "'\"\"'"] {
-        let flags = parsed(&[&format!("--placement-host-address={word}"), &format!("--scheduler-host-address={word}")]);
+        let flags = parsed(&[
+            &format!("--placement-host-address={word}"),
+            &format!("--scheduler-host-address={word}"),
+        ]);
         assert!(flags.control_plane.placement.is_empty(), "{word:?}");
         assert!(flags.control_plane.scheduler.is_empty(), "{word:?}");
     }
@@ -70,12 +110,23 @@ fn wrong_command_lines() {
     };
     assert_eq!(text(&["--x"]), "unknown flag: --x");
     assert_eq!(text(&["-a"]), "unknown shorthand flag: 'a' in -a");
-    assert!(text(&["--enable-mtls=maybe"]).starts_with("invalid argument \"maybe\" for \"--enable-mtls\" flag: "));
+    assert!(
+        text(&["--enable-mtls=maybe"])
+            .starts_with("invalid argument \"maybe\" for \"--enable-mtls\" flag: ")
+    );
 }
 
 #[test]
 fn the_environment() {
-    let flags = parse_env(&[], &[("NAMESPACE", "shop"), ("DAPR_API_TOKEN", "t"), ("DAPR_CONTROLPLANE_NAMESPACE", "dapr-system")]).unwrap();
+    let flags = parse_env(
+        &[],
+        &[
+            ("NAMESPACE", "shop"),
+            ("DAPR_API_TOKEN", "t"),
+            ("DAPR_CONTROLPLANE_NAMESPACE", "dapr-system"),
+        ],
+    )
+    .unwrap();
     assert_eq!(flags.namespace.as_deref(), Some("shop"));
     assert_eq!(flags.api.token.as_deref(), Some("t"));
     assert_eq!(flags.control_plane.namespace, "dapr-system");

@@ -45,26 +45,47 @@ struct Host {
 }
 
 impl Peers {
-    pub fn new(security: Security, host_address: &str, host_name: &str, own_port: u16, limit: Option<usize>, workers: usize) -> Self {
+    pub fn new(
+        security: Security,
+        host_address: &str,
+        host_name: &str,
+        own_port: u16,
+        limit: Option<usize>,
+        workers: usize,
+    ) -> Self {
         let pool = Pool::new(workers, move |target: &Target| {
             let (security, target) = (security.clone(), target.clone());
             Box::pin(async move {
                 let connector = match &target.app {
-                    Some((namespace, app_id)) => security.connector_to_app(namespace, app_id).map_err(std::io::Error::other)?,
+                    Some((namespace, app_id)) => security
+                        .connector_to_app(namespace, app_id)
+                        .map_err(std::io::Error::other)?,
                     None => outrider_security::Connector::plaintext(),
                 };
-                let (host, port) = target.address.rsplit_once(':').ok_or_else(|| std::io::Error::other("the address has no port"))?;
+                let (host, port) = target
+                    .address
+                    .rsplit_once(':')
+                    .ok_or_else(|| std::io::Error::other("the address has no port"))?;
                 let port = port.parse().map_err(std::io::Error::other)?;
                 connector.dial(host, port).await.map(boxed)
             })
         });
-        let quoted = if host_address.contains(':') { format!("\"[{host_address}]\"") } else { host_address.to_owned() };
+        let quoted = if host_address.contains(':') {
+            format!("\"[{host_address}]\"")
+        } else {
+            host_address.to_owned()
+        };
         let host = Host {
             forwarded: format!("for={quoted};by={quoted};host={host_name}"),
             address: host_address.to_owned(),
             name: host_name.to_owned(),
         };
-        Self { pool, host: Arc::new(host), own_port, limit }
+        Self {
+            pool,
+            host: Arc::new(host),
+            own_port,
+            limit,
+        }
     }
 
     /// Adds where the call comes from.
@@ -80,14 +101,22 @@ impl Peers {
     }
 
     /// Calls a method of the application behind another sidecar.
-    pub async fn call(&self, target: &Target, app_id: &str, request: Request) -> Result<Response, Status> {
+    pub async fn call(
+        &self,
+        target: &Target,
+        app_id: &str,
+        request: Request,
+    ) -> Result<Response, Status> {
         let messages = head(request, app_id);
         let mut outgoing = http::Request::new(messages);
         *outgoing.method_mut() = Method::POST;
         *outgoing.uri_mut() = Uri::from_static(CALL);
         let headers = outgoing.headers_mut();
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(grpc::CONTENT_TYPE));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(grpc::CONTENT_TYPE),
+        );
         let answer = self.pool.send(target, outgoing).await?;
         self.read(answer).await
     }
@@ -101,8 +130,12 @@ impl Peers {
         let Some(first) = pieces.next_message().await? else {
             return Err(Status::internal("no response received from stream"));
         };
-        let response = first.response.ok_or_else(|| Status::internal("response does not contain the required fields in the leading chunk"))?;
-        let status = response.status.ok_or_else(|| Status::internal("response does not contain the required fields in the leading chunk"))?;
+        let response = first.response.ok_or_else(|| {
+            Status::internal("response does not contain the required fields in the leading chunk")
+        })?;
+        let status = response.status.ok_or_else(|| {
+            Status::internal("response does not contain the required fields in the leading chunk")
+        })?;
         if let Some(payload) = first.payload {
             pieces.queue(payload)?;
         }
@@ -125,7 +158,11 @@ impl Peers {
     }
 
     /// Passes a proxied gRPC call on to another sidecar.
-    pub async fn forward(&self, target: &Target, request: http::Request<Body>) -> Result<http::Response<Incoming>, Status> {
+    pub async fn forward(
+        &self,
+        target: &Target,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<Incoming>, Status> {
         self.pool.send(target, request).await
     }
 }
@@ -145,7 +182,8 @@ fn status_of(status: wire::Status) -> Status {
 
 /// Values gathered under their names.
 pub fn gathered(metadata: Metadata) -> std::collections::HashMap<String, wire::ListStringValue> {
-    let mut map = std::collections::HashMap::<String, wire::ListStringValue>::with_capacity(metadata.len());
+    let mut map =
+        std::collections::HashMap::<String, wire::ListStringValue>::with_capacity(metadata.len());
     for (name, value) in metadata {
         map.entry(name).or_default().values.push(value);
     }
@@ -153,7 +191,13 @@ pub fn gathered(metadata: Metadata) -> std::collections::HashMap<String, wire::L
 }
 
 pub fn flat(map: std::collections::HashMap<String, wire::ListStringValue>) -> Metadata {
-    map.into_iter().flat_map(|(name, list)| list.values.into_iter().map(move |value| (name.clone(), value))).collect()
+    map.into_iter()
+        .flat_map(|(name, list)| {
+            list.values
+                .into_iter()
+                .map(move |value| (name.clone(), value))
+        })
+        .collect()
 }
 
 /// The request's messages: everything but the body, with the first piece of it.
@@ -164,7 +208,9 @@ fn head(request: Request, app_id: &str) -> Body {
         metadata.push(("Content-Length".to_owned(), length.to_string()));
     }
     let extension = request.verb.map(|verb| HttpExtension {
-        verb: http_extension::Verb::from_str_name(verb.as_str()).unwrap_or(http_extension::Verb::Post).into(),
+        verb: http_extension::Verb::from_str_name(verb.as_str())
+            .unwrap_or(http_extension::Verb::Post)
+            .into(),
         querystring: request.query,
     });
     let first = wire::InternalInvokeRequestStream {
@@ -173,7 +219,10 @@ fn head(request: Request, app_id: &str) -> Body {
             metadata: gathered(metadata),
             message: Some(InvokeRequest {
                 method: request.method,
-                data: (!request.data_type_url.is_empty()).then(|| Any { type_url: request.data_type_url, value: Default::default() }),
+                data: (!request.data_type_url.is_empty()).then(|| Any {
+                    type_url: request.data_type_url,
+                    value: Default::default(),
+                }),
                 content_type: request.content_type.unwrap_or_default(),
                 http_extension: extension,
             }),
@@ -182,14 +231,26 @@ fn head(request: Request, app_id: &str) -> Body {
         payload: None,
     };
     match request.body {
-        Data::Whole(bytes) if bytes.len() <= PIECE => body::full(grpc::frame(&wire::InternalInvokeRequestStream {
-            payload: Some(StreamPayload { data: bytes, seq: 0 }),
-            ..first
-        })),
-        data => body::stream(Framed::new(data.into_body(), first, |head, payload| match head {
-            Some(first) => grpc::frame(&wire::InternalInvokeRequestStream { payload, ..first }),
-            None => grpc::frame(&wire::InternalInvokeRequestStream { request: None, payload }),
-        })),
+        Data::Whole(bytes) if bytes.len() <= PIECE => {
+            body::full(grpc::frame(&wire::InternalInvokeRequestStream {
+                payload: Some(StreamPayload {
+                    data: bytes,
+                    seq: 0,
+                }),
+                ..first
+            }))
+        }
+        data => body::stream(Framed::new(
+            data.into_body(),
+            first,
+            |head, payload| match head {
+                Some(first) => grpc::frame(&wire::InternalInvokeRequestStream { payload, ..first }),
+                None => grpc::frame(&wire::InternalInvokeRequestStream {
+                    request: None,
+                    payload,
+                }),
+            },
+        )),
     }
 }
 
@@ -207,29 +268,47 @@ pub struct Framed<H, F> {
 
 impl<H, F: Fn(Option<H>, Option<StreamPayload>) -> Bytes> Framed<H, F> {
     pub fn new(body: Body, head: H, frame: F) -> Self {
-        Self { body: Some(body), head: Some(head), frame, seq: 0, rest: Bytes::new(), end: None }
+        Self {
+            body: Some(body),
+            head: Some(head),
+            frame,
+            seq: 0,
+            rest: Bytes::new(),
+            end: None,
+        }
     }
 
     /// The same, with trailers behind the body.
     pub fn ending(self, end: Frame<Bytes>) -> Self {
-        Self { end: Some(end), ..self }
+        Self {
+            end: Some(end),
+            ..self
+        }
     }
 
     fn piece(&mut self, mut data: Bytes) -> Bytes {
         if data.len() > PIECE {
             self.rest = data.split_off(PIECE);
         }
-        let payload = StreamPayload { data, seq: self.seq };
+        let payload = StreamPayload {
+            data,
+            seq: self.seq,
+        };
         self.seq += 1;
         (self.frame)(self.head.take(), Some(payload))
     }
 }
 
-impl<H: Unpin, F: Fn(Option<H>, Option<StreamPayload>) -> Bytes + Unpin> http_body::Body for Framed<H, F> {
+impl<H: Unpin, F: Fn(Option<H>, Option<StreamPayload>) -> Bytes + Unpin> http_body::Body
+    for Framed<H, F>
+{
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         loop {
             if !this.rest.is_empty() {
@@ -244,7 +323,9 @@ impl<H: Unpin, F: Fn(Option<H>, Option<StreamPayload>) -> Bytes + Unpin> http_bo
                 // The head does not wait for a body that is slow to come.
                 Poll::Pending => {
                     return match this.head.take() {
-                        Some(head) => Poll::Ready(Some(Ok(Frame::data((this.frame)(Some(head), None))))),
+                        Some(head) => {
+                            Poll::Ready(Some(Ok(Frame::data((this.frame)(Some(head), None)))))
+                        }
                         None => Poll::Pending,
                     };
                 }
@@ -281,7 +362,9 @@ impl Carrier for wire::InternalInvokeResponseStream {
     fn into_payload(self) -> Result<Option<StreamPayload>, Status> {
         match self.response {
             None => Ok(self.payload),
-            Some(_) => Err(Status::internal("response metadata found in non-leading chunk")),
+            Some(_) => Err(Status::internal(
+                "response metadata found in non-leading chunk",
+            )),
         }
     }
 }
@@ -290,7 +373,9 @@ impl Carrier for wire::InternalInvokeRequestStream {
     fn into_payload(self) -> Result<Option<StreamPayload>, Status> {
         match self.request {
             None => Ok(self.payload),
-            Some(_) => Err(Status::internal("request metadata found in non-leading chunk")),
+            Some(_) => Err(Status::internal(
+                "request metadata found in non-leading chunk",
+            )),
         }
     }
 }
@@ -306,7 +391,13 @@ pub struct Pieces<M> {
 
 impl<M: Carrier> Pieces<M> {
     pub fn new(incoming: Incoming, limit: Option<usize>) -> Self {
-        Self { messages: Messages::new(incoming, limit), seq: 0, queued: None, done: false, _carrier: std::marker::PhantomData }
+        Self {
+            messages: Messages::new(incoming, limit),
+            seq: 0,
+            queued: None,
+            done: false,
+            _carrier: std::marker::PhantomData,
+        }
     }
 
     /// The next message as it is; none at the end of a stream that ended well.
@@ -326,7 +417,10 @@ impl<M: Carrier> Pieces<M> {
 
     fn in_order(&mut self, payload: &StreamPayload) -> Result<(), Status> {
         if payload.seq != self.seq {
-            return Err(Status::internal(format!("invalid sequence number received: {} (expected: {})", payload.seq, self.seq)));
+            return Err(Status::internal(format!(
+                "invalid sequence number received: {} (expected: {})",
+                payload.seq, self.seq
+            )));
         }
         self.seq += 1;
         Ok(())
@@ -356,7 +450,9 @@ impl<M: Carrier> Pieces<M> {
                 return Poll::Ready(self.ended().map(|()| None));
             };
             let message: M = decode(&message?)?;
-            let Some(payload) = message.into_payload()? else { continue };
+            let Some(payload) = message.into_payload()? else {
+                continue;
+            };
             self.in_order(&payload)?;
             if !payload.data.is_empty() {
                 return Poll::Ready(Ok(Some(payload.data)));
@@ -367,14 +463,19 @@ impl<M: Carrier> Pieces<M> {
 }
 
 fn decode<M: Carrier>(message: &Bytes) -> Result<M, Status> {
-    M::decode(message.clone()).map_err(|error| Status::internal(format!("a message of a peer cannot be decoded: {error}")))
+    M::decode(message.clone()).map_err(|error| {
+        Status::internal(format!("a message of a peer cannot be decoded: {error}"))
+    })
 }
 
 impl<M: Carrier> http_body::Body for Pieces<M> {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         Poll::Ready(match ready!(this.poll_piece(context)) {
             Ok(Some(data)) => Some(Ok(Frame::data(data))),
@@ -393,7 +494,11 @@ impl<M: Carrier> http_body::Body for Pieces<M> {
 
 /// What a proxied call tells the callee about its caller.
 pub fn sign(headers: &mut HeaderMap, caller: &str, namespace: &str, callee: &str) {
-    for (name, value) in [(CALLER_ID, caller), (CALLER_NAMESPACE, namespace), (CALLEE_ID, callee)] {
+    for (name, value) in [
+        (CALLER_ID, caller),
+        (CALLER_NAMESPACE, namespace),
+        (CALLEE_ID, callee),
+    ] {
         headers.remove(name);
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(HeaderName::from_static(name), value);

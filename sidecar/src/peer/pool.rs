@@ -58,12 +58,20 @@ struct Kept {
 
 impl Pool {
     pub fn new(workers: usize, dial: impl Fn(&Target) -> Dialling + Send + Sync + 'static) -> Self {
-        Self { dial: Arc::new(dial), workers: (0..workers.max(1)).map(|_| Mutex::default()).collect(), tasks: Tasks::new() }
+        Self {
+            dial: Arc::new(dial),
+            workers: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
+            tasks: Tasks::new(),
+        }
     }
 
     /// Sends a request over the connection of this worker. Any failure is
     /// Unavailable: whether the peer saw the request is not known.
-    pub async fn send(&self, target: &Target, request: Request<Body>) -> Result<Response<Incoming>, Status> {
+    pub async fn send(
+        &self,
+        target: &Target,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, Status> {
         let mut sender = self.sender(target).await?;
         let sent = match sender.ready().await {
             Ok(()) => sender.send_request(request).await,
@@ -84,12 +92,16 @@ impl Pool {
 
     fn worker(&self) -> std::sync::MutexGuard<'_, HashMap<Target, Kept>> {
         let index = Workers::current() % self.workers.len();
-        self.workers[index].lock().unwrap_or_else(|e| e.into_inner())
+        self.workers[index]
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
     }
 
     fn kept(&self, target: &Target) -> Option<SendRequest<Body>> {
         let mut worker = self.worker();
-        let kept = worker.get_mut(target).filter(|kept| !kept.sender.is_closed())?;
+        let kept = worker
+            .get_mut(target)
+            .filter(|kept| !kept.sender.is_closed())?;
         kept.used = Instant::now();
         Some(kept.sender.clone())
     }
@@ -99,12 +111,17 @@ impl Pool {
             return Ok(sender);
         }
         let unavailable = |cause: &dyn std::fmt::Display| {
-            Status::unavailable(format!("connection error: desc = \"transport: Error while dialing: dial tcp {}: {cause}\"", target.address))
+            Status::unavailable(format!(
+                "connection error: desc = \"transport: Error while dialing: dial tcp {}: {cause}\"",
+                target.address
+            ))
         };
         let dialled = tokio::time::timeout(DIAL_LIMIT, (self.dial)(target)).await;
         let stream = match dialled {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(unavailable(&"connect: connection refused")),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return Err(unavailable(&"connect: connection refused"));
+            }
             Ok(Err(error)) => return Err(unavailable(&error)),
             Err(_) => return Err(unavailable(&"i/o timeout")),
         };
@@ -116,7 +133,10 @@ impl Pool {
             .keep_alive_interval(PING_AFTER)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true);
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| unavailable(&error))?;
+        let (sender, connection) = builder
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| unavailable(&error))?;
         self.tasks.spawn("peer connection", async move {
             if let Err(error) = connection.await {
                 tracing::debug!(target: "dapr.runtime.grpc", "a connection ended: {error}");
@@ -128,7 +148,13 @@ impl Pool {
             return Ok(kept.sender.clone());
         }
         worker.retain(|_, kept| !kept.sender.is_closed() && kept.used.elapsed() < IDLE);
-        worker.insert(target.clone(), Kept { sender: sender.clone(), used: Instant::now() });
+        worker.insert(
+            target.clone(),
+            Kept {
+                sender: sender.clone(),
+                used: Instant::now(),
+            },
+        );
         Ok(sender)
     }
 }

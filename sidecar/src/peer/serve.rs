@@ -29,66 +29,122 @@ pub struct Callee {
 }
 
 impl Callee {
-    pub async fn stream(&self, request: http::Request<Incoming>, peer: Option<&Peer>) -> Response<Body> {
-        let mut pieces = Pieces::<wire::InternalInvokeRequestStream>::new(request.into_body(), self.limit);
+    pub async fn stream(
+        &self,
+        request: http::Request<Incoming>,
+        peer: Option<&Peer>,
+    ) -> Response<Body> {
+        let mut pieces =
+            Pieces::<wire::InternalInvokeRequestStream>::new(request.into_body(), self.limit);
         let called = async {
-            let first = pieces.next_message().await?.ok_or_else(|| Status::internal("no request received from stream"))?;
+            let first = pieces
+                .next_message()
+                .await?
+                .ok_or_else(|| Status::internal("no request received from stream"))?;
             let head = first.request.ok_or_else(missing)?;
             if let Some(payload) = first.payload {
                 pieces.queue(payload)?;
             }
             let (mut call, data) = decode(head)?;
-            call.body = if data.is_empty() { Data::Stream(pieces.into_body()) } else { Data::Whole(data) };
+            call.body = if data.is_empty() {
+                Data::Stream(pieces.into_body())
+            } else {
+                Data::Whole(data)
+            };
             self.call(call, peer).await
         };
         match called.await {
             Err(status) => grpc::refuse(&status),
             Ok(answer) => {
                 let mut response = Response::new(encode_stream(answer));
-                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(grpc::CONTENT_TYPE));
+                response.headers_mut().insert(
+                    header::CONTENT_TYPE,
+                    HeaderValue::from_static(grpc::CONTENT_TYPE),
+                );
                 response
             }
         }
     }
 
     /// The same for callers that know unary calls only.
-    pub async fn unary(&self, request: http::Request<Incoming>, peer: Option<&Peer>) -> Response<Body> {
+    pub async fn unary(
+        &self,
+        request: http::Request<Incoming>,
+        peer: Option<&Peer>,
+    ) -> Response<Body> {
         let called = async {
             let mut messages = Messages::new(request.into_body(), self.limit);
             let bytes = messages.next().await.ok_or_else(missing)??;
-            let head = wire::InternalInvokeRequest::decode(bytes)
-                .map_err(|e| Status::invalid_argument(format!("parsing InternalInvokeRequest error: {e}")))?;
+            let head = wire::InternalInvokeRequest::decode(bytes).map_err(|e| {
+                Status::invalid_argument(format!("parsing InternalInvokeRequest error: {e}"))
+            })?;
             let (mut call, data) = decode(head)?;
             call.content_length = Some(data.len() as u64);
             call.body = Data::Whole(data);
             let answer = self.call(call, peer).await?;
-            let data = body::collect(answer.body, None).await.map_err(|e| Status::internal(format!("error invoking app channel: {e}")))?;
-            let head = encode(answer.code, answer.headers, answer.trailers, answer.content_type, Some(data));
+            let data = body::collect(answer.body, None)
+                .await
+                .map_err(|e| Status::internal(format!("error invoking app channel: {e}")))?;
+            let head = encode(
+                answer.code,
+                answer.headers,
+                answer.trailers,
+                answer.content_type,
+                Some(data),
+            );
             Ok(grpc::frame(&head))
         };
         match called.await {
             Err(status) => grpc::refuse(&status),
             Ok(frame) => {
-                let frames = [Ok::<_, body::BoxError>(http_body::Frame::data(frame)), Ok(grpc::ok_trailers())];
-                let mut response = Response::new(body::stream(http_body_util::StreamBody::new(futures_util::stream::iter(frames))));
-                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(grpc::CONTENT_TYPE));
+                let frames = [
+                    Ok::<_, body::BoxError>(http_body::Frame::data(frame)),
+                    Ok(grpc::ok_trailers()),
+                ];
+                let mut response = Response::new(body::stream(http_body_util::StreamBody::new(
+                    futures_util::stream::iter(frames),
+                )));
+                response.headers_mut().insert(
+                    header::CONTENT_TYPE,
+                    HeaderValue::from_static(grpc::CONTENT_TYPE),
+                );
                 response
             }
         }
     }
 
-    async fn call(&self, mut call: message::Request, peer: Option<&Peer>) -> Result<message::Response, Status> {
-        let Some(channel) = &self.channel else { return Err(Status::internal("app channel is not initialized")) };
-        let method = acl::normalise(&call.method).map_err(|e| Status::invalid_argument(format!("invalid method: {e}")))?;
+    async fn call(
+        &self,
+        mut call: message::Request,
+        peer: Option<&Peer>,
+    ) -> Result<message::Response, Status> {
+        let Some(channel) = &self.channel else {
+            return Err(Status::internal("app channel is not initialized"));
+        };
+        let method = acl::normalise(&call.method)
+            .map_err(|e| Status::invalid_argument(format!("invalid method: {e}")))?;
         call.method = method.trim_start_matches('/').to_owned();
-        let way = if channel.is_grpc() { Call::Grpc } else { Call::Http(verb(call.verb.as_ref())) };
+        let way = if channel.is_grpc() {
+            Call::Grpc
+        } else {
+            Call::Http(verb(call.verb.as_ref()))
+        };
         self.admit(peer.and_then(|p| p.id.as_ref()), &call.method, way)?;
-        channel.invoke(call).await.map_err(|status| Status::internal(format!("error invoking app channel: {}", status.message())))
+        channel.invoke(call).await.map_err(|status| {
+            Status::internal(format!("error invoking app channel: {}", status.message()))
+        })
     }
 
     /// Whether the caller may call `operation`.
-    pub fn admit(&self, caller: Option<&SpiffeId>, operation: &str, call: Call) -> Result<(), Status> {
-        let Some(access) = &self.access else { return Ok(()) };
+    pub fn admit(
+        &self,
+        caller: Option<&SpiffeId>,
+        operation: &str,
+        call: Call,
+    ) -> Result<(), Status> {
+        let Some(access) = &self.access else {
+            return Ok(());
+        };
         if access.evaluate(caller, operation, call).allowed {
             return Ok(());
         }
@@ -115,15 +171,24 @@ fn verb(method: Option<&http::Method>) -> Verb {
         Verb::Patch,
     ];
     let given = method.map_or("", http::Method::as_str);
-    all.into_iter().find(|verb| verb.as_str() == given).unwrap_or(Verb::None)
+    all.into_iter()
+        .find(|verb| verb.as_str() == given)
+        .unwrap_or(Verb::None)
 }
 
 /// The call that a caller's head describes, and data that came with it.
 fn decode(head: wire::InternalInvokeRequest) -> Result<(message::Request, Bytes), Status> {
-    let message = head.message.ok_or_else(|| Status::invalid_argument("parsing InternalInvokeRequest error: Message field is nil"))?;
+    let message = head.message.ok_or_else(|| {
+        Status::invalid_argument("parsing InternalInvokeRequest error: Message field is nil")
+    })?;
     let data = message.data.unwrap_or_default();
     let metadata = flat(head.metadata);
-    let find = |name: &str| metadata.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str());
+    let find = |name: &str| {
+        metadata
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.as_str())
+    };
     // A gRPC caller's content type says so.
     let origin = match find("content-type") {
         Some(kind) if kind.starts_with(grpc::CONTENT_TYPE) => Origin::Grpc,
@@ -134,8 +199,11 @@ fn decode(head: wire::InternalInvokeRequest) -> Result<(message::Request, Bytes)
         None => (None, String::new()),
         Some(extension) => {
             let verb = match http_extension::Verb::try_from(extension.verb) {
-                Ok(http_extension::Verb::None | http_extension::Verb::Connect) => http::Method::CONNECT,
-                Ok(verb) => http::Method::from_bytes(verb.as_str_name().as_bytes()).unwrap_or(http::Method::POST),
+                Ok(http_extension::Verb::None | http_extension::Verb::Connect) => {
+                    http::Method::CONNECT
+                }
+                Ok(verb) => http::Method::from_bytes(verb.as_str_name().as_bytes())
+                    .unwrap_or(http::Method::POST),
                 Err(_) => http::Method::POST,
             };
             (Some(verb), extension.querystring)
@@ -163,7 +231,10 @@ fn encode(
     data: Option<Bytes>,
 ) -> wire::InternalInvokeResponse {
     let status = match code {
-        message::Code::Http(code) => wire::Status { code: code.into(), ..Default::default() },
+        message::Code::Http(code) => wire::Status {
+            code: code.into(),
+            ..Default::default()
+        },
         message::Code::Grpc(status) => wire::Status {
             code: status.code() as i32,
             message: status.message().to_owned(),
@@ -177,7 +248,10 @@ fn encode(
         headers: gathered(headers),
         trailers: gathered(trailers),
         message: Some(InvokeResponse {
-            data: data.map(|data| Any { type_url: String::new(), value: data.into() }),
+            data: data.map(|data| Any {
+                type_url: String::new(),
+                value: data.into(),
+            }),
             content_type: content_type.unwrap_or_default(),
         }),
     }
@@ -185,7 +259,18 @@ fn encode(
 
 /// The answer's messages: the head with the first piece, if that is there.
 fn encode_stream(answer: message::Response) -> Body {
-    let head = encode(answer.code, answer.headers, answer.trailers, answer.content_type, None);
-    let frame = |head: Option<wire::InternalInvokeResponse>, payload| grpc::frame(&wire::InternalInvokeResponseStream { response: head, payload });
+    let head = encode(
+        answer.code,
+        answer.headers,
+        answer.trailers,
+        answer.content_type,
+        None,
+    );
+    let frame = |head: Option<wire::InternalInvokeResponse>, payload| {
+        grpc::frame(&wire::InternalInvokeResponseStream {
+            response: head,
+            payload,
+        })
+    };
     body::stream(Framed::new(answer.body, head, frame).ending(grpc::ok_trailers()))
 }

@@ -24,7 +24,11 @@ pub fn empty() -> Body {
 
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     let bytes = bytes.into();
-    if bytes.is_empty() { Body::Empty } else { Body::Full(Some(bytes)) }
+    if bytes.is_empty() {
+        Body::Empty
+    } else {
+        Body::Full(Some(bytes))
+    }
 }
 
 pub fn stream<B>(body: B) -> Body
@@ -46,7 +50,10 @@ pub fn prepend(first: Bytes, rest: Body) -> Body {
         type Data = Bytes;
         type Error = BoxError;
 
-        fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
             let this = self.get_mut();
             match this.first.take() {
                 Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
@@ -59,14 +66,20 @@ pub fn prepend(first: Bytes, rest: Body) -> Body {
         }
     }
 
-    stream(Prepended { first: Some(first), rest })
+    stream(Prepended {
+        first: Some(first),
+        rest,
+    })
 }
 
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Body::Empty => Poll::Ready(None),
             Body::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
@@ -127,7 +140,9 @@ where
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| ReadError::Broken(e.into()))?;
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         if first.as_ref().map_or(0, Bytes::len) + rest.len() + data.len() > limit {
             return Err(ReadError::TooLarge);
         }
@@ -157,15 +172,29 @@ mod tests {
     use super::*;
 
     fn chunks(sizes: &[usize]) -> Body {
-        let frames: Vec<_> = sizes.iter().map(|n| Ok::<_, BoxError>(Frame::data(Bytes::from(vec![b'x'; *n])))).collect();
-        stream(http_body_util::StreamBody::new(futures_util::stream::iter(frames)))
+        let frames: Vec<_> = sizes
+            .iter()
+            .map(|n| Ok::<_, BoxError>(Frame::data(Bytes::from(vec![b'x'; *n]))))
+            .collect();
+        stream(http_body_util::StreamBody::new(futures_util::stream::iter(
+            frames,
+        )))
     }
 
     #[tokio::test]
     async fn collects_up_to_the_limit() {
-        assert_eq!(collect(chunks(&[3, 4, 5]), Some(12)).await.unwrap().len(), 12);
+        assert_eq!(
+            collect(chunks(&[3, 4, 5]), Some(12)).await.unwrap().len(),
+            12
+        );
         assert_eq!(collect(chunks(&[]), Some(0)).await.unwrap().len(), 0);
-        assert!(matches!(collect(chunks(&[3, 4, 5]), Some(11)).await, Err(ReadError::TooLarge)));
-        assert!(matches!(collect(full("0123456789ab"), Some(11)).await, Err(ReadError::TooLarge)));
+        assert!(matches!(
+            collect(chunks(&[3, 4, 5]), Some(11)).await,
+            Err(ReadError::TooLarge)
+        ));
+        assert!(matches!(
+            collect(full("0123456789ab"), Some(11)).await,
+            Err(ReadError::TooLarge)
+        ));
     }
 }

@@ -29,7 +29,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Whatever answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// `peer` is who the connection belongs to, where TLS has told.
-    fn call(&self, request: Request<Incoming>, peer: Option<&Peer>) -> impl Future<Output = Response<Body>> + Send;
+    fn call(
+        &self,
+        request: Request<Incoming>,
+        peer: Option<&Peer>,
+    ) -> impl Future<Output = Response<Body>> + Send;
 }
 
 /// What a listener speaks.
@@ -127,14 +131,19 @@ impl<H: Handler> Server<H> {
 
     fn adopt(&self, stream: TcpStream) {
         let connection = self.clone();
-        self.tasks.spawn_on(&self.workers.next(), "connection", async move {
-            if let Some(stream) = moved(stream) {
-                connection.serve(stream, None).await;
-            }
-        });
+        self.tasks
+            .spawn_on(&self.workers.next(), "connection", async move {
+                if let Some(stream) = moved(stream) {
+                    connection.serve(stream, None).await;
+                }
+            });
     }
 
-    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, peer: Option<Peer>) {
+    async fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        peer: Option<Peer>,
+    ) {
         let stopping = self.tasks.stopping();
         let (handler, peer) = (self.handler.clone(), &peer);
         let service = service_fn(move |request| {

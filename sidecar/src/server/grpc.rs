@@ -29,7 +29,9 @@ pub struct Edge {
 impl Edge {
     pub fn new(apis: Arc<Apis>) -> Self {
         let limit = apis.max_body.unwrap_or(usize::MAX);
-        let service = DaprServer::new(Service { apis: apis.clone() }).max_decoding_message_size(limit).max_encoding_message_size(limit);
+        let service = DaprServer::new(Service { apis: apis.clone() })
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(limit);
         Self { apis, service }
     }
 }
@@ -86,7 +88,10 @@ fn group(method: &str) -> (&'static str, &'static str) {
         ("Metadata", "metadata"),
         ("Shutdown", "shutdown"),
     ];
-    let name = words.iter().find(|(word, _)| method.contains(word)).map_or("", |(_, name)| name);
+    let name = words
+        .iter()
+        .find(|(word, _)| method.contains(word))
+        .map_or("", |(_, name)| name);
     (name, version)
 }
 

@@ -31,7 +31,9 @@ impl Request {
 
     /// The first value of a query parameter.
     pub fn parameter(&self, name: &str) -> Option<String> {
-        form_urlencoded::parse(self.query().as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+        form_urlencoded::parse(self.query().as_bytes())
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
     }
 
     /// The query's `metadata.` parameters, without the prefix.
@@ -39,7 +41,9 @@ impl Request {
         let mut metadata = HashMap::new();
         for (key, value) in form_urlencoded::parse(self.query().as_bytes()) {
             if let Some(key) = key.strip_prefix("metadata.") {
-                metadata.entry(key.to_owned()).or_insert_with(|| value.into_owned());
+                metadata
+                    .entry(key.to_owned())
+                    .or_insert_with(|| value.into_owned());
             }
         }
         metadata
@@ -70,7 +74,10 @@ pub fn no_content() -> Response<Body> {
 pub fn json(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(body::full(text));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     response
 }
 
@@ -78,8 +85,14 @@ pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(body::full(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(
+        "x-content-type-options",
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }
 
@@ -117,10 +130,17 @@ impl Handler for Edge {
         }
         let origin = parts.headers.get(header::ORIGIN).cloned();
         let trace = crate::api::trace::Context::of_http(&parts.headers, &clean);
-        let admitted = router::is_health(&clean) || token::admit(&mut parts.headers, apis.token.as_deref());
+        let admitted =
+            router::is_health(&clean) || token::admit(&mut parts.headers, apis.token.as_deref());
         let mut answer = if admitted {
             let clean = clean.into_owned();
-            let request = Request { method: parts.method, uri: parts.uri, headers: parts.headers, body, limit: apis.max_body };
+            let request = Request {
+                method: parts.method,
+                uri: parts.uri,
+                headers: parts.headers,
+                body,
+                limit: apis.max_body,
+            };
             router::dispatch(apis, &clean, request).await
         } else {
             text(StatusCode::UNAUTHORIZED, "invalid api token\n")

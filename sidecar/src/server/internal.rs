@@ -29,9 +29,9 @@ impl Handler for Edge {
         match request.uri().path() {
             CALL => self.callee.stream(request, peer).await,
             UNARY => self.callee.unary(request, peer).await,
-            path if path.starts_with(SERVICE) => {
-                grpc::refuse(&Status::unimplemented("actors are not part of this release of Outrider"))
-            }
+            path if path.starts_with(SERVICE) => grpc::refuse(&Status::unimplemented(
+                "actors are not part of this release of Outrider",
+            )),
             _ => proxy::inbound(&self.app_id, &self.callee, request, peer).await,
         }
     }

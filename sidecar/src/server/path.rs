@@ -6,7 +6,9 @@ use std::borrow::Cow;
 /// resolved, no slash at the end. An absolute path stays absolute.
 /// <https://pkg.go.dev/path#Clean>
 pub fn clean(path: &str) -> Cow<'_, str> {
-    let tidy = !path.contains("//") && !path.split('/').any(|s| s == "." || s == "..") && (path == "/" || !path.ends_with('/'));
+    let tidy = !path.contains("//")
+        && !path.split('/').any(|s| s == "." || s == "..")
+        && (path == "/" || !path.ends_with('/'));
     if tidy && !path.is_empty() {
         return Cow::Borrowed(path);
     }
@@ -39,7 +41,11 @@ pub fn query_unescape(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let spaced = text.replace('+', " ");
-    Cow::Owned(percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
+    Cow::Owned(
+        percent_encoding::percent_decode_str(&spaced)
+            .decode_utf8_lossy()
+            .into_owned(),
+    )
 }
 
 /// Percent signs decoded, pluses left alone.

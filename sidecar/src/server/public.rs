@@ -21,7 +21,13 @@ impl Handler for Edge {
     async fn call(&self, request: Request<Incoming>, _: Option<&Peer>) -> Response<Body> {
         let clean = path::clean(request.uri().path()).into_owned();
         let (parts, body) = request.into_parts();
-        let request = edge::Request { method: parts.method, uri: parts.uri, headers: parts.headers, body, limit: Some(0) };
+        let request = edge::Request {
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            body,
+            limit: Some(0),
+        };
         match (clean.as_str(), request.method == Method::GET) {
             ("/v1.0/healthz", true) => health::http(&self.apis.health, &request),
             ("/v1.0/healthz/outbound", true) => health::http_outbound(&self.apis.health),

@@ -7,14 +7,19 @@ pub const HEADER: &str = "dapr-api-token";
 /// Whether `headers` carry the expected token, if there is one; the token is
 /// taken out, so that it goes no further.
 pub fn admit(headers: &mut HeaderMap, expected: Option<&str>) -> bool {
-    let Some(expected) = expected else { return true };
+    let Some(expected) = expected else {
+        return true;
+    };
     let given = headers.remove(HEADER);
     given.is_some_and(|given| same(given.as_bytes(), expected.as_bytes()))
 }
 
 /// Compares in a time that does not tell where two tokens differ.
 fn same(given: &[u8], expected: &[u8]) -> bool {
-    let differences = given.iter().zip(expected).fold(0, |all, (a, b)| all | (a ^ b));
+    let differences = given
+        .iter()
+        .zip(expected)
+        .fold(0, |all, (a, b)| all | (a ^ b));
     given.len() == expected.len() && differences == 0
 }
 
@@ -24,7 +29,12 @@ mod tests {
 
     #[test]
     fn only_the_token_is_admitted() {
-        let with = |token: &str| HeaderMap::from_iter([(http::HeaderName::from_static(HEADER), token.parse().unwrap())]);
+        let with = |token: &str| {
+            HeaderMap::from_iter([(
+                http::HeaderName::from_static(HEADER),
+                token.parse().unwrap(),
+            )])
+        };
         assert!(admit(&mut HeaderMap::new(), None));
         assert!(!admit(&mut HeaderMap::new(), Some("x")));
         assert!(!admit(&mut with("xy"), Some("x")));

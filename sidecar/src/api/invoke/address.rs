@@ -26,20 +26,40 @@ pub struct Address {
 /// path.
 pub fn of_http(headers: &HeaderMap, raw_path: &str) -> Result<Address> {
     let decoded = path::unescape(raw_path);
-    if let Some(target) = headers.get(APP_ID).and_then(|v| v.to_str().ok()).filter(|t| !t.is_empty()) {
-        return Ok(Address { target: target.to_owned(), method: whole(&decoded), by_header: true });
+    if let Some(target) = headers
+        .get(APP_ID)
+        .and_then(|v| v.to_str().ok())
+        .filter(|t| !t.is_empty())
+    {
+        return Ok(Address {
+            target: target.to_owned(),
+            method: whole(&decoded),
+            by_header: true,
+        });
     }
     if let Some(target) = of_credentials(headers) {
-        return Ok(Address { target, method: whole(&decoded), by_header: false });
+        return Ok(Address {
+            target,
+            method: whole(&decoded),
+            by_header: false,
+        });
     }
     // Slashes in front are tolerated; those of a URL as target are not touched.
     let trimmed = format!("/{}", decoded.trim_start_matches('/'));
-    let rest = trimmed.strip_prefix(PREFIX).map(|rest| rest.trim_start_matches('/'));
-    let (target, method) = rest.and_then(|rest| split(rest)).ok_or_else(error::no_target)?;
+    let rest = trimmed
+        .strip_prefix(PREFIX)
+        .map(|rest| rest.trim_start_matches('/'));
+    let (target, method) = rest
+        .and_then(|rest| split(rest))
+        .ok_or_else(error::no_target)?;
     if target.is_empty() {
         return Err(error::no_target());
     }
-    Ok(Address { target: path::query_unescape(target).into_owned(), method: method.to_owned(), by_header: false })
+    Ok(Address {
+        target: path::query_unescape(target).into_owned(),
+        method: method.to_owned(),
+        by_header: false,
+    })
 }
 
 fn split(rest: &str) -> Option<(&str, &str)> {
@@ -58,13 +78,17 @@ fn of_credentials(headers: &HeaderMap) -> Option<String> {
     let encoded = given.strip_prefix("Basic ")?;
     let decoded = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
     let (user, id) = decoded.split_once(':')?;
-    (user.eq_ignore_ascii_case(APP_ID) && !id.is_empty() && !id.contains(':')).then(|| id.to_owned())
+    (user.eq_ignore_ascii_case(APP_ID) && !id.is_empty() && !id.contains(':'))
+        .then(|| id.to_owned())
 }
 
 /// Where a call goes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Target {
-    App { app_id: String, namespace: String },
+    App {
+        app_id: String,
+        namespace: String,
+    },
     /// A URL outside the mesh.
     Url(String),
     /// The name of an HTTPEndpoint resource.
@@ -72,7 +96,11 @@ pub enum Target {
 }
 
 /// `app`, `app.namespace`, a URL, or the name of an endpoint.
-pub fn target(text: &str, own_namespace: &str, is_endpoint: impl Fn(&str) -> bool) -> std::result::Result<Target, String> {
+pub fn target(
+    text: &str,
+    own_namespace: &str,
+    is_endpoint: impl Fn(&str) -> bool,
+) -> std::result::Result<Target, String> {
     if text.starts_with("http://") || text.starts_with("https://") {
         return Ok(Target::Url(text.trim_end_matches('/').to_owned()));
     }
@@ -82,8 +110,14 @@ pub fn target(text: &str, own_namespace: &str, is_endpoint: impl Fn(&str) -> boo
     let mut parts = text.split('.');
     match (parts.next(), parts.next(), parts.next()) {
         (Some(""), None, None) => Err("app id is empty".to_owned()),
-        (Some(id), None, None) => Ok(Target::App { app_id: id.to_owned(), namespace: own_namespace.to_owned() }),
-        (Some(id), Some(namespace), None) => Ok(Target::App { app_id: id.to_owned(), namespace: namespace.to_owned() }),
+        (Some(id), None, None) => Ok(Target::App {
+            app_id: id.to_owned(),
+            namespace: own_namespace.to_owned(),
+        }),
+        (Some(id), Some(namespace), None) => Ok(Target::App {
+            app_id: id.to_owned(),
+            namespace: namespace.to_owned(),
+        }),
         _ => Err(format!("invalid app id {text}")),
     }
 }
@@ -99,7 +133,9 @@ mod tests {
     use super::*;
 
     fn by_path(path: &str) -> Option<(String, String)> {
-        of_http(&HeaderMap::new(), path).ok().map(|a| (a.target, a.method))
+        of_http(&HeaderMap::new(), path)
+            .ok()
+            .map(|a| (a.target, a.method))
     }
 
     #[test]
@@ -107,21 +143,39 @@ mod tests {
         let both = |t: &str, m: &str| Some((t.to_owned(), m.to_owned()));
         assert_eq!(by_path("/v1.0/invoke/app/method/a/b"), both("app", "a/b"));
         assert_eq!(by_path("//v1.0/invoke//app/method/"), both("app", ""));
-        assert_eq!(by_path("/v1.0/invoke/http%3A%2F%2Fh%3A1/method/x"), both("http://h:1", "x"));
-        assert_eq!(by_path("/v1.0/invoke/http://h:1/method/x"), both("http://h:1", "x"));
-        assert_eq!(by_path("/v1.0/invoke/app.ns/method/x%2Fy"), both("app.ns", "x/y"));
+        assert_eq!(
+            by_path("/v1.0/invoke/http%3A%2F%2Fh%3A1/method/x"),
+            both("http://h:1", "x")
+        );
+        assert_eq!(
+            by_path("/v1.0/invoke/http://h:1/method/x"),
+            both("http://h:1", "x")
+        );
+        assert_eq!(
+            by_path("/v1.0/invoke/app.ns/method/x%2Fy"),
+            both("app.ns", "x/y")
+        );
         assert_eq!(by_path("/v1.0/invoke/app"), None);
         assert_eq!(by_path("/other"), None);
     }
 
     #[test]
     fn headers_come_first() {
-        let headers = HeaderMap::from_iter([(http::HeaderName::from_static(APP_ID), "x".parse().unwrap())]);
+        let headers =
+            HeaderMap::from_iter([(http::HeaderName::from_static(APP_ID), "x".parse().unwrap())]);
         let address = of_http(&headers, "/a//b/../c").unwrap();
-        assert_eq!((address.target.as_str(), address.method.as_str(), address.by_header), ("x", "a/c", true));
+        assert_eq!(
+            (
+                address.target.as_str(),
+                address.method.as_str(),
+                address.by_header
+            ),
+            ("x", "a/c", true)
+        );
         let basic = |text: &str| {
             let value = format!("Basic {}", STANDARD.encode(text));
-            let headers = HeaderMap::from_iter([(http::header::AUTHORIZATION, value.parse().unwrap())]);
+            let headers =
+                HeaderMap::from_iter([(http::header::AUTHORIZATION, value.parse().unwrap())]);
             of_http(&headers, "/m").ok().map(|a| a.target)
         };
         assert_eq!(basic("Dapr-App-Id:y").as_deref(), Some("y"));
@@ -131,8 +185,20 @@ mod tests {
     #[test]
     fn targets() {
         let read = |text| target(text, "own", |name| name == "end.point");
-        assert_eq!(read("a"), Ok(Target::App { app_id: "a".into(), namespace: "own".into() }));
-        assert_eq!(read("a.b"), Ok(Target::App { app_id: "a".into(), namespace: "b".into() }));
+        assert_eq!(
+            read("a"),
+            Ok(Target::App {
+                app_id: "a".into(),
+                namespace: "own".into()
+            })
+        );
+        assert_eq!(
+            read("a.b"),
+            Ok(Target::App {
+                app_id: "a".into(),
+                namespace: "b".into()
+            })
+        );
         assert_eq!(read("end.point"), Ok(Target::Endpoint("end.point".into())));
         assert_eq!(read("a.b.c"), Err("invalid app id a.b.c".into()));
         assert_eq!(read(""), Err("app id is empty".into()));

@@ -18,12 +18,21 @@ pub fn failed(target: &str, cause: &Status) -> Error {
         Code::PermissionDenied => StatusCode::FORBIDDEN,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    Error::legacy(CODE, http, Code::Internal, format!("failed to invoke, id: {target}, err: {}", text(cause)))
+    Error::legacy(
+        CODE,
+        http,
+        Code::Internal,
+        format!("failed to invoke, id: {target}, err: {}", text(cause)),
+    )
 }
 
 /// Failures of our own are told as they are, those of a peer as gRPC errors.
 fn text(status: &Status) -> String {
-    if is_local(status) { status.message().to_owned() } else { crate::grpc::text(status) }
+    if is_local(status) {
+        status.message().to_owned()
+    } else {
+        crate::grpc::text(status)
+    }
 }
 
 const LOCAL: &str = "outrider-local";
@@ -31,7 +40,9 @@ const LOCAL: &str = "outrider-local";
 /// A failure that this sidecar itself found.
 pub fn local(code: Code, message: impl Into<String>) -> Status {
     let mut status = Status::new(code, message);
-    status.metadata_mut().insert(LOCAL, tonic::metadata::MetadataValue::from_static("1"));
+    status
+        .metadata_mut()
+        .insert(LOCAL, tonic::metadata::MetadataValue::from_static("1"));
     status
 }
 

@@ -21,5 +21,10 @@ impl Client {
 }
 
 fn absent(target: &str) -> Status {
-    error::local(Code::Unimplemented, format!("calling {target}: hosts outside the mesh cannot be called by this release of Outrider"))
+    error::local(
+        Code::Unimplemented,
+        format!(
+            "calling {target}: hosts outside the mesh cannot be called by this release of Outrider"
+        ),
+    )
 }

@@ -17,12 +17,18 @@ use crate::server::body;
 /// Bytes of an application's error that are told.
 const ERROR_TEXT: usize = 63;
 
-pub async fn invoke(api: &Api, request: Request<InvokeServiceRequest>) -> Result<Response<InvokeResponse>, Status> {
+pub async fn invoke(
+    api: &Api,
+    request: Request<InvokeServiceRequest>,
+) -> Result<Response<InvokeResponse>, Status> {
     let metadata = headers::of_grpc(request.metadata().as_ref());
     let request = request.into_inner();
     let failed = |status: &Status| error::failed(&request.id, status).status();
     let Some(message) = request.message else {
-        return Err(failed(&error::local(tonic::Code::Internal, "request does not contain the required fields in the leading chunk")));
+        return Err(failed(&error::local(
+            tonic::Code::Internal,
+            "request does not contain the required fields in the leading chunk",
+        )));
     };
     let data = message.data.unwrap_or_default();
     let (verb, query) = match message.http_extension {
@@ -46,8 +52,13 @@ pub async fn invoke(api: &Api, request: Request<InvokeServiceRequest>) -> Result
         data_type_url: data.type_url,
         body: Data::Whole(bytes),
     };
-    let answer = api.invoke(&request.id, call).await.map_err(|status| failed(&status))?;
-    let data = body::collect(answer.body, api.peers.limit).await.map_err(|e| failed(&error::local(tonic::Code::Internal, e.to_string())))?;
+    let answer = api
+        .invoke(&request.id, call)
+        .await
+        .map_err(|status| failed(&status))?;
+    let data = body::collect(answer.body, api.peers.limit)
+        .await
+        .map_err(|e| failed(&error::local(tonic::Code::Internal, e.to_string())))?;
     let mut initial = http::HeaderMap::new();
     match answer.code {
         Code::Grpc(status) => {
@@ -68,7 +79,10 @@ pub async fn invoke(api: &Api, request: Request<InvokeServiceRequest>) -> Result
         }
     }
     let mut response = Response::new(InvokeResponse {
-        data: Some(Any { type_url: String::new(), value: data.into() }),
+        data: Some(Any {
+            type_url: String::new(),
+            value: data.into(),
+        }),
         content_type: answer.content_type.unwrap_or_default(),
     });
     *response.metadata_mut() = MetadataMap::from_headers(initial);
@@ -86,9 +100,21 @@ fn verb(number: i32) -> Method {
 
 /// The gRPC error that an HTTP application's refusal becomes.
 pub fn of_http_status(code: u16, body: &[u8]) -> Status {
-    let reason = http::StatusCode::from_u16(code).ok().and_then(|s| s.canonical_reason()).unwrap_or_default();
+    let reason = http::StatusCode::from_u16(code)
+        .ok()
+        .and_then(|s| s.canonical_reason())
+        .unwrap_or_default();
     let text = String::from_utf8_lossy(&body[..body.len().min(ERROR_TEXT)]).into_owned();
-    Error::rich("", reason, http::StatusCode::INTERNAL_SERVER_ERROR, grpc::code_of(code), reason)
-        .with_metadata([("http.code", code.to_string()), ("http.error_message", text)])
-        .status()
+    Error::rich(
+        "",
+        reason,
+        http::StatusCode::INTERNAL_SERVER_ERROR,
+        grpc::code_of(code),
+        reason,
+    )
+    .with_metadata([
+        ("http.code", code.to_string()),
+        ("http.error_message", text),
+    ])
+    .status()
 }

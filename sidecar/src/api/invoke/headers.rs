@@ -65,7 +65,11 @@ pub fn canonical(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     let mut upper = true;
     for c in name.chars() {
-        text.push(if upper { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() });
+        text.push(if upper {
+            c.to_ascii_uppercase()
+        } else {
+            c.to_ascii_lowercase()
+        });
         upper = c == '-';
     }
     text
@@ -94,14 +98,26 @@ pub fn of_client(headers: &HeaderMap) -> Metadata {
     let mut metadata = Vec::with_capacity(headers.len() + 8);
     for (name, value) in headers {
         let lower = name.as_str();
-        let ours = matches!(lower, CALLER_ID | CALLER_NAMESPACE | CALLEE_ID | DESTINATION | "host" | "content-length" | "content-type");
+        let ours = matches!(
+            lower,
+            CALLER_ID
+                | CALLER_NAMESPACE
+                | CALLEE_ID
+                | DESTINATION
+                | "host"
+                | "content-length"
+                | "content-type"
+        );
         if ours || is_hop_by_hop(lower, &named) {
             continue;
         }
         if let Ok(value) = value.to_str() {
             metadata.push((canonical(lower), value.to_owned()));
         } else {
-            metadata.push((canonical(lower), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+            metadata.push((
+                canonical(lower),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            ));
         }
     }
     metadata
@@ -111,8 +127,24 @@ pub fn of_client(headers: &HeaderMap) -> Metadata {
 pub fn of_grpc(headers: &HeaderMap) -> Metadata {
     headers
         .iter()
-        .filter(|(name, _)| !matches!(name.as_str(), CALLER_ID | CALLER_NAMESPACE | DESTINATION | "te" | "grpc-status" | "grpc-message" | "grpc-status-details-bin"))
-        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .filter(|(name, _)| {
+            !matches!(
+                name.as_str(),
+                CALLER_ID
+                    | CALLER_NAMESPACE
+                    | DESTINATION
+                    | "te"
+                    | "grpc-status"
+                    | "grpc-message"
+                    | "grpc-status-details-bin"
+            )
+        })
+        .map(|(name, value)| {
+            (
+                name.as_str().to_owned(),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            )
+        })
         .collect()
 }
 
@@ -121,8 +153,15 @@ pub fn of_answer(headers: &HeaderMap) -> Metadata {
     let named = named_by_connection(headers);
     headers
         .iter()
-        .filter(|(name, _)| !is_hop_by_hop(name.as_str(), &named) && *name != http::header::CONTENT_LENGTH)
-        .map(|(name, value)| (canonical(name.as_str()), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .filter(|(name, _)| {
+            !is_hop_by_hop(name.as_str(), &named) && *name != http::header::CONTENT_LENGTH
+        })
+        .map(|(name, value)| {
+            (
+                canonical(name.as_str()),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            )
+        })
         .collect()
 }
 
@@ -146,7 +185,10 @@ pub fn to_http(metadata: &Metadata, origin: Origin, into: &mut HeaderMap) {
             None if lower.starts_with("grpc-") => format!("dapr-{lower}"),
             None => lower,
         };
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value.as_str())) {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::try_from(name),
+            HeaderValue::try_from(value.as_str()),
+        ) {
             into.append(name, value);
         }
     }
@@ -165,16 +207,26 @@ pub fn to_http(metadata: &Metadata, origin: Origin, into: &mut HeaderMap) {
 pub fn to_grpc(metadata: &Metadata, origin: Origin, into: &mut HeaderMap) {
     for (name, value) in metadata {
         let lower = name.to_ascii_lowercase();
-        if lower == DESTINATION || lower.starts_with(':') || matches!(lower.as_str(), "te" | "grpc-timeout" | "grpc-encoding" | "grpc-accept-encoding") {
+        if lower == DESTINATION
+            || lower.starts_with(':')
+            || matches!(
+                lower.as_str(),
+                "te" | "grpc-timeout" | "grpc-encoding" | "grpc-accept-encoding"
+            )
+        {
             continue;
         }
         // Spelled as HTTP spells it, or plainly of an HTTP client.
-        let http = HTTP_ONLY.contains(&lower.as_str()) && (origin == Origin::Http || name.starts_with(|c: char| c.is_ascii_uppercase()));
+        let http = HTTP_ONLY.contains(&lower.as_str())
+            && (origin == Origin::Http || name.starts_with(|c: char| c.is_ascii_uppercase()));
         if !http && lower == "content-type" {
             continue;
         }
         let name = if http { format!("dapr-{lower}") } else { lower };
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value.as_str())) {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::try_from(name),
+            HeaderValue::try_from(value.as_str()),
+        ) {
             into.append(name, value);
         }
     }
@@ -187,7 +239,10 @@ pub fn to_grpc(metadata: &Metadata, origin: Origin, into: &mut HeaderMap) {
 }
 
 fn find<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a str> {
-    metadata.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    metadata
+        .iter()
+        .find(|(n, _)| n.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_str())
 }
 
 /// A `traceparent` in gRPC's binary form, as base64.
@@ -208,8 +263,13 @@ fn binary_trace(parent: &str) -> Option<String> {
 }
 
 fn parse_binary_trace(text: &str) -> Option<String> {
-    let bytes = STANDARD_NO_PAD.decode(text.trim_end_matches('=')).or_else(|_| STANDARD.decode(text)).ok()?;
-    let [0, 0, rest @ ..] = bytes.as_slice() else { return None };
+    let bytes = STANDARD_NO_PAD
+        .decode(text.trim_end_matches('='))
+        .or_else(|_| STANDARD.decode(text))
+        .ok()?;
+    let [0, 0, rest @ ..] = bytes.as_slice() else {
+        return None;
+    };
     let (trace_id, rest) = rest.split_at_checked(16)?;
     let [1, rest @ ..] = rest else { return None };
     let (span_id, rest) = rest.split_at_checked(8)?;
@@ -225,7 +285,10 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -233,7 +296,10 @@ mod tests {
     use super::*;
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+        pairs
+            .iter()
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .collect()
     }
 
     #[test]
@@ -272,7 +338,11 @@ mod tests {
     #[test]
     fn to_a_grpc_application() {
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let metadata = vec![("Cookie".to_owned(), "c".to_owned()), ("X-A".to_owned(), "1".to_owned()), ("Traceparent".to_owned(), parent.to_owned())];
+        let metadata = vec![
+            ("Cookie".to_owned(), "c".to_owned()),
+            ("X-A".to_owned(), "1".to_owned()),
+            ("Traceparent".to_owned(), parent.to_owned()),
+        ];
         let mut headers = HeaderMap::new();
         to_grpc(&metadata, Origin::Http, &mut headers);
         assert_eq!(headers["dapr-cookie"], "c");

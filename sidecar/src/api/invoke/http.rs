@@ -26,7 +26,9 @@ pub async fn invoke(api: &Api, mut request: Request) -> Response<Body> {
         request.headers.remove(address::APP_ID);
     }
     let failed = |status: &Status| Response::from(error::failed(&address.target, status));
-    let length: Option<u64> = request.header("content-length").and_then(|v| v.parse().ok());
+    let length: Option<u64> = request
+        .header("content-length")
+        .and_then(|v| v.parse().ok());
     let streaming = length.is_none() && !request.body.is_end_stream();
     let data = if streaming {
         let limit = request.limit.unwrap_or(usize::MAX);
@@ -38,7 +40,11 @@ pub async fn invoke(api: &Api, mut request: Request) -> Response<Body> {
             Err(cause) => return failed(&error::local(tonic::Code::Internal, cause.to_string())),
         }
     };
-    let content_type = request.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let content_type = request
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .map(str::to_owned);
     let call = message::Request {
         method: address.method.clone(),
         verb: Some(verb(&request.method)),
@@ -57,30 +63,59 @@ pub async fn invoke(api: &Api, mut request: Request) -> Response<Body> {
 }
 
 fn too_large(error: BoxError) -> BoxError {
-    if error.is::<http_body_util::LengthLimitError>() { body::ReadError::TooLarge.into() } else { error }
+    if error.is::<http_body_util::LengthLimitError>() {
+        body::ReadError::TooLarge.into()
+    } else {
+        error
+    }
 }
 
 /// Verbs in any case; those that HTTP does not know become POST.
 fn verb(given: &http::Method) -> http::Method {
     use http::Method as M;
-    let known = [M::GET, M::HEAD, M::POST, M::PUT, M::DELETE, M::OPTIONS, M::TRACE, M::PATCH, M::CONNECT];
-    known.into_iter().find(|m| m.as_str().eq_ignore_ascii_case(given.as_str())).unwrap_or(M::POST)
+    let known = [
+        M::GET,
+        M::HEAD,
+        M::POST,
+        M::PUT,
+        M::DELETE,
+        M::OPTIONS,
+        M::TRACE,
+        M::PATCH,
+        M::CONNECT,
+    ];
+    known
+        .into_iter()
+        .find(|m| m.as_str().eq_ignore_ascii_case(given.as_str()))
+        .unwrap_or(M::POST)
 }
 
 async fn answer(response: message::Response, streaming: bool) -> Response<Body> {
     let (status, text) = match &response.code {
-        Code::Http(code) => (StatusCode::from_u16(*code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), None),
+        Code::Http(code) => (
+            StatusCode::from_u16(*code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            None,
+        ),
         Code::Grpc(status) if status.code() == tonic::Code::Ok => (StatusCode::OK, None),
         Code::Grpc(status) => (grpc::http_status(status.code()), Some(status_json(status))),
     };
     let mut answer = Response::new(body::empty());
     *answer.status_mut() = status;
     headers::to_http(&response.headers, Origin::Http, answer.headers_mut());
-    if let Some(content_type) = response.content_type.as_deref().and_then(|c| HeaderValue::try_from(c).ok()) {
-        answer.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    if let Some(content_type) = response
+        .content_type
+        .as_deref()
+        .and_then(|c| HeaderValue::try_from(c).ok())
+    {
+        answer
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, content_type);
     }
     if let Some(text) = text {
-        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        answer.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
         *answer.body_mut() = body::full(text);
         return answer;
     }
@@ -90,12 +125,18 @@ async fn answer(response: message::Response, streaming: bool) -> Response<Body> 
         // What was refused is small; with its length a client can reuse the connection at once.
         content = match body::collect(content, None).await {
             Ok(bytes) => body::full(bytes),
-            Err(cause) => return error::failed("", &error::local(tonic::Code::Internal, cause.to_string())).into(),
+            Err(cause) => {
+                return error::failed("", &error::local(tonic::Code::Internal, cause.to_string()))
+                    .into();
+            }
         };
     }
     if !answer.headers().contains_key(header::CONTENT_TYPE) {
         if refused {
-            answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            answer.headers_mut().insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
         } else {
             content = sniff(content, &mut answer).await;
         }
@@ -111,12 +152,25 @@ async fn sniff(mut content: Body, answer: &mut Response<Body>) -> Body {
             Ok(data) if !data.is_empty() => data,
             _ => return content,
         },
-        Some(Err(error)) => return body::stream(http_body_util::StreamBody::new(futures_util::stream::iter([Err::<http_body::Frame<Bytes>, _>(error)]))),
+        Some(Err(error)) => {
+            return body::stream(http_body_util::StreamBody::new(futures_util::stream::iter(
+                [Err::<http_body::Frame<Bytes>, _>(error)],
+            )));
+        }
         None => return body::empty(),
     };
-    let text = std::str::from_utf8(&first).is_ok_and(|t| !t.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{c}' | '\u{1b}')));
-    let kind = if text { "text/plain; charset=utf-8" } else { "application/octet-stream" };
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    let text = std::str::from_utf8(&first).is_ok_and(|t| {
+        !t.chars()
+            .any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{c}' | '\u{1b}'))
+    });
+    let kind = if text {
+        "text/plain; charset=utf-8"
+    } else {
+        "application/octet-stream"
+    };
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     if content.is_end_stream() {
         return body::full(first);
     }
@@ -129,9 +183,15 @@ fn status_json(status: &Status) -> Vec<u8> {
     if !status.message().is_empty() {
         object["message"] = status.message().into();
     }
-    let details = tonic_types::Status::decode(status.details()).map(|s| s.details).unwrap_or_default();
+    let details = tonic_types::Status::decode(status.details())
+        .map(|s| s.details)
+        .unwrap_or_default();
     if !details.is_empty() {
-        object["details"] = details.iter().map(|d| detail_json(&d.type_url, &d.value)).collect::<Vec<_>>().into();
+        object["details"] = details
+            .iter()
+            .map(|d| detail_json(&d.type_url, &d.value))
+            .collect::<Vec<_>>()
+            .into();
     }
     json::to_vec(&object)
 }
@@ -151,4 +211,3 @@ fn detail_json(type_url: &str, value: &[u8]) -> Value {
     object["@type"] = type_url.into();
     object
 }
-

@@ -40,7 +40,9 @@ impl Data {
     pub async fn collect(self, limit: Option<usize>) -> Result<Bytes, Status> {
         match self {
             Data::Whole(bytes) => Ok(bytes),
-            Data::Stream(stream) => body::collect(stream, limit).await.map_err(|e| Status::internal(e.to_string())),
+            Data::Stream(stream) => body::collect(stream, limit)
+                .await
+                .map_err(|e| Status::internal(e.to_string())),
         }
     }
 }
@@ -65,7 +67,9 @@ pub struct Request {
 impl Request {
     /// The same again, if the data is at hand.
     pub fn again(&self) -> Option<Self> {
-        let Data::Whole(bytes) = &self.body else { return None };
+        let Data::Whole(bytes) = &self.body else {
+            return None;
+        };
         Some(Self {
             method: self.method.clone(),
             verb: self.verb.clone(),
@@ -106,7 +110,10 @@ pub fn hold(body: Body, permit: OwnedSemaphorePermit) -> Body {
         type Data = Bytes;
         type Error = BoxError;
 
-        fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
             Pin::new(&mut self.get_mut().body).poll_frame(context)
         }
 
@@ -119,7 +126,10 @@ pub fn hold(body: Body, permit: OwnedSemaphorePermit) -> Body {
         }
     }
 
-    body::stream(Holding { body, _permit: permit })
+    body::stream(Holding {
+        body,
+        _permit: permit,
+    })
 }
 
 /// A method as the path of a URL. Escapes that the client had escaped once
@@ -133,11 +143,16 @@ pub fn escape(method: &str) -> Result<String, Status> {
                 let hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
                 if !hex(index + 1) || !hex(index + 2) {
                     let rest: String = method[index..].chars().take(3).collect();
-                    return Err(Status::internal(format!("invalid URL escape {}", outrider_kit::quote::go(&rest))));
+                    return Err(Status::internal(format!(
+                        "invalid URL escape {}",
+                        outrider_kit::quote::go(&rest)
+                    )));
                 }
                 path.push('%');
             }
-            b if b.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@!'()*[]".contains(b) => path.push(char::from(*b)),
+            b if b.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@!'()*[]".contains(b) => {
+                path.push(char::from(*b))
+            }
             b => path.push_str(&format!("%{b:02X}")),
         }
     }
@@ -153,7 +168,13 @@ mod tests {
         assert_eq!(escape("a b/c+d").unwrap(), "a%20b/c+d");
         assert_eq!(escape("a%41b").unwrap(), "a%41b");
         assert_eq!(escape("x\"*\\\u{e9}").unwrap(), "x%22*%5C%C3%A9");
-        assert_eq!(escape("50%").unwrap_err().message(), "invalid URL escape \"%\"");
-        assert_eq!(escape("50%zz").unwrap_err().message(), "invalid URL escape \"%zz\"");
+        assert_eq!(
+            escape("50%").unwrap_err().message(),
+            "invalid URL escape \"%\""
+        );
+        assert_eq!(
+            escape("50%zz").unwrap_err().message(),
+            "invalid URL escape \"%zz\""
+        );
     }
 }

@@ -23,15 +23,24 @@ impl Api {
     /// whatever its status; an error means that there is none.
     pub async fn invoke(&self, target: &str, mut request: Request) -> Result<Response, Status> {
         let is_endpoint = |name: &str| self.live.http_endpoints.load().contains_key(name);
-        let target = address::target(target, &self.namespace, is_endpoint).map_err(|e| error::local(Code::InvalidArgument, e))?;
-        request.method = address::method(&request.method).map_err(|e| error::local(Code::InvalidArgument, e))?;
+        let target = address::target(target, &self.namespace, is_endpoint)
+            .map_err(|e| error::local(Code::InvalidArgument, e))?;
+        request.method =
+            address::method(&request.method).map_err(|e| error::local(Code::InvalidArgument, e))?;
         match target {
             Target::Url(url) => self.external.url(&url, request).await,
             Target::Endpoint(name) => match self.live.http_endpoints.get(&name) {
                 Some(endpoint) => self.external.endpoint(&endpoint, request).await,
-                None => Err(error::local(Code::NotFound, format!("the HTTPEndpoint {name} was removed"))),
+                None => Err(error::local(
+                    Code::NotFound,
+                    format!("the HTTPEndpoint {name} was removed"),
+                )),
             },
-            Target::App { app_id, namespace } if app_id == self.app_id && namespace == self.namespace => self.itself(request).await,
+            Target::App { app_id, namespace }
+                if app_id == self.app_id && namespace == self.namespace =>
+            {
+                self.itself(request).await
+            }
             Target::App { app_id, namespace } => self.remote(app_id, namespace, request).await,
         }
     }
@@ -39,10 +48,16 @@ impl Api {
     /// Straight to the own application.
     async fn itself(&self, mut request: Request) -> Result<Response, Status> {
         let Some(channel) = &self.channel else {
-            return Err(error::local(Code::Internal, "cannot invoke local endpoint: app channel not initialized"));
+            return Err(error::local(
+                Code::Internal,
+                "cannot invoke local endpoint: app channel not initialized",
+            ));
         };
         self.sign(&mut request, &self.app_id);
-        channel.invoke(request).await.map_err(|status| error::local(status.code(), status.message()))
+        channel
+            .invoke(request)
+            .await
+            .map_err(|status| error::local(status.code(), status.message()))
     }
 
     /// Says who calls, whatever the client said.
@@ -61,7 +76,12 @@ impl Api {
         }
     }
 
-    async fn remote(&self, app_id: String, namespace: String, mut request: Request) -> Result<Response, Status> {
+    async fn remote(
+        &self,
+        app_id: String,
+        namespace: String,
+        mut request: Request,
+    ) -> Result<Response, Status> {
         self.sign(&mut request, &app_id);
         self.peers.forwarded(&mut request.metadata);
         let mut tried = 0;
@@ -81,7 +101,12 @@ impl Api {
                     return Err(failure);
                 }
                 let text = crate::grpc::text(&failure);
-                return Err(error::local(failure.code(), format!("failed to invoke target {app_id} after {tried} retries. Error: {text}")));
+                return Err(error::local(
+                    failure.code(),
+                    format!(
+                        "failed to invoke target {app_id} after {tried} retries. Error: {text}"
+                    ),
+                ));
             };
             if tried == 0 {
                 tracing::info!(target: "dapr.runtime.direct_messaging", "Error processing operation DaprBuiltInServiceRetries. Retrying in 1s\u{2026}");
@@ -94,23 +119,39 @@ impl Api {
     }
 
     fn request(&self, app_id: &str, namespace: &str) -> resolve::Request {
-        resolve::Request { app_id: app_id.to_owned(), namespace: namespace.to_owned(), port: self.peers.own_port }
+        resolve::Request {
+            app_id: app_id.to_owned(),
+            namespace: namespace.to_owned(),
+            port: self.peers.own_port,
+        }
     }
 
     /// The sidecar of an application.
     pub async fn find(&self, app_id: &str, namespace: &str) -> Result<pool::Target, Status> {
         let Some(resolver) = &self.resolver else {
-            return Err(error::local(Code::Internal, "name resolver not initialized"));
+            return Err(error::local(
+                Code::Internal,
+                "name resolver not initialized",
+            ));
         };
         let request = self.request(app_id, namespace);
         for _ in 0..RESOLVE_TRIES {
-            let address = resolver.resolve(&request).await.map_err(|e| error::local(Code::Internal, e.to_string()))?;
+            let address = resolver
+                .resolve(&request)
+                .await
+                .map_err(|e| error::local(Code::Internal, e.to_string()))?;
             if !address.is_empty() {
-                return Ok(pool::Target { address, app: Some((namespace.to_owned(), app_id.to_owned())) });
+                return Ok(pool::Target {
+                    address,
+                    app: Some((namespace.to_owned(), app_id.to_owned())),
+                });
             }
             tokio::time::sleep(RESOLVE_PAUSE).await;
         }
-        Err(error::local(Code::Internal, format!("failed to resolve address for '{app_id}'")))
+        Err(error::local(
+            Code::Internal,
+            format!("failed to resolve address for '{app_id}'"),
+        ))
     }
 
     fn suspect(&self, app_id: &str, namespace: &str, target: &pool::Target) {

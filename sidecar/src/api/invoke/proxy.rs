@@ -21,9 +21,12 @@ pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<B
     let passed = async {
         let text = target(request.headers()).ok_or_else(no_target)?;
         let is_endpoint = |_: &str| false;
-        let found = address::target(&text, &api.namespace, is_endpoint).map_err(Status::invalid_argument)?;
+        let found = address::target(&text, &api.namespace, is_endpoint)
+            .map_err(Status::invalid_argument)?;
         let address::Target::App { app_id, namespace } = found else {
-            return Err(Status::invalid_argument(format!("failed to proxy request: {text} is not an app id")));
+            return Err(Status::invalid_argument(format!(
+                "failed to proxy request: {text} is not an app id"
+            )));
         };
         if app_id == api.app_id && namespace == api.namespace {
             return local(api.channel.as_deref(), None, request, None).await;
@@ -35,7 +38,11 @@ pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<B
             Ok(answer) => Ok(answer),
             Err(status) => {
                 if let Some(resolver) = &api.resolver {
-                    let asked = outrider_components::resolve::Request { app_id, namespace, port: api.peers.own_port };
+                    let asked = outrider_components::resolve::Request {
+                        app_id,
+                        namespace,
+                        port: api.peers.own_port,
+                    };
                     resolver.suspect(&asked, &peer.address);
                 }
                 Err(status)
@@ -46,11 +53,18 @@ pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<B
 }
 
 /// A call by another sidecar, for this one's application.
-pub async fn inbound(app_id: &str, callee: &Callee, request: http::Request<Incoming>, peer: Option<&Peer>) -> Response<Body> {
+pub async fn inbound(
+    app_id: &str,
+    callee: &Callee,
+    request: http::Request<Incoming>,
+    peer: Option<&Peer>,
+) -> Response<Body> {
     let passed = async {
         let text = target(request.headers()).ok_or_else(no_target)?;
         if text.split('.').next() != Some(app_id) {
-            return Err(Status::not_found(format!("failed to proxy request: this is the sidecar of {app_id}, not of {text}")));
+            return Err(Status::not_found(format!(
+                "failed to proxy request: this is the sidecar of {app_id}, not of {text}"
+            )));
         }
         local(callee.channel.as_deref(), Some(callee), request, peer).await
     };
@@ -63,9 +77,13 @@ async fn local(
     request: http::Request<Incoming>,
     peer: Option<&Peer>,
 ) -> Result<Response<Incoming>, Status> {
-    let Some(channel) = channel else { return Err(Status::internal("app channel is not initialized")) };
+    let Some(channel) = channel else {
+        return Err(Status::internal("app channel is not initialized"));
+    };
     let Kind::Grpc(client) = &channel.kind else {
-        return Err(Status::failed_precondition("failed to proxy request: the application does not speak gRPC: set its protocol to grpc"));
+        return Err(Status::failed_precondition(
+            "failed to proxy request: the application does not speak gRPC: set its protocol to grpc",
+        ));
     };
     let path = request.uri().path().to_owned();
     acl::normalise(&path).map_err(|e| Status::invalid_argument(format!("invalid method: {e}")))?;
@@ -90,12 +108,20 @@ fn passing(request: http::Request<Incoming>) -> http::Request<Body> {
 }
 
 fn target(headers: &HeaderMap) -> Option<String> {
-    let find = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty());
+    let find = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .filter(|v| !v.is_empty())
+    };
     find(CALLEE_ID).or_else(|| find(APP_ID)).map(str::to_owned)
 }
 
 fn no_target() -> Status {
-    Status::new(Code::Unknown, "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found")
+    Status::new(
+        Code::Unknown,
+        "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found",
+    )
 }
 
 fn plain(status: Status) -> Status {
@@ -108,4 +134,3 @@ fn answer(passed: Result<Response<Incoming>, Status>) -> Response<Body> {
         Ok(response) => response.map(body::stream),
     }
 }
-

@@ -26,18 +26,36 @@ pub fn not_found(store: &str) -> Error {
 }
 
 pub fn denied(secret: &str, store: &str) -> Error {
-    let message = format!("access denied by policy to get {} from {}", quote::go(secret), quote::go(store));
-    Error::legacy("ERR_PERMISSION_DENIED", StatusCode::FORBIDDEN, Code::PermissionDenied, message)
+    let message = format!(
+        "access denied by policy to get {} from {}",
+        quote::go(secret),
+        quote::go(store)
+    );
+    Error::legacy(
+        "ERR_PERMISSION_DENIED",
+        StatusCode::FORBIDDEN,
+        Code::PermissionDenied,
+        message,
+    )
 }
 
 pub fn get(secret: &str, store: &str, cause: &Cause) -> Error {
-    failed(format!("failed getting secret with key {secret} from secret store {store}: {cause}"))
+    failed(format!(
+        "failed getting secret with key {secret} from secret store {store}: {cause}"
+    ))
 }
 
 pub fn bulk_get(store: &str, cause: &Cause) -> Error {
-    failed(format!("failed getting secrets from secret store {store}: {cause}"))
+    failed(format!(
+        "failed getting secrets from secret store {store}: {cause}"
+    ))
 }
 
 fn failed(message: String) -> Error {
-    Error::legacy("ERR_SECRET_GET", StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, message)
+    Error::legacy(
+        "ERR_SECRET_GET",
+        StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Internal,
+        message,
+    )
 }

@@ -13,7 +13,10 @@ pub async fn get(api: &Api, request: Request, store: &str, secret: &str) -> Resp
     match api.get(store, secret, request.metadata()).await {
         Err(error) => error.into(),
         Ok(pairs) if pairs.is_empty() => no_content(),
-        Ok(pairs) => edge::json(StatusCode::OK, json::to_line(&pairs.into_iter().collect::<BTreeMap<_, _>>())),
+        Ok(pairs) => edge::json(
+            StatusCode::OK,
+            json::to_line(&pairs.into_iter().collect::<BTreeMap<_, _>>()),
+        ),
     }
 }
 
@@ -22,7 +25,10 @@ pub async fn bulk_get(api: &Api, request: Request, store: &str) -> Response<Body
         Err(error) => error.into(),
         Ok(all) if all.is_empty() => no_content(),
         Ok(all) => {
-            let sorted: BTreeMap<_, BTreeMap<_, _>> = all.into_iter().map(|(name, pairs)| (name, pairs.into_iter().collect())).collect();
+            let sorted: BTreeMap<_, BTreeMap<_, _>> = all
+                .into_iter()
+                .map(|(name, pairs)| (name, pairs.into_iter().collect()))
+                .collect();
             edge::json(StatusCode::OK, json::to_line(&sorted))
         }
     }

@@ -20,7 +20,9 @@ impl Api {
     }
 
     fn allows(&self, store: &str, secret: &str) -> bool {
-        self.scopes.get(store).is_none_or(|scope| scope.allows(secret))
+        self.scopes
+            .get(store)
+            .is_none_or(|scope| scope.allows(secret))
     }
 
     /// The keys and values of one secret.
@@ -29,14 +31,25 @@ impl Api {
         if !self.allows(store, secret) {
             return Err(error::denied(secret, store));
         }
-        let request = GetRequest { name: secret.to_owned(), metadata };
-        found.store.get(&request).await.map_err(|cause| error::get(secret, store, &cause))
+        let request = GetRequest {
+            name: secret.to_owned(),
+            metadata,
+        };
+        found
+            .store
+            .get(&request)
+            .await
+            .map_err(|cause| error::get(secret, store, &cause))
     }
 
     /// Every secret that the application may see.
     pub async fn bulk_get(&self, store: &str, metadata: &Pairs) -> Result<HashMap<String, Pairs>> {
         let found = self.store(store)?;
-        let mut all = found.store.bulk_get(metadata).await.map_err(|cause| error::bulk_get(store, &cause))?;
+        let mut all = found
+            .store
+            .bulk_get(metadata)
+            .await
+            .map_err(|cause| error::bulk_get(store, &cause))?;
         all.retain(|secret, _| self.allows(store, secret));
         Ok(all)
     }

@@ -75,6 +75,9 @@ mod tests {
         assert!(!scope("Deny", &[], &[]).unwrap().allows("a"));
         let listed = scope("allow", &["a"], &["a"]).unwrap();
         assert!(listed.allows("a") && !listed.allows("b"));
-        assert_eq!(scope("foo", &[], &[]).unwrap_err().to_string(), "defaultAccess foo can be either allow or deny");
+        assert_eq!(
+            scope("foo", &[], &[]).unwrap_err().to_string(),
+            "defaultAccess foo can be either allow or deny"
+        );
     }
 }

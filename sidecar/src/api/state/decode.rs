@@ -139,9 +139,15 @@ pub fn save(body: &[u8]) -> Result<Vec<Item>> {
 
 impl Item {
     /// As a request to a store; `metadata` of the query wins over the item's.
-    pub fn into_set(mut self, metadata: &HashMap<String, String>) -> std::result::Result<SetRequest, outrider_components::Error> {
-        self.metadata.extend(metadata.iter().map(|(k, v)| (k.clone(), v.clone())));
-        let text: Box<str> = self.value.map_or_else(|| "null".into(), |value| value.into());
+    pub fn into_set(
+        mut self,
+        metadata: &HashMap<String, String>,
+    ) -> std::result::Result<SetRequest, outrider_components::Error> {
+        self.metadata
+            .extend(metadata.iter().map(|(k, v)| (k.clone(), v.clone())));
+        let text: Box<str> = self
+            .value
+            .map_or_else(|| "null".into(), |value| value.into());
         Ok(SetRequest {
             key: self.key,
             value: Value::Json(Bytes::from(text.into_string())),
@@ -153,8 +159,12 @@ impl Item {
         })
     }
 
-    pub fn into_delete(mut self, metadata: &HashMap<String, String>) -> std::result::Result<DeleteRequest, outrider_components::Error> {
-        self.metadata.extend(metadata.iter().map(|(k, v)| (k.clone(), v.clone())));
+    pub fn into_delete(
+        mut self,
+        metadata: &HashMap<String, String>,
+    ) -> std::result::Result<DeleteRequest, outrider_components::Error> {
+        self.metadata
+            .extend(metadata.iter().map(|(k, v)| (k.clone(), v.clone())));
         Ok(DeleteRequest {
             key: self.key,
             etag: self.etag,
@@ -169,8 +179,12 @@ impl TransactionOperation {
     pub fn into_operation(self, metadata: &HashMap<String, String>) -> Result<Operation> {
         let wrong = |cause: outrider_components::Error| -> Error { error::transaction(&cause) };
         match self.operation.as_str() {
-            "upsert" => Ok(Operation::Upsert(self.request.into_set(metadata).map_err(wrong)?)),
-            "delete" => Ok(Operation::Delete(self.request.into_delete(metadata).map_err(wrong)?)),
+            "upsert" => Ok(Operation::Upsert(
+                self.request.into_set(metadata).map_err(wrong)?,
+            )),
+            "delete" => Ok(Operation::Delete(
+                self.request.into_delete(metadata).map_err(wrong)?,
+            )),
             other => Err(error::unsupported_operation(other)),
         }
     }
@@ -183,7 +197,10 @@ mod tests {
     #[test]
     fn values_keep_their_text() {
         let items = save(br#"[{"KEY":"a","Value":12345678901234567890,"etag":"3","options":{"Concurrency":"first-write"}},{"key":"b"}] rest"#).unwrap();
-        let sets: Vec<_> = items.into_iter().map(|i| i.into_set(&HashMap::new()).unwrap()).collect();
+        let sets: Vec<_> = items
+            .into_iter()
+            .map(|i| i.into_set(&HashMap::new()).unwrap())
+            .collect();
         assert_eq!(sets[0].value.bytes().as_ref(), b"12345678901234567890");
         assert_eq!(sets[0].etag(), Some("3"));
         assert_eq!(sets[1].value.bytes().as_ref(), b"null");
@@ -203,9 +220,16 @@ mod tests {
         let body = br#"{"operations":[{"operation":"upsert","request":{"key":"a","value":{"x":1}}},{"operation":"swap","request":{"key":"b"}}],"metadata":{"m":"1"}}"#;
         let transaction: Transaction = first(body).unwrap();
         assert_eq!(transaction.metadata["m"], "1");
-        let all: Vec<_> = transaction.operations.into_iter().map(|o| o.into_operation(&HashMap::new())).collect();
+        let all: Vec<_> = transaction
+            .operations
+            .into_iter()
+            .map(|o| o.into_operation(&HashMap::new()))
+            .collect();
         assert_eq!(all[0].as_ref().unwrap().key(), "a");
-        assert_eq!(all[1].as_ref().unwrap_err().message, "operation type swap not supported");
+        assert_eq!(
+            all[1].as_ref().unwrap_err().message,
+            "operation type swap not supported"
+        );
     }
 
     proptest::proptest! {

@@ -33,9 +33,15 @@ pub fn not_found(store: &str, app_id: &str) -> Error {
 
 pub fn illegal_key(key: &str) -> Error {
     let message = format!("input key/keyPrefix '{key}' can't contain '||'");
-    Error::rich("ERR_MALFORMED_REQUEST", "DAPR_STATE_ILLEGAL_KEY", StatusCode::BAD_REQUEST, Code::InvalidArgument, message.clone())
-        .with_resource(KIND, "", "")
-        .with_violation(key, message)
+    Error::rich(
+        "ERR_MALFORMED_REQUEST",
+        "DAPR_STATE_ILLEGAL_KEY",
+        StatusCode::BAD_REQUEST,
+        Code::InvalidArgument,
+        message.clone(),
+    )
+    .with_resource(KIND, "", "")
+    .with_violation(key, message)
 }
 
 pub fn key_required() -> Error {
@@ -43,7 +49,12 @@ pub fn key_required() -> Error {
 }
 
 pub fn key_empty() -> Error {
-    Error::rich_on_grpc("ERR_STATE_SAVE", StatusCode::BAD_REQUEST, Code::InvalidArgument, "state key cannot be empty")
+    Error::rich_on_grpc(
+        "ERR_STATE_SAVE",
+        StatusCode::BAD_REQUEST,
+        Code::InvalidArgument,
+        "state key cannot be empty",
+    )
 }
 
 pub fn no_transactions(store: &str) -> Error {
@@ -93,32 +104,60 @@ pub fn unsupported_operation(operation: &str) -> Error {
 }
 
 pub fn get(key: &str, store: &str, cause: &Cause) -> Error {
-    failed("ERR_STATE_GET", format!("fail to get {key} from state store {store}: {cause}"))
+    failed(
+        "ERR_STATE_GET",
+        format!("fail to get {key} from state store {store}: {cause}"),
+    )
 }
 
 pub fn save(store: &str, cause: &Cause) -> Error {
-    changed("ERR_STATE_SAVE", format!("failed saving state in state store {store}: {cause}"), cause)
+    changed(
+        "ERR_STATE_SAVE",
+        format!("failed saving state in state store {store}: {cause}"),
+        cause,
+    )
 }
 
 pub fn delete(key: &str, cause: &Cause) -> Error {
-    changed("ERR_STATE_DELETE", format!("failed deleting state with key {key}: {cause}"), cause)
+    changed(
+        "ERR_STATE_DELETE",
+        format!("failed deleting state with key {key}: {cause}"),
+        cause,
+    )
 }
 
 pub fn bulk_delete(store: &str, cause: &Cause) -> Error {
-    changed("ERR_STATE_BULK_DELETE", format!("failed deleting state in state store {store}: {cause}"), cause)
+    changed(
+        "ERR_STATE_BULK_DELETE",
+        format!("failed deleting state in state store {store}: {cause}"),
+        cause,
+    )
 }
 
 pub fn bulk_get(cause: &Cause) -> Error {
-    Error::legacy("ERR_STATE_BULK_GET", StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, cause.to_string())
+    Error::legacy(
+        "ERR_STATE_BULK_GET",
+        StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Unknown,
+        cause.to_string(),
+    )
 }
 
 /// Conflicts have no status of their own here.
 pub fn transaction(cause: &Cause) -> Error {
-    failed("ERR_STATE_TRANSACTION", format!("error while executing state transaction: {cause}"))
+    failed(
+        "ERR_STATE_TRANSACTION",
+        format!("error while executing state transaction: {cause}"),
+    )
 }
 
 fn failed(code: &'static str, message: String) -> Error {
-    Error::rich_on_grpc(code, StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, message)
+    Error::rich_on_grpc(
+        code,
+        StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Internal,
+        message,
+    )
 }
 
 fn changed(code: &'static str, message: String, cause: &Cause) -> Error {

@@ -1,7 +1,9 @@
 //! State over gRPC.
 
 use bytes::Bytes;
-use outrider_components::state::{Concurrency, Consistency, DeleteRequest, GetRequest, Operation, SetRequest, Value};
+use outrider_components::state::{
+    Concurrency, Consistency, DeleteRequest, GetRequest, Operation, SetRequest, Value,
+};
 use outrider_proto::common::v1::state_options::{StateConcurrency, StateConsistency};
 use outrider_proto::common::v1::{Etag, StateItem, StateOptions};
 use outrider_proto::runtime::v1 as wire;
@@ -13,8 +15,15 @@ use crate::api::json;
 type Answer<T> = Result<Response<T>, Status>;
 
 pub async fn get(api: &Api, request: wire::GetStateRequest) -> Answer<wire::GetStateResponse> {
-    let get = GetRequest { key: request.key, metadata: request.metadata, consistency: consistency(request.consistency) };
-    let item = store(api, &request.store_name)?.get(get).await?.unwrap_or_default();
+    let get = GetRequest {
+        key: request.key,
+        metadata: request.metadata,
+        consistency: consistency(request.consistency),
+    };
+    let item = store(api, &request.store_name)?
+        .get(get)
+        .await?
+        .unwrap_or_default();
     Ok(Response::new(wire::GetStateResponse {
         data: item.value,
         etag: item.etag.unwrap_or_default(),
@@ -22,17 +31,30 @@ pub async fn get(api: &Api, request: wire::GetStateRequest) -> Answer<wire::GetS
     }))
 }
 
-pub async fn bulk_get(api: &Api, request: wire::GetBulkStateRequest) -> Answer<wire::GetBulkStateResponse> {
+pub async fn bulk_get(
+    api: &Api,
+    request: wire::GetBulkStateRequest,
+) -> Answer<wire::GetBulkStateResponse> {
     let requests = request
         .keys
         .into_iter()
-        .map(|key| GetRequest { key, metadata: request.metadata.clone(), ..GetRequest::default() })
+        .map(|key| GetRequest {
+            key,
+            metadata: request.metadata.clone(),
+            ..GetRequest::default()
+        })
         .collect();
-    let items = store(api, &request.store_name)?.bulk_get(requests, request.parallelism.into()).await?;
+    let items = store(api, &request.store_name)?
+        .bulk_get(requests, request.parallelism.into())
+        .await?;
     let items = items
         .into_iter()
         .map(|item| match item.result {
-            Err(cause) => wire::BulkStateItem { key: item.key, error: cause.to_string(), ..Default::default() },
+            Err(cause) => wire::BulkStateItem {
+                key: item.key,
+                error: cause.to_string(),
+                ..Default::default()
+            },
             Ok(found) => {
                 let found = found.unwrap_or_default();
                 wire::BulkStateItem {
@@ -63,13 +85,24 @@ pub async fn save(api: &Api, request: wire::SaveStateRequest) -> Answer<()> {
 
 pub async fn delete(api: &Api, request: wire::DeleteStateRequest) -> Answer<()> {
     let store = store(api, &request.store_name)?;
-    store.delete(removal(request.key, request.etag, request.options, request.metadata)).await?;
+    store
+        .delete(removal(
+            request.key,
+            request.etag,
+            request.options,
+            request.metadata,
+        ))
+        .await?;
     Ok(Response::new(()))
 }
 
 pub async fn bulk_delete(api: &Api, request: wire::DeleteBulkStateRequest) -> Answer<()> {
     let store = store(api, &request.store_name)?;
-    let removals = request.states.into_iter().map(|i| removal(i.key, i.etag, i.options, i.metadata)).collect();
+    let removals = request
+        .states
+        .into_iter()
+        .map(|i| removal(i.key, i.etag, i.options, i.metadata))
+        .collect();
     store.bulk_delete(removals).await?;
     Ok(Response::new(()))
 }
@@ -82,7 +115,9 @@ pub async fn transact(api: &Api, request: wire::ExecuteStateTransactionRequest) 
         let item = operation.request.unwrap_or_default();
         operations.push(match operation.operation_type.as_str() {
             "upsert" => Operation::Upsert(set(item)?),
-            "delete" => Operation::Delete(removal(item.key, item.etag, item.options, item.metadata)),
+            "delete" => {
+                Operation::Delete(removal(item.key, item.etag, item.options, item.metadata))
+            }
             other => return Err(error::unsupported_operation(other).into()),
         });
     }
@@ -109,8 +144,7 @@ fn set(item: StateItem) -> Result<SetRequest, Status> {
     let content_type = item.metadata.get("contentType").cloned();
     let value = if content_type.as_deref() == Some("application/json") {
         let text = item.value.as_ref();
-        let value: serde_json::Value =
-            super::decode::first(text).map_err(Status::unknown)?;
+        let value: serde_json::Value = super::decode::first(text).map_err(Status::unknown)?;
         Value::Json(Bytes::from(json::normal(&value)))
     } else {
         Value::Binary(item.value)
@@ -127,13 +161,26 @@ fn set(item: StateItem) -> Result<SetRequest, Status> {
     })
 }
 
-fn removal(key: String, etag: Option<Etag>, given: Option<StateOptions>, metadata: outrider_components::Pairs) -> DeleteRequest {
+fn removal(
+    key: String,
+    etag: Option<Etag>,
+    given: Option<StateOptions>,
+    metadata: outrider_components::Pairs,
+) -> DeleteRequest {
     let (concurrency, consistency) = options(given);
-    DeleteRequest { key, etag: etag.map(|etag| etag.value), metadata, concurrency, consistency }
+    DeleteRequest {
+        key,
+        etag: etag.map(|etag| etag.value),
+        metadata,
+        concurrency,
+        consistency,
+    }
 }
 
 fn options(given: Option<StateOptions>) -> (Concurrency, Consistency) {
-    let Some(given) = given else { return Default::default() };
+    let Some(given) = given else {
+        return Default::default();
+    };
     let concurrency = match given.concurrency() {
         StateConcurrency::ConcurrencyUnspecified => Concurrency::Unspecified,
         StateConcurrency::ConcurrencyFirstWrite => Concurrency::FirstWrite,
@@ -149,4 +196,3 @@ fn consistency(number: i32) -> Consistency {
         _ => Consistency::Unspecified,
     }
 }
-

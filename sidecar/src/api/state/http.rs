@@ -18,10 +18,19 @@ pub async fn get(api: &Api, request: Request, store: &str, key: &str) -> Respons
         let store = api.store(store)?;
         let get = GetRequest {
             key: key.to_owned(),
-            consistency: request.parameter("consistency").unwrap_or_default().parse().unwrap_or_default(),
+            consistency: request
+                .parameter("consistency")
+                .unwrap_or_default()
+                .parse()
+                .unwrap_or_default(),
             metadata: request.metadata(),
         };
-        let Some(item) = store.get(get).await.map_err(wrapped)?.filter(|item| !item.value.is_empty()) else {
+        let Some(item) = store
+            .get(get)
+            .await
+            .map_err(wrapped)?
+            .filter(|item| !item.value.is_empty())
+        else {
             return Ok(no_content());
         };
         let mut answer = edge::json(StatusCode::OK, item.value);
@@ -37,11 +46,20 @@ pub async fn get(api: &Api, request: Request, store: &str, key: &str) -> Respons
 pub async fn save(api: &Api, mut request: Request, store: &str) -> Response<Body> {
     answer(async {
         let store = api.store(store)?;
-        let bytes = request.bytes().await.map_err(|e| malformed(e.to_string()))?;
+        let bytes = request
+            .bytes()
+            .await
+            .map_err(|e| malformed(e.to_string()))?;
         let metadata = request.metadata();
         let items = decode::save(&bytes)?;
-        let sets = items.into_iter().map(|item| item.into_set(&metadata).map_err(|cause| error::save(&store.component.name, &cause)));
-        store.save(sets.collect::<Result<_>>()?).await.map_err(wrapped)?;
+        let sets = items.into_iter().map(|item| {
+            item.into_set(&metadata)
+                .map_err(|cause| error::save(&store.component.name, &cause))
+        });
+        store
+            .save(sets.collect::<Result<_>>()?)
+            .await
+            .map_err(wrapped)?;
         Ok(no_content())
     })
     .await
@@ -54,7 +72,10 @@ pub async fn delete(api: &Api, request: Request, store: &str, key: &str) -> Resp
         let wrong = |cause: outrider_components::Error| error::delete(key, &cause);
         let delete = DeleteRequest {
             key: key.to_owned(),
-            etag: request.header("if-match").filter(|etag| !etag.is_empty()).map(str::to_owned),
+            etag: request
+                .header("if-match")
+                .filter(|etag| !etag.is_empty())
+                .map(str::to_owned),
             concurrency: option("concurrency").parse().map_err(wrong)?,
             consistency: option("consistency").parse().map_err(wrong)?,
             metadata: request.metadata(),
@@ -83,37 +104,55 @@ pub async fn bulk_get(api: &Api, mut request: Request, store: &str) -> Response<
     answer(async {
         let store = api.store(store)?;
         let bytes = request.bytes().await.map_err(read_failed)?;
-        let mut asked: decode::BulkGet = decode::first(&bytes).map_err(|e| malformed(format!("failed deserializing HTTP body: {e}")))?;
+        let mut asked: decode::BulkGet = decode::first(&bytes)
+            .map_err(|e| malformed(format!("failed deserializing HTTP body: {e}")))?;
         asked.metadata.extend(request.metadata());
         let requests = asked
             .keys
             .into_iter()
-            .map(|key| GetRequest { key, metadata: asked.metadata.clone(), ..GetRequest::default() })
+            .map(|key| GetRequest {
+                key,
+                metadata: asked.metadata.clone(),
+                ..GetRequest::default()
+            })
             .collect();
-        let items = store.bulk_get(requests, asked.parallelism).await.map_err(wrapped)?;
+        let items = store
+            .bulk_get(requests, asked.parallelism)
+            .await
+            .map_err(wrapped)?;
         let nothing = HashMap::new();
-        let rows: Vec<Row<'_>> = items
-            .iter()
-            .map(|item| {
-                let mut row = Row { key: &item.key, data: None, etag: None, metadata: &nothing, error: None };
-                match &item.result {
-                    Err(cause) => row.error = Some(cause.to_string()),
-                    Ok(None) => {}
-                    Ok(Some(found)) => {
-                        row.etag = found.etag.as_deref().filter(|etag| !etag.is_empty());
-                        row.metadata = &found.metadata;
-                        if !found.value.is_empty() {
-                            // A value that is no JSON spoils its own row only.
-                            match serde_json::from_slice(&found.value) {
-                                Ok(raw) => row.data = Some(raw),
-                                Err(_) => row.error = Some("the stored value is not JSON: read it with a single get".to_owned()),
+        let rows: Vec<Row<'_>> =
+            items
+                .iter()
+                .map(|item| {
+                    let mut row = Row {
+                        key: &item.key,
+                        data: None,
+                        etag: None,
+                        metadata: &nothing,
+                        error: None,
+                    };
+                    match &item.result {
+                        Err(cause) => row.error = Some(cause.to_string()),
+                        Ok(None) => {}
+                        Ok(Some(found)) => {
+                            row.etag = found.etag.as_deref().filter(|etag| !etag.is_empty());
+                            row.metadata = &found.metadata;
+                            if !found.value.is_empty() {
+                                // A value that is no JSON spoils its own row only.
+                                match serde_json::from_slice(&found.value) {
+                                    Ok(raw) => row.data = Some(raw),
+                                    Err(_) => row.error = Some(
+                                        "the stored value is not JSON: read it with a single get"
+                                            .to_owned(),
+                                    ),
+                                }
                             }
                         }
                     }
-                }
-                row
-            })
-            .collect();
+                    row
+                })
+                .collect();
         Ok(edge::json(StatusCode::OK, json::to_line(&rows)))
     })
     .await
@@ -124,9 +163,14 @@ pub async fn transact(api: &Api, mut request: Request, store: &str) -> Response<
         let store = api.store(store)?;
         store.check_transactional()?;
         let bytes = request.bytes().await.map_err(read_failed)?;
-        let asked: decode::Transaction = decode::first(&bytes).map_err(|e| malformed(format!("failed deserializing HTTP body: {e}")))?;
+        let asked: decode::Transaction = decode::first(&bytes)
+            .map_err(|e| malformed(format!("failed deserializing HTTP body: {e}")))?;
         let metadata = request.metadata();
-        let operations = asked.operations.into_iter().map(|o| o.into_operation(&metadata)).collect::<Result<_>>()?;
+        let operations = asked
+            .operations
+            .into_iter()
+            .map(|o| o.into_operation(&metadata))
+            .collect::<Result<_>>()?;
         let mut all = asked.metadata;
         all.extend(metadata);
         store.transact(operations, &all).await.map_err(wrapped)?;
@@ -153,7 +197,10 @@ fn read_failed(error: ReadError) -> Error {
 
 /// Over HTTP an illegal key is told with the prefix of a nested error.
 fn wrapped(mut error: Error) -> Error {
-    let illegal = error.rich.as_ref().is_some_and(|rich| rich.reason == "DAPR_STATE_ILLEGAL_KEY");
+    let illegal = error
+        .rich
+        .as_ref()
+        .is_some_and(|rich| rich.reason == "DAPR_STATE_ILLEGAL_KEY");
     if illegal {
         let nested = error.nested();
         if let Some(violation) = error.rich.as_mut().and_then(|rich| rich.violation.as_mut()) {
@@ -163,4 +210,3 @@ fn wrapped(mut error: Error) -> Error {
     }
     error
 }
-

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use outrider_components::state::{BulkError, BulkItem, DeleteRequest, Feature, GetRequest, Item, Operation, SetRequest};
+use outrider_components::state::{
+    BulkError, BulkItem, DeleteRequest, Feature, GetRequest, Item, Operation, SetRequest,
+};
 use outrider_components::{Error as Cause, Pairs};
 
 use super::{Api, Store, error};
@@ -25,20 +27,34 @@ impl Store {
     pub async fn get(&self, mut request: GetRequest) -> Result<Option<Item>> {
         let key = std::mem::take(&mut request.key);
         request.key = self.prefix.apply(&key)?;
-        self.store.get(&request).await.map_err(|cause| error::get(&key, &self.component.name, &cause))
+        self.store
+            .get(&request)
+            .await
+            .map_err(|cause| error::get(&key, &self.component.name, &cause))
     }
 
     /// One outcome for every key, in any order. `parallelism` below 1 means
     /// that all may be asked for at once.
-    pub async fn bulk_get(&self, mut requests: Vec<GetRequest>, parallelism: i64) -> Result<Vec<BulkItem>> {
+    pub async fn bulk_get(
+        &self,
+        mut requests: Vec<GetRequest>,
+        parallelism: i64,
+    ) -> Result<Vec<BulkItem>> {
         for request in &mut requests {
             request.key = self.prefix.apply(&request.key)?;
         }
         if requests.is_empty() {
             return Ok(Vec::new());
         }
-        let parallelism = usize::try_from(parallelism).ok().filter(|n| *n > 0).unwrap_or(requests.len());
-        let mut items = self.store.bulk_get(&requests, parallelism).await.map_err(|cause| error::bulk_get(&cause))?;
+        let parallelism = usize::try_from(parallelism)
+            .ok()
+            .filter(|n| *n > 0)
+            .unwrap_or(requests.len());
+        let mut items = self
+            .store
+            .bulk_get(&requests, parallelism)
+            .await
+            .map_err(|cause| error::bulk_get(&cause))?;
         for item in &mut items {
             item.key = self.prefix.strip(&item.key).to_owned();
         }
@@ -62,7 +78,10 @@ impl Store {
     pub async fn delete(&self, mut request: DeleteRequest) -> Result<()> {
         let key = std::mem::take(&mut request.key);
         request.key = self.prefix.apply(&key)?;
-        self.store.delete(&request).await.map_err(|cause| error::delete(&key, &cause))
+        self.store
+            .delete(&request)
+            .await
+            .map_err(|cause| error::delete(&key, &cause))
     }
 
     pub async fn bulk_delete(&self, mut requests: Vec<DeleteRequest>) -> Result<()> {
@@ -72,7 +91,11 @@ impl Store {
         let result = match requests.as_slice() {
             [] => return Ok(()),
             [one] => self.store.delete(one).await,
-            many => self.store.bulk_delete(many, many.len()).await.map_err(joined),
+            many => self
+                .store
+                .bulk_delete(many, many.len())
+                .await
+                .map_err(joined),
         };
         result.map_err(|cause| error::bulk_delete(&self.component.name, &cause))
     }
@@ -98,10 +121,17 @@ impl Store {
         if operations.is_empty() {
             return Ok(());
         }
-        if let Some(most) = self.store.max_operations().filter(|most| operations.len() > *most) {
+        if let Some(most) = self
+            .store
+            .max_operations()
+            .filter(|most| operations.len() > *most)
+        {
             return Err(error::too_many(operations.len(), most));
         }
-        self.store.transact(&operations, metadata).await.map_err(|cause| error::transaction(&cause))
+        self.store
+            .transact(&operations, metadata)
+            .await
+            .map_err(|cause| error::transaction(&cause))
     }
 }
 

@@ -49,7 +49,11 @@ mod tests {
 
     #[test]
     fn strategies() {
-        let stored = |strategy, namespace| Prefix::new(strategy, "app", namespace, "Store").apply("k").unwrap();
+        let stored = |strategy, namespace| {
+            Prefix::new(strategy, "app", namespace, "Store")
+                .apply("k")
+                .unwrap()
+        };
         assert_eq!(stored(None, "ns"), "app||k");
         assert_eq!(stored(Some("AppId"), "ns"), "app||k");
         assert_eq!(stored(Some("name"), "ns"), "Store||k");
