@@ -253,7 +253,7 @@ async fn a_new_ca_is_taken_up_without_a_restart_and_a_broken_one_is_not() {
     let good = read(&sentry.ca("issuer.key"));
     std::fs::write(sentry.ca("issuer.key"), "broken").unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    sentry.identity("second").await;
+    let _ = sentry.identity("second").await;
     std::fs::write(sentry.ca("issuer.key"), good).unwrap();
 
     // The other sentry's CA, trusted beside the old one, as in a rotation.
@@ -263,10 +263,19 @@ async fn a_new_ca_is_taken_up_without_a_restart_and_a_broken_one_is_not() {
         std::fs::copy(other.ca(name), sentry.ca(name)).unwrap();
     }
     let issuer = pem::certificates(read(&other.ca("issuer.crt")).as_bytes()).unwrap();
-    let identity = security.identity().unwrap();
-    // The client follows the anchors, and renews because they changed.
-    until("a certificate of the new issuer", || {
-        let renewed = identity.current().chain()[1..] == issuer[..];
+    let is_new = |security: &Security| {
+        let svid = security.identity().unwrap().current();
+        svid.chain()[1..] == issuer[..]
+    };
+    until("the new issuer at work", || async {
+        let (fresh, _upkeep) = sentry.identity("third").await;
+        is_new(&fresh).then_some(())
+    })
+    .await;
+    // Without the old root, what was issued under it is worth nothing.
+    std::fs::write(sentry.ca("ca.crt"), new).unwrap();
+    until("a renewal because the anchors changed", || {
+        let renewed = is_new(&security);
         async move { renewed.then_some(()) }
     })
     .await;

@@ -56,7 +56,7 @@ async fn tokens_verify_by_discovery() {
 
     let (_, set) = get(oidc, "/auth/jwks.json", good).await.unwrap();
     let set: JwkSet = serde_json::from_str(&set).unwrap();
-    let mut verified = |token: &str, audience: &str| {
+    let verified = |token: &str, audience: &str| {
         let kid = jsonwebtoken::decode_header(token).unwrap().kid.unwrap();
         let key = DecodingKey::from_jwk(set.find(&kid).unwrap()).unwrap();
         let mut rules = Validation::new(Algorithm::RS256);
