@@ -1,6 +1,7 @@
 //! Components that need nothing but this process and its files.
 
 pub mod in_memory;
+pub mod nameresolution;
 pub mod secrets;
 
 use outrider_components::{Duplicate, Registry, Versions};

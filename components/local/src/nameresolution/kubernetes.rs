@@ -1,0 +1,245 @@
+//! The services that Kubernetes has for annotated pods:
+//! <https://docs.dapr.io/reference/components-reference/supported-name-resolution/nr-kubernetes/>.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use outrider_components::resolve::{Request, Resolver};
+use outrider_components::{Error, Kind};
+use serde_json::Value;
+
+/// How long the answer of a name server is used.
+const KEPT: Duration = Duration::from_secs(20);
+
+struct Kubernetes {
+    name: Template,
+    answers: Mutex<HashMap<String, Answer>>,
+}
+
+struct Answer {
+    addresses: Arc<[SocketAddr]>,
+    until: Instant,
+}
+
+/// Text with fields of the request in it.
+#[derive(Debug, PartialEq)]
+struct Template(Vec<Piece>);
+
+#[derive(Debug, PartialEq)]
+enum Piece {
+    Text(String),
+    Id,
+    Namespace,
+    Port,
+}
+
+/// Reads the settings `clusterDomain` and `template`.
+pub fn start(config: &Value) -> Result<Arc<dyn Resolver>, Error> {
+    let name = match super::setting(config, "template") {
+        Some(template) => Template::parse(template)?,
+        None => {
+            let domain = super::setting(config, "clusterDomain").unwrap_or("cluster.local");
+            Template(vec![
+                Piece::Id,
+                Piece::Text("-dapr.".to_owned()),
+                Piece::Namespace,
+                Piece::Text(format!(".svc.{domain}:")),
+                Piece::Port,
+            ])
+        }
+    };
+    Ok(Arc::new(Kubernetes {
+        name,
+        answers: Mutex::default(),
+    }))
+}
+
+impl Template {
+    /// Reads `{{.ID}}`, `{{.Namespace}}` and `{{.Port}}`.
+    fn parse(text: &str) -> Result<Template, Error> {
+        let wrong = |what: &str| {
+            Error::invalid(format!(
+                "template: {what}: only {{{{.ID}}}}, {{{{.Namespace}}}} and {{{{.Port}}}} are understood"
+            ))
+        };
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some((before, tail)) = rest.split_once("{{") {
+            let (field, after) = tail.split_once("}}").ok_or_else(|| wrong(text))?;
+            if !before.is_empty() {
+                pieces.push(Piece::Text(before.to_owned()));
+            }
+            pieces.push(match field.trim() {
+                ".ID" => Piece::Id,
+                ".Namespace" => Piece::Namespace,
+                ".Port" => Piece::Port,
+                other => return Err(wrong(other)),
+            });
+            rest = after;
+        }
+        if !rest.is_empty() {
+            pieces.push(Piece::Text(rest.to_owned()));
+        }
+        Ok(Template(pieces))
+    }
+
+    fn fill(&self, request: &Request) -> String {
+        let mut name = String::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(text) => name.push_str(text),
+                Piece::Id => name.push_str(&request.app_id),
+                Piece::Namespace => name.push_str(&request.namespace),
+                Piece::Port => name.push_str(&request.port.to_string()),
+            }
+        }
+        name
+    }
+}
+
+impl Kubernetes {
+    fn answers(&self) -> MutexGuard<'_, HashMap<String, Answer>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept(&self, name: &str) -> Option<Arc<[SocketAddr]>> {
+        let answers = self.answers();
+        let answer = answers.get(name)?;
+        (Instant::now() < answer.until).then(|| Arc::clone(&answer.addresses))
+    }
+
+    async fn look_up(&self, name: &str, port: u16) -> Result<Arc<[SocketAddr]>, Error> {
+        let (host, port) = match name.rsplit_once(':') {
+            None => (name, port),
+            Some((host, port)) => {
+                let port = port.parse().map_err(|_| {
+                    Error::invalid(format!("the port of the address '{name}' is not a number"))
+                })?;
+                (host, port)
+            }
+        };
+        let failed = |why: &str| {
+            let text = format!("failed to resolve address for '{host}': {why}");
+            Error::new(Kind::Unavailable, text)
+        };
+        let mut addresses: Vec<_> = tokio::net::lookup_host((host, port))
+            .await
+            .map_err(|error| failed(&error.to_string()))?
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        if addresses.is_empty() {
+            return Err(failed("no such host"));
+        }
+        let addresses: Arc<[SocketAddr]> = addresses.into();
+        let now = Instant::now();
+        let mut answers = self.answers();
+        answers.retain(|_, answer| now < answer.until);
+        let answer = Answer {
+            addresses: Arc::clone(&addresses),
+            until: now + KEPT,
+        };
+        answers.insert(name.to_owned(), answer);
+        Ok(addresses)
+    }
+}
+
+#[async_trait]
+impl Resolver for Kubernetes {
+    async fn resolve(&self, request: &Request) -> Result<String, Error> {
+        let name = self.name.fill(request);
+        let addresses = match self.kept(&name) {
+            Some(addresses) => addresses,
+            None => self.look_up(&name, request.port).await?,
+        };
+        let choice = super::random() as usize % addresses.len();
+        Ok(addresses[choice].to_string())
+    }
+
+    fn suspect(&self, request: &Request, _: &str) {
+        self.answers().remove(&self.name.fill(request));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn request() -> Request {
+        Request {
+            app_id: "cart".to_owned(),
+            namespace: "shop".to_owned(),
+            port: 50002,
+        }
+    }
+
+    #[test]
+    fn templates() {
+        let template = Template::parse("{{.ID}}-dapr.{{ .Namespace }}.svc.x:{{.Port}}");
+        assert_eq!(
+            template.expect("is right").fill(&request()),
+            "cart-dapr.shop.svc.x:50002"
+        );
+        for wrong in ["{{.Data.region}}", "{{.ID", "{{ if .ID }}x{{ end }}"] {
+            let error = Template::parse(wrong).expect_err(wrong).to_string();
+            assert!(error.contains("only {{.ID}}"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_name_follows_the_cluster_s_domain() {
+        for (config, name) in [
+            (Value::Null, "cart-dapr.shop.svc.cluster.local"),
+            (
+                json!({"clusterDomain": "k8s.example"}),
+                "cart-dapr.shop.svc.k8s.example",
+            ),
+        ] {
+            // No name server knows these, and the error says what was asked.
+            let resolver = start(&config).expect("is right");
+            let error = resolver.resolve(&request()).await.expect_err("is unknown");
+            let start = format!("failed to resolve address for '{name}': ");
+            assert!(error.to_string().starts_with(&start), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_kept_until_it_is_suspected() {
+        let resolver = Kubernetes {
+            name: Template::parse("localhost:{{.Port}}").expect("is right"),
+            answers: Mutex::default(),
+        };
+        let address = resolver
+            .resolve(&request())
+            .await
+            .expect("is in every hosts file");
+        assert!(address.ends_with(":50002"), "{address}");
+        assert!(resolver.kept("localhost:50002").is_some());
+
+        resolver.suspect(&request(), &address);
+        assert!(resolver.kept("localhost:50002").is_none());
+    }
+
+    #[tokio::test]
+    async fn every_address_of_a_service_gets_calls() {
+        let addresses = ["10.0.0.1:1", "10.0.0.2:1"].map(|text| text.parse().expect("is one"));
+        let answer = Answer {
+            addresses: Arc::new(addresses),
+            until: Instant::now() + KEPT,
+        };
+        let resolver = Kubernetes {
+            name: Template(vec![Piece::Id]),
+            answers: Mutex::new(HashMap::from([("cart".to_owned(), answer)])),
+        };
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            seen.insert(resolver.resolve(&request()).await.expect("is kept"));
+        }
+        assert_eq!(seen.len(), 2);
+    }
+}

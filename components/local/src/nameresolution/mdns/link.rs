@@ -1,0 +1,144 @@
+//! The network interfaces, and one socket per interface and family.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use rustix::net::sockopt;
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio_util::sync::CancellationToken;
+
+/// The port of multicast DNS; whoever answers does so from it.
+pub const PORT: u16 = 5353;
+const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
+const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
+/// What RFC 6762 section 11 asks for, so that receivers may refuse packets
+/// that came through a router.
+const HOPS: u32 = 255;
+
+const UP: u32 = 0x1;
+const LOOPBACK: u32 = 0x8;
+const MULTICAST: u32 = 0x1000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// A socket that hears and speaks on one interface only.
+#[derive(Debug)]
+pub struct Link {
+    pub interface: u32,
+    pub family: Family,
+    socket: UdpSocket,
+    group: SocketAddr,
+    closed: CancellationToken,
+}
+
+impl Link {
+    pub fn open(interface: u32, family: Family) -> io::Result<Link> {
+        let (domain, any, group) = match family {
+            Family::V4 => (
+                Domain::IPV4,
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                SocketAddr::from((GROUP_V4, PORT)),
+            ),
+            Family::V6 => (
+                Domain::IPV6,
+                IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                SocketAddrV6::new(GROUP_V6, PORT, 0, interface).into(),
+            ),
+        };
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        // Every sidecar of the machine, and often a daemon, has this port.
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        match family {
+            Family::V4 => {
+                // Else it also hears what others joined for.
+                socket.set_multicast_all_v4(false)?;
+                socket.set_multicast_ttl_v4(HOPS)?;
+                socket.set_multicast_loop_v4(true)?;
+                let here = Ipv4Addr::UNSPECIFIED;
+                sockopt::set_ip_multicast_if_with_ifindex(&socket, &GROUP_V4, &here, interface)?;
+                socket
+                    .join_multicast_v4_n(&GROUP_V4, &InterfaceIndexOrAddress::Index(interface))?;
+            }
+            Family::V6 => {
+                socket.set_only_v6(true)?;
+                socket.set_multicast_all_v6(false)?;
+                socket.set_multicast_hops_v6(HOPS)?;
+                socket.set_multicast_loop_v6(true)?;
+                socket.set_multicast_if_v6(interface)?;
+                socket.join_multicast_v6(&GROUP_V6, interface)?;
+            }
+        }
+        socket.bind(&SocketAddr::from((any, PORT)).into())?;
+        Ok(Link {
+            interface,
+            family,
+            socket: UdpSocket::from_std(socket.into())?,
+            group,
+            closed: CancellationToken::new(),
+        })
+    }
+
+    /// Sends to everyone on the interface. What cannot be sent at once is
+    /// lost, as any packet may be.
+    pub fn send(&self, packet: &[u8]) {
+        self.send_to(packet, self.group);
+    }
+
+    pub fn send_to(&self, packet: &[u8], to: SocketAddr) {
+        // Not through the runtime, whose first write waits for its poll.
+        if let Err(error) = SockRef::from(&self.socket).send_to(packet, &to.into()) {
+            tracing::debug!(target: super::SCOPE, "cannot send an mDNS packet to {to} on interface {}: {error}", self.interface);
+        }
+    }
+
+    /// The next packet and its sender; `None` after [`Link::close`].
+    pub async fn receive<'b>(
+        &self,
+        buffer: &'b mut [u8],
+    ) -> io::Result<Option<(&'b [u8], SocketAddr)>> {
+        tokio::select! {
+            () = self.closed.cancelled() => Ok(None),
+            received = self.socket.recv_from(buffer) => {
+                let (length, from) = received?;
+                Ok(Some((&buffer[..length], from)))
+            }
+        }
+    }
+
+    /// Ends the reader.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+}
+
+/// The indexes of the interfaces to use: those that are up and can multicast,
+/// or else the loopback, which can although it does not say so.
+pub fn interfaces() -> Vec<u32> {
+    let mut usable = Vec::new();
+    let mut loopback = Vec::new();
+    let entries = std::fs::read_dir("/sys/class/net").into_iter().flatten();
+    for entry in entries.flatten() {
+        let read = |file| std::fs::read_to_string(entry.path().join(file)).ok();
+        let Some(index) = read("ifindex").and_then(|text| text.trim().parse().ok()) else {
+            continue;
+        };
+        let flags = read("flags")
+            .and_then(|text| u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok())
+            .unwrap_or_default();
+        if flags & UP == 0 {
+            continue;
+        } else if flags & LOOPBACK != 0 {
+            loopback.push(index);
+        } else if flags & MULTICAST != 0 {
+            usable.push(index);
+        }
+    }
+    if usable.is_empty() { loopback } else { usable }
+}
