@@ -2,7 +2,8 @@
 //!
 //! An item is a hash with the fields `data` and `version`; its etag is the
 //! version, a number that grows by one with each write. A field `first-write`
-//! marks items that only a matching etag may change.
+//! marks items that were written so; then only a matching etag may change them, or
+//! a request for the last write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::{IntErrorKind, ParseIntError};
@@ -23,34 +24,35 @@ use crate::slot;
 
 /// Does all operations, or none and returns the number of the first that may
 /// not be done. Per key five arguments: `set` or `del`, the etag (`0` for
-/// none), the value, `1` if only a new item may be written, and the seconds to
-/// live (empty to leave them, `0` for ever).
+/// none), the value, the concurrency (`first`, `last` or empty), and the
+/// seconds to live (empty to leave them, `0` for ever).
 const WRITE: &str = r"
 local function fields(i)
   local at = (i - 1) * 5
   return ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
 end
 for i, key in ipairs(KEYS) do
-  local action, etag, _, new = fields(i)
+  local action, etag, _, concurrency = fields(i)
   if redis.call('TYPE', key).ok == 'hash' then
     local version = redis.call('HGET', key, 'version')
     local kept = redis.call('HEXISTS', key, 'first-write') == 1
     if version and version ~= '' and version ~= etag then
-      if etag ~= '0' or (action == 'set' and (kept or new == '1')) then
+      local blind = concurrency == 'last' or (concurrency == '' and not kept)
+      if etag ~= '0' or (action == 'set' and not blind) then
         return i
       end
     end
   end
 end
 for i, key in ipairs(KEYS) do
-  local action, _, data, new, ttl = fields(i)
+  local action, _, data, concurrency, ttl = fields(i)
   local kind = redis.call('TYPE', key).ok
   if action == 'del' or (kind ~= 'hash' and kind ~= 'none') then
     redis.call('DEL', key)
   end
   if action == 'set' then
     redis.call('HSET', key, 'data', data)
-    if new == '1' then
+    if concurrency == 'first' then
       redis.call('HSET', key, 'first-write', 0)
     end
     redis.call('HINCRBY', key, 'version', 1)
@@ -192,7 +194,11 @@ impl Redis {
             .arg("set")
             .arg(version)
             .arg(&request.value.bytes()[..])
-            .arg(i32::from(request.concurrency == Concurrency::FirstWrite))
+            .arg(match request.concurrency {
+                Concurrency::FirstWrite => "first",
+                Concurrency::LastWrite => "last",
+                Concurrency::Unspecified => "",
+            })
             .arg(ttl);
         Ok(())
     }
@@ -203,7 +209,7 @@ impl Redis {
             .arg("del")
             .arg(request.etag().unwrap_or("0"))
             .arg("")
-            .arg(0)
+            .arg("")
             .arg("");
     }
 

@@ -1,0 +1,315 @@
+//! The suite for brokers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use outrider_components::pubsub::{
+    Broker, BulkPublishRequest, Entry, Feature, Handler, Message, PublishRequest, SubscribeRequest,
+    Subscription,
+};
+use outrider_components::{Error, Kind, Pairs};
+
+use crate::{eventually, unique};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// What a broker promises beyond its features.
+#[derive(Debug, Clone, Copy)]
+pub struct Promises {
+    /// A message that is not acknowledged comes again, within ten seconds.
+    pub redelivers: bool,
+    /// Messages wait for an application that has subscribed once.
+    pub durable: bool,
+    /// Each message goes to one instance of an application.
+    pub groups: bool,
+    /// A subscription's messages come in the order of publication.
+    pub ordered: bool,
+}
+
+/// Connects an instance of an application.
+#[async_trait]
+pub trait Connect: Send + Sync {
+    async fn connect(&self, app: &str) -> Arc<dyn Broker>;
+}
+
+/// Runs everything that the broker promises.
+pub async fn run(connect: &dyn Connect, promises: Promises) {
+    delivery(connect, promises).await;
+    fan_out(connect).await;
+    closing(connect, promises).await;
+    if promises.groups {
+        groups(connect).await;
+    }
+    if promises.redelivers {
+        refused(connect).await;
+        interrupted(connect).await;
+    }
+    if promises.durable {
+        waiting(connect).await;
+    }
+}
+
+/// Remembers what arrived, and refuses what it was told to.
+#[derive(Default)]
+struct Inbox {
+    messages: Mutex<Vec<Message>>,
+    /// How often to refuse a text.
+    refuse: Mutex<HashMap<String, u32>>,
+    /// Never finishes with messages.
+    stuck: bool,
+}
+
+impl Inbox {
+    fn refusing(text: &str, times: u32) -> Arc<Inbox> {
+        Arc::new(Inbox {
+            refuse: Mutex::new(HashMap::from([(text.to_owned(), times)])),
+            ..Inbox::default()
+        })
+    }
+
+    fn texts(&self) -> Vec<String> {
+        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        messages
+            .iter()
+            .map(|message| String::from_utf8_lossy(&message.data).into_owned())
+            .collect()
+    }
+
+    fn count(&self, text: &str) -> usize {
+        self.texts().iter().filter(|have| *have == text).count()
+    }
+
+    async fn receives(&self, count: usize) {
+        eventually("the messages arrive", SOON, || async {
+            self.texts().len() >= count
+        })
+        .await;
+    }
+}
+
+#[async_trait]
+impl Handler for Inbox {
+    async fn handle(&self, message: Message) -> Result<(), Error> {
+        let text = String::from_utf8_lossy(&message.data).into_owned();
+        self.messages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(message);
+        if self.stuck {
+            std::future::pending::<()>().await;
+        }
+        let mut refuse = self.refuse.lock().unwrap_or_else(PoisonError::into_inner);
+        match refuse.get_mut(&text) {
+            Some(times) if *times > 0 => {
+                *times -= 1;
+                Err(Error::internal("refused"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn subscribe(broker: &dyn Broker, topic: &str, inbox: &Arc<Inbox>) -> Subscription {
+    let request = SubscribeRequest {
+        topic: topic.to_owned(),
+        metadata: Pairs::new(),
+    };
+    broker
+        .subscribe(request, inbox.clone())
+        .await
+        .expect("subscribe")
+}
+
+async fn publish(broker: &dyn Broker, topic: &str, text: &str) {
+    let request = PublishRequest {
+        topic: topic.to_owned(),
+        data: Bytes::copy_from_slice(text.as_bytes()),
+        metadata: Pairs::from([("about".to_owned(), format!("\"{text}\""))]),
+        content_type: None,
+    };
+    broker.publish(&request).await.expect("publish");
+}
+
+async fn delivery(connect: &dyn Connect, promises: Promises) {
+    let broker = connect.connect("app").await;
+    let topic = unique("delivery");
+    let inbox = Arc::new(Inbox::default());
+    let _subscription = subscribe(&*broker, &topic, &inbox).await;
+    let texts: Vec<String> = (0..300).map(|n| n.to_string()).collect();
+    for text in &texts {
+        publish(&*broker, &topic, text).await;
+    }
+    inbox.receives(texts.len()).await;
+    let mut arrived = inbox.texts();
+    if !promises.ordered {
+        arrived.sort_by_key(|text| text.parse::<u32>().expect("is a number"));
+    }
+    assert_eq!(arrived, texts, "each once");
+    {
+        let messages = inbox
+            .messages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for message in &*messages {
+            assert_eq!(message.topic, topic);
+            let text = String::from_utf8_lossy(&message.data);
+            assert_eq!(message.metadata["about"], format!("\"{text}\""));
+        }
+    }
+
+    let entry = |id: &str, text: &str| Entry {
+        id: id.to_owned(),
+        data: Bytes::copy_from_slice(text.as_bytes()),
+        ..Entry::default()
+    };
+    let request = BulkPublishRequest {
+        topic: topic.clone(),
+        entries: vec![entry("1", "bulk a"), entry("2", "bulk b")],
+        metadata: Pairs::new(),
+    };
+    assert!(
+        broker
+            .bulk_publish(&request)
+            .await
+            .expect("bulk publish")
+            .is_empty()
+    );
+    inbox.receives(texts.len() + 2).await;
+    assert_eq!((inbox.count("bulk a"), inbox.count("bulk b")), (1, 1));
+
+    if broker.features().contains(&Feature::SubscribeWildcards) {
+        let prefix = unique("star");
+        let inbox = Arc::new(Inbox::default());
+        let _subscription = subscribe(&*broker, &format!("{prefix}*"), &inbox).await;
+        for topic in [&prefix, &format!("{prefix}-1"), &unique("other")] {
+            publish(&*broker, topic, topic).await;
+        }
+        inbox.receives(1).await;
+        assert_eq!(inbox.texts(), [format!("{prefix}-1")]);
+    }
+    broker.close().await.expect("close");
+}
+
+/// Two applications each get every message.
+async fn fan_out(connect: &dyn Connect) {
+    let (one, two) = (connect.connect("one").await, connect.connect("two").await);
+    let topic = unique("fan-out");
+    let inboxes = [Arc::new(Inbox::default()), Arc::new(Inbox::default())];
+    let _first = subscribe(&*one, &topic, &inboxes[0]).await;
+    let _second = subscribe(&*two, &topic, &inboxes[1]).await;
+    for text in ["a", "b"] {
+        publish(&*one, &topic, text).await;
+    }
+    for inbox in &inboxes {
+        inbox.receives(2).await;
+        assert_eq!((inbox.count("a"), inbox.count("b")), (1, 1));
+    }
+    one.close().await.expect("close");
+    two.close().await.expect("close");
+}
+
+async fn closing(connect: &dyn Connect, promises: Promises) {
+    let broker = connect.connect("closing").await;
+    let topic = unique("closing");
+    let (before, after) = (Arc::new(Inbox::default()), Arc::new(Inbox::default()));
+    let subscription = subscribe(&*broker, &topic, &before).await;
+    publish(&*broker, &topic, "first").await;
+    before.receives(1).await;
+    subscription.close().await;
+    publish(&*broker, &topic, "second").await;
+    let _again = subscribe(&*broker, &topic, &after).await;
+    publish(&*broker, &topic, "third").await;
+    after.receives(1 + usize::from(promises.durable)).await;
+    assert_eq!(before.texts(), ["first"], "nothing came after closing");
+    assert_eq!(after.count("second"), usize::from(promises.durable));
+    assert_eq!(after.count("third"), 1);
+
+    broker.close().await.expect("close");
+    let late = PublishRequest {
+        topic,
+        ..PublishRequest::default()
+    };
+    let error = broker.publish(&late).await.expect_err("is closed");
+    assert_eq!(error.kind(), Kind::Precondition);
+}
+
+/// Two instances of one application share the messages.
+async fn groups(connect: &dyn Connect) {
+    let (one, two) = (
+        connect.connect("shared").await,
+        connect.connect("shared").await,
+    );
+    let topic = unique("groups");
+    let (left, right) = (Arc::new(Inbox::default()), Arc::new(Inbox::default()));
+    let _first = subscribe(&*one, &topic, &left).await;
+    let _second = subscribe(&*two, &topic, &right).await;
+    for n in 0..100 {
+        publish(&*one, &topic, &n.to_string()).await;
+    }
+    eventually("the messages arrive", SOON, || async {
+        left.texts().len() + right.texts().len() >= 100
+    })
+    .await;
+    let mut all = left.texts();
+    all.extend(right.texts());
+    all.sort_by_key(|text| text.parse::<u32>().expect("is a number"));
+    let wanted: Vec<_> = (0..100).map(|n| n.to_string()).collect();
+    assert_eq!(all, wanted, "each to one of the two");
+    one.close().await.expect("close");
+    two.close().await.expect("close");
+}
+
+/// What the handler refuses comes again, what it takes does not.
+async fn refused(connect: &dyn Connect) {
+    let broker = connect.connect("refused").await;
+    let topic = unique("refused");
+    let inbox = Inbox::refusing("bad", 2);
+    let _subscription = subscribe(&*broker, &topic, &inbox).await;
+    for text in ["good", "bad", "fine"] {
+        publish(&*broker, &topic, text).await;
+    }
+    eventually("the message comes until it is taken", SOON, || async {
+        inbox.count("bad") == 3
+    })
+    .await;
+    assert_eq!((inbox.count("good"), inbox.count("fine")), (1, 1));
+    broker.close().await.expect("close");
+}
+
+/// What an instance had begun when it died goes to another.
+async fn interrupted(connect: &dyn Connect) {
+    let (dying, other) = (connect.connect("dies").await, connect.connect("dies").await);
+    let topic = unique("interrupted");
+    let stuck = Arc::new(Inbox {
+        stuck: true,
+        ..Inbox::default()
+    });
+    let subscription = subscribe(&*dying, &topic, &stuck).await;
+    publish(&*dying, &topic, "begun").await;
+    stuck.receives(1).await;
+    drop(subscription);
+    let inbox = Arc::new(Inbox::default());
+    let _subscription = subscribe(&*other, &topic, &inbox).await;
+    inbox.receives(1).await;
+    assert_eq!(inbox.texts(), ["begun"]);
+    other.close().await.expect("close");
+}
+
+/// What is published while the application is away is there when it is back.
+async fn waiting(connect: &dyn Connect) {
+    let broker = connect.connect("away").await;
+    let topic = unique("waiting");
+    let inbox = Arc::new(Inbox::default());
+    subscribe(&*broker, &topic, &inbox).await.close().await;
+    broker.close().await.expect("close");
+    let publisher = connect.connect("publisher").await;
+    publish(&*publisher, &topic, "kept").await;
+    let back = connect.connect("away").await;
+    let _subscription = subscribe(&*back, &topic, &inbox).await;
+    inbox.receives(1).await;
+    assert_eq!(inbox.texts(), ["kept"]);
+    back.close().await.expect("close");
+}

@@ -1,0 +1,41 @@
+use std::sync::Arc;
+
+use outrider_components::pubsub::Broker;
+use outrider_conformance::pubsub::{Connect, Promises};
+
+#[tokio::test]
+async fn state() {
+    let store = crate::state("state.in-memory", &[]).await;
+    outrider_conformance::state::run(&*store).await;
+}
+
+/// All applications of the suite share one broker, as there is no other way
+/// to reach it. It must not be closed between them.
+struct Fresh(tokio::sync::Mutex<Option<Arc<dyn Broker>>>);
+
+#[async_trait::async_trait]
+impl Connect for Fresh {
+    async fn connect(&self, app: &str) -> Arc<dyn Broker> {
+        let mut last = self.0.lock().await;
+        match last.take() {
+            Some(shared) if app == "two" => shared,
+            _ => {
+                let broker = crate::broker("pubsub.in-memory", app, &[]).await;
+                *last = Some(broker.clone());
+                broker
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn pubsub() {
+    let promises = Promises {
+        redelivers: false,
+        durable: false,
+        groups: false,
+        ordered: true,
+    };
+    let connect = Fresh(tokio::sync::Mutex::new(None));
+    outrider_conformance::pubsub::run(&connect, promises).await;
+}
