@@ -16,10 +16,6 @@ const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
 /// that came through a router.
 const HOPS: u32 = 255;
 
-const UP: u32 = 0x1;
-const LOOPBACK: u32 = 0x8;
-const MULTICAST: u32 = 0x1000;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     V4,
@@ -118,27 +114,19 @@ impl Link {
     }
 }
 
-/// The indexes of the interfaces to use: those that are up and can multicast,
-/// or else the loopback, which can although it does not say so.
+/// The indexes of the interfaces to use: those that are up and lead out of the
+/// machine, or else the loopback.
 pub fn interfaces() -> Vec<u32> {
-    let mut usable = Vec::new();
-    let mut loopback = Vec::new();
-    let entries = std::fs::read_dir("/sys/class/net").into_iter().flatten();
-    for entry in entries.flatten() {
-        let read = |file| std::fs::read_to_string(entry.path().join(file)).ok();
-        let Some(index) = read("ifindex").and_then(|text| text.trim().parse().ok()) else {
-            continue;
-        };
-        let flags = read("flags")
-            .and_then(|text| u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok())
-            .unwrap_or_default();
-        if flags & UP == 0 {
-            continue;
-        } else if flags & LOOPBACK != 0 {
-            loopback.push(index);
-        } else if flags & MULTICAST != 0 {
-            usable.push(index);
-        }
+    let all = if_addrs::get_if_addrs().unwrap_or_default();
+    let up = all.iter().filter(|interface| interface.is_oper_up());
+    let (loopback, mut usable): (Vec<_>, Vec<_>) = up
+        .filter_map(|interface| Some((interface.is_loopback(), interface.index?)))
+        .partition(|(loopback, _)| *loopback);
+    if usable.is_empty() {
+        usable = loopback;
     }
-    if usable.is_empty() { loopback } else { usable }
+    let mut indexes: Vec<_> = usable.into_iter().map(|(_, index)| index).collect();
+    indexes.sort_unstable();
+    indexes.dedup();
+    indexes
 }
