@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use outrider_host::{Readiness, Target, Tasks, health, listen, metrics, signal};
-use outrider_k8s::Client;
 use outrider_k8s::webhook as authority;
+use outrider_k8s::{Client, trust};
 use outrider_security::identity::Key;
 use outrider_security::{ControlPlane, Options, Security, TrustAnchors, anchors, token, user};
 use outrider_telemetry::log;
@@ -97,12 +97,27 @@ async fn serve(flags: Flags, tasks: &Tasks) -> anyhow::Result<()> {
     user::refuse_root(true, flags.run_as_root)?;
     let client = outrider_k8s::client(flags.kubeconfig.as_deref()).await?;
 
-    let (security, upkeep) = Security::start(options(&flags)?).await?;
+    let source = trust::source(
+        &client,
+        &flags.settings.namespace,
+        &flags.trust_anchors_file,
+    )
+    .await;
+    let mounted = matches!(source, anchors::Source::File(_));
+    let (security, upkeep) = Security::start(options(&flags, source)?).await?;
     tasks.spawn("identity", upkeep.run(tasks.stopping()));
     let anchors = security
         .anchors()
         .context("the injector has no trust anchors")?
         .clone();
+    if !mounted {
+        let following = trust::follow(
+            anchors.clone(),
+            flags.trust_anchors_file.clone(),
+            tasks.stopping(),
+        );
+        tasks.spawn("anchors", following);
+    }
     secured.ready();
 
     let listener = listen::tcp(&flags.listen_address, flags.port)
@@ -129,7 +144,7 @@ async fn serve(flags: Flags, tasks: &Tasks) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn options(flags: &Flags) -> anyhow::Result<Options> {
+fn options(flags: &Flags, anchors: anchors::Source) -> anyhow::Result<Options> {
     Ok(Options {
         app_id: APP_ID.to_owned(),
         namespace: flags.settings.namespace.clone(),
@@ -141,7 +156,7 @@ fn options(flags: &Flags) -> anyhow::Result<Options> {
                 .context("DAPR_CONTROL_PLANE_TRUST_DOMAIN")?,
             namespace: flags.settings.namespace.clone(),
         },
-        anchors: anchors::Source::choose(None, Some(flags.trust_anchors_file.clone()))?,
+        anchors,
         sentry_address: flags.sentry_address.clone(),
         token: token::Source::choose(true, flags.sentry_token_file.clone())?,
         // Some API servers of cloud providers refuse Ed25519.

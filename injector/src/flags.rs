@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::ValueParser;
+use clap::builder::BoolishValueParser;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use outrider_crds::annotations::truthy;
 use outrider_kit::flags::normalise;
@@ -136,7 +136,7 @@ fn command() -> Command {
             .require_equals(true)
             .default_value(default)
             .default_missing_value("true")
-            .value_parser(ValueParser::bool())
+            .value_parser(BoolishValueParser::new())
     };
     Command::new("injector")
         .about("Gives Kubernetes pods their sidecar.")

@@ -1,1 +1,11 @@
-//! Under construction.
+//! Serves resources to sidecars, converts them between versions, and gives apps the Services of their sidecars.
+
+pub mod app;
+mod authorise;
+mod conversion;
+pub mod flags;
+mod resources;
+mod secrets;
+mod server;
+mod services;
+mod stream;

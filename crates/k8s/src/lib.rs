@@ -4,6 +4,7 @@
 mod client;
 pub mod lease;
 pub mod objects;
+pub mod trust;
 pub mod watch;
 pub mod webhook;
 

@@ -13,6 +13,10 @@ pub struct Collection {
 }
 
 impl Collection {
+    pub const CONFIG_MAPS: Self = Self {
+        version: "/api/v1",
+        plural: "configmaps",
+    };
     pub const PODS: Self = Self {
         version: "/api/v1",
         plural: "pods",

@@ -1,0 +1,79 @@
+//! The control plane's trust anchors. The kubelet mounts them as a file, but takes a minute to bring what sentry writes
+//! on a first install; the ConfigMap itself has it at once.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kube::Client;
+use outrider_security::anchors::Source;
+use outrider_security::{Roots, TrustAnchors};
+use tokio_util::sync::CancellationToken;
+
+use crate::objects::{self, Collection};
+
+const BUNDLE: &str = "dapr-trust-bundle";
+const MEMBER: &str = "ca.crt";
+const WAIT: Duration = Duration::from_millis(250);
+/// How soon a renewed file is noticed.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// The file if it is there, else what the ConfigMap says; waits for either.
+pub async fn source(client: &Client, namespace: &str, file: &Path) -> Source {
+    let mut told = false;
+    loop {
+        if read(file).await.is_some() {
+            return Source::File(file.to_owned());
+        }
+        match objects::get(client, &Collection::CONFIG_MAPS.object(namespace, BUNDLE)).await {
+            Ok(Some(bundle)) => {
+                let text = bundle["data"][MEMBER].as_str().unwrap_or_default();
+                if !text.is_empty() {
+                    return Source::Text(text.to_owned());
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(target: "dapr.k8s.trust", "cannot read configmap {namespace}/{BUNDLE}: {error}")
+            }
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::info!(target: "dapr.k8s.trust", "Trust anchors file '{}' not found, waiting...", file.display());
+        }
+        tokio::time::sleep(WAIT).await;
+    }
+}
+
+/// Takes over what the file says once it differs, until `stopping` is cancelled. A broken file changes nothing.
+pub async fn follow(anchors: TrustAnchors, file: PathBuf, stopping: CancellationToken) {
+    // The file as first seen may be older than what the anchors came from.
+    let mut seen = read(&file).await;
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let now = read(&file).await;
+        if now == seen {
+            continue;
+        }
+        seen = now;
+        let Some(text) = &seen else { continue };
+        match Roots::parse(text) {
+            Ok(roots) if roots.pem() == anchors.current().pem() => {}
+            Ok(roots) => {
+                tracing::info!(target: "dapr.k8s.trust", "Trust anchors file changed, reloading trust anchors");
+                anchors.replace(roots);
+            }
+            Err(error) => {
+                tracing::error!(target: "dapr.k8s.trust", "trust anchors file '{}' is broken, keeping the former ones: {error}", file.display());
+            }
+        }
+    }
+}
+
+async fn read(file: &Path) -> Option<String> {
+    tokio::fs::read_to_string(file)
+        .await
+        .ok()
+        .filter(|text| !text.trim().is_empty())
+}
