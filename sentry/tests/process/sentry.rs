@@ -55,7 +55,12 @@ pub async fn get(port: u16, path: &str, headers: &str) -> Option<(u16, String)> 
 
 pub async fn send(port: u16, method: &str, path: &str, headers: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
+    let host = if headers.starts_with("Host: ") {
+        ""
+    } else {
+        "Host: localhost\r\n"
+    };
+    let request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n{host}{headers}\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.ok()?;
