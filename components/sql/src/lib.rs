@@ -1,5 +1,6 @@
 //! Components on SQL databases.
 
+pub mod nameresolution;
 mod sqlite;
 
 use outrider_components::{Duplicate, Registry, Versions};

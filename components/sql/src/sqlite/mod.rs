@@ -1,6 +1,6 @@
 //! SQLite, which is compiled in.
 
-mod connection;
-mod schema;
+pub mod connection;
+pub mod schema;
 pub mod state;
-mod sweep;
+pub mod sweep;

@@ -4,17 +4,32 @@ use sqlx::{AssertSqlSafe, SqlitePool};
 use super::connection::failed;
 
 /// The level that a database has after [`prepare`]. It is kept in the metadata
-/// table under the key `migrations`.
+/// table.
 const LEVEL: u32 = 1;
 
-/// Makes the tables that are not there yet. The names are checked identifiers.
-pub async fn prepare(pool: &SqlitePool, table: &str, metadata_table: &str) -> Result<(), Error> {
-    migrate(pool, table, metadata_table)
+/// A table that a component needs. The names are checked identifiers.
+pub struct Table<'a> {
+    pub name: &'a str,
+    /// What the table is for, for the log.
+    pub purpose: &'static str,
+    /// The key of its level in the metadata table.
+    pub level: &'static str,
+    /// The statements that make it.
+    pub create: String,
+}
+
+/// Makes the tables that are not there yet.
+pub async fn prepare(
+    pool: &SqlitePool,
+    metadata_table: &str,
+    table: &Table<'_>,
+) -> Result<(), Error> {
+    migrate(pool, metadata_table, table)
         .await
         .map_err(|error| error.context("failed to perform migrations"))
 }
 
-async fn migrate(pool: &SqlitePool, table: &str, metadata_table: &str) -> Result<(), Error> {
+async fn migrate(pool: &SqlitePool, metadata_table: &str, table: &Table<'_>) -> Result<(), Error> {
     let mut transaction = pool.begin_with("BEGIN EXCLUSIVE").await.map_err(failed)?;
     let create = format!(
         "CREATE TABLE IF NOT EXISTS {metadata_table} (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL)"
@@ -24,9 +39,9 @@ async fn migrate(pool: &SqlitePool, table: &str, metadata_table: &str) -> Result
         .await
         .map_err(failed)?;
 
-    let level =
-        format!("SELECT CAST(value AS TEXT) FROM {metadata_table} WHERE key = 'migrations'");
+    let level = format!("SELECT CAST(value AS TEXT) FROM {metadata_table} WHERE key = ?");
     let level: Option<String> = sqlx::query_scalar(AssertSqlSafe(level))
+        .bind(table.level)
         .fetch_optional(&mut *transaction)
         .await
         .map_err(failed)?;
@@ -43,30 +58,22 @@ async fn migrate(pool: &SqlitePool, table: &str, metadata_table: &str) -> Result
     let exists: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?)",
     )
-    .bind(table)
+    .bind(table.name)
     .fetch_one(&mut *transaction)
     .await
     .map_err(failed)?;
     if !exists {
-        tracing::info!(target: "dapr.contrib", "Creating state table '{table}'");
-        let create = format!(
-            "CREATE TABLE IF NOT EXISTS {table} (
-                key TEXT NOT NULL PRIMARY KEY,
-                value TEXT NOT NULL,
-                is_binary BOOLEAN NOT NULL,
-                etag TEXT NOT NULL,
-                expiration_time TIMESTAMP DEFAULT NULL,
-                update_time TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
-            )"
-        );
-        sqlx::query(AssertSqlSafe(create))
+        let Table { name, purpose, .. } = table;
+        tracing::info!(target: "dapr.contrib", "Creating {purpose} table '{name}'");
+        sqlx::raw_sql(AssertSqlSafe(table.create.clone()))
             .execute(&mut *transaction)
             .await
             .map_err(failed)?;
     }
     if level < LEVEL {
-        let update = format!("REPLACE INTO {metadata_table} (key, value) VALUES ('migrations', ?)");
+        let update = format!("REPLACE INTO {metadata_table} (key, value) VALUES (?, ?)");
         sqlx::query(AssertSqlSafe(update))
+            .bind(table.level)
             .bind(LEVEL.to_string())
             .execute(&mut *transaction)
             .await

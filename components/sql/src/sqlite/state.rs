@@ -107,14 +107,31 @@ impl Sqlite {
             .connect_with(connection.options)
             .await
             .map_err(|error| failed(error).context("failed to ping"))?;
-        schema::prepare(&pool, &table, &metadata_table).await?;
+        let create = format!(
+            "CREATE TABLE IF NOT EXISTS {table} (
+                key TEXT NOT NULL PRIMARY KEY,
+                value TEXT NOT NULL,
+                is_binary BOOLEAN NOT NULL,
+                etag TEXT NOT NULL,
+                expiration_time TIMESTAMP DEFAULT NULL,
+                update_time TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
+            )"
+        );
+        let items = schema::Table {
+            name: &table,
+            purpose: "state",
+            level: "migrations",
+            create,
+        };
+        schema::prepare(&pool, &metadata_table, &items).await?;
         let closed = CancellationToken::new();
         let mut sweep = JoinSet::new();
         if let Some(interval) = interval.filter(|interval| !interval.is_zero()) {
             let sweeper = Sweep {
                 pool: pool.clone(),
-                table: table.clone(),
                 metadata_table,
+                key: "last-cleanup",
+                delete: format!("DELETE FROM {table} WHERE expiration_time < CURRENT_TIMESTAMP"),
                 interval,
             };
             sweep.spawn(sweeper.run(closed.clone()));

@@ -13,8 +13,11 @@ const LEEWAY: Duration = Duration::from_millis(100);
 /// processes that share the database.
 pub struct Sweep {
     pub pool: SqlitePool,
-    pub table: String,
     pub metadata_table: String,
+    /// The key in the metadata table of when this was last done.
+    pub key: &'static str,
+    /// The statement that deletes the rows.
+    pub delete: String,
     pub interval: Duration,
 }
 
@@ -42,18 +45,15 @@ impl Sweep {
 
     /// How many rows were deleted; `None` if another process did it lately.
     async fn once(&self) -> Result<Option<u64>, Error> {
-        let Sweep {
-            table,
-            metadata_table,
-            ..
-        } = self;
+        let Sweep { metadata_table, .. } = self;
         let claim = format!(
-            "INSERT INTO {metadata_table} (key, value) VALUES ('last-cleanup', CURRENT_TIMESTAMP)
+            "INSERT INTO {metadata_table} (key, value) VALUES (?, CURRENT_TIMESTAMP)
             ON CONFLICT (key) DO UPDATE SET value = CURRENT_TIMESTAMP
             WHERE (unixepoch(CURRENT_TIMESTAMP) - unixepoch(value)) * 1000 > ?"
         );
         let age = self.interval.saturating_sub(LEEWAY).as_millis();
         let claimed = sqlx::query(AssertSqlSafe(claim))
+            .bind(self.key)
             .bind(i64::try_from(age).unwrap_or(i64::MAX))
             .execute(&self.pool)
             .await
@@ -61,8 +61,7 @@ impl Sweep {
         if claimed.rows_affected() == 0 {
             return Ok(None);
         }
-        let delete = format!("DELETE FROM {table} WHERE expiration_time < CURRENT_TIMESTAMP");
-        let deleted = sqlx::query(AssertSqlSafe(delete))
+        let deleted = sqlx::query(AssertSqlSafe(self.delete.clone()))
             .execute(&self.pool)
             .await
             .map_err(failed)?;
