@@ -9,6 +9,8 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
+use crate::eventually;
+
 const STARTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A running server; dropping it ends it and deletes its files.
@@ -28,6 +30,27 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Runs a command of `redis-cli` on this server; its output.
+    pub async fn redis_cli(&self, command: &[&str]) -> String {
+        let output = Command::new("redis-cli")
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(command)
+            .output()
+            .await
+            .expect("redis-cli comes with redis-server");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Waits until a command of `redis-cli` answers with `text` in it.
+    pub async fn redis_says(&self, command: &[&str], text: &str) {
+        eventually(text, Duration::from_secs(30), || async {
+            self.redis_cli(command).await.contains(text)
+        })
+        .await;
+    }
+}
+
 /// Starts `redis-server`. `None` means that it is not installed and that this
 /// is no CI run, where that would be a failure.
 pub async fn redis(more: &[&str]) -> Option<Server> {
@@ -37,6 +60,45 @@ pub async fn redis(more: &[&str]) -> Option<Server> {
     arguments.extend(["--save", "", "--appendonly", "no"]);
     arguments.extend(more);
     start("redis-server", &arguments, port, "redis-server").await
+}
+
+/// Starts a sentinel that watches a master under the name `main`.
+pub async fn sentinel(master: &Server) -> Option<Server> {
+    let port = free_port().await;
+    let file = master.folder().join("sentinel.conf");
+    let text = format!(
+        "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {} 1\n\
+        sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n",
+        master.port
+    );
+    std::fs::write(&file, text).expect("write");
+    let file = file.to_str().expect("the path is text");
+    start("redis-server", &[file, "--sentinel"], port, "redis-server").await
+}
+
+/// Starts a cluster of two.
+pub async fn redis_cluster() -> Option<[Server; 2]> {
+    let [bus_one, bus_two] = [free_port().await, free_port().await].map(|port| port.to_string());
+    let one = redis(&["--cluster-enabled", "yes", "--cluster-port", &bus_one]).await?;
+    let two = redis(&["--cluster-enabled", "yes", "--cluster-port", &bus_two]).await?;
+    one.redis_cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"])
+        .await;
+    two.redis_cli(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"])
+        .await;
+    one.redis_cli(&[
+        "CLUSTER",
+        "MEET",
+        "127.0.0.1",
+        &two.port.to_string(),
+        &bus_two,
+    ])
+    .await;
+    for server in [&one, &two] {
+        server
+            .redis_says(&["CLUSTER", "INFO"], "cluster_state:ok")
+            .await;
+    }
+    Some([one, two])
 }
 
 async fn start(program: &str, arguments: &[&str], port: u16, package: &str) -> Option<Server> {
@@ -58,7 +120,7 @@ async fn start(program: &str, arguments: &[&str], port: u16, package: &str) -> O
         }
         Err(error) => panic!("cannot start {program}: {error}"),
     };
-    crate::eventually("the server listens", STARTED_WITHIN, || async {
+    eventually("the server listens", STARTED_WITHIN, || async {
         TcpStream::connect(("127.0.0.1", port)).await.is_ok()
     })
     .await;
@@ -69,7 +131,8 @@ async fn start(program: &str, arguments: &[&str], port: u16, package: &str) -> O
     })
 }
 
-async fn free_port() -> u16 {
+/// A port that nothing listens on at the moment.
+pub async fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     listener.local_addr().expect("is bound").port()
 }

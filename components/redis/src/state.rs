@@ -25,7 +25,8 @@ use crate::slot;
 /// Does all operations, or none and returns the number of the first that may
 /// not be done. Per key five arguments: `set` or `del`, the etag (`0` for
 /// none), the value, the concurrency (`first`, `last` or empty), and the
-/// seconds to live (empty to leave them, `0` for ever).
+/// seconds to live (empty to leave them, `0` for ever). One more argument stops
+/// it after the checks.
 const WRITE: &str = r"
 local function fields(i)
   local at = (i - 1) * 5
@@ -43,6 +44,9 @@ for i, key in ipairs(KEYS) do
       end
     end
   end
+end
+if #ARGV > #KEYS * 5 then
+  return 0
 end
 for i, key in ipairs(KEYS) do
   local action, _, data, concurrency, ttl = fields(i)
@@ -243,6 +247,25 @@ impl Redis {
         Ok(Ok(()))
     }
 
+    async fn run(&self, operations: &[&Operation], check_only: bool) -> Result<(), Error> {
+        let mut script = self.script.prepare_invoke();
+        for operation in operations {
+            match operation {
+                Operation::Upsert(request) => self.add_set(&mut script, request)?,
+                Operation::Delete(request) => Redis::add_delete(&mut script, request),
+            }
+        }
+        if check_only {
+            script.arg("check");
+        }
+        self.write(&script, Consistency::Unspecified)
+            .await?
+            .map_err(|at| {
+                let key = operations.get(at).map_or("", |operation| operation.key());
+                Error::etag_mismatch(&format!("failed to set key {key}"))
+            })
+    }
+
     /// A value that something else wrote with a plain `SET`.
     async fn get_plain(&self, key: &str) -> Result<Option<Item>, Error> {
         let get = redis::cmd("GET").arg(key).take();
@@ -311,33 +334,27 @@ impl Store for Redis {
             .map_err(|_| Error::etag_mismatch(&format!("failed to delete {}", request.key)))
     }
 
-    /// One script, so all or nothing. In a cluster that holds for the items of
-    /// one slot only: an item whose etag does not match keeps the others of
-    /// its slot from being written, not those of other slots.
+    /// One script, so all or nothing. In a cluster there is a script for each
+    /// slot: all etags are checked before the first write, but a change that
+    /// comes in between can still keep the items of its slot from being
+    /// written.
     async fn transact(&self, operations: &[Operation], _: &Pairs) -> Result<(), Error> {
-        let mut scripts = BTreeMap::new();
+        let mut slots: BTreeMap<u16, Vec<&Operation>> = BTreeMap::new();
         for operation in operations {
             let slot = if self.server.is_cluster() {
                 slot::of(operation.key())
             } else {
                 0
             };
-            let (script, keys) = scripts
-                .entry(slot)
-                .or_insert_with(|| (self.script.prepare_invoke(), Vec::new()));
-            match operation {
-                Operation::Upsert(request) => self.add_set(script, request)?,
-                Operation::Delete(request) => Redis::add_delete(script, request),
-            }
-            keys.push(operation.key());
+            slots.entry(slot).or_default().push(operation);
         }
-        for (script, keys) in scripts.values() {
-            self.write(script, Consistency::Unspecified)
-                .await?
-                .map_err(|at| {
-                    let key = keys.get(at).unwrap_or(&"");
-                    Error::etag_mismatch(&format!("failed to set key {key}"))
-                })?;
+        if slots.len() > 1 {
+            for operations in slots.values() {
+                self.run(operations, true).await?;
+            }
+        }
+        for operations in slots.values() {
+            self.run(operations, false).await?;
         }
         Ok(())
     }
