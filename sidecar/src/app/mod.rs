@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use outrider_catalog as catalog;
 use outrider_components::Context;
 use outrider_components::resolve::{Instance, Resolver};
+use outrider_crds::Component;
 use outrider_crds::configuration::Spec;
 use outrider_host::signal::{Signal, Signals};
 use outrider_host::{Readiness, Tasks, Workers, listen};
@@ -23,6 +24,8 @@ use crate::channel::connect::Connector;
 use crate::channel::{self, Channel, Healthy};
 use crate::components::disk;
 use crate::components::live::Live;
+use crate::components::operator::Operator;
+use crate::components::reload::{BUILTIN_STORE, Demand, Reload, follow_configuration};
 use crate::components::resolve::Sources;
 use crate::components::start::Starter;
 use crate::config;
@@ -188,6 +191,7 @@ async fn once(flags: &Flags, signals: &mut Signals) -> Result<End, Failure> {
     let asked = tokio::select! {
         signal = signals.next() => Ask::Signal(signal),
         Some(asked) = runtime.asked.recv() => Ask::Api(asked),
+        Some(demand) = runtime.demands.recv() => Ask::Resources(demand),
     };
     runtime.end(flags, signals, asked).await
 }
@@ -195,6 +199,7 @@ async fn once(flags: &Flags, signals: &mut Signals) -> Result<End, Failure> {
 enum Ask {
     Signal(Signal),
     Api(Asked),
+    Resources(Demand),
 }
 
 async fn ended_early(signal: Signal, tasks: &Tasks) -> Result<End, Failure> {
@@ -229,6 +234,7 @@ struct Runtime {
     ready: outrider_host::Target,
     secure: outrider_host::Target,
     asked: mpsc::UnboundedReceiver<Asked>,
+    demands: mpsc::UnboundedReceiver<Demand>,
     /// Whether the application is healthy.
     health: watch::Sender<bool>,
     sockets: Vec<std::path::PathBuf>,
@@ -244,7 +250,19 @@ impl Runtime {
         let secure = readiness.target("security-provider");
         let security = secured(flags, &settings, &tasks).await?;
         secure.ready();
-        let spec = config::of_files(&flags.config, &flags.environment)?;
+        let operator = match settings.mode {
+            Mode::Standalone => None,
+            Mode::Kubernetes => Some(Operator::new(
+                &flags.control_plane.address,
+                &security,
+                &settings.namespace,
+                &flags.app_id,
+            )?),
+        };
+        let spec = match &operator {
+            None => config::of_files(&flags.config, &flags.environment)?,
+            Some(operator) => config_of_operator(operator, &flags.config).await?,
+        };
         let features = config::features(&spec);
         if !features.is_empty() {
             tracing::info!(target: SCOPE, "Enabled features: {}", features.join(" "));
@@ -315,16 +333,36 @@ impl Runtime {
                 .unwrap_or_default(),
             parked: Mutex::default(),
         });
-        let filter = disk::Filter {
-            app_id: &flags.app_id,
-            namespace: flags.namespace.as_deref(),
+        let resources = match &operator {
+            None => disk::load(
+                &flags.resources,
+                disk::Filter { app_id: &flags.app_id, namespace: flags.namespace.as_deref() },
+            )
+            .map_err(|e| format!("failed to load components: {e}"))?,
+            Some(operator) => {
+                let mut resources = operator.resources().await?;
+                if flags.builtin_secret_store {
+                    resources.components.push(builtin_store());
+                }
+                resources
+            }
         };
-        let resources = disk::load(&flags.resources, filter)
-            .map_err(|e| format!("failed to load components: {e}"))?;
+        let loaded = resources.components.iter().map(|c| (c.metadata.name.clone(), c.clone())).collect();
         starter
             .all(resources.components)
             .await
             .map_err(|e| format!("failed to load components: {e}\n{e}"))?;
+        let (demand, demands) = mpsc::unbounded_channel();
+        if features.iter().any(|f| f == "HotReload") {
+            let reload = Reload {
+                starter: starter.clone(),
+                loaded,
+                demands: demand.clone(),
+                stopping: tasks.stopping(),
+                interval: flags.reconcile_interval,
+            };
+            follow(flags, &tasks, reload, operator.clone(), &spec, demand);
+        }
         tracing::info!(target: SCOPE, "Loading endpoints\u{2026}");
         for endpoint in resources.http_endpoints {
             tracing::info!(target: SCOPE, "Found http endpoint: {}", endpoint.metadata.name);
@@ -469,6 +507,7 @@ impl Runtime {
             ready,
             secure,
             asked,
+            demands,
             health: watch::Sender::new(false),
             sockets: servers.sockets,
             app_id: flags.app_id.clone(),
@@ -530,7 +569,13 @@ impl Runtime {
         signals: &mut Signals,
         asked: Ask,
     ) -> Result<End, Failure> {
+        let mut fatal = None;
         let restart = match asked {
+            Ask::Resources(Demand::Restart) => true,
+            Ask::Resources(Demand::Fatal(text)) => {
+                fatal = Some(text);
+                false
+            }
             Ask::Signal(signal) => {
                 announce(signal);
                 signal == Signal::Hangup
@@ -568,6 +613,9 @@ impl Runtime {
                 "Graceful shutdown timeout exceeded, forcing shutdown",
             );
             return Ok(End::Exit(ExitCode::FAILURE));
+        }
+        if let Some(text) = fatal {
+            return Err(text.into());
         }
         if restart {
             return Ok(End::Restart);
@@ -656,6 +704,59 @@ async fn secured(flags: &Flags, settings: &Settings, tasks: &Tasks) -> Result<Se
     let stopping = tasks.stopping();
     tasks.spawn("identity", upkeep.run(stopping));
     Ok(security)
+}
+
+/// The Configuration that the annotation names; further names mean nothing.
+async fn config_of_operator(operator: &Operator, names: &[String]) -> Result<Spec, Failure> {
+    let Some((name, rest)) = names.split_first() else {
+        tracing::info!(target: SCOPE, "loading default configuration");
+        return Ok(Spec::default());
+    };
+    if !rest.is_empty() {
+        tracing::warn!(target: SCOPE, "only one Configuration is used in Kubernetes: {name}");
+    }
+    Ok(operator.configuration(name).await?)
+}
+
+/// The secret store that every sidecar in Kubernetes has.
+fn builtin_store() -> Component {
+    let mut component = Component::default();
+    component.metadata.name = BUILTIN_STORE.to_owned();
+    component.spec.component_type = "secretstores.kubernetes".to_owned();
+    component.spec.version = "v1".to_owned();
+    component
+}
+
+/// Follows the source of resources for as long as the process lives.
+fn follow(
+    flags: &Flags,
+    tasks: &Tasks,
+    reload: Reload,
+    operator: Option<Operator>,
+    spec: &Spec,
+    demand: mpsc::UnboundedSender<Demand>,
+) {
+    match operator {
+        Some(operator) => {
+            if let Some(name) = flags.config.first() {
+                let following = follow_configuration(
+                    operator.clone(),
+                    name.clone(),
+                    spec.clone(),
+                    demand,
+                    tasks.stopping(),
+                );
+                tasks.spawn("configuration updates", following);
+            }
+            tasks.spawn("component updates", reload.follow_operator(operator));
+        }
+        None if flags.resources.is_empty() => {}
+        None => {
+            let (folders, app_id) = (flags.resources.clone(), flags.app_id.clone());
+            let namespace = flags.namespace.clone();
+            tasks.spawn("resource files", reload.follow_files(folders, app_id, namespace));
+        }
+    }
 }
 
 /// A resolver that cannot be made is told about; only invocation needs it.

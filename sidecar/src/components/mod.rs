@@ -2,5 +2,7 @@
 
 pub mod disk;
 pub mod live;
+pub mod operator;
+pub mod reload;
 pub mod resolve;
 pub mod start;

@@ -83,6 +83,23 @@ impl Starter {
         Ok(())
     }
 
+    /// Takes a component out of use and closes it.
+    pub async fn remove(&self, name: &str) {
+        self.parked().retain(|parked| parked.metadata.name != name);
+        let closed = if let Some(entry) = self.live.state.remove(name) {
+            entry.store.close().await
+        } else if let Some(entry) = self.live.pubsub.remove(name) {
+            entry.broker.close().await
+        } else if let Some(entry) = self.live.secrets.remove(name) {
+            entry.store.close().await
+        } else {
+            Ok(())
+        };
+        if let Err(error) = closed {
+            tracing::warn!(target: SCOPE, "error closing component {name}: {error}");
+        }
+    }
+
     fn parked(&self) -> std::sync::MutexGuard<'_, Vec<Component>> {
         self.parked.lock().unwrap_or_else(|e| e.into_inner())
     }

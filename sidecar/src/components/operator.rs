@@ -1,0 +1,164 @@
+//! Resources of a sidecar in Kubernetes, which come from the operator.
+
+use std::time::Duration;
+
+use outrider_crds::configuration::Spec;
+use outrider_crds::{Component, Configuration, HttpEndpoint, Kind, decode};
+use outrider_proto::operator::v1 as wire;
+use outrider_proto::operator::v1::operator_client::OperatorClient;
+use outrider_security::Security;
+use tonic::transport::{Channel, Endpoint};
+
+use super::disk::Resources;
+
+const DIAL_LIMIT: Duration = Duration::from_secs(30);
+/// Tries for the Configuration, which may be created after the pod.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_secs(5);
+const SCOPE: &str = "dapr.runtime.loader.operator";
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("--control-plane-address is missing: a sidecar in Kubernetes needs the operator's address")]
+    Address,
+    #[error("cannot connect to the operator at {0}: {1}")]
+    Connect(String, String),
+    #[error("configuration {0} not found")]
+    NoConfiguration(String),
+    #[error("the operator sent a {kind} that cannot be read: {cause}")]
+    Decode { kind: &'static str, cause: String },
+    #[error("operator: {}", crate::grpc::text(.0))]
+    Call(#[from] tonic::Status),
+}
+
+/// The operator, for one sidecar.
+#[derive(Clone)]
+pub struct Operator {
+    client: OperatorClient<Channel>,
+    namespace: String,
+    app_id: String,
+}
+
+impl Operator {
+    /// Nothing is sent yet; a connection is made when it is needed.
+    pub fn new(address: &str, security: &Security, namespace: &str, app_id: &str) -> Result<Self, Error> {
+        if address.is_empty() {
+            return Err(Error::Address);
+        }
+        let failed = |cause: &dyn std::fmt::Display| Error::Connect(address.to_owned(), cause.to_string());
+        let connector = security.connector_to_service("dapr-operator").map_err(|e| failed(&e))?;
+        let channel = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|e| failed(&e))?
+            .connect_timeout(DIAL_LIMIT)
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .keep_alive_while_idle(true)
+            .connect_with_connector_lazy(connector);
+        Ok(Self {
+            client: OperatorClient::new(channel).max_decoding_message_size(64 << 20),
+            namespace: namespace.to_owned(),
+            app_id: app_id.to_owned(),
+        })
+    }
+
+    /// The Configuration of this name, waited for while the operator cannot
+    /// be reached.
+    pub async fn configuration(&self, name: &str) -> Result<Spec, Error> {
+        let request = wire::GetConfigurationRequest { name: name.to_owned(), namespace: self.namespace.clone() };
+        for tries in 1.. {
+            match self.client.clone().get_configuration(request.clone()).await {
+                Ok(answer) => {
+                    let bytes = answer.into_inner().configuration;
+                    if bytes.is_empty() {
+                        return Err(Error::NoConfiguration(name.to_owned()));
+                    }
+                    return one::<Configuration>(&bytes).map(|configuration| configuration.spec);
+                }
+                Err(status) if tries >= TRIES => return Err(status.into()),
+                Err(status) => {
+                    tracing::error!(target: SCOPE, "failed to get configuration {name}, trying again in {}s: {}", PAUSE.as_secs(), crate::grpc::text(&status));
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        Err(Error::NoConfiguration(name.to_owned()))
+    }
+
+    /// All that this application may see.
+    pub async fn resources(&self) -> Result<Resources, Error> {
+        Ok(Resources { components: self.components().await?, http_endpoints: self.http_endpoints().await? })
+    }
+
+    pub async fn components(&self) -> Result<Vec<Component>, Error> {
+        let request = wire::ListComponentsRequest { namespace: self.namespace.clone() };
+        let answer = self.client.clone().list_components(request).await?.into_inner();
+        self.scoped(&answer.components)
+    }
+
+    async fn http_endpoints(&self) -> Result<Vec<HttpEndpoint>, Error> {
+        let request = wire::ListHttpEndpointsRequest { namespace: self.namespace.clone() };
+        let answer = self.client.clone().list_http_endpoints(request).await?.into_inner();
+        self.scoped(&answer.http_endpoints)
+    }
+
+    fn scoped<K: Kind>(&self, all: &[bytes::Bytes]) -> Result<Vec<K>, Error> {
+        let decoded: Vec<K> = all.iter().map(|bytes| one(bytes)).collect::<Result<_, _>>()?;
+        Ok(decoded.into_iter().filter(|resource| resource.in_scope(&self.app_id)).collect())
+    }
+
+    /// Changes of components, as they come.
+    pub async fn component_events(&self) -> Result<Events<wire::ComponentUpdateEvent>, Error> {
+        let request = wire::ComponentUpdateRequest { namespace: self.namespace.clone() };
+        Ok(Events(self.client.clone().component_update(request).await?.into_inner()))
+    }
+
+    /// Changes of Configurations, as they come.
+    pub async fn configuration_events(&self) -> Result<Events<wire::ConfigurationUpdateEvent>, Error> {
+        let request = wire::ConfigurationUpdateRequest { namespace: self.namespace.clone() };
+        Ok(Events(self.client.clone().configuration_update(request).await?.into_inner()))
+    }
+
+    pub fn sees(&self, component: &Component) -> bool {
+        component.in_scope(&self.app_id)
+    }
+}
+
+/// A stream of changes.
+pub struct Events<E>(tonic::Streaming<E>);
+
+/// What happened to a resource.
+pub enum Change<K> {
+    Set(K),
+    Deleted(K),
+}
+
+impl Events<wire::ComponentUpdateEvent> {
+    /// The next change; an error if the stream has ended.
+    pub async fn next(&mut self) -> Result<Change<Component>, Error> {
+        let event = self.0.message().await?.ok_or_else(ended)?;
+        change(&event.component, event.r#type)
+    }
+}
+
+impl Events<wire::ConfigurationUpdateEvent> {
+    pub async fn next(&mut self) -> Result<Change<Configuration>, Error> {
+        let event = self.0.message().await?.ok_or_else(ended)?;
+        change(&event.configuration, event.r#type)
+    }
+}
+
+fn ended() -> Error {
+    Error::Call(tonic::Status::unavailable("the operator ended the stream"))
+}
+
+fn change<K: Kind>(bytes: &[u8], event: i32) -> Result<Change<K>, Error> {
+    let resource = one(bytes)?;
+    Ok(match wire::ResourceEventType::try_from(event) {
+        Ok(wire::ResourceEventType::Deleted) => Change::Deleted(resource),
+        _ => Change::Set(resource),
+    })
+}
+
+fn one<K: Kind>(bytes: &[u8]) -> Result<K, Error> {
+    decode::from_slice(bytes).map_err(|e| Error::Decode { kind: K::KIND, cause: e.to_string() })
+}
