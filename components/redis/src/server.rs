@@ -26,7 +26,7 @@ pub struct Server {
 }
 
 enum Dialler {
-    Node(Client),
+    Node(Box<Client>),
     Cluster(ClusterClient),
     Sentinel(Box<Mutex<SentinelClient>>),
 }
@@ -249,7 +249,7 @@ fn dialler(settings: &Settings, timeout: Option<Duration>) -> RedisResult<Dialle
                 Some(certificates) => Client::build_with_tls(info, certificates)?,
                 None => Client::open(info)?,
             };
-            Ok(Dialler::Node(client))
+            Ok(Dialler::Node(Box::new(client)))
         }
         Topology::Cluster => {
             let mut builder = ClusterClientBuilder::new(addresses)
