@@ -1,6 +1,7 @@
 //! Trust anchors: the root certificates that every peer must chain to. There is
 //! one set for all trust domains.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,7 +138,7 @@ impl TrustAnchors {
 
     /// Follows `path` for as long as it is polled. A version that cannot be
     /// read or parsed is logged and the last good one stays.
-    pub(crate) async fn follow(&self, path: &Path) {
+    pub(crate) async fn follow(&self, path: &Path) -> Infallible {
         let mut seen = self.current().pem().to_owned();
         let mut failing = false;
         loop {

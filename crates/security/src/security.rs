@@ -145,7 +145,7 @@ impl Security {
         let svid = match &follow {
             Some(path) => tokio::select! {
                 svid = fetch.until_it_works(&anchors) => svid,
-                () = anchors.follow(path) => unreachable!("following ends with its future"),
+                never = anchors.follow(path) => match never {},
             },
             None => fetch.until_it_works(&anchors).await,
         };
@@ -320,7 +320,7 @@ impl Upkeep {
         };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = following => {}
+            never = following => match never {},
             () = renew(&inner, &fetch, directory) => {}
         }
     }

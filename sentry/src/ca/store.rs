@@ -92,7 +92,11 @@ impl Store {
     pub async fn save_x509(&self, made: x509::Material) -> Result<x509::Material, Error> {
         match self {
             Self::Files(credentials) => {
-                // The issuer last: it is complete only when all three are there.
+                // Not all three are there. Those that are may be somebody's, left
+                // out of sight by a wrong file name: they are put aside.
+                for path in [&credentials.root, &credentials.key, &credentials.issuer] {
+                    put_aside(path)?;
+                }
                 write(&credentials.root, &made.root)?;
                 write(&credentials.key, &made.key)?;
                 write(&credentials.issuer, &made.issuer)?;
@@ -140,6 +144,19 @@ fn load_files(credentials: &Credentials) -> Result<Stored, Error> {
             jwks: read(&credentials.jwks)?,
         },
     })
+}
+
+fn put_aside(path: &Path) -> Result<(), Error> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".old");
+    match fs::rename(path, aside) {
+        Ok(()) => {
+            tracing::warn!(target: "dapr.sentry.ca", "'{}' is not part of a complete CA; it is kept as '.old'", path.display());
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::Write(path.to_owned(), error)),
+    }
 }
 
 /// Whole or not at all, and for nobody else to read.

@@ -210,12 +210,26 @@ async fn a_bad_request_gets_the_code_and_text_that_clients_know() {
 }
 
 #[tokio::test]
-async fn short_lived_certificates_are_renewed() {
+async fn short_lived_certificates_are_renewed_in_memory_and_on_disk() {
     let config = "spec:\n  mtls:\n    workloadCertTTL: 2s\n    allowedClockSkew: 1s\n";
     let sentry = Sentry::start(config, &[]).await;
-    let (security, upkeep) = sentry.identity("app").await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = sentry.options("app", Source::File(sentry.ca("ca.crt")));
+    options.directory = Some(folder.path().join("secrets/tls"));
+    let (security, upkeep) = Security::start(options).await.unwrap();
     let identity = security.identity().unwrap().clone();
     let first = identity.current().not_after();
+    let on_disk = |name: &str| read(&folder.path().join("secrets/tls").join(name));
+    let first_on_disk = on_disk("cert.pem");
+    assert_eq!(
+        first_on_disk,
+        pem::encode_certificates(identity.current().chain())
+    );
+    assert_eq!(on_disk("ca.pem"), read(&sentry.ca("ca.crt")));
+    assert_eq!(
+        on_disk("key.pem"),
+        pem::encode("PRIVATE KEY", identity.current().key_der())
+    );
     let stop = CancellationToken::new();
     let running = tokio::spawn(upkeep.run(stop.clone()));
     until("two renewals later", || {
@@ -227,6 +241,10 @@ async fn short_lived_certificates_are_renewed() {
     sentry.client(&security, SENTRY).await;
     stop.cancel();
     running.await.unwrap();
+    assert_ne!(on_disk("cert.pem"), first_on_disk);
+    // The link and what it leads to; older versions are gone.
+    let kept = std::fs::read_dir(folder.path().join("secrets")).unwrap();
+    assert_eq!(kept.count(), 2);
 }
 
 #[tokio::test]

@@ -115,7 +115,7 @@ fn authority(organisation: &str, clock_skew: Duration) -> Result<CertificatePara
 }
 
 /// Random, below 2^128.
-pub(super) fn serial() -> Result<SerialNumber, rcgen::Error> {
+pub(in crate::ca) fn serial() -> Result<SerialNumber, rcgen::Error> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| rcgen::Error::RingUnspecified)?;
     Ok(SerialNumber::from_slice(&bytes))
@@ -243,7 +243,7 @@ fn issuer_chain(text: &str) -> Result<(Vec<CertificateDer<'static>>, i64, bool),
 }
 
 /// A private key in any of the usual PEM blocks.
-pub(super) fn private_key(text: &str) -> Result<KeyPair, Invalid> {
+pub(in crate::ca) fn private_key(text: &str) -> Result<KeyPair, Invalid> {
     let block = <(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_bytes()).next();
     let der: PrivateKeyDer<'_> = match block {
         Some(Ok((SectionKind::EcPrivateKey, der))) => PrivateKeyDer::Sec1(der.into()),
@@ -261,3 +261,6 @@ pub(super) fn private_key(text: &str) -> Result<KeyPair, Invalid> {
     };
     KeyPair::try_from(&der).map_err(Invalid::Key)
 }
+
+#[cfg(test)]
+mod tests;
