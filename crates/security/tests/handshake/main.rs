@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod ca;
+mod chain;
 mod grpc;
 
 use std::io;
