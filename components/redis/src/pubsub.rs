@@ -358,9 +358,9 @@ impl Reader {
     async fn handle(&self, message: Entry) {
         let _worker = tokio::select! {
             biased;
-            worker = self.shared.workers.acquire() => worker,
             // What nobody has begun with is claimed by the next reader.
             () = self.stopping.cancelled() => return,
+            worker = self.shared.workers.acquire() => worker,
         };
         let id = message.id.clone();
         let handled = self.handler.handle(self.decode(message));

@@ -20,14 +20,21 @@ use crate::settings::{Settings, Tls, Topology};
 pub struct Server {
     settings: Arc<Settings>,
     dialler: Dialler,
-    current: Mutex<Option<Connection>>,
+    current: Mutex<Current>,
     /// How long one command may take.
     timeout: Option<Duration>,
 }
 
+#[derive(Default)]
+struct Current {
+    connection: Option<Connection>,
+    /// How many there were before.
+    generation: u64,
+}
+
 enum Dialler {
     Node(Box<Client>),
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
     Sentinel(Box<Mutex<SentinelClient>>),
 }
 
@@ -73,19 +80,12 @@ impl ConnectionLike for Connection {
 #[derive(Clone, Copy)]
 pub enum Call<'a> {
     Command(&'a Cmd),
-    Pipeline(&'a Pipeline),
     Script(&'a ScriptInvocation<'a>),
 }
 
 impl<'a> From<&'a Cmd> for Call<'a> {
     fn from(command: &'a Cmd) -> Call<'a> {
         Call::Command(command)
-    }
-}
-
-impl<'a> From<&'a Pipeline> for Call<'a> {
-    fn from(pipeline: &'a Pipeline) -> Call<'a> {
-        Call::Pipeline(pipeline)
     }
 }
 
@@ -105,7 +105,7 @@ impl Server {
         Ok(Server {
             settings,
             dialler,
-            current: Mutex::new(None),
+            current: Mutex::default(),
             timeout,
         })
     }
@@ -124,7 +124,7 @@ impl Server {
         Ok(Server {
             settings: self.settings.clone(),
             dialler,
-            current: Mutex::new(None),
+            current: Mutex::default(),
             timeout,
         })
     }
@@ -141,18 +141,19 @@ impl Server {
     /// Asks, again where that is safe to hope for better.
     pub async fn ask<'a, T: FromRedisValue>(&self, call: impl Into<Call<'a>>) -> RedisResult<T> {
         let call = call.into();
+        // A cluster's client tries again by itself.
+        let retries = if self.is_cluster() {
+            0
+        } else {
+            self.settings.max_retries
+        };
         let mut tried = 0;
         loop {
             let error = match self.once(call).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if broken(&error) {
-                *self.current.lock().await = None;
-            }
-            if tried >= self.settings.max_retries
-                || matches!(error.retry_method(), RetryMethod::NoRetry)
-            {
+            if tried >= retries || matches!(error.retry_method(), RetryMethod::NoRetry) {
                 return Err(error);
             }
             let backoff = self.settings.min_backoff.saturating_mul(1 << tried.min(16));
@@ -162,18 +163,33 @@ impl Server {
     }
 
     async fn once<T: FromRedisValue>(&self, call: Call<'_>) -> RedisResult<T> {
-        let mut connection = self.connection().await?;
-        match call {
+        let (mut connection, generation) = self.connection().await?;
+        let answer = match call {
             Call::Command(command) => command.query_async(&mut connection).await,
-            Call::Pipeline(pipeline) => pipeline.query_async(&mut connection).await,
             Call::Script(script) => script.invoke_async(&mut connection).await,
+        };
+        let lost = match (&answer, &connection) {
+            (Ok(_), _) => false,
+            (Err(error), Connection::Plain(_)) => broken(error),
+            // It mends the connections to its nodes by itself.
+            (Err(error), Connection::Cluster(_)) => matches!(
+                error.retry_method(),
+                RetryMethod::ReconnectFromInitialConnections
+            ),
+        };
+        if lost {
+            let mut current = self.current.lock().await;
+            if current.generation == generation {
+                current.connection = None;
+            }
         }
+        answer
     }
 
-    async fn connection(&self) -> RedisResult<Connection> {
+    async fn connection(&self) -> RedisResult<(Connection, u64)> {
         let mut current = self.current.lock().await;
-        if let Some(connection) = &*current {
-            return Ok(connection.clone());
+        if let Some(connection) = &current.connection {
+            return Ok((connection.clone(), current.generation));
         }
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.settings.dial_timeout))
@@ -193,8 +209,9 @@ impl Server {
                     .await?,
             ),
         };
-        *current = Some(connection.clone());
-        Ok(connection)
+        current.generation += 1;
+        current.connection = Some(connection.clone());
+        Ok((connection, current.generation))
     }
 
     /// Whether the server answers.
@@ -204,7 +221,7 @@ impl Server {
 
     /// Closes the connection. Another call would open it again.
     pub async fn close(&self) {
-        *self.current.lock().await = None;
+        self.current.lock().await.connection = None;
     }
 }
 
@@ -267,7 +284,7 @@ fn dialler(settings: &Settings, timeout: Option<Duration>) -> RedisResult<Dialle
             if let (Some(mode), Some(certificates)) = (mode, certificates) {
                 builder = builder.tls(mode).certs(certificates);
             }
-            Ok(Dialler::Cluster(builder.build()?))
+            Ok(Dialler::Cluster(Box::new(builder.build()?)))
         }
         Topology::Sentinel(name) => {
             let mut builder =

@@ -2,9 +2,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use outrider_components::pubsub::Broker;
+use outrider_components::pubsub::{Broker, Message, PublishRequest, SubscribeRequest};
 use outrider_components::state::{Consistency, GetRequest, SetRequest, Value};
-use outrider_components::{Kind, Metadata};
+use outrider_components::{Error, Kind, Metadata, Pairs};
 use outrider_conformance::pubsub::{Connect, Promises};
 use outrider_conformance::server::{self, Server};
 
@@ -180,6 +180,80 @@ async fn pubsub() {
     if let Some(server) = server::redis(&[]).await {
         pubsub_on(&server, "node").await;
     }
+}
+
+/// Other programs write and read the same streams.
+#[tokio::test]
+async fn streams_have_the_documented_form() {
+    let Some(server) = server::redis(&[]).await else {
+        return;
+    };
+    let connect = Streams {
+        address: server.address(),
+        kind: "node",
+    };
+    let broker = connect.connect("app").await;
+    let request = PublishRequest {
+        topic: "t".to_owned(),
+        data: Bytes::from_static(b"ours"),
+        metadata: Pairs::from([
+            ("b".to_owned(), "2".to_owned()),
+            ("a".to_owned(), "1".to_owned()),
+        ]),
+        content_type: None,
+    };
+    broker.publish(&request).await.expect("publish");
+    let range = server.redis_cli(&["XRANGE", "t", "-", "+"]).await;
+    let fields: Vec<_> = range.lines().skip(1).collect();
+    assert_eq!(fields, ["data", "ours", "metadata", r#"{"a":"1","b":"2"}"#]);
+
+    server
+        .redis_cli(&[
+            "XADD",
+            "t",
+            "*",
+            "data",
+            "theirs",
+            "metadata",
+            r#"{"k":"v"}"#,
+        ])
+        .await;
+    server.redis_cli(&["XADD", "t", "*", "data", "bare"]).await;
+    let (sender, mut messages) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |message: Message| {
+        let sent = sender.send(message);
+        async move { sent.map_err(|error| Error::internal(error.to_string())) }
+    };
+    let subscribe = SubscribeRequest {
+        topic: "t".to_owned(),
+        metadata: Pairs::new(),
+    };
+    let _subscription = broker
+        .subscribe(subscribe, Arc::new(handler))
+        .await
+        .expect("subscribe");
+    let mut arrived = Vec::new();
+    for _ in 0..3 {
+        let message = tokio::time::timeout(Duration::from_secs(10), messages.recv()).await;
+        let message = message.expect("in time").expect("subscribed");
+        arrived.push((message.data, message.metadata.get("k").cloned()));
+    }
+    arrived.sort();
+    let wanted = [
+        ("bare", None),
+        ("ours", None),
+        ("theirs", Some("v".to_owned())),
+    ];
+    assert_eq!(
+        arrived,
+        wanted.map(|(data, value)| (Bytes::from(data), value))
+    );
+    server.redis_says(&["XPENDING", "t", "app"], "0\n").await;
+    let groups = server.redis_cli(&["XINFO", "GROUPS", "t"]).await;
+    assert!(
+        groups.starts_with("name\napp\nconsumers\n1\npending\n0\n"),
+        "{groups}"
+    );
 }
 
 #[tokio::test]
