@@ -15,6 +15,7 @@ mod layout;
 mod machine;
 mod namespace;
 mod network;
+pub mod product;
 mod programs;
 mod run;
 mod sandbox;

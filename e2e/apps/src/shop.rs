@@ -1,0 +1,218 @@
+//! The application of the demo and of the cluster tests. It knows nothing of
+//! its surroundings but its sidecar's port: everything else is asked of the
+//! sidecar over plain HTTP.
+//!
+//! Environment: `APP_PORT` (8080), `DAPR_HTTP_PORT` (3500), `STATE_STORE`
+//! (`statestore`), `PUBSUB` (`pubsub`), `SUBSCRIBE` (a topic, if any).
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, Result};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+
+#[derive(Clone)]
+struct Shop {
+    sidecar: Sidecar,
+    store: String,
+    pubsub: String,
+    topic: Option<String>,
+    events: Arc<Mutex<Vec<Value>>>,
+}
+
+#[derive(Clone)]
+struct Sidecar {
+    client: Client<HttpConnector, Full<Bytes>>,
+    base: String,
+}
+
+impl Sidecar {
+    async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Value)> {
+        let bytes = body.map_or(Bytes::new(), |b| Bytes::from(b.to_string()));
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header("content-type", "application/json")
+            .body(Full::new(bytes))?;
+        let answer = self
+            .client
+            .request(request)
+            .await
+            .context("the sidecar does not answer")?;
+        let status = answer.status();
+        let bytes = answer.into_body().collect().await?.to_bytes();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Ok((
+            status,
+            serde_json::from_slice(&bytes).unwrap_or(Value::String(text)),
+        ))
+    }
+}
+
+type Answer = (StatusCode, Json<Value>);
+
+fn answer(result: Result<(StatusCode, Value)>) -> Answer {
+    match result {
+        Ok((status, value)) => (status, Json(value)),
+        Err(error) => (
+            StatusCode::BAD_GATEWAY,
+            Json(json!({"error": format!("{error:#}")})),
+        ),
+    }
+}
+
+/// Orders an item at another application, through both sidecars.
+async fn buy(State(shop): State<Shop>, Query(query): Query<Vec<(String, String)>>) -> Answer {
+    let find = |name: &str| {
+        query
+            .iter()
+            .find(|(k, _)| k == name)
+            .map(|(_, v)| v.clone())
+    };
+    let seller = find("from").unwrap_or_else(|| "orders".to_owned());
+    let order = json!({"id": find("id").unwrap_or_else(|| "1".to_owned()), "item": find("item")});
+    answer(
+        shop.sidecar
+            .call(
+                "POST",
+                &format!("/v1.0/invoke/{seller}/method/orders"),
+                Some(&order),
+            )
+            .await,
+    )
+}
+
+/// Takes an order: stores it, and tells who placed it.
+async fn take(State(shop): State<Shop>, headers: HeaderMap, Json(order): Json<Value>) -> Answer {
+    let header = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let stored = async {
+        let id = order["id"].as_str().unwrap_or_default().to_owned();
+        let item = json!([{"key": id, "value": order}]);
+        let (status, said) = shop
+            .sidecar
+            .call("POST", &format!("/v1.0/state/{}", shop.store), Some(&item))
+            .await?;
+        if !status.is_success() {
+            return Ok((status, said));
+        }
+        let caller = header("dapr-caller-app-id");
+        Ok((
+            StatusCode::OK,
+            json!({"order": order, "stored": true, "caller": caller}),
+        ))
+    };
+    answer(stored.await)
+}
+
+async fn look_up(State(shop): State<Shop>, Path(id): Path<String>) -> Answer {
+    answer(
+        shop.sidecar
+            .call("GET", &format!("/v1.0/state/{}/{id}", shop.store), None)
+            .await,
+    )
+}
+
+async fn announce(
+    State(shop): State<Shop>,
+    Path(topic): Path<String>,
+    Json(news): Json<Value>,
+) -> Answer {
+    answer(
+        shop.sidecar
+            .call(
+                "POST",
+                &format!("/v1.0/publish/{}/{topic}", shop.pubsub),
+                Some(&news),
+            )
+            .await,
+    )
+}
+
+async fn subscriptions(State(shop): State<Shop>) -> Json<Value> {
+    Json(match &shop.topic {
+        None => json!([]),
+        Some(topic) => json!([{"pubsubname": shop.pubsub, "topic": topic, "route": "/news"}]),
+    })
+}
+
+async fn receive(State(shop): State<Shop>, Json(event): Json<Value>) -> Json<Value> {
+    shop.events
+        .lock()
+        .unwrap_or_else(|e| e.into_inner())
+        .push(event["data"].clone());
+    Json(json!({"status": "SUCCESS"}))
+}
+
+async fn received(State(shop): State<Shop>) -> Json<Value> {
+    Json(
+        shop.events
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone()
+            .into(),
+    )
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let variable = |name: &str, default: &str| {
+        std::env::var(name)
+            .ok()
+            .filter(|v| !v.is_empty())
+            .unwrap_or_else(|| default.to_owned())
+    };
+    let sidecar = Sidecar {
+        client: Client::builder(TokioExecutor::new()).build_http(),
+        base: format!("http://127.0.0.1:{}", variable("DAPR_HTTP_PORT", "3500")),
+    };
+    let shop = Shop {
+        sidecar,
+        store: variable("STATE_STORE", "statestore"),
+        pubsub: variable("PUBSUB", "pubsub"),
+        topic: std::env::var("SUBSCRIBE").ok().filter(|t| !t.is_empty()),
+        events: Arc::default(),
+    };
+    let routes = Router::new()
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/buy", get(buy))
+        .route("/orders", post(take))
+        .route("/orders/{id}", get(look_up))
+        .route("/announce/{topic}", post(announce))
+        .route("/dapr/subscribe", get(subscriptions))
+        .route("/dapr/config", get(|| async { Json(json!({})) }))
+        .route("/news", post(receive).get(received))
+        .with_state(shop);
+    let port: u16 = variable("APP_PORT", "8080")
+        .parse()
+        .context("APP_PORT is not a port")?;
+    let listener = tokio::net::TcpListener::bind(("0.0.0.0", port))
+        .await
+        .with_context(|| format!("cannot listen on port {port}"))?;
+    println!("shop listens on port {port}");
+    let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    axum::serve(listener, routes)
+        .with_graceful_shutdown(async move {
+            end.recv().await;
+        })
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,291 @@
+//! What is under test or shown: our binaries as images, our chart, and the
+//! applications of the demo.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::cluster::Cluster;
+use crate::image::Image;
+
+/// Where images of a local build are said to come from. Nothing is ever
+/// fetched from there.
+pub const REGISTRY: &str = "outrider.local";
+pub const RELEASE: &str = "dapr";
+pub const SYSTEM: &str = "dapr-system";
+const SERVICES: [&str; 4] = ["daprd", "operator", "sentry", "injector"];
+/// The application of the demo.
+const APP: &str = "shop";
+
+/// A folder of binaries, and the tag that their images get.
+#[derive(Debug, Clone)]
+pub struct Product {
+    binaries: PathBuf,
+    pub registry: String,
+    pub tag: String,
+}
+
+impl Product {
+    /// The binaries that were built with the running program.
+    pub fn built_beside() -> Result<Self> {
+        let program = std::env::current_exe()?;
+        let folder = program.parent().context("the program has no folder")?;
+        // Tests run from a folder below.
+        let folder = if folder.ends_with("deps") {
+            folder.parent().unwrap_or(folder)
+        } else {
+            folder
+        };
+        Self::in_folder(folder)
+    }
+
+    pub fn in_folder(folder: &Path) -> Result<Self> {
+        for name in SERVICES.iter().chain([&APP]) {
+            let path = folder.join(name);
+            ensure!(
+                path.is_file(),
+                "{} is missing: build it with cargo build --workspace --bins",
+                path.display()
+            );
+        }
+        Ok(Self {
+            binaries: folder.to_owned(),
+            registry: REGISTRY.to_owned(),
+            tag: "dev".to_owned(),
+        })
+    }
+
+    /// The same binaries as images of another tag.
+    pub fn tagged(&self, tag: &str) -> Self {
+        Self {
+            tag: tag.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Images that the user has pushed.
+    pub fn from_registry(&self, registry: &str) -> Self {
+        Self {
+            registry: registry.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    pub fn image(&self, name: &str) -> String {
+        format!("{}/{name}:{}", self.registry, self.tag)
+    }
+
+    /// Each service and the application, alone in an image.
+    pub fn images(&self) -> Vec<Image> {
+        SERVICES
+            .iter()
+            .chain([&APP])
+            .map(|name| {
+                let path = format!("/{name}");
+                Image::new(&self.image(name))
+                    .program(self.binaries.join(name), &path)
+                    .with_authorities()
+                    .entrypoint(&[&path])
+                    .label("org.opencontainers.image.title", name)
+            })
+            .collect()
+    }
+
+    pub async fn load(&self, cluster: &Cluster) -> Result<()> {
+        for image in self.images() {
+            cluster
+                .load_image(&image)
+                .await
+                .with_context(|| format!("image {}", image.reference()))?;
+        }
+        Ok(())
+    }
+
+    /// Installs the chart, or upgrades it in place, and waits until all of it
+    /// is ready.
+    pub async fn install(&self, cluster: &Cluster, values: &[&str]) -> Result<()> {
+        let chart = chart();
+        let registry = format!("global.registry={}", self.registry);
+        let tag = format!("global.tag={}", self.tag);
+        let mut words = vec![
+            "upgrade",
+            "--install",
+            RELEASE,
+            chart.to_str().context("the chart's path is no text")?,
+            "--namespace",
+            SYSTEM,
+            "--create-namespace",
+            "--wait",
+            "--timeout",
+            "120s",
+            "--set",
+            &registry,
+            "--set",
+            &tag,
+        ];
+        for value in values {
+            words.extend(["--set", value]);
+        }
+        if let Err(error) = cluster.helm(words).await {
+            let told = cluster.explain(SYSTEM).await.unwrap_or_default();
+            return Err(error.context(told));
+        }
+        Ok(())
+    }
+
+    /// An annotated Deployment of the application, and a Service for its own
+    /// port.
+    pub fn app(&self, id: &str, more: &App<'_>) -> String {
+        let annotations: String = more
+            .annotations
+            .iter()
+            .map(|(name, value)| format!("        {name}: {value:?}\n"))
+            .collect();
+        let environment: String = more
+            .environment
+            .iter()
+            .map(|(name, value)| format!("        - {{name: {name}, value: {value:?}}}\n"))
+            .collect();
+        let environment = if environment.is_empty() {
+            String::new()
+        } else {
+            format!("        env:\n{environment}")
+        };
+        let replicas = more.replicas.unwrap_or(1);
+        format!(
+            "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {id}, labels: {{app: {id}}}}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: {id}}}}}
+  template:
+    metadata:
+      labels: {{app: {id}}}
+      annotations:
+        dapr.io/enabled: \"true\"
+        dapr.io/app-id: {id}
+        dapr.io/app-port: \"8080\"
+{annotations}    spec:
+      securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
+      containers:
+      - name: {id}
+        image: {image}
+        imagePullPolicy: IfNotPresent
+        readinessProbe: {{httpGet: {{path: /healthz, port: 8080}}, periodSeconds: 1}}
+        securityContext:
+          allowPrivilegeEscalation: false
+          readOnlyRootFilesystem: true
+          capabilities: {{drop: [ALL]}}
+{environment}---
+apiVersion: v1
+kind: Service
+metadata: {{name: {id}}}
+spec:
+  selector: {{app: {id}}}
+  ports: [{{port: 80, targetPort: 8080}}]
+",
+            image = self.image(APP),
+        )
+    }
+}
+
+/// What an application's Deployment may have besides.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct App<'a> {
+    pub annotations: &'a [(&'a str, &'a str)],
+    pub environment: &'a [(&'a str, &'a str)],
+    pub replicas: Option<u32>,
+}
+
+/// Debian's Redis as an image.
+pub fn redis_image(registry: &str) -> Result<Image> {
+    let program = ["/usr/bin/redis-server", "/usr/local/bin/redis-server"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .context("redis-server is not installed: cargo xtask setup installs it")?;
+    Ok(Image::new(&format!("{registry}/redis:debian"))
+        .program(program, "/redis-server")
+        .with_shared_libraries()
+        .folder("/data", 0o777)
+        .entrypoint(&["/redis-server"]))
+}
+
+/// A Redis of one pod, which forgets everything when it ends.
+pub fn redis(registry: &str) -> String {
+    format!(
+        "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: redis, labels: {{app: redis}}}}
+spec:
+  selector: {{matchLabels: {{app: redis}}}}
+  template:
+    metadata: {{labels: {{app: redis}}}}
+    spec:
+      securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
+      containers:
+      - name: redis
+        image: {registry}/redis:debian
+        imagePullPolicy: IfNotPresent
+        args: [--save, '', --appendonly, 'no', --protected-mode, 'no']
+        readinessProbe: {{tcpSocket: {{port: 6379}}, periodSeconds: 1}}
+        securityContext:
+          allowPrivilegeEscalation: false
+          readOnlyRootFilesystem: true
+          capabilities: {{drop: [ALL]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: redis}}
+spec:
+  selector: {{app: redis}}
+  ports: [{{port: 6379}}]
+"
+    )
+}
+
+/// A Component with literal properties.
+pub fn component(name: &str, kind: &str, properties: &[(&str, &str)]) -> String {
+    let properties: String = properties
+        .iter()
+        .map(|(name, value)| format!("  - {{name: {name}, value: {value:?}}}\n"))
+        .collect();
+    let metadata = if properties.is_empty() {
+        "  metadata: []\n".to_owned()
+    } else {
+        format!("  metadata:\n{properties}")
+    };
+    format!(
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\nspec:\n  type: {kind}\n  version: v1\n{metadata}"
+    )
+}
+
+fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/dapr")
+}
+
+impl Cluster {
+    /// Asks the Service of an application, by way of the API server, so that
+    /// it works with any cluster.
+    pub async fn ask(&self, namespace: &str, app: &str, path: &str) -> Result<String> {
+        let path = format!("/api/v1/namespaces/{namespace}/services/{app}:80/proxy{path}");
+        self.kubectl(["get", "--raw", &path]).await
+    }
+
+    /// The same with a body.
+    pub async fn tell(&self, namespace: &str, app: &str, path: &str, body: &str) -> Result<String> {
+        let path = format!("/api/v1/namespaces/{namespace}/services/{app}:80/proxy{path}");
+        self.kubectl_with_input(["create", "--raw", &path, "-f", "-"], body)
+            .await
+    }
+
+    /// Waits until every pod of the system is ready.
+    pub async fn system_ready(&self, limit: Duration) -> Result<()> {
+        self.pods_ready(SYSTEM, "app.kubernetes.io/part-of=dapr", limit)
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! The stages of a test run, cheap ones first, and the other long commands.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{arrows, deps, run, setup, sizes};
+
+/// Built once, for tests and cluster images alike.
+const PROFILE: [&str; 2] = ["--profile", "ci"];
+/// Crates whose tests start products, servers or a cluster.
+const HEAVY: [&str; 3] = [
+    "outrider-integration",
+    "outrider-conformance",
+    "outrider-cluster",
+];
+
+/// Runs stages, tells how long each took, and stops at the first that fails.
+struct Run {
+    took: Vec<(&'static str, f64)>,
+}
+
+impl Run {
+    fn stage(&mut self, name: &'static str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        println!("\n== {name}");
+        let start = Instant::now();
+        let done = work();
+        let minutes = start.elapsed().as_secs_f64() / 60.0;
+        self.took.push((name, minutes));
+        println!("== {name}: {minutes:.1} min");
+        done.with_context(|| format!("stage {name}"))
+    }
+
+    fn summary(&self) {
+        println!("\nminutes per stage");
+        for (name, minutes) in &self.took {
+            println!("{minutes:6.1}  {name}");
+        }
+        println!(
+            "{:6.1}  together",
+            self.took.iter().map(|(_, m)| m).sum::<f64>()
+        );
+    }
+}
+
+pub fn test(all: bool) -> Result<()> {
+    let mut run = Run { took: Vec::new() };
+    let done = stages(&mut run, all);
+    run.summary();
+    done
+}
+
+fn stages(run: &mut Run, all: bool) -> Result<()> {
+    run.stage("setup", setup::install)?;
+    run.stage("format", format)?;
+    run.stage("arrows", arrows::check)?;
+    run.stage("sizes", sizes::check)?;
+    run.stage("deps", deps::check)?;
+    run.stage("clippy", clippy)?;
+    run.stage("unit", || {
+        let mut cargo = run::cargo();
+        cargo.args(["test", "--workspace"]).args(PROFILE);
+        for name in HEAVY {
+            cargo.args(["--exclude", name]);
+        }
+        if all {
+            cargo.env("PROPTEST_CASES", "4096");
+        }
+        run::run(&mut cargo)
+    })?;
+    run.stage("drift", drift)?;
+    run.stage("build", || {
+        run::run(
+            run::cargo()
+                .args(["build", "--workspace", "--bins"])
+                .args(PROFILE),
+        )
+    })?;
+    for (stage, name) in [
+        ("process", HEAVY[0]),
+        ("conformance", HEAVY[1]),
+        ("cluster", HEAVY[2]),
+    ] {
+        run.stage(stage, || {
+            run::run(run::cargo().args(["test", "-p", name]).args(PROFILE))
+        })?;
+    }
+    Ok(())
+}
+
+pub fn check() -> Result<()> {
+    format()?;
+    arrows::check()?;
+    sizes::check()?;
+    deps::check()?;
+    clippy()
+}
+
+fn format() -> Result<()> {
+    run::run(run::cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<()> {
+    let mut cargo = run::cargo();
+    cargo
+        .args(["clippy", "--workspace", "--all-targets"])
+        .args(PROFILE);
+    if run::is_ci() {
+        cargo.args(["--", "-D", "warnings"]);
+    }
+    run::run(&mut cargo)
+}
+
+pub fn generate() -> Result<()> {
+    run::run(
+        run::cargo()
+            .args([
+                "run",
+                "--quiet",
+                "-p",
+                "outrider-crds",
+                "--features",
+                "kube",
+                "--bin",
+                "crdgen",
+            ])
+            .args(PROFILE)
+            .args(["--", "charts/dapr/crds"]),
+    )
+}
+
+pub fn drift() -> Result<()> {
+    generate()?;
+    let mut git = std::process::Command::new("git");
+    git.current_dir(run::root())
+        .args(["status", "--porcelain", "--", "charts/dapr/crds"]);
+    let changed = String::from_utf8(run::output(&mut git)?)?;
+    if !changed.is_empty() {
+        bail!("generated files are out of date; run cargo xtask gen and commit:\n{changed}");
+    }
+    println!("drift: generated files are up to date");
+    Ok(())
+}
+
+pub fn demo(words: &[String]) -> Result<()> {
+    run::run(
+        run::cargo()
+            .args([
+                "run",
+                "--quiet",
+                "--release",
+                "-p",
+                "outrider-cluster",
+                "--bin",
+                "demo",
+                "--",
+            ])
+            .args(words),
+    )
+}
+
+pub fn bench(words: &[String]) -> Result<()> {
+    run::run(run::cargo().args(["build", "--release", "-p", "outrider-sidecar"]))?;
+    run::run(
+        run::cargo()
+            .args(["run", "--quiet", "--release", "-p", "outrider-bench", "--"])
+            .args(words),
+    )
+}
