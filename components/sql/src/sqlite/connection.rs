@@ -120,7 +120,10 @@ impl Connection {
 
     /// How many connections there are, and how long they stay.
     pub fn pool(&self) -> SqlitePoolOptions {
-        let pool = SqlitePoolOptions::new().acquire_timeout(self.timeout);
+        // A connection to a file does not go stale.
+        let pool = SqlitePoolOptions::new()
+            .acquire_timeout(self.timeout)
+            .test_before_acquire(false);
         if self.in_memory {
             pool.max_connections(1)
                 .min_connections(1)
