@@ -1,5 +1,8 @@
 //! The webhook's HTTP face: one path, one review in, one verdict out.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use axum::Router;

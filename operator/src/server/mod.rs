@@ -1,5 +1,8 @@
 //! What sidecars call. Lists and streams give what is in the caller's namespace and scope.
 
+#[cfg(test)]
+mod tests;
+
 use std::pin::Pin;
 
 use bytes::Bytes;

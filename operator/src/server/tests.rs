@@ -1,0 +1,441 @@
+//! Calls as a sidecar makes them, with an API server that behaves like a test double: lists without versions, watches
+//! that end at once, Secrets only as a whole collection.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response as HttpResponse};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use outrider_host::Tasks;
+use outrider_security::{Peer, SpiffeId, TrustDomain};
+use serde_json::json;
+use tonic::Code;
+
+use super::*;
+
+/// Items by the path of their collection.
+type Collections = Arc<Mutex<HashMap<&'static str, Vec<Value>>>>;
+
+const COMPONENTS: &str = "/apis/dapr.io/v1alpha1/components";
+const CONFIGURATIONS: &str = "/apis/dapr.io/v1alpha1/configurations";
+const MCP_SERVERS: &str = "/apis/dapr.io/v1alpha1/mcpservers";
+const ENDPOINTS: &str = "/apis/dapr.io/v1alpha1/httpendpoints";
+const SECRETS: &str = "/api/v1/secrets";
+const PODS: &str = "/api/v1/pods";
+
+async fn answer(State(collections): State<Collections>, uri: Uri) -> HttpResponse {
+    if uri
+        .query()
+        .is_some_and(|query| query.contains("watch=true"))
+    {
+        return StatusCode::OK.into_response();
+    }
+    match collections.lock().unwrap().get(uri.path()) {
+        Some(items) => json!({"items": items}).to_string().into_response(),
+        None => (StatusCode::NOT_FOUND, "404 page not found").into_response(),
+    }
+}
+
+struct Fixture {
+    server: Server,
+    collections: Collections,
+    tasks: Tasks,
+}
+
+async fn fixture(collections: impl IntoIterator<Item = (&'static str, Vec<Value>)>) -> Fixture {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let collections: Collections = Arc::new(Mutex::new(collections.into_iter().collect()));
+    let router = Router::new()
+        .fallback(answer)
+        .with_state(collections.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let tasks = Tasks::new();
+    tasks.spawn("api server", async move {
+        drop(axum::serve(listener, router).await)
+    });
+    let client = Client::try_from(kube::Config::new(
+        format!("http://{address}").parse().unwrap(),
+    ))
+    .unwrap();
+    let resources = Resources::watch(&client, None, &tasks);
+    tokio::time::timeout(Duration::from_secs(10), resources.synced())
+        .await
+        .unwrap();
+    let server = Server {
+        client,
+        resources,
+        stopping: tasks.stopping(),
+    };
+    Fixture {
+        server,
+        collections,
+        tasks,
+    }
+}
+
+impl Fixture {
+    fn set(&self, collection: &'static str, items: Vec<Value>) {
+        self.collections.lock().unwrap().insert(collection, items);
+    }
+
+    async fn components(&self) -> Vec<Value> {
+        let request = ask(ListComponentsRequest {
+            namespace: "default".into(),
+        });
+        let answer = self
+            .server
+            .list_components(request)
+            .await
+            .unwrap()
+            .into_inner();
+        answer
+            .components
+            .iter()
+            .map(|json| serde_json::from_slice(json).unwrap())
+            .collect()
+    }
+}
+
+/// From app `app` in namespace `default`.
+fn ask<T>(message: T) -> Request<T> {
+    let id = SpiffeId::workload(&TrustDomain::public(), "default", "app").unwrap();
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(Peer {
+        address: None,
+        id: Some(id),
+    });
+    request
+}
+
+fn component(name: &str, namespace: &str, spec: Value, scopes: &[&str]) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": namespace, "creationTimestamp": null},
+        "spec": spec, "auth": {"secretStore": ""}, "scopes": scopes,
+    })
+}
+
+fn secret(name: &str, key: &str, value: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "default"}, "data": {key: BASE64.encode(value)}})
+}
+
+async fn next<T>(events: &mut Events<T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), events.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_list_is_what_the_caller_may_see() {
+    let fixture = fixture([(
+        COMPONENTS,
+        vec![
+            component("a", "default", json!({"type": "state.redis"}), &[]),
+            component("b", "default", json!({}), &["other", "app"]),
+            component("c", "default", json!({}), &["other"]),
+            component("d", "bar", json!({}), &[]),
+        ],
+    )])
+    .await;
+    let mut expected = component("a", "default", json!({"type": "state.redis"}), &[]);
+    expected["kind"] = json!("Component");
+    expected["apiVersion"] = json!("dapr.io/v1alpha1");
+    let listed = fixture.components().await;
+    assert_eq!(listed[0], expected, "forwarded as it is");
+    assert_eq!(
+        listed
+            .iter()
+            .map(|it| it["metadata"]["name"].clone())
+            .collect::<Vec<_>>(),
+        ["a", "b"]
+    );
+
+    let foreign = fixture
+        .server
+        .list_components(ask(ListComponentsRequest {
+            namespace: "bar".into(),
+        }))
+        .await;
+    assert_eq!(foreign.unwrap_err().code(), Code::PermissionDenied);
+    let anonymous = fixture
+        .server
+        .list_components(Request::new(ListComponentsRequest {
+            namespace: "default".into(),
+        }));
+    assert_eq!(
+        anonymous.await.unwrap_err().message(),
+        "failed to determine identity"
+    );
+    let legacy = fixture
+        .server
+        .list_subscriptions(ask(()))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        legacy.message(),
+        "identity does not match requested namespace exp= got=default"
+    );
+    fixture.tasks.stop(Some(Duration::ZERO)).await;
+}
+
+#[tokio::test]
+async fn secrets_are_filled_in_afresh() {
+    let reference = |name: &str| json!({"name": name, "secretKeyRef": {"name": name, "key": "k"}});
+    let spec = json!({"metadata": [reference("known"), reference("missing"), {"name": "plain", "value": 1}]});
+    let mut elsewhere = component(
+        "b",
+        "default",
+        json!({"metadata": [reference("known")]}),
+        &[],
+    );
+    elsewhere["auth"]["secretStore"] = json!("vault");
+    let fixture = fixture([
+        (
+            COMPONENTS,
+            vec![component("a", "default", spec, &[]), elsewhere],
+        ),
+        (SECRETS, vec![secret("known", "k", "hunter1")]),
+    ])
+    .await;
+    let values = |listed: &[Value]| -> Vec<Value> {
+        let items = listed
+            .iter()
+            .flat_map(|it| it["spec"]["metadata"].as_array().unwrap());
+        items.map(|item| item["value"].clone()).collect()
+    };
+    let first = values(&fixture.components().await);
+    assert_eq!(
+        first,
+        [
+            json!(BASE64.encode("hunter1")),
+            Value::Null,
+            json!(1),
+            Value::Null
+        ]
+    );
+    fixture.set(SECRETS, vec![secret("known", "k", "hunter2")]);
+    assert_eq!(
+        values(&fixture.components().await)[0],
+        json!(BASE64.encode("hunter2"))
+    );
+    fixture.tasks.stop(Some(Duration::ZERO)).await;
+}
+
+#[tokio::test]
+async fn endpoints_servers_and_headers() {
+    let header = json!({"name": "h", "secretKeyRef": {"name": "s", "key": "k"}});
+    let fixture = fixture([
+        (
+            ENDPOINTS,
+            vec![component(
+                "e",
+                "default",
+                json!({"headers": [header], "clientTLS": {"rootCA": header}}),
+                &[],
+            )],
+        ),
+        (
+            MCP_SERVERS,
+            vec![component(
+                "m",
+                "default",
+                json!({"endpoint": {"stdio": {"env": [header]}}}),
+                &[],
+            )],
+        ),
+        (
+            CONFIGURATIONS,
+            vec![component(
+                "c",
+                "default",
+                json!({"tracing": {"otel": {"headers": [header]}}}),
+                &[],
+            )],
+        ),
+        (SECRETS, vec![secret("s", "k", "v")]),
+    ])
+    .await;
+    let encoded = json!(BASE64.encode("v"));
+    let namespace = || "default".to_owned();
+    let read = |json: &Bytes| -> Value { serde_json::from_slice(json).unwrap() };
+
+    let endpoints = fixture
+        .server
+        .list_http_endpoints(ask(ListHttpEndpointsRequest {
+            namespace: namespace(),
+        }))
+        .await;
+    let endpoint = read(&endpoints.unwrap().get_ref().http_endpoints[0]);
+    assert_eq!(endpoint["spec"]["headers"][0]["value"], encoded);
+    assert_eq!(endpoint["spec"]["clientTLS"]["rootCA"]["value"], encoded);
+
+    let servers = fixture
+        .server
+        .list_mcp_servers(ask(ListMcpServersRequest {
+            namespace: namespace(),
+        }))
+        .await
+        .unwrap();
+    assert_eq!(
+        read(&servers.get_ref().mcp_servers[0])["spec"]["endpoint"]["stdio"]["env"][0]["value"],
+        encoded
+    );
+
+    let get = |name: &str| {
+        ask(GetConfigurationRequest {
+            name: name.into(),
+            namespace: namespace(),
+        })
+    };
+    let configuration = fixture.server.get_configuration(get("c")).await.unwrap();
+    assert_eq!(
+        read(&configuration.get_ref().configuration)["spec"]["tracing"]["otel"]["headers"][0]["value"],
+        "v"
+    );
+    let missing = fixture
+        .server
+        .get_configuration(get("x"))
+        .await
+        .unwrap_err();
+    assert!(
+        missing
+            .message()
+            .starts_with("error getting configuration default/x: "),
+        "{missing}"
+    );
+
+    // Not installed here: no policies, but Resiliency is expected to be there.
+    let policies = ask(ListWorkflowAccessPolicyRequest {
+        namespace: namespace(),
+    });
+    assert_eq!(
+        fixture
+            .server
+            .list_workflow_access_policy(policies)
+            .await
+            .unwrap()
+            .get_ref()
+            .policies
+            .len(),
+        0
+    );
+    let resiliencies = fixture
+        .server
+        .list_resiliency(ask(ListResiliencyRequest {
+            namespace: namespace(),
+        }))
+        .await;
+    assert!(
+        resiliencies
+            .unwrap_err()
+            .message()
+            .starts_with("error listing resiliencies: ")
+    );
+    fixture.tasks.stop(Some(Duration::ZERO)).await;
+}
+
+#[tokio::test]
+async fn a_stream_tells_each_change_once_and_ends_with_the_process() {
+    let fixture = fixture([(
+        COMPONENTS,
+        vec![component("known", "default", json!(0), &[])],
+    )])
+    .await;
+    let request = ask(ComponentUpdateRequest {
+        namespace: "default".into(),
+    });
+    let mut events = fixture
+        .server
+        .component_update(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let told = |event: ComponentUpdateEvent| {
+        let json: Value = serde_json::from_slice(&event.component).unwrap();
+        assert!(json.get("kind").is_none());
+        (
+            json["metadata"]["name"].as_str().unwrap().to_owned(),
+            json["spec"].clone(),
+            event.r#type(),
+        )
+    };
+    let all = |spec: u32, scopes: &[&str]| vec![component("a", "default", json!(spec), scopes)];
+    for (items, expected) in [
+        (all(1, &[]), ("a".to_owned(), json!(1), Type::Created)),
+        (all(2, &["app"]), ("a".to_owned(), json!(2), Type::Updated)),
+        (
+            all(3, &["other"]),
+            ("a".to_owned(), json!(2), Type::Deleted),
+        ),
+        (all(4, &["app"]), ("a".to_owned(), json!(4), Type::Created)),
+        (vec![], ("a".to_owned(), json!(4), Type::Deleted)),
+    ] {
+        let mut items = items;
+        items.push(component("known", "default", json!(0), &[]));
+        items.push(component("foreign", "bar", expected.1.clone(), &[]));
+        fixture.set(COMPONENTS, items);
+        assert_eq!(told(next(&mut events).await), expected);
+    }
+    fixture.tasks.stop(Some(Duration::ZERO)).await;
+    let end = tokio::time::timeout(Duration::from_secs(10), events.next())
+        .await
+        .unwrap();
+    assert!(end.is_none(), "{end:?}");
+    let late = fixture
+        .server
+        .component_update(ask(ComponentUpdateRequest {
+            namespace: "default".into(),
+        }))
+        .await;
+    assert_eq!(late.err().unwrap().message(), "operator is shutting down");
+}
+
+#[tokio::test]
+async fn an_app_is_told_of_its_own_configuration() {
+    let pod = json!({"metadata": {"name": "p", "namespace": "default", "annotations": {
+        "dapr.io/enabled": "true", "dapr.io/app-id": "app", "dapr.io/config": "mine",
+    }}});
+    let fixture = fixture([(PODS, vec![pod]), (CONFIGURATIONS, vec![])]).await;
+    let request = ask(ConfigurationUpdateRequest {
+        namespace: "default".into(),
+    });
+    let mut events = fixture
+        .server
+        .configuration_update(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let configurations =
+        ["aaa", "mine", "zzz"].map(|name| component(name, "default", json!({}), &[]));
+    fixture.set(CONFIGURATIONS, configurations.to_vec());
+    let first = next(&mut events).await;
+    let json: Value = serde_json::from_slice(&first.configuration).unwrap();
+    assert_eq!(
+        (&json["metadata"]["name"], first.r#type()),
+        (&json!("mine"), Type::Created)
+    );
+    fixture.set(CONFIGURATIONS, vec![]);
+    assert_eq!(next(&mut events).await.r#type(), Type::Deleted);
+
+    let foreign = fixture
+        .server
+        .configuration_update(ask(ConfigurationUpdateRequest {
+            namespace: "bar".into(),
+        }))
+        .await;
+    let refusal = foreign.err().unwrap();
+    assert!(
+        refusal
+            .message()
+            .starts_with("failed to authorize configuration update request: rpc error: code = ")
+    );
+    assert_eq!(refusal.code(), Code::PermissionDenied);
+    fixture.tasks.stop(Some(Duration::ZERO)).await;
+}
