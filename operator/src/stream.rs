@@ -1,5 +1,6 @@
 //! From changes in the cluster to events for one sidecar.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,6 +22,8 @@ use crate::server::Finish;
 pub struct Updates {
     pub client: Client,
     pub caller: Caller,
+    /// Past changes that are told first.
+    pub recent: VecDeque<Change>,
     pub changes: Receiver<Change>,
     pub stopping: CancellationToken,
     pub finish: Finish,
@@ -43,21 +46,12 @@ impl Updates {
 
     async fn next(&mut self) -> Option<Result<(Bytes, Type), Status>> {
         loop {
-            let change = tokio::select! {
-                biased;
-                () = self.stopping.cancelled() => return None,
-                change = self.changes.recv() => change,
-            };
-            let change = match change {
-                Ok(change) => change,
-                Err(RecvError::Closed) => return None,
-                Err(RecvError::Lagged(missed)) => {
-                    let app_id = &self.caller.app_id;
-                    tracing::warn!(target: "dapr.operator.api", "sidecar of {app_id} is {missed} changes behind: its stream is ended");
-                    return Some(Err(Status::unavailable(
-                        "the stream fell behind: reconnect and list again",
-                    )));
-                }
+            let change = match self.recent.pop_front() {
+                Some(change) => change,
+                None => match self.change().await? {
+                    Ok(change) => change,
+                    Err(status) => return Some(Err(status)),
+                },
             };
             let visible = |object: &Object| {
                 object.namespace == self.caller.namespace
@@ -76,6 +70,26 @@ impl Updates {
                 return Some(Err(status));
             }
             return Some(Ok((encode(&json), event_type)));
+        }
+    }
+
+    /// The next one from the cluster; nothing when the operator stops.
+    async fn change(&mut self) -> Option<Result<Change, Status>> {
+        let change = tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => return None,
+            change = self.changes.recv() => change,
+        };
+        match change {
+            Ok(change) => Some(Ok(change)),
+            Err(RecvError::Closed) => None,
+            Err(RecvError::Lagged(missed)) => {
+                let app_id = &self.caller.app_id;
+                tracing::warn!(target: "dapr.operator.api", "sidecar of {app_id} is {missed} changes behind: its stream is ended");
+                Some(Err(Status::unavailable(
+                    "the stream fell behind: reconnect and list again",
+                )))
+            }
         }
     }
 }

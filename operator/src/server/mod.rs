@@ -144,10 +144,12 @@ impl Server {
         if self.stopping.is_cancelled() {
             return Err(Status::unavailable("operator is shutting down"));
         }
+        let (recent, changes) = resource.store.subscribe_recent();
         let updates = Updates {
             client: self.client.clone(),
             caller,
-            changes: resource.store.subscribe(),
+            recent: recent.into(),
+            changes,
             stopping: self.stopping.clone(),
             finish,
             wanted: Box::new(wanted),

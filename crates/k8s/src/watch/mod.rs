@@ -247,12 +247,7 @@ impl Driver {
 
     fn object(&self, json: Value) -> Option<Object> {
         let (namespace, name) = key_of(&json);
-        let mut json = (self.interest.keep)(json)?;
-        // Lists leave these out and watches do not; the collection says what they are.
-        if let Some(members) = json.as_object_mut() {
-            members.remove("kind");
-            members.remove("apiVersion");
-        }
+        let json = (self.interest.keep)(json)?;
         Some(Object {
             namespace,
             name,

@@ -1,18 +1,21 @@
 //! What is known of a collection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
 /// How many changes a slow reader may be behind before it has to start anew.
 const HISTORY: usize = 1024;
+/// Changes that a new reader may ask for although they are past.
+const RECENT: Duration = Duration::from_secs(1);
 
 /// Namespace and name.
 pub type Key = (String, String);
 
-/// An object without `kind` and `apiVersion`.
+/// An object as the server sent it: lists leave `kind` and `apiVersion` out, watches do not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Object {
     pub namespace: String,
@@ -35,7 +38,12 @@ impl Object {
     fn same(&self, other: &Self) -> bool {
         let version = super::version_of(&self.json);
         (!version.is_empty() && version == super::version_of(&other.json))
-            || self.json == other.json
+            || self.members().eq(other.members())
+    }
+
+    fn members(&self) -> impl Iterator<Item = (&String, &Value)> {
+        let members = self.json.as_object().into_iter().flatten();
+        members.filter(|(name, _)| *name != "kind" && *name != "apiVersion")
     }
 }
 
@@ -65,15 +73,21 @@ pub enum State {
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    objects: RwLock<BTreeMap<Key, Arc<Object>>>,
+    known: RwLock<Known>,
     changes: broadcast::Sender<Change>,
     state: watch::Sender<State>,
+}
+
+#[derive(Default)]
+struct Known {
+    objects: BTreeMap<Key, Arc<Object>>,
+    recent: VecDeque<(Instant, Change)>,
 }
 
 impl Default for Store {
     fn default() -> Self {
         Self(Arc::new(Inner {
-            objects: RwLock::default(),
+            known: RwLock::default(),
             changes: broadcast::channel(HISTORY).0,
             state: watch::channel(State::Waiting).0,
         }))
@@ -82,16 +96,15 @@ impl Default for Store {
 
 impl Store {
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
-        self.read()
-            .get(&(namespace.to_owned(), name.to_owned()))
-            .cloned()
+        let key = (namespace.to_owned(), name.to_owned());
+        self.read().objects.get(&key).cloned()
     }
 
     /// The objects of a namespace, or all, by name.
     pub fn list(&self, namespace: Option<&str>) -> Vec<Arc<Object>> {
-        let objects = self.read();
+        let known = self.read();
+        let objects = known.objects.values();
         objects
-            .values()
             .filter(|object| namespace.is_none_or(|it| it == object.namespace))
             .cloned()
             .collect()
@@ -100,6 +113,16 @@ impl Store {
     /// Changes from now on. A reader that falls behind is told so, and nobody waits for it.
     pub fn subscribe(&self) -> broadcast::Receiver<Change> {
         self.0.changes.subscribe()
+    }
+
+    /// The changes of the last second, and those from now on: for readers who have looked just before, and whom a
+    /// change may have overtaken.
+    pub fn subscribe_recent(&self) -> (Vec<Change>, broadcast::Receiver<Change>) {
+        // With the lock held nothing is told, so nothing is missed or told twice.
+        let known = self.read();
+        let recent = known.recent.iter().filter(|(at, _)| at.elapsed() <= RECENT);
+        let recent = recent.map(|(_, change)| change.clone()).collect();
+        (recent, self.0.changes.subscribe())
     }
 
     pub fn state(&self) -> State {
@@ -117,13 +140,13 @@ impl Store {
     pub(super) fn replace(&self, objects: Vec<Object>) {
         let first = self.state() == State::Waiting;
         let mut known = self.write();
-        let mut gone = std::mem::take(&mut *known);
+        let mut gone = std::mem::take(&mut known.objects);
         for object in objects {
             let key = (object.namespace.clone(), object.name.clone());
             let new = Arc::new(object);
             let change = match gone.remove(&key) {
                 Some(old) if old.same(&new) => {
-                    known.insert(key, old);
+                    known.objects.insert(key, old);
                     continue;
                 }
                 Some(old) => Change::Updated {
@@ -132,13 +155,13 @@ impl Store {
                 },
                 None => Change::Created(new.clone()),
             };
-            known.insert(key, new);
+            known.objects.insert(key, new);
             if !first {
-                self.tell(change);
+                self.tell(&mut known, change);
             }
         }
         for old in gone.into_values() {
-            self.tell(Change::Deleted(old));
+            self.tell(&mut known, Change::Deleted(old));
         }
         drop(known);
         self.0.state.send_replace(State::Synced);
@@ -148,52 +171,56 @@ impl Store {
         let key = (object.namespace.clone(), object.name.clone());
         let new = Arc::new(object);
         let mut known = self.write();
-        match known.get(&key).cloned() {
-            Some(old) if old.same(&new) => {}
-            Some(old) => {
-                known.insert(key, new.clone());
-                self.tell(Change::Updated { old, new });
-            }
-            None => {
-                known.insert(key, new.clone());
-                self.tell(Change::Created(new));
-            }
-        }
+        let change = match known.objects.get(&key).cloned() {
+            Some(old) if old.same(&new) => return,
+            Some(old) => Change::Updated {
+                old,
+                new: new.clone(),
+            },
+            None => Change::Created(new.clone()),
+        };
+        known.objects.insert(key, new);
+        self.tell(&mut known, change);
     }
 
     pub(super) fn remove(&self, key: &Key) {
         let mut known = self.write();
-        if let Some(old) = known.remove(key) {
-            self.tell(Change::Deleted(old));
+        if let Some(old) = known.objects.remove(key) {
+            self.tell(&mut known, Change::Deleted(old));
         }
     }
 
     /// The collection is not there, and so nothing is in it.
     pub(super) fn absent(&self) {
         let mut known = self.write();
-        for old in std::mem::take(&mut *known).into_values() {
-            self.tell(Change::Deleted(old));
+        for old in std::mem::take(&mut known.objects).into_values() {
+            self.tell(&mut known, Change::Deleted(old));
         }
         drop(known);
         self.0.state.send_replace(State::Absent);
     }
 
     /// Called with the lock held, so that readers see changes in their order.
-    fn tell(&self, change: Change) {
+    fn tell(&self, known: &mut Known, change: Change) {
+        let past = |(at, _): &(Instant, Change)| at.elapsed() > RECENT;
+        while known.recent.len() >= HISTORY || known.recent.front().is_some_and(past) {
+            known.recent.pop_front();
+        }
+        known.recent.push_back((Instant::now(), change.clone()));
         // Nobody listening is fine.
         let _ = self.0.changes.send(change);
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Key, Arc<Object>>> {
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Known> {
         self.0
-            .objects
+            .known
             .read()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<Key, Arc<Object>>> {
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Known> {
         self.0
-            .objects
+            .known
             .write()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -261,6 +288,30 @@ mod tests {
         assert_eq!(told(&mut changes), [] as [&str; 0]);
         store.put(object("a", "6", 1));
         assert_eq!(told(&mut changes), ["a1>1"]);
+    }
+
+    #[test]
+    fn a_list_and_a_watch_tell_of_the_same_object() {
+        let store = Store::default();
+        store.replace(vec![object("a", "", 1)]);
+        let mut changes = store.subscribe();
+        let mut typed = object("a", "", 1);
+        typed.json["kind"] = json!("Component");
+        typed.json["apiVersion"] = json!("dapr.io/v1alpha1");
+        store.put(typed);
+        assert_eq!(told(&mut changes), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn a_new_reader_learns_what_has_just_happened() {
+        let store = Store::default();
+        store.replace(vec![object("a", "", 1)]);
+        assert_eq!(store.subscribe_recent().0, [], "the first list");
+        store.put(object("b", "", 1));
+        let (recent, mut changes) = store.subscribe_recent();
+        assert_eq!(recent, [Change::Created(store.get("", "b").unwrap())]);
+        store.put(object("c", "", 1));
+        assert_eq!(told(&mut changes), ["+c1"]);
     }
 
     #[test]
