@@ -55,11 +55,15 @@ impl Source {
             Self::File { path, validator } => Ok((read(path).await?, *validator)),
             Self::Kubernetes => {
                 let projected = Path::new(PROJECTED);
+                let account = Path::new(SERVICE_ACCOUNT);
                 let token = if tokio::fs::try_exists(projected).await.unwrap_or(true) {
                     read(projected).await?
-                } else {
+                } else if tokio::fs::try_exists(account).await.unwrap_or(true) {
                     tracing::warn!(target: "dapr.runtime.security", "no token for sentry at {PROJECTED}; using the service account's, which any service of this cluster could replay");
-                    read(Path::new(SERVICE_ACCOUNT)).await?
+                    read(account).await?
+                } else {
+                    // Not in a pod: sentry uses its default validator.
+                    return Ok((String::new(), TokenValidator::Unknown));
                 };
                 Ok((token, TokenValidator::Kubernetes))
             }
