@@ -1,1 +1,1 @@
-//! Under construction.
+//! Tests of the binaries from outside, in `tests`.

@@ -1,0 +1,88 @@
+//! Clients that ask for too much.
+
+use anyhow::Result;
+use http::{Method, Request};
+use outrider_harness::{Daprd, HttpApp};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Duration, timeout};
+
+#[tokio::test]
+async fn headers_that_are_too_large() -> Result<()> {
+    let daprd = Daprd::builder().start().await?;
+    let with = |size: usize| {
+        Request::get("/v1.0/metadata")
+            .header("x-large", "x".repeat(size))
+            .body(Default::default())
+    };
+    assert_eq!(daprd.http().send(with(3_000)?).await?.status, 200);
+    assert_eq!(daprd.http().send(with(20_000)?).await?.status, 431);
+    assert_eq!(daprd.http().get("/v1.0/healthz").await?.status, 204);
+    Ok(())
+}
+
+#[tokio::test]
+async fn bodies_that_are_too_large() -> Result<()> {
+    let app = HttpApp::start(axum::Router::new().fallback(async || "ok")).await?;
+    let daprd = Daprd::builder()
+        .app(&app)
+        .component("store", "state.in-memory")
+        .flag("--max-body-size=1Mi")
+        .start()
+        .await?;
+    let http = daprd.http();
+    let save = |size: usize| json!([{"key": "a", "value": "x".repeat(size)}]);
+    assert_eq!(
+        http.post("/v1.0/state/store", &save(500_000)).await?.status,
+        204
+    );
+    let refused = http.post("/v1.0/state/store", &save(2_000_000)).await?;
+    assert!([400, 413].contains(&refused.status), "{}", refused.status);
+    let call =
+        |size: usize| http.request(Method::POST, "/v1.0/invoke/app/method/x", vec![b'x'; size]);
+    assert_eq!(call(500_000).await?.status, 200);
+    assert!(call(2_000_000).await?.status >= 400);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_never_finishes_is_cut_off() -> Result<()> {
+    let daprd = Daprd::builder().start().await?;
+    let mut stream = TcpStream::connect(("127.0.0.1", daprd.http_port())).await?;
+    stream
+        .write_all(b"GET /v1.0/metadata HTTP/1.1\r\nHost: ")
+        .await?;
+    let mut rest = Vec::new();
+    let closed = timeout(Duration::from_secs(20), stream.read_to_end(&mut rest)).await;
+    assert!(closed.is_ok(), "still open after 20 s");
+    assert!(
+        !rest.starts_with(b"HTTP/1.1 2"),
+        "{}",
+        String::from_utf8_lossy(&rest)
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn requests_that_are_no_http() -> Result<()> {
+    let daprd = Daprd::builder().start().await?;
+    for noise in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"\0\0\0\0\r\n\r\n",
+        b"GET\r\n\r\n",
+    ] {
+        let mut stream = TcpStream::connect(("127.0.0.1", daprd.http_port())).await?;
+        stream.write_all(noise).await?;
+        stream.shutdown().await?;
+        let mut rest = Vec::new();
+        let read = timeout(Duration::from_secs(20), stream.read_to_end(&mut rest)).await?;
+        assert!(
+            read.is_err() || !rest.starts_with(b"HTTP/1.1 2"),
+            "{}",
+            String::from_utf8_lossy(&rest)
+        );
+    }
+    assert_eq!(daprd.http().get("/v1.0/healthz").await?.status, 204);
+    Ok(())
+}

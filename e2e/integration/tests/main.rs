@@ -1,0 +1,16 @@
+//! One binary for all tests, so that there is one thing to link and to run.
+//! The folders mirror what the sidecar does.
+
+mod health;
+mod invoke;
+mod limits;
+mod listeners;
+mod logs;
+mod metadata;
+mod mtls;
+mod pubsub;
+mod secrets;
+mod shutdown;
+mod start;
+mod state;
+mod token;

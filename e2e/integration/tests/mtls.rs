@@ -1,0 +1,84 @@
+use anyhow::Result;
+use axum::Router;
+use http::Method;
+use outrider_harness::http::Client;
+use outrider_harness::{Builder, Daprd, HttpApp, Sentry};
+
+fn echo() -> Router {
+    Router::new().fallback(async |body: String| body)
+}
+
+/// A rule for one caller: everything but one path is allowed.
+const RULES: &str = "accessControl: {defaultAction: deny, trustDomain: public, policies: [{appId: caller, defaultAction: allow, trustDomain: public, namespace: default, operations: [{name: /secret, httpVerb: ['*'], action: deny}]}]}";
+
+fn named(app_id: &str, folder: &tempfile::TempDir, sentry: &Sentry) -> Result<Builder> {
+    Daprd::builder()
+        .app_id(app_id)
+        .names(folder.path())
+        .sentry(sentry)
+}
+
+#[tokio::test]
+async fn sidecars_know_each_other() -> Result<()> {
+    let sentry = Sentry::start().await?;
+    let folder = tempfile::tempdir()?;
+    let app = HttpApp::start(echo()).await?;
+    let caller = named("caller", &folder, &sentry)?.start().await?;
+    let called = named("called", &folder, &sentry)?
+        .app(&app)
+        .config(RULES)
+        .start()
+        .await?;
+    let stranger = named("stranger", &folder, &sentry)?.start().await?;
+
+    let call = |daprd: &Daprd, path: &str| {
+        let http = daprd.http();
+        let path = format!("/v1.0/invoke/called/method/{path}");
+        async move { http.request(Method::POST, &path, "hello").await }
+    };
+    let answer = call(&caller, "echo").await?;
+    assert_eq!((answer.status, &*answer.text()), (200, "hello"));
+    for (daprd, path) in [(&caller, "secret"), (&stranger, "echo")] {
+        let refused = call(daprd, path).await?;
+        let (code, message) = refused.error()?;
+        assert_eq!(
+            (refused.status, &*code),
+            (403, "ERR_DIRECT_INVOKE"),
+            "{message}"
+        );
+        assert!(
+            message.contains("access control policy has denied access to id: "),
+            "{message}"
+        );
+    }
+    assert_eq!(app.seen().len(), 1);
+
+    // Who has no certificate is not even listened to.
+    assert!(Client::h2c(called.internal_port()).get("/").await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_mtls_nobody_is_known() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let app = HttpApp::start(echo()).await?;
+    let caller = Daprd::builder()
+        .app_id("caller")
+        .names(folder.path())
+        .start()
+        .await?;
+    let _called = Daprd::builder()
+        .app_id("called")
+        .names(folder.path())
+        .app(&app)
+        .config(RULES)
+        .start()
+        .await?;
+    let refused = caller.http().get("/v1.0/invoke/called/method/echo").await?;
+    assert_eq!(
+        (refused.status, &*refused.error()?.0),
+        (403, "ERR_DIRECT_INVOKE")
+    );
+    assert!(app.seen().is_empty());
+    Ok(())
+}

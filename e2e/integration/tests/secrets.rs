@@ -1,0 +1,61 @@
+use anyhow::Result;
+use outrider_harness::Daprd;
+use outrider_proto::runtime::v1::GetSecretRequest;
+use serde_json::json;
+use tonic::Code;
+
+#[tokio::test]
+async fn of_the_environment() -> Result<()> {
+    let daprd = Daprd::builder()
+        .component("env", "secretstores.local.env")
+        .env("THE_SECRET", "42")
+        .start()
+        .await?;
+    let http = daprd.http();
+    let secret = http.get("/v1.0/secrets/env/THE_SECRET").await?;
+    assert_eq!(
+        (secret.status, secret.json()?),
+        (200, json!({"THE_SECRET": "42"}))
+    );
+    let elsewhere = http.get("/v1.0/secrets/nowhere/x").await?;
+    let expected = (
+        "ERR_SECRET_STORE_NOT_FOUND".to_owned(),
+        "failed finding secret store with key nowhere".to_owned(),
+    );
+    assert_eq!((elsewhere.status, elsewhere.error()?), (401, expected));
+
+    let mut grpc = daprd.grpc().await?;
+    let request = |store: &str| GetSecretRequest {
+        store_name: store.to_owned(),
+        key: "THE_SECRET".to_owned(),
+        ..Default::default()
+    };
+    let secret = grpc.get_secret(request("env")).await?.into_inner();
+    assert_eq!(secret.data["THE_SECRET"], "42");
+    let error = grpc
+        .get_secret(request("nowhere"))
+        .await
+        .expect_err("is no store");
+    assert_eq!(error.code(), Code::InvalidArgument);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_component_gets_its_settings_from_a_secret_store() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let database = folder.path().join("state.db");
+    let store = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: store}\nauth: {secretStore: env}\nspec:\n  type: state.sqlite\n  version: v1\n  metadata:\n  - name: connectionString\n    secretKeyRef: {name: DATABASE, key: DATABASE}\n";
+    let daprd = Daprd::builder()
+        .resource(store)
+        .component("env", "secretstores.local.env")
+        .env("DATABASE", &database.display().to_string())
+        .start()
+        .await?;
+    let saved = daprd
+        .http()
+        .post("/v1.0/state/store", &json!([{"key": "a", "value": 1}]))
+        .await?;
+    assert_eq!(saved.status, 204);
+    assert!(database.exists());
+    Ok(())
+}

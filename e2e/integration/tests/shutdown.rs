@@ -1,0 +1,144 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::routing::get;
+use outrider_harness::{Daprd, HttpApp, Signal, wait};
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+#[tokio::test]
+async fn a_signal_ends_it_cleanly() -> Result<()> {
+    for (signal, name) in [(Signal::INT, "interrupt"), (Signal::TERM, "terminated")] {
+        let daprd = Daprd::builder()
+            .component("store", "state.in-memory")
+            .start()
+            .await?;
+        daprd.signal(signal)?;
+        assert_eq!(daprd.end().await?.code(), Some(0), "{name}");
+        daprd
+            .line(&format!("Received signal '{name}'; beginning shutdown"))
+            .await?;
+        daprd.line("Daprd shutdown gracefully").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_api_ends_it() -> Result<()> {
+    let daprd = Daprd::builder().start().await?;
+    assert_eq!(
+        daprd
+            .http()
+            .post("/v1.0/shutdown", &json!(null))
+            .await?
+            .status,
+        204
+    );
+    assert_eq!(daprd.end().await?.code(), Some(0));
+    Ok(())
+}
+
+/// An application whose answer waits until it is let go.
+async fn slow(entered: &Arc<Notify>, go: &Arc<Notify>) -> Result<HttpApp> {
+    let (entered, go) = (Arc::clone(entered), Arc::clone(go));
+    let router = axum::Router::new().route(
+        "/slow",
+        get(async move || {
+            entered.notify_one();
+            go.notified().await;
+            "done"
+        }),
+    );
+    HttpApp::start(router).await
+}
+
+#[tokio::test]
+async fn a_call_in_flight_is_finished() -> Result<()> {
+    let (entered, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let app = slow(&entered, &go).await?;
+    let daprd = Daprd::builder()
+        .app(&app)
+        .flag("--dapr-graceful-shutdown-seconds=30")
+        .start()
+        .await?;
+    let http = daprd.http();
+    let mut call = JoinSet::new();
+    call.spawn(async move { http.get("/v1.0/invoke/app/method/slow").await });
+    timeout(wait::LONG, entered.notified()).await?;
+    daprd.signal(Signal::TERM)?;
+    daprd.line("beginning shutdown").await?;
+    go.notify_one();
+    let answer = call.join_next().await.context("no call")???;
+    assert_eq!((answer.status, &*answer.text()), (200, "done"));
+    assert_eq!(daprd.end().await?.code(), Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_takes_too_long_is_cut() -> Result<()> {
+    let (entered, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let app = slow(&entered, &go).await?;
+    let daprd = Daprd::builder()
+        .app(&app)
+        .flag("--dapr-graceful-shutdown-seconds=1")
+        .start()
+        .await?;
+    let http = daprd.http();
+    let mut call = JoinSet::new();
+    call.spawn(async move { http.get("/v1.0/invoke/app/method/slow").await });
+    timeout(wait::LONG, entered.notified()).await?;
+    let asked = tokio::time::Instant::now();
+    daprd.signal(Signal::TERM)?;
+    assert_eq!(daprd.end().await?.code(), Some(1));
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "took {:?}",
+        asked.elapsed()
+    );
+    daprd
+        .line("Graceful shutdown timeout exceeded, forcing shutdown")
+        .await?;
+    assert!(
+        call.join_next().await.context("no call")??.is_err(),
+        "the call was answered"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_waits_for_no_application_that_never_came() -> Result<()> {
+    let port = outrider_harness::port::free();
+    let daprd = Daprd::builder()
+        .flag(&format!("--app-port={port}"))
+        .spawn()?;
+    daprd.line("waiting on port").await?;
+    assert_eq!(daprd.stop().await?, Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hangup_starts_it_again() -> Result<()> {
+    let daprd = Daprd::builder().start().await?;
+    let id = daprd.id();
+    std::fs::write(
+        daprd.resources().join("late.yaml"),
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: late}\nspec: {type: state.in-memory, version: v1}\n",
+    )?;
+    daprd.signal(Signal::HUP)?;
+    daprd.line("Received signal 'hangup'; restarting").await?;
+    let there = || async {
+        let metadata = daprd.http().get("/v1.0/metadata").await.ok()?.json().ok()?;
+        metadata["components"]
+            .to_string()
+            .contains("late")
+            .then_some(())
+    };
+    wait::until("the new component is there", there).await?;
+    daprd.ready().await?;
+    assert_eq!(daprd.id(), id);
+    assert_eq!(daprd.stop().await?, Some(0));
+    Ok(())
+}
