@@ -68,10 +68,12 @@ pub trait Kind: DeserializeOwned {
 }
 
 fn is(document: &Value, version: &str, kind: &str) -> bool {
+    // Keys in any case have always been read here.
     let text = |key: &str| {
         document
-            .get(key)
-            .and_then(Value::as_str)
+            .as_object()
+            .and_then(|all| all.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)))
+            .and_then(|(_, value)| value.as_str())
             .unwrap_or_default()
     };
     text("kind") == kind && text("apiVersion").strip_prefix("dapr.io/") == Some(version)

@@ -283,6 +283,13 @@ mod tests {
     }
 
     #[test]
+    fn the_key_of_the_kind_in_any_case() {
+        let document = json!({"apiVersion": "dapr.io/v2alpha1", "Kind": "Subscription", "spec": {"topic": "t"}, "metadata": {"name": "s"}});
+        let read = Subscription::from_document(&document).unwrap().unwrap();
+        assert_eq!(read.spec.topic, "t");
+    }
+
+    #[test]
     fn conversion_and_back() {
         let bulk = json!({"enabled": true, "maxMessagesCount": 3});
         let old = object(

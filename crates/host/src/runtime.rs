@@ -20,6 +20,7 @@ where
     F: Future<Output = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>>,
 {
     crate::crypto::install();
+    allow_many_files();
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -40,6 +41,17 @@ where
     // A blocking call that never returns must not hold the process.
     runtime.shutdown_background();
     code
+}
+
+/// Every connection is a file: as many may be open as the system lets this
+/// process have, instead of the few that shells start processes with.
+fn allow_many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(target: "dapr.host", "the limit of open files stays as it is: {error}");
+    }
 }
 
 /// The threads that serve connections. Cloning shares them; they end when the

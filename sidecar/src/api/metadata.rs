@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::body_read;
 use super::json;
+use super::pubsub::subscribe::{Source, Subscriber, Subscription};
 use crate::components::live::{self, Live};
 use crate::server::body::Body;
 use crate::server::http::{self as edge, Request, no_content};
@@ -19,6 +20,7 @@ pub struct Api {
     pub app_id: String,
     pub features: Vec<String>,
     pub live: Arc<Live>,
+    pub subscriber: Subscriber,
     pub app: App,
     /// What clients have added.
     pub extended: RwLock<BTreeMap<String, String>>,
@@ -85,6 +87,9 @@ pub fn http_get(api: &Api) -> Response<Body> {
     let components: Vec<Value> = api.live.components().iter().map(component).collect();
     put("components", components.into());
     put("extended", json!(api.extended()));
+    let subscriptions = api.subscriber.subscriptions();
+    let subscriptions: Vec<Value> = subscriptions.iter().map(|s| subscription(s)).collect();
+    put("subscriptions", subscriptions.into());
     let names = |names: Vec<String>| {
         Value::from(
             names
@@ -130,6 +135,61 @@ fn component(component: &live::Component) -> Value {
     object
 }
 
+fn subscription(subscription: &Subscription) -> Value {
+    let spec = &subscription.spec;
+    let rules = subscription.rules.iter().map(|rule| {
+        let mut object = Map::new();
+        for (key, text) in [("match", &rule.condition), ("path", &rule.path)] {
+            if !text.is_empty() {
+                object.insert(key.into(), text.clone().into());
+            }
+        }
+        Value::from(object)
+    });
+    let mut object = json!({
+        "pubsubname": spec.pubsubname,
+        "topic": spec.topic,
+        "rules": rules.collect::<Vec<_>>(),
+        "deadLetterTopic": spec.dead_letter_topic,
+        "type": match subscription.source {
+            Source::Declarative => "DECLARATIVE",
+            Source::Programmatic => "PROGRAMMATIC",
+            Source::Streaming => "STREAMING",
+        },
+    });
+    if !spec.metadata.is_empty() {
+        object["metadata"] = json!(spec.metadata);
+    }
+    object
+}
+
+fn wire_subscription(subscription: &Subscription) -> wire::PubsubSubscription {
+    use wire::PubsubSubscriptionType as Type;
+    let spec = &subscription.spec;
+    let rules = subscription
+        .rules
+        .iter()
+        .map(|rule| wire::PubsubSubscriptionRule {
+            r#match: rule.condition.clone(),
+            path: rule.path.clone(),
+        });
+    let kind = match subscription.source {
+        Source::Declarative => Type::Declarative,
+        Source::Programmatic => Type::Programmatic,
+        Source::Streaming => Type::Streaming,
+    };
+    wire::PubsubSubscription {
+        pubsub_name: spec.pubsubname.clone(),
+        topic: spec.topic.clone(),
+        metadata: spec.metadata.clone().into_iter().collect(),
+        rules: Some(wire::PubsubSubscriptionRules {
+            rules: rules.collect(),
+        }),
+        dead_letter_topic: spec.dead_letter_topic.clone(),
+        r#type: kind.into(),
+    }
+}
+
 pub async fn http_put(api: &Api, mut request: Request, key: &str) -> Response<Body> {
     match request.bytes().await {
         Err(error) => body_read(error).into(),
@@ -156,6 +216,12 @@ pub fn grpc_get(api: &Api) -> wire::GetMetadataResponse {
                 version: c.version,
                 capabilities: c.capabilities.into_iter().map(str::to_owned).collect(),
             })
+            .collect(),
+        subscriptions: api
+            .subscriber
+            .subscriptions()
+            .iter()
+            .map(|s| wire_subscription(s))
             .collect(),
         extended_metadata: api.extended().into_iter().collect::<HashMap<_, _>>(),
         http_endpoints: api

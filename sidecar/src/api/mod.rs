@@ -20,6 +20,7 @@ pub mod trace;
 pub struct Apis {
     pub state: state::Api,
     pub secrets: secrets::Api,
+    pub pubsub: pubsub::Api,
     pub invoke: invoke::Api,
     pub metadata: metadata::Api,
     pub health: health::Api,

@@ -172,7 +172,10 @@ pub async fn dispatch(apis: &Apis, path: &str, request: Request) -> Response<Bod
         QueryStateAlpha1 => super::state::http::query(&apis.state, first),
         GetSecret => super::secrets::http::get(&apis.secrets, request, first, second).await,
         GetBulkSecret => super::secrets::http::bulk_get(&apis.secrets, request, first).await,
-        PublishEvent | BulkPublishEvent => unimplemented("publish").into(),
+        PublishEvent => super::pubsub::http::publish(&apis.pubsub, request, first, second).await,
+        BulkPublishEvent => {
+            super::pubsub::http::bulk_publish(&apis.pubsub, request, first, second).await
+        }
         GetMetadata => super::metadata::http_get(&apis.metadata),
         PutMetadata => super::metadata::http_put(&apis.metadata, request, first).await,
         Shutdown => super::shutdown::http(&apis.shutdown, &request),

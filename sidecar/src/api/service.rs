@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use outrider_proto::runtime::v1 as wire;
 use outrider_proto::runtime::v1::dapr_server::Dapr;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{Apis, invoke, metadata, secrets, state};
+use super::{Apis, invoke, metadata, pubsub, secrets, state};
 
 #[derive(Clone)]
 pub struct Service {
@@ -80,6 +80,31 @@ impl Dapr for Service {
         request: Request<wire::GetBulkSecretRequest>,
     ) -> Answer<wire::GetBulkSecretResponse> {
         secrets::grpc::bulk_get(&self.apis.secrets, request.into_inner()).await
+    }
+
+    async fn publish_event(&self, request: Request<wire::PublishEventRequest>) -> Answer<()> {
+        pubsub::grpc::publish(&self.apis.pubsub, request).await
+    }
+
+    async fn bulk_publish_event(
+        &self,
+        request: Request<wire::BulkPublishRequest>,
+    ) -> Answer<wire::BulkPublishResponse> {
+        pubsub::grpc::bulk_publish(&self.apis.pubsub, request).await
+    }
+
+    async fn bulk_publish_event_alpha1(
+        &self,
+        request: Request<wire::BulkPublishRequest>,
+    ) -> Answer<wire::BulkPublishResponse> {
+        pubsub::grpc::bulk_publish(&self.apis.pubsub, request).await
+    }
+
+    async fn subscribe_topic_events_alpha1(
+        &self,
+        request: Request<Streaming<wire::SubscribeTopicEventsRequestAlpha1>>,
+    ) -> Answer<pubsub::subscribe::stream::Responses> {
+        pubsub::grpc::subscribe(&self.apis.pubsub, request).await
     }
 
     async fn get_metadata(

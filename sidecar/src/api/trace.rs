@@ -58,6 +58,29 @@ impl Context {
     }
 }
 
+/// The trace that a message belongs to, as messages carry it; empty without one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Parent {
+    pub parent: String,
+    pub state: String,
+}
+
+impl Parent {
+    /// Of the headers of an HTTP client or the metadata of a gRPC one.
+    pub fn of_headers(headers: &HeaderMap) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+        let parent = text(TRACEPARENT)
+            .map(str::to_owned)
+            .or_else(|| text("grpc-trace-bin").and_then(super::invoke::headers::parse_binary_trace))
+            .filter(|parent| is_valid(parent.as_bytes()));
+        let state = parent.as_ref().and_then(|_| text(TRACESTATE));
+        Self {
+            state: state.unwrap_or_default().to_owned(),
+            parent: parent.unwrap_or_default(),
+        }
+    }
+}
+
 /// Whether the text is `version-trace-parent-flags` with ids that are not zero.
 pub fn is_valid(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else {

@@ -18,14 +18,17 @@ use outrider_security::{Acceptor, Clients, Expected, Security, anchors, token, u
 use outrider_telemetry::{log, metrics};
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::api::pubsub::subscribe::{self, Subscriber};
 use crate::api::shutdown::Asked;
-use crate::api::{Apis, allow, cors, health, invoke, metadata, secrets, shutdown, state};
+use crate::api::{Apis, allow, cors, health, invoke, metadata, pubsub, secrets, shutdown, state};
 use crate::channel::connect::Connector;
 use crate::channel::{self, Channel, Healthy};
 use crate::components::disk;
 use crate::components::live::Live;
 use crate::components::operator::Operator;
-use crate::components::reload::{BUILTIN_STORE, Demand, Reload, follow_configuration};
+use crate::components::reload::{
+    BUILTIN_STORE, Demand, Reload, Subscriptions, follow_configuration,
+};
 use crate::components::resolve::Sources;
 use crate::components::start::Starter;
 use crate::config;
@@ -227,6 +230,7 @@ struct Runtime {
     /// Listeners and connections, which end first.
     serving: Tasks,
     live: Arc<Live>,
+    subscriber: Subscriber,
     resolver: Option<Arc<dyn Resolver>>,
     channel: Option<(Arc<Channel>, Connector)>,
     probes: Option<crate::flags::Health>,
@@ -352,11 +356,29 @@ impl Runtime {
             .all(resources.components)
             .await
             .map_err(|e| format!("failed to load components: {e}\n{e}"))?;
+        let channel = app_channel(flags, &settings, workers.len())?;
+        if channel.is_none() {
+            tracing::warn!(target: SCOPE, "App channel is not initialized. Did you configure an app-port?");
+        }
+        let app = channel.as_ref().map(|(channel, _)| channel.clone());
+        let subscriber = Subscriber::new(subscribe::Options {
+            app_id: flags.app_id.clone(),
+            brokers: live.pubsub.clone(),
+            channel: app.clone(),
+            asks: !flags.disable_init.iter().any(|n| n == "subscribe"),
+            workers: workers.clone(),
+            tasks: tasks.child(),
+        });
+        subscriber.declare(resources.subscriptions.clone());
         let (demand, demands) = mpsc::unbounded_channel();
         if features.iter().any(|f| f == "HotReload") {
             let reload = Reload {
                 starter: starter.clone(),
                 loaded,
+                subscriptions: Subscriptions {
+                    subscriber: subscriber.clone(),
+                    loaded: resources.subscriptions,
+                },
                 demands: demand.clone(),
                 stopping: tasks.stopping(),
                 interval: flags.reconcile_interval,
@@ -371,11 +393,6 @@ impl Runtime {
         }
         tracing::info!(target: SCOPE, "All outstanding http endpoints processed");
 
-        let channel = app_channel(flags, &settings, workers.len())?;
-        if channel.is_none() {
-            tracing::warn!(target: SCOPE, "App channel is not initialized. Did you configure an app-port?");
-        }
-        let app = channel.as_ref().map(|(channel, _)| channel.clone());
         let (ask, asked) = mpsc::unbounded_channel();
         let outbound = Readiness::new().target("outbound");
         let limit = flags.api.max_body;
@@ -393,6 +410,11 @@ impl Runtime {
                 stores: live.secrets.clone(),
                 scopes: secrets::scope::parse(spec.secrets.as_ref())?,
             },
+            pubsub: pubsub::Api {
+                app_id: flags.app_id.clone(),
+                brokers: live.pubsub.clone(),
+                subscriber: subscriber.clone(),
+            },
             invoke: invoke::Api {
                 app_id: flags.app_id.clone(),
                 namespace: settings.namespace.clone(),
@@ -409,7 +431,7 @@ impl Runtime {
                 live: live.clone(),
                 external: invoke::external::Client,
             },
-            metadata: about(flags, &settings, features, live.clone()),
+            metadata: about(flags, &settings, features, live.clone(), subscriber.clone()),
             health: health::Api {
                 app_id: flags.app_id.clone(),
                 readiness: readiness.clone(),
@@ -500,6 +522,7 @@ impl Runtime {
             tasks,
             serving,
             live,
+            subscriber,
             resolver,
             channel,
             probes: flags.app.health.enabled.then(|| flags.app.health.clone()),
@@ -534,6 +557,7 @@ impl Runtime {
             self.config_endpoint,
             self.tasks.clone(),
         );
+        let subscriber = self.subscriber.clone();
         self.tasks.spawn("application", async move {
             let port = connector.port;
             tracing::info!(target: SCOPE, "application protocol: {}. waiting on port {port}.  This will block until the app is listening on that port.", protocol.name());
@@ -543,14 +567,17 @@ impl Runtime {
                 () = connector.wait() => {}
             }
             tracing::info!(target: SCOPE, "application discovered on port {port}");
+            let mut changes = told.subscribe();
+            let mut initialized = Some(initialized);
             match probes {
-                Some(probes) => tasks.spawn("app health", channel::health::run(channel.clone(), probes, told.clone(), stopping.clone())),
+                Some(probes) => {
+                    tasks.spawn("app health", channel::health::run(channel.clone(), probes, told.clone(), stopping.clone()));
+                    initialized.take().into_iter().for_each(|tell| tell());
+                }
                 None => {
                     told.send_replace(true);
                 }
             }
-            let mut changes = told.subscribe();
-            initialized();
             tokio::select! {
                 () = stopping.cancelled() => return,
                 healthy = changes.wait_for(|healthy| *healthy) => if healthy.is_err() { return },
@@ -559,6 +586,19 @@ impl Runtime {
                 load_app_config(&channel, &app_id).await;
             } else {
                 tracing::warn!(target: SCOPE, "Skipping programmatic dapr configuration loading (see 'disable-init-endpoints' flag/annotation)");
+            }
+            loop {
+                if *changes.borrow_and_update() {
+                    subscriber.start().await;
+                } else {
+                    subscriber.stop();
+                }
+                // Without probes the application is ready when it has its subscriptions.
+                initialized.take().into_iter().for_each(|tell| tell());
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    changed = changes.changed() => if changed.is_err() { return },
+                }
             }
         });
     }
@@ -627,6 +667,7 @@ impl Runtime {
     /// Goes on serving for a while. Returns the signal that cut it short.
     async fn block(&mut self, block: Duration, signals: &mut Signals) -> Option<Signal> {
         tracing::info!(target: SCOPE, "Blocking graceful shutdown for {} or until app reports unhealthy...", duration::format(block));
+        self.subscriber.finish();
         let mut health = self.health.subscribe();
         let probing = self.probes.is_some();
         let unhealthy = async {
@@ -651,6 +692,7 @@ impl Runtime {
             {
                 tracing::warn!(target: SCOPE, "error closing name resolver: {error}");
             }
+            self.subscriber.end().await;
             self.serving.stop(None).await;
             self.live.close().await;
             self.tasks.stop(None).await;
@@ -748,6 +790,9 @@ fn follow(
                 );
                 tasks.spawn("configuration updates", following);
             }
+            let subscriptions = reload.subscriptions.clone();
+            let following = subscriptions.follow_operator(operator.clone(), tasks.stopping());
+            tasks.spawn("subscription updates", following);
             tasks.spawn("component updates", reload.follow_operator(operator));
         }
         None if flags.resources.is_empty() => {}
@@ -854,12 +899,14 @@ fn about(
     settings: &Settings,
     features: Vec<String>,
     live: Arc<Live>,
+    subscriber: Subscriber,
 ) -> metadata::Api {
     let probes = &flags.app.health;
     metadata::Api {
         app_id: flags.app_id.clone(),
         features,
         live,
+        subscriber,
         app: metadata::App {
             port: settings.app_port,
             protocol: settings.protocol.name(),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use outrider_crds::{Component, HttpEndpoint, Kind, yaml};
+use outrider_crds::{Component, HttpEndpoint, Kind, Subscription, yaml};
 use serde_json::Value;
 
 /// What the folders hold, in the order of folders, files and documents.
@@ -10,6 +10,7 @@ use serde_json::Value;
 pub struct Resources {
     pub components: Vec<Component>,
     pub http_endpoints: Vec<HttpEndpoint>,
+    pub subscriptions: Vec<Subscription>,
 }
 
 /// Whose resources are wanted.
@@ -46,6 +47,9 @@ pub fn load(folders: &[PathBuf], filter: Filter<'_>) -> Result<Resources, Error>
         components: select(&documents, filter, &mut duplicates, Component::log_name),
         http_endpoints: select(&documents, filter, &mut duplicates, |e: &HttpEndpoint| {
             e.metadata.name.clone()
+        }),
+        subscriptions: select(&documents, filter, &mut duplicates, |s: &Subscription| {
+            s.metadata.name.clone()
         }),
     };
     if duplicates.is_empty() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outrider_crds::configuration::Spec;
-use outrider_crds::{Component, Configuration, HttpEndpoint, Kind, decode};
+use outrider_crds::{Component, Configuration, HttpEndpoint, Kind, Subscription, decode};
 use outrider_proto::operator::v1 as wire;
 use outrider_proto::operator::v1::operator_client::OperatorClient;
 use outrider_security::Security;
@@ -86,7 +86,11 @@ impl Operator {
 
     /// All that this application may see.
     pub async fn resources(&self) -> Result<Resources, Error> {
-        Ok(Resources { components: self.components().await?, http_endpoints: self.http_endpoints().await? })
+        Ok(Resources {
+            components: self.components().await?,
+            http_endpoints: self.http_endpoints().await?,
+            subscriptions: self.subscriptions().await?,
+        })
     }
 
     pub async fn components(&self) -> Result<Vec<Component>, Error> {
@@ -101,6 +105,12 @@ impl Operator {
         self.scoped(&answer.http_endpoints)
     }
 
+    pub async fn subscriptions(&self) -> Result<Vec<Subscription>, Error> {
+        let request = wire::ListSubscriptionsRequest { namespace: self.namespace.clone() };
+        let answer = self.client.clone().list_subscriptions_v2(request).await?.into_inner();
+        self.scoped(&answer.subscriptions)
+    }
+
     fn scoped<K: Kind>(&self, all: &[bytes::Bytes]) -> Result<Vec<K>, Error> {
         let decoded: Vec<K> = all.iter().map(|bytes| one(bytes)).collect::<Result<_, _>>()?;
         Ok(decoded.into_iter().filter(|resource| resource.in_scope(&self.app_id)).collect())
@@ -110,6 +120,12 @@ impl Operator {
     pub async fn component_events(&self) -> Result<Events<wire::ComponentUpdateEvent>, Error> {
         let request = wire::ComponentUpdateRequest { namespace: self.namespace.clone() };
         Ok(Events(self.client.clone().component_update(request).await?.into_inner()))
+    }
+
+    /// Changes of Subscriptions, as they come.
+    pub async fn subscription_events(&self) -> Result<Events<wire::SubscriptionUpdateEvent>, Error> {
+        let request = wire::SubscriptionUpdateRequest { namespace: self.namespace.clone() };
+        Ok(Events(self.client.clone().subscription_update(request).await?.into_inner()))
     }
 
     /// Changes of Configurations, as they come.
@@ -137,6 +153,13 @@ impl Events<wire::ComponentUpdateEvent> {
     pub async fn next(&mut self) -> Result<Change<Component>, Error> {
         let event = self.0.message().await?.ok_or_else(ended)?;
         change(&event.component, event.r#type)
+    }
+}
+
+impl Events<wire::SubscriptionUpdateEvent> {
+    /// Returns when something has changed; an error if the stream has ended.
+    pub async fn changed(&mut self) -> Result<(), Error> {
+        self.0.message().await?.map(drop).ok_or_else(ended)
     }
 }
 

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher as _};
-use outrider_crds::Component;
 use outrider_crds::configuration::Spec;
+use outrider_crds::{Component, Subscription};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::disk;
 use super::operator::{Change, Operator};
 use super::start::Starter;
+use crate::api::pubsub::subscribe::Subscriber;
 
 const SCOPE: &str = "dapr.runtime.hotreload";
 /// Events of one change of a file come in a burst.
@@ -36,6 +37,7 @@ pub struct Reload {
     pub starter: Arc<Starter>,
     /// What is in use, as it was read.
     pub loaded: HashMap<String, Component>,
+    pub subscriptions: Subscriptions,
     pub demands: mpsc::UnboundedSender<Demand>,
     pub stopping: CancellationToken,
     /// Time between full comparisons.
@@ -47,6 +49,7 @@ impl Reload {
     pub async fn follow_files(mut self, folders: Vec<PathBuf>, app_id: String, namespace: Option<String>) {
         tracing::info!(target: SCOPE, "Watching directories: [{}]", folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "));
         tracing::info!(target: SCOPE, "Starting to watch Component updates");
+        tracing::info!(target: SCOPE, "Starting to watch Subscription updates");
         let (told, mut events) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|e| !e.kind.is_access()) {
@@ -95,7 +98,11 @@ impl Reload {
     /// Whether to go on.
     async fn compare(&mut self, folders: &[PathBuf], app_id: &str, namespace: Option<&str>) -> bool {
         match disk::load(folders, disk::Filter { app_id, namespace }) {
-            Ok(resources) => self.apply(resources.components).await,
+            Ok(resources) => {
+                let goes_on = self.apply(resources.components).await;
+                self.subscriptions.apply(resources.subscriptions);
+                goes_on
+            }
             Err(error @ disk::Error::Duplicates(_)) => {
                 self.demand(Demand::Fatal(format!("failed to load resources from disk: {error}")));
                 false
@@ -179,6 +186,12 @@ impl Reload {
     /// Deletes, updates and adds until what is in use is what is wanted.
     /// Returns false if the process has to end.
     async fn apply(&mut self, wanted: Vec<Component>) -> bool {
+        let goes_on = self.change(wanted).await;
+        self.subscriptions.subscriber.refresh().await;
+        goes_on
+    }
+
+    async fn change(&mut self, wanted: Vec<Component>) -> bool {
         let names: Vec<String> = wanted.iter().map(|c| c.metadata.name.clone()).collect();
         let gone: Vec<String> = self.loaded.keys().filter(|name| !names.contains(name)).cloned().collect();
         for name in gone {
@@ -212,6 +225,66 @@ impl Reload {
     fn demand(&self, demand: Demand) {
         // Nobody listens any more when the process is already ending.
         let _ = self.demands.send(demand);
+    }
+}
+
+/// Keeps the subscriptions of resources as the source wants them.
+#[derive(Clone)]
+pub struct Subscriptions {
+    pub subscriber: Subscriber,
+    /// What is in use.
+    pub loaded: Vec<Subscription>,
+}
+
+impl Subscriptions {
+    fn apply(&mut self, wanted: Vec<Subscription>) {
+        let known = |subscription: &Subscription| {
+            let same = |l: &&Subscription| l.metadata.name == subscription.metadata.name;
+            self.loaded.iter().find(same).is_some_and(|l| l.spec == subscription.spec)
+        };
+        let changed: Vec<String> = wanted
+            .iter()
+            .filter(|subscription| !known(subscription))
+            .map(|subscription| subscription.metadata.name.clone())
+            .collect();
+        if changed.is_empty() && wanted.len() == self.loaded.len() {
+            return;
+        }
+        for name in &changed {
+            tracing::info!(target: SCOPE, "Adding Subscription for processing: {name}");
+        }
+        self.loaded = wanted.clone();
+        self.subscriber.declare(wanted);
+        for name in &changed {
+            tracing::info!(target: SCOPE, "Subscription updated: {name}");
+        }
+    }
+
+    /// Follows the operator: whatever it tells, everything is listed again.
+    pub async fn follow_operator(mut self, operator: Operator, stopping: CancellationToken) {
+        tracing::info!(target: SCOPE, "Starting to watch Subscription updates");
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let following = async {
+                let mut events = operator.subscription_events().await?;
+                loop {
+                    self.apply(operator.subscriptions().await?);
+                    pause = FIRST_PAUSE;
+                    events.changed().await?;
+                }
+            };
+            let ended: Result<(), super::operator::Error> = tokio::select! {
+                () = stopping.cancelled() => return,
+                ended = following => ended,
+            };
+            if let Err(error) = ended {
+                tracing::warn!(target: SCOPE, "lost the stream of Subscription updates, trying again in {}ms: {error}", pause.as_millis());
+            }
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            }
+        }
     }
 }
 

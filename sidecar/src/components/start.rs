@@ -10,6 +10,7 @@ use outrider_kit::duration;
 use super::live::{self, Live};
 use super::resolve::{MissingStore, Sources};
 use crate::api::pubsub::Broker;
+use crate::api::pubsub::scope::Scopes;
 use crate::api::state::prefix::Prefix;
 use crate::api::{secrets, state};
 
@@ -251,6 +252,16 @@ impl Starter {
                     .find(&spec.component_type, &spec.version)
                     .map_err(|e| create(&e))?;
                 warn(found.warning);
+                let scopes = Scopes::new(&metadata, &self.context.app_id);
+                let namespaced = spec
+                    .metadata
+                    .iter()
+                    .any(|item| outrider_crds::property::text(&item.value).contains("{namespace}"));
+                let prefix = if namespaced {
+                    self.context.namespace.clone()
+                } else {
+                    String::new()
+                };
                 let broker = (found.constructor)(metadata, context)
                     .await
                     .map_err(|e| init(&e))?;
@@ -260,6 +271,8 @@ impl Starter {
                     Arc::new(Broker {
                         component: entry,
                         broker,
+                        scopes,
+                        prefix,
                     }),
                 );
             }

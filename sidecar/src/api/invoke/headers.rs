@@ -262,7 +262,7 @@ fn binary_trace(parent: &str) -> Option<String> {
     Some(STANDARD_NO_PAD.encode(bytes))
 }
 
-fn parse_binary_trace(text: &str) -> Option<String> {
+pub fn parse_binary_trace(text: &str) -> Option<String> {
     let bytes = STANDARD_NO_PAD
         .decode(text.trim_end_matches('='))
         .or_else(|_| STANDARD.decode(text))

@@ -1,0 +1,210 @@
+//! A message from its arrival to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use outrider_components::pubsub::{Handler, Message};
+use outrider_components::{Error, Pairs};
+use tokio_util::sync::CancellationToken;
+
+use super::stream::Outlet;
+use super::{Subscription, deliver, rules};
+use crate::api::pubsub::Broker;
+use crate::api::pubsub::envelope::{self, Event};
+use crate::channel::Channel;
+
+const SCOPE: &str = "dapr.runtime.processor.subscription";
+/// Names the component in the metadata of what is delivered.
+pub const PUBSUB_NAME: &str = "pubsubName";
+const CONTENT_TYPE: &str = "content-type";
+const DEAD_LETTER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Takes the messages of one subscription.
+#[derive(Clone)]
+pub struct Inlet {
+    pub broker: Arc<Broker>,
+    pub subscription: Arc<Subscription>,
+    pub to: To,
+    pub stop: CancellationToken,
+}
+
+/// Who gets the messages.
+#[derive(Clone)]
+pub enum To {
+    App(Arc<Channel>),
+    Stream(Arc<Outlet>),
+}
+
+/// A message with its envelope.
+#[derive(Debug)]
+pub struct Incoming {
+    pub pubsub: String,
+    pub topic: String,
+    pub event: Event,
+    /// The event's text: as it came, where it came with an envelope.
+    pub data: Bytes,
+    /// What the publisher and the broker say about it.
+    pub metadata: Pairs,
+}
+
+/// What became of a delivery.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// The application does not want it.
+    Dropped,
+    /// It may go better another time.
+    Failed(String),
+}
+
+#[async_trait]
+impl Handler for Inlet {
+    async fn handle(&self, message: Message) -> Result<(), Error> {
+        let incoming = match self.open(&message) {
+            Ok(incoming) => incoming,
+            Err(cause) => {
+                let (pubsub, topic) = self.names();
+                tracing::error!(target: SCOPE, "error deserializing cloud event in pubsub {pubsub} and topic {topic}: {cause}");
+                return self.failed(&message, cause).await;
+            }
+        };
+        if self.has_expired(&incoming) {
+            self.dropped(&message).await;
+            return Ok(());
+        }
+        let path = match rules::find(
+            &self.subscription.rules,
+            rules::Subject::Event(&incoming.event),
+        ) {
+            Ok(Some(path)) => path,
+            Ok(None) => {
+                self.dropped(&message).await;
+                return Ok(());
+            }
+            Err(cause) => {
+                let (pubsub, topic) = self.names();
+                tracing::error!(target: SCOPE, "error finding matching route for event {} in pubsub {pubsub} and topic {topic}: {cause}", incoming.event.id());
+                return self.failed(&message, cause).await;
+            }
+        };
+        let outcome = match &self.to {
+            To::App(channel) => deliver::one(channel, &incoming, path).await,
+            To::Stream(outlet) => outlet.deliver(&incoming, &self.stop).await,
+        };
+        self.settle(&message, &incoming, outcome).await
+    }
+}
+
+impl Inlet {
+    /// Name of the component, and the topic.
+    pub fn names(&self) -> (&str, &str) {
+        let spec = &self.subscription.spec;
+        (&spec.pubsubname, &spec.topic)
+    }
+
+    /// Finds the event in a message, or makes one around it.
+    fn open(&self, message: &Message) -> Result<Incoming, String> {
+        let pubsub = self.names().0.to_owned();
+        let topic = self.broker.app_topic(&message.topic);
+        let mut metadata = message.metadata.clone();
+        if let Some(content_type) = &message.content_type {
+            metadata.insert(CONTENT_TYPE.to_owned(), content_type.clone());
+        }
+        metadata.insert(PUBSUB_NAME.to_owned(), pubsub.clone());
+        let content_type = metadata.get(CONTENT_TYPE).cloned().unwrap_or_default();
+        let (event, data) = if self.subscription.raw {
+            let event = Event::of_raw_message(&message.data, &topic, &pubsub, &metadata);
+            let data = event.to_bytes();
+            (event, data)
+        } else if envelope::is(&content_type, "application/octet-stream") {
+            let event = Event::of_binary_message(&message.data, &content_type, &metadata);
+            (event, message.data.clone())
+        } else {
+            let mut event = Event::read(&message.data)?;
+            event.add_trace(&metadata);
+            (event, message.data.clone())
+        };
+        Ok(Incoming {
+            pubsub,
+            topic,
+            event,
+            data,
+            metadata,
+        })
+    }
+
+    pub fn has_expired(&self, incoming: &Incoming) -> bool {
+        let Some(expiration) = incoming.event.expired() else {
+            return false;
+        };
+        let id = incoming.event.id();
+        tracing::warn!(target: SCOPE, "dropping expired pub/sub event {id} as of {expiration}");
+        true
+    }
+
+    async fn settle(
+        &self,
+        message: &Message,
+        incoming: &Incoming,
+        outcome: Outcome,
+    ) -> Result<(), Error> {
+        match outcome {
+            Outcome::Done => Ok(()),
+            Outcome::Dropped => match self.dead_letter(message).await {
+                None | Some(Ok(())) => Ok(()),
+                Some(Err(cause)) => {
+                    let topic = &incoming.topic;
+                    tracing::warn!(target: SCOPE, "failed to send dropped message to dead letter queue for topic {topic}: {cause}");
+                    Err(Error::internal(cause))
+                }
+            },
+            Outcome::Failed(cause) => {
+                let topic = &incoming.topic;
+                tracing::warn!(target: SCOPE, "encountered a retriable error while publishing a subscribed message to topic {topic}, err: {cause}");
+                self.failed(message, cause).await
+            }
+        }
+    }
+
+    /// Nobody will take the message.
+    pub async fn dropped(&self, message: &Message) {
+        // What cannot be kept is lost, as it would be without a dead letter topic.
+        let _ = self.dead_letter(message).await;
+    }
+
+    /// The dead letter topic takes the message, or else it stays with the
+    /// broker.
+    pub async fn failed(&self, message: &Message, cause: String) -> Result<(), Error> {
+        if !self.stop.is_cancelled()
+            && let Some(Ok(())) = self.dead_letter(message).await
+        {
+            return Ok(());
+        }
+        Err(Error::internal(cause))
+    }
+
+    /// None without a dead letter topic.
+    async fn dead_letter(&self, message: &Message) -> Option<Result<(), String>> {
+        let to = &self.subscription.spec.dead_letter_topic;
+        if to.is_empty() {
+            return None;
+        }
+        let mut metadata = message.metadata.clone();
+        metadata.insert(PUBSUB_NAME.to_owned(), self.names().0.to_owned());
+        let sending = async {
+            if !self.broker.scopes.may_publish(to) {
+                return Err(format!("publishing to topic '{to}' is not allowed"));
+            }
+            self.broker.send(to, message.data.clone(), metadata).await
+        };
+        let sent = tokio::time::timeout(DEAD_LETTER_LIMIT, sending)
+            .await
+            .unwrap_or_else(|_| Err("the broker did not answer in time".to_owned()));
+        if let Err(cause) = &sent {
+            tracing::error!(target: SCOPE, "error sending message to dead letter, origin topic: {} dead letter topic {to} err: {cause}", message.topic);
+        }
+        Some(sent)
+    }
+}

@@ -1,0 +1,469 @@
+//! Subscriptions: what is asked for, and keeping it running.
+//! <https://docs.dapr.io/developing-applications/building-blocks/pubsub/subscription-methods/>
+
+mod app;
+mod bulk;
+mod deliver;
+mod inlet;
+mod rules;
+pub mod stream;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use outrider_components::Pairs;
+use outrider_components::pubsub::SubscribeRequest;
+use outrider_crds::subscription::Spec;
+use outrider_host::{Tasks, Workers};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::{Broker, ops};
+use crate::channel::Channel;
+use crate::components::live::Map;
+use inlet::{Inlet, To};
+use rules::Rule;
+use stream::Outlet;
+
+const SCOPE: &str = "dapr.runtime.processor.subscription";
+/// Pauses between tries to start a subscription.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Who asked for a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Declarative,
+    Programmatic,
+    Streaming,
+}
+
+/// A subscription that makes sense.
+#[derive(Debug)]
+pub struct Subscription {
+    pub source: Source,
+    pub spec: Spec,
+    pub rules: Vec<Rule>,
+    /// Whether messages come without an envelope.
+    raw: bool,
+}
+
+impl Subscription {
+    pub fn new(source: Source, spec: Spec) -> Result<Self, String> {
+        let metadata: Pairs = spec.metadata.clone().into_iter().collect();
+        Ok(Self {
+            source,
+            rules: rules::compile(&spec.routes)?,
+            raw: ops::is_raw(&metadata)?,
+            spec,
+        })
+    }
+}
+
+/// Keeps the subscriptions running that are wanted: those of resources and of
+/// the application while it is healthy, those of streams while they last.
+#[derive(Clone)]
+pub struct Subscriber(Arc<Inner>);
+
+struct Inner {
+    app_id: String,
+    brokers: Arc<Map<Broker>>,
+    channel: Option<Arc<Channel>>,
+    /// Whether the application may be asked what it subscribes to.
+    asks: bool,
+    workers: Workers,
+    tasks: Tasks,
+    /// Cancelled when subscriptions end for good.
+    ending: CancellationToken,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    declared: Vec<Arc<Subscription>>,
+    programmatic: Vec<Arc<Subscription>>,
+    asked: bool,
+    /// Whether the application takes messages.
+    up: bool,
+    streams: BTreeMap<u64, Stream>,
+    next_stream: u64,
+    running: HashMap<Key, Running>,
+}
+
+struct Stream {
+    subscription: Arc<Subscription>,
+    outlet: Arc<Outlet>,
+    /// Told how the first try to subscribe went.
+    first: Option<oneshot::Sender<Result<(), String>>>,
+}
+
+/// Component, topic and stream.
+type Key = (String, String, Option<u64>);
+
+struct Running {
+    broker: Arc<Broker>,
+    subscription: Arc<Subscription>,
+    stop: CancellationToken,
+    /// Cancelled when nothing of it is left.
+    done: CancellationToken,
+}
+
+pub struct Options {
+    pub app_id: String,
+    pub brokers: Arc<Map<Broker>>,
+    pub channel: Option<Arc<Channel>>,
+    pub asks: bool,
+    pub workers: Workers,
+    pub tasks: Tasks,
+}
+
+impl Subscriber {
+    pub fn new(options: Options) -> Self {
+        Self(Arc::new(Inner {
+            app_id: options.app_id,
+            brokers: options.brokers,
+            channel: options.channel,
+            asks: options.asks,
+            workers: options.workers,
+            tasks: options.tasks,
+            ending: CancellationToken::new(),
+            state: Mutex::default(),
+        }))
+    }
+
+    /// Replaces the subscriptions of resources.
+    pub fn declare(&self, resources: Vec<outrider_crds::Subscription>) {
+        let mut declared = Vec::with_capacity(resources.len());
+        for resource in resources {
+            match Subscription::new(Source::Declarative, resource.spec) {
+                Ok(subscription) => declared.push(Arc::new(subscription)),
+                Err(cause) => {
+                    let name = resource.metadata.name;
+                    tracing::error!(target: SCOPE, "subscription {name} is left out, correct it: {cause}");
+                }
+            }
+        }
+        let mut state = self.0.state();
+        // An unchanged subscription goes on undisturbed.
+        for new in &mut declared {
+            if let Some(old) = state.declared.iter().find(|old| old.spec == new.spec) {
+                *new = old.clone();
+            }
+        }
+        state.declared = declared;
+        self.0.reconcile(&mut state);
+    }
+
+    /// Begins deliveries to the application, which is healthy now.
+    pub async fn start(&self) {
+        self.0.state().up = true;
+        self.refresh().await;
+        self.0.announce();
+    }
+
+    /// Ends deliveries to the application, which is unhealthy now.
+    pub fn stop(&self) {
+        let mut state = self.0.state();
+        state.up = false;
+        self.0.reconcile(&mut state);
+    }
+
+    /// Follows a change of the brokers.
+    pub async fn refresh(&self) {
+        if self.0.takes_its_turn_to_ask() {
+            let programmatic = self.0.ask().await;
+            self.0.state().programmatic = programmatic;
+        }
+        self.0.reconcile(&mut self.0.state());
+    }
+
+    /// Ends every subscription for good. Messages at hand are still delivered.
+    pub fn finish(&self) {
+        self.0.ending.cancel();
+        self.0.reconcile(&mut self.0.state());
+    }
+
+    /// The same, and waits for the messages at hand.
+    pub async fn end(&self) {
+        self.finish();
+        self.0.tasks.stop(None).await;
+    }
+
+    fn ending(&self) -> CancellationToken {
+        self.0.ending.clone()
+    }
+
+    /// What there is, for the metadata API.
+    pub fn subscriptions(&self) -> Vec<Arc<Subscription>> {
+        let state = self.0.state();
+        let mut all = state.of_app();
+        all.extend(state.streams.values().map(|s| s.subscription.clone()));
+        all
+    }
+
+    /// Subscribes for a stream; the number is for [`Subscriber::remove`].
+    async fn add(
+        &self,
+        subscription: Arc<Subscription>,
+        outlet: Arc<Outlet>,
+    ) -> Result<u64, String> {
+        let (first, answer) = oneshot::channel();
+        let number = {
+            let mut state = self.0.state();
+            if self.0.ending.is_cancelled() {
+                return Err("stream closed".to_owned());
+            }
+            let number = state.next_stream;
+            state.next_stream += 1;
+            let stream = Stream {
+                subscription,
+                outlet,
+                first: Some(first),
+            };
+            state.streams.insert(number, stream);
+            self.0.reconcile(&mut state);
+            number
+        };
+        match answer.await {
+            Ok(Ok(())) => Ok(number),
+            failed => {
+                self.remove(number);
+                Err(failed
+                    .ok()
+                    .and_then(Result::err)
+                    .unwrap_or_else(|| "stream closed".to_owned()))
+            }
+        }
+    }
+
+    fn remove(&self, stream: u64) {
+        let mut state = self.0.state();
+        state.streams.remove(&stream);
+        self.0.reconcile(&mut state);
+    }
+}
+
+impl State {
+    /// One subscription per topic: the first resource, or what the
+    /// application says instead.
+    fn of_app(&self) -> Vec<Arc<Subscription>> {
+        let mut all: Vec<Arc<Subscription>> = Vec::new();
+        let same = |a: &Subscription, b: &Subscription| {
+            a.spec.pubsubname == b.spec.pubsubname && a.spec.topic == b.spec.topic
+        };
+        for declared in &self.declared {
+            if !all.iter().any(|have| same(have, declared)) {
+                all.push(declared.clone());
+            }
+        }
+        for programmatic in &self.programmatic {
+            match all.iter_mut().find(|have| same(have, programmatic)) {
+                Some(have) => *have = programmatic.clone(),
+                None => all.push(programmatic.clone()),
+            }
+        }
+        all
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Whether the application is to be asked, which happens once.
+    fn takes_its_turn_to_ask(&self) -> bool {
+        let mut state = self.state();
+        let turn = state.up && !state.asked && !self.brokers.load().is_empty();
+        state.asked |= turn;
+        turn
+    }
+
+    async fn ask(&self) -> Vec<Arc<Subscription>> {
+        let Some(channel) = &self.channel else {
+            return Vec::new();
+        };
+        if !self.asks {
+            tracing::warn!(target: SCOPE, "Skipping programmatic subscription loading (see 'disable-init-endpoints' flag/annotation)");
+            return Vec::new();
+        }
+        let specs = app::ask(channel, &self.app_id).await;
+        let compiled: Result<Vec<_>, String> = specs
+            .into_iter()
+            .map(|spec| Subscription::new(Source::Programmatic, spec).map(Arc::new))
+            .collect();
+        compiled.unwrap_or_else(|cause| {
+            tracing::error!(target: SCOPE, "error getting topics from app: {cause}");
+            Vec::new()
+        })
+    }
+
+    fn announce(&self) {
+        let mut topics: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for subscription in self.state().of_app() {
+            let spec = &subscription.spec;
+            let topics = topics.entry(spec.pubsubname.clone()).or_default();
+            topics.push(spec.topic.clone());
+        }
+        for (pubsub, topics) in topics {
+            let topics = topics.join(" ");
+            tracing::info!(target: SCOPE, "app is subscribed to the following topics: [[{topics}]] through pubsub={pubsub}");
+        }
+    }
+
+    /// Stops what is not wanted any more and starts what is missing.
+    fn reconcile(self: &Arc<Self>, state: &mut State) {
+        let wanted = self.wanted(state);
+        let kept: HashSet<&Key> = wanted.iter().map(|(key, _)| key).collect();
+        state.running.retain(|key, running| {
+            let keep = kept.contains(key);
+            if !keep {
+                running.stop.cancel();
+            }
+            keep
+        });
+        for (key, (broker, subscription, to)) in wanted {
+            let before = state.running.get(&key).filter(|r| !r.done.is_cancelled());
+            if before.is_some_and(|r| {
+                Arc::ptr_eq(&r.broker, &broker) && Arc::ptr_eq(&r.subscription, &subscription)
+            }) {
+                continue;
+            }
+            let before = before.map(|running| {
+                running.stop.cancel();
+                running.done.clone()
+            });
+            let first = key.2.and_then(|n| state.streams.get_mut(&n)?.first.take());
+            let running = Running {
+                broker,
+                subscription,
+                stop: CancellationToken::new(),
+                done: CancellationToken::new(),
+            };
+            let job = Job {
+                inlet: Inlet {
+                    broker: running.broker.clone(),
+                    subscription: running.subscription.clone(),
+                    to,
+                    stop: running.stop.clone(),
+                },
+                stop: running.stop.clone(),
+                first,
+            };
+            let done = running.done.clone();
+            state.running.insert(key, running);
+            self.tasks
+                .spawn_on(&self.workers.next(), "subscription", async move {
+                    let _done = done.drop_guard();
+                    if let Some(before) = before {
+                        before.cancelled().await;
+                    }
+                    job.run().await;
+                });
+        }
+    }
+
+    fn wanted(&self, state: &State) -> Vec<(Key, (Arc<Broker>, Arc<Subscription>, To))> {
+        let mut wanted = Vec::new();
+        if self.ending.is_cancelled() {
+            return wanted;
+        }
+        let mut want = |subscription: &Arc<Subscription>, stream: Option<u64>, to: To| {
+            let spec = &subscription.spec;
+            if let Some(broker) = self.brokers.get(&spec.pubsubname) {
+                let key = (spec.pubsubname.clone(), spec.topic.clone(), stream);
+                wanted.push((key, (broker, subscription.clone(), to)));
+            }
+        };
+        if let (true, Some(channel)) = (state.up, &self.channel) {
+            for subscription in state.of_app() {
+                want(&subscription, None, To::App(channel.clone()));
+            }
+        }
+        for (number, stream) in &state.streams {
+            want(
+                &stream.subscription,
+                Some(*number),
+                To::Stream(stream.outlet.clone()),
+            );
+        }
+        wanted
+    }
+}
+
+/// One subscription from its start to its end.
+struct Job {
+    inlet: Inlet,
+    stop: CancellationToken,
+    first: Option<oneshot::Sender<Result<(), String>>>,
+}
+
+impl Job {
+    async fn run(mut self) {
+        let spec = &self.inlet.subscription.spec;
+        let (pubsub, topic) = (spec.pubsubname.clone(), spec.topic.clone());
+        let mut pause = FIRST_PAUSE;
+        for tries in 0.. {
+            let cause = match self.subscribe(tries).await {
+                Ok(()) => return,
+                Err(cause) => cause,
+            };
+            if let Some(first) = self.first.take() {
+                let _ = first.send(Err(cause));
+                return;
+            }
+            if tries == 0 {
+                tracing::error!(target: SCOPE, "Failed to start subscription for pubsub {pubsub}, topic {topic}: {cause}");
+            } else {
+                tracing::error!(target: SCOPE, "Retry failed for subscription pubsub {pubsub}, topic {topic}: {cause}. Will retry.");
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => pause = (pause * 3 / 2).min(LONGEST_PAUSE),
+            }
+        }
+    }
+
+    /// Subscribes and stays until it is told to stop; fails only at the start.
+    async fn subscribe(&mut self, tries: u32) -> Result<(), String> {
+        let (broker, spec) = (&self.inlet.broker, &self.inlet.subscription.spec);
+        let (pubsub, topic) = (&spec.pubsubname, &spec.topic);
+        if !broker.scopes.may_subscribe(topic) {
+            return Err(format!(
+                "subscription to topic '{topic}' on pubsub '{pubsub}' is not allowed"
+            ));
+        }
+        let request = SubscribeRequest {
+            topic: broker.wire_topic(topic),
+            metadata: spec.metadata.clone().into_iter().collect(),
+        };
+        let (handler, batches) = bulk::handler(&self.inlet);
+        let subscription = broker
+            .broker
+            .subscribe(request, handler)
+            .await
+            .map_err(|cause| format!("failed to subscribe to topic {topic}: {cause}"))?;
+        if tries > 0 {
+            tracing::info!(target: SCOPE, "Successfully started subscription after retry for pubsub {pubsub}, topic {topic}");
+        }
+        if let Some(first) = self.first.take() {
+            let _ = first.send(Ok(()));
+        }
+        let until_stopped = async {
+            self.stop.cancelled().await;
+            subscription.close().await;
+        };
+        match batches {
+            None => until_stopped.await,
+            // Batches end when the subscription has let go of its handler.
+            Some(batches) => {
+                tokio::join!(until_stopped, batches.run(&self.inlet));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
