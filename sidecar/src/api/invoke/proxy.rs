@@ -101,8 +101,9 @@ fn passing(request: http::Request<Incoming>) -> http::Request<Body> {
     let (mut parts, incoming) = request.into_parts();
     parts.headers.remove(APP_ID);
     parts.headers.remove(http::header::HOST);
-    let path = parts.uri.path_and_query().cloned();
-    parts.uri = path.map(http::Uri::from).unwrap_or_default();
+    // Else a call whose client named no authority would be refused on its way
+    // out.
+    parts.version = http::Version::default();
     parts.extensions.clear();
     http::Request::from_parts(parts, body::stream(incoming))
 }
