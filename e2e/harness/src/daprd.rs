@@ -22,6 +22,7 @@ pub struct Builder {
     environment: Vec<(String, String)>,
     names: Option<PathBuf>,
     mdns: bool,
+    binary: Option<PathBuf>,
 }
 
 /// A running sidecar. As a [`Process`] it has output, signals and an end.
@@ -78,6 +79,13 @@ impl Builder {
         self
     }
 
+    /// Another program than the one beside the test.
+    #[must_use]
+    pub fn binary(mut self, path: &Path) -> Builder {
+        self.binary = Some(path.to_owned());
+        self
+    }
+
     #[must_use]
     pub fn app(self, app: &HttpApp) -> Builder {
         self.flag(&format!("--app-port={}", app.port()))
@@ -128,7 +136,11 @@ impl Builder {
             metrics_port,
             public_port,
         ] = std::array::from_fn(|_| port::free());
-        let mut command = Command::new(binary("daprd")?);
+        let program = match self.binary {
+            Some(path) => path,
+            None => binary("daprd")?,
+        };
+        let mut command = Command::new(program);
         command.args([
             format!("--app-id={app_id}"),
             format!("--dapr-http-port={http_port}"),

@@ -11,8 +11,9 @@ use crate::wait;
 
 pub use rustix::process::Signal;
 
-/// How long a process may take to end by itself when a test is over.
-const PATIENCE: Duration = Duration::from_secs(7);
+/// How long a process may take to end by itself when a test is over. It waits
+/// for the test's own connections, which nobody serves by then.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The path of one of our binaries.
 pub fn binary(name: &str) -> Result<PathBuf> {

@@ -1,0 +1,94 @@
+//! Requests, one after the other on each of several connections.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+/// The same request over and over, and the answer it must have.
+#[derive(Debug, Clone)]
+pub struct Shot {
+    pub port: u16,
+    pub method: Method,
+    pub path: String,
+    pub body: Bytes,
+    pub status: u16,
+    pub answer: Bytes,
+}
+
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// How long each answer took.
+    pub times: Vec<Duration>,
+    pub elapsed: Duration,
+}
+
+impl Outcome {
+    pub fn rate(&self) -> f64 {
+        self.times.len() as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// In microseconds.
+    pub fn median(&self) -> f64 {
+        let times: Vec<_> = self
+            .times
+            .iter()
+            .map(|time| time.as_secs_f64() * 1e6)
+            .collect();
+        crate::measure::median(&times)
+    }
+}
+
+/// Fires for about `time`. A wrong answer is an error.
+pub async fn fire(shot: &Shot, connections: usize, time: Duration) -> Result<Outcome> {
+    let start = Instant::now();
+    let mut running = JoinSet::new();
+    for _ in 0..connections {
+        running.spawn(connection(shot.clone(), start + time));
+    }
+    let mut outcome = Outcome::default();
+    while let Some(times) = running.join_next().await {
+        outcome.times.extend(times??);
+    }
+    outcome.elapsed = start.elapsed();
+    Ok(outcome)
+}
+
+async fn connection(shot: Shot, deadline: Instant) -> Result<Vec<Duration>> {
+    let stream = TcpStream::connect(("127.0.0.1", shot.port)).await?;
+    stream.set_nodelay(true)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let mut times = Vec::new();
+    while Instant::now() < deadline {
+        let request = Request::builder()
+            .method(&shot.method)
+            .uri(&shot.path)
+            .header("host", "127.0.0.1")
+            .header("content-type", "application/json")
+            .body(Full::new(shot.body.clone()))?;
+        let sent = Instant::now();
+        sender.ready().await?;
+        let answer = sender
+            .send_request(request)
+            .await
+            .with_context(|| shot.path.clone())?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await?.to_bytes();
+        times.push(sent.elapsed());
+        ensure!(
+            status == shot.status && body == shot.answer,
+            "{} answered {status}: {}",
+            shot.path,
+            String::from_utf8_lossy(&body)
+        );
+    }
+    Ok(times)
+}
