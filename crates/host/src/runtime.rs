@@ -34,6 +34,11 @@ where
     let code = match runtime.block_on(async { process().await }) {
         Ok(code) => code,
         Err(error) => {
+            // It may be the set-up of the log that failed.
+            let _ = outrider_telemetry::log::init(&outrider_telemetry::log::Options {
+                version: crate::VERSION,
+                ..Default::default()
+            });
             outrider_telemetry::log::fatal(scope, &error.to_string());
             ExitCode::FAILURE
         }
