@@ -188,8 +188,11 @@ impl Drop for Process {
             drop(ended);
         }
         // Tests show what they print only when they fail.
-        println!("---- output of {} ----", self.name);
-        for line in lock(&self.shared.lines).iter() {
+        let lines = lock(&self.shared.lines);
+        if !lines.is_empty() {
+            println!("---- output of {} ----", self.name);
+        }
+        for line in lines.iter() {
             println!("{line}");
         }
     }
