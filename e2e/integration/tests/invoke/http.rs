@@ -4,7 +4,8 @@ use axum::http::HeaderMap;
 use axum::routing::{any, get};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
-use outrider_harness::{Daprd, HttpApp, wait};
+use outrider_harness::{Daprd, HttpApp, Signal, wait};
+use tokio::time::Duration;
 
 use super::Pair;
 
@@ -173,5 +174,44 @@ async fn found_on_the_network() -> Result<()> {
             .filter(|answer| answer.status == 200)
     };
     wait::until("the other is found", call).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_instance_that_is_gone_is_avoided() -> Result<()> {
+    let app = HttpApp::start(routes()).await?;
+    let id = |name: &str| format!("{name}-gone-{}", std::process::id());
+    let (caller, called) = (id("caller"), id("called"));
+    let caller = Daprd::builder().app_id(&caller).mdns().start().await?;
+    let instance = || Daprd::builder().app_id(&called).mdns().app(&app).start();
+    let (first, second) = (instance().await?, instance().await?);
+    let path = format!("/v1.0/invoke/{called}/method/echo");
+    let http = caller.http();
+    let call = || http.request(Method::POST, &path, "hello");
+    wait::until("the instances are found", || async {
+        call().await.ok().filter(|answer| answer.status == 200)
+    })
+    .await?;
+
+    // It says goodbye: nobody notices.
+    assert_eq!(first.stop().await?, Some(0));
+    for _ in 0..6 {
+        let started = tokio::time::Instant::now();
+        assert_eq!(call().await?.status, 200);
+        let took = started.elapsed();
+        assert!(took < Duration::from_millis(900), "took {took:?}");
+    }
+    // It cannot: one call finds out and goes elsewhere.
+    let third = instance().await?;
+    second.signal(Signal::KILL)?;
+    second.end().await?;
+    let mut slow = 0;
+    for _ in 0..6 {
+        let started = tokio::time::Instant::now();
+        assert_eq!(call().await?.status, 200);
+        slow += usize::from(started.elapsed() > Duration::from_millis(900));
+    }
+    assert!(slow <= 1, "{slow} calls were slow");
+    drop(third);
     Ok(())
 }
