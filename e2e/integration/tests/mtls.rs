@@ -2,7 +2,11 @@ use anyhow::Result;
 use axum::Router;
 use http::Method;
 use outrider_harness::http::Client;
-use outrider_harness::{Builder, Daprd, HttpApp, Sentry};
+use outrider_harness::{Builder, Daprd, GrpcApp, HttpApp, Sentry};
+use outrider_proto::common::v1::{InvokeRequest, InvokeResponse};
+use outrider_proto::runtime::v1::InvokeServiceRequest;
+use outrider_proto::runtime::v1::app_callback_client::AppCallbackClient;
+use tonic::Code;
 
 fn echo() -> Router {
     Router::new().fallback(async |body: String| body)
@@ -55,6 +59,60 @@ async fn sidecars_know_each_other() -> Result<()> {
 
     // Who has no certificate is not even listened to.
     assert!(Client::h2c(called.internal_port()).get("/").await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn grpc_calls_are_checked_too() -> Result<()> {
+    let sentry = Sentry::start().await?;
+    let folder = tempfile::tempdir()?;
+    let app = GrpcApp::start(|request| {
+        Ok(InvokeResponse {
+            data: request.data,
+            ..Default::default()
+        })
+    })
+    .await?;
+    let caller = named("caller", &folder, &sentry)?.start().await?;
+    let _called = named("called", &folder, &sentry)?
+        .grpc_app(&app)
+        .config(RULES)
+        .start()
+        .await?;
+    let stranger = named("stranger", &folder, &sentry)?.start().await?;
+    let message = || InvokeRequest {
+        method: "echo".to_owned(),
+        ..Default::default()
+    };
+    let service = || InvokeServiceRequest {
+        id: "called".to_owned(),
+        message: Some(message()),
+    };
+    let proxied = || {
+        let mut request = tonic::Request::new(message());
+        let target = tonic::metadata::MetadataValue::from_static("called");
+        request.metadata_mut().insert("dapr-app-id", target);
+        request
+    };
+    caller.grpc().await?.invoke_service(service()).await?;
+    AppCallbackClient::new(caller.channel().await?)
+        .on_invoke(proxied())
+        .await?;
+
+    let refused = stranger.grpc().await?.invoke_service(service()).await;
+    let refused = refused.expect_err("is a stranger");
+    assert_eq!(refused.code(), Code::Internal, "{refused}");
+    assert!(
+        refused
+            .message()
+            .contains("access control policy has denied access"),
+        "{refused}"
+    );
+    let refused = AppCallbackClient::new(stranger.channel().await?)
+        .on_invoke(proxied())
+        .await;
+    let refused = refused.expect_err("is a stranger");
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     Ok(())
 }
 

@@ -7,13 +7,14 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Version};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 /// A request that the application got.
 #[derive(Debug, Clone)]
 pub struct Seen {
+    pub version: Version,
     pub method: String,
     /// Path and query, as they were sent.
     pub target: String,
@@ -98,6 +99,7 @@ async fn record(State(record): State<Record>, request: Request, next: Next) -> R
     };
     let target = parts.uri.path_and_query();
     let seen = Seen {
+        version: parts.version,
         method: parts.method.to_string(),
         target: target.map(ToString::to_string).unwrap_or_default(),
         headers: parts.headers.clone(),

@@ -215,3 +215,18 @@ async fn an_instance_that_is_gone_is_avoided() -> Result<()> {
     drop(third);
     Ok(())
 }
+
+#[tokio::test]
+async fn an_application_that_speaks_http_2() -> Result<()> {
+    let app = HttpApp::start(routes()).await?;
+    let pair = Pair::start(|called| called.app(&app).flag("--app-protocol=h2c")).await?;
+    let client = pair.caller.http();
+    let answer = client
+        .request(Method::POST, "/v1.0/invoke/called/method/echo?a=1", "hello")
+        .await?;
+    assert_eq!((answer.status, &*answer.text()), (200, "hello"));
+    let seen = app.last().context("was not called")?;
+    assert!(seen.target.ends_with("/echo?a=1"), "{}", seen.target);
+    assert_eq!(seen.version, http::Version::HTTP_2);
+    Ok(())
+}

@@ -71,7 +71,7 @@ fn an_answer_has_everything_that_a_client_needs() {
         data,
     };
     let pointer = record(&name("cart.local"), 3200, Data::Pointer(own.clone()));
-    assert_eq!(answer.answers, [pointer.clone()]);
+    assert_eq!(answer.answers, std::slice::from_ref(&pointer));
     let target = name("machine.local");
     let location = Data::Service {
         port: 50002,
