@@ -38,6 +38,7 @@ use crate::peer::serve::Callee;
 use crate::server::connection::{self, Handler, Server};
 use crate::server::{grpc, http, internal, public};
 
+mod application;
 mod host;
 
 const SCOPE: &str = "dapr.runtime";
@@ -539,8 +540,7 @@ impl Runtime {
         })
     }
 
-    /// Waits for the application to listen, then does what has to be done when
-    /// it is healthy for the first time. All of it goes on beside the APIs.
+    /// Goes on beside the APIs.
     fn meet_the_application(&self, started: Instant) {
         let ready = self.ready.clone();
         let initialized = move || {
@@ -551,56 +551,18 @@ impl Runtime {
             initialized();
             return;
         };
-        let (protocol, probes, told) = (self.protocol, self.probes.clone(), self.health.clone());
-        let (app_id, asks_config, tasks) = (
-            self.app_id.clone(),
-            self.config_endpoint,
-            self.tasks.clone(),
-        );
-        let subscriber = self.subscriber.clone();
-        self.tasks.spawn("application", async move {
-            let port = connector.port;
-            tracing::info!(target: SCOPE, "application protocol: {}. waiting on port {port}.  This will block until the app is listening on that port.", protocol.name());
-            let stopping = tasks.stopping();
-            tokio::select! {
-                () = stopping.cancelled() => return,
-                () = connector.wait() => {}
-            }
-            tracing::info!(target: SCOPE, "application discovered on port {port}");
-            let mut changes = told.subscribe();
-            let mut initialized = Some(initialized);
-            match probes {
-                Some(probes) => {
-                    tasks.spawn("app health", channel::health::run(channel.clone(), probes, told.clone(), stopping.clone()));
-                    initialized.take().into_iter().for_each(|tell| tell());
-                }
-                None => {
-                    told.send_replace(true);
-                }
-            }
-            tokio::select! {
-                () = stopping.cancelled() => return,
-                healthy = changes.wait_for(|healthy| *healthy) => if healthy.is_err() { return },
-            }
-            if asks_config {
-                load_app_config(&channel, &app_id).await;
-            } else {
-                tracing::warn!(target: SCOPE, "Skipping programmatic dapr configuration loading (see 'disable-init-endpoints' flag/annotation)");
-            }
-            loop {
-                if *changes.borrow_and_update() {
-                    subscriber.start().await;
-                } else {
-                    subscriber.stop();
-                }
-                // Without probes the application is ready when it has its subscriptions.
-                initialized.take().into_iter().for_each(|tell| tell());
-                tokio::select! {
-                    () = stopping.cancelled() => return,
-                    changed = changes.changed() => if changed.is_err() { return },
-                }
-            }
-        });
+        let meeting = application::Meeting {
+            channel,
+            connector,
+            protocol: self.protocol,
+            probes: self.probes.clone(),
+            told: self.health.clone(),
+            app_id: self.app_id.clone(),
+            asks_config: self.config_endpoint,
+            subscriber: self.subscriber.clone(),
+            tasks: self.tasks.clone(),
+        };
+        self.tasks.spawn("application", meeting.run(initialized));
     }
 
     async fn end(
@@ -876,22 +838,6 @@ fn app_channel(
         address: connector.address(),
     };
     Ok(Some((Arc::new(channel), connector)))
-}
-
-async fn load_app_config(channel: &Channel, app_id: &str) {
-    if let channel::Kind::Http(client) = &channel.kind {
-        match client.ask("dapr/config", app_id).await {
-            Ok((status, _)) if status.is_success() => {
-                tracing::info!(target: SCOPE, "Application configuration loaded")
-            }
-            Ok((status, _)) => {
-                tracing::debug!(target: SCOPE, "the application has no configuration: {status}")
-            }
-            Err(error) => {
-                tracing::warn!(target: SCOPE, "failed to load application configuration: {error}")
-            }
-        }
-    }
 }
 
 fn about(

@@ -1,0 +1,95 @@
+//! What the runtime does about the application, in step with its health.
+
+use std::sync::Arc;
+
+use outrider_host::Tasks;
+use tokio::sync::watch;
+
+use super::SCOPE;
+use crate::api::pubsub::subscribe::Subscriber;
+use crate::channel::connect::Connector;
+use crate::channel::{self, Channel};
+use crate::flags::{Health, Protocol};
+
+pub struct Meeting {
+    pub channel: Arc<Channel>,
+    pub connector: Connector,
+    pub protocol: Protocol,
+    /// None without probes.
+    pub probes: Option<Health>,
+    pub told: watch::Sender<bool>,
+    pub app_id: String,
+    pub asks_config: bool,
+    pub subscriber: Subscriber,
+    pub tasks: Tasks,
+}
+
+impl Meeting {
+    /// Waits for the application to listen and to be healthy, asks it what it
+    /// wants, and from then on follows its health.
+    pub async fn run(self, initialized: impl FnOnce()) {
+        let stopping = self.tasks.stopping();
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = self.follow(initialized) => {}
+        }
+    }
+
+    async fn follow(&self, initialized: impl FnOnce()) {
+        let port = self.connector.port;
+        let protocol = self.protocol.name();
+        tracing::info!(target: SCOPE, "application protocol: {protocol}. waiting on port {port}.  This will block until the app is listening on that port.");
+        self.connector.wait().await;
+        tracing::info!(target: SCOPE, "application discovered on port {port}");
+        let mut changes = self.told.subscribe();
+        let mut initialized = Some(initialized);
+        match &self.probes {
+            Some(probes) => {
+                let (channel, probes) = (self.channel.clone(), probes.clone());
+                let (told, stopping) = (self.told.clone(), self.tasks.stopping());
+                let probing = channel::health::run(channel, probes, told, stopping);
+                self.tasks.spawn("app health", probing);
+                initialized.take().into_iter().for_each(|tell| tell());
+            }
+            None => {
+                self.told.send_replace(true);
+            }
+        }
+        if changes.wait_for(|healthy| *healthy).await.is_err() {
+            return;
+        }
+        if self.asks_config {
+            load_app_config(&self.channel, &self.app_id).await;
+        } else {
+            tracing::warn!(target: SCOPE, "Skipping programmatic dapr configuration loading (see 'disable-init-endpoints' flag/annotation)");
+        }
+        loop {
+            if *changes.borrow_and_update() {
+                self.subscriber.start().await;
+            } else {
+                self.subscriber.stop();
+            }
+            // Without probes the sidecar is ready when the subscriptions are.
+            initialized.take().into_iter().for_each(|tell| tell());
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn load_app_config(channel: &Channel, app_id: &str) {
+    if let channel::Kind::Http(client) = &channel.kind {
+        match client.ask("dapr/config", app_id).await {
+            Ok((status, _)) if status.is_success() => {
+                tracing::info!(target: SCOPE, "Application configuration loaded")
+            }
+            Ok((status, _)) => {
+                tracing::debug!(target: SCOPE, "the application has no configuration: {status}")
+            }
+            Err(error) => {
+                tracing::warn!(target: SCOPE, "failed to load application configuration: {error}")
+            }
+        }
+    }
+}
