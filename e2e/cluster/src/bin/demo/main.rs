@@ -20,6 +20,8 @@ struct Words {
     registry: Option<String>,
     /// Ends after the last step instead of leaving the cluster up.
     exit: bool,
+    /// Programs that are built already.
+    binaries: Option<PathBuf>,
 }
 
 impl Words {
@@ -29,6 +31,7 @@ impl Words {
             context: None,
             registry: None,
             exit: false,
+            binaries: None,
         };
         while let Some(word) = words.next() {
             match word.as_str() {
@@ -40,8 +43,12 @@ impl Words {
                 "--registry" => {
                     parsed.registry = Some(words.next().context("--registry needs a prefix")?)
                 }
+                "--binaries" => {
+                    parsed.binaries =
+                        Some(words.next().context("--binaries needs a folder")?.into());
+                }
                 other => bail!(
-                    "unknown word {other}: demo knows --self-hosted, --context, --registry and --exit"
+                    "unknown word {other}: demo knows --self-hosted, --context, --registry, --binaries and --exit"
                 ),
             }
         }
@@ -91,9 +98,14 @@ async fn run() -> Result<()> {
         start: Instant::now(),
         count: 0,
     };
-    let folder = steps
-        .step("build the programs", async || build().await)
-        .await?;
+    let folder = match &words.binaries {
+        Some(folder) => folder.clone(),
+        None => {
+            steps
+                .step("build the programs", async || build().await)
+                .await?
+        }
+    };
     let product = Product::in_folder(&folder)?;
     if words.self_hosted {
         return self_hosted::run(&folder, &mut steps, words.exit).await;
@@ -148,7 +160,12 @@ async fn run() -> Result<()> {
 async fn show(cluster: &Cluster, product: &Product, steps: &mut Steps) -> Result<()> {
     steps
         .step("helm install the control plane", async || {
-            product.install(cluster, &[]).await
+            product
+                .install(
+                    cluster,
+                    &["dapr_sidecar_injector.sidecarDropALLCapabilities=true"],
+                )
+                .await
         })
         .await?;
     steps
