@@ -237,25 +237,28 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
+    /// What is unchanged keeps its place before what is new.
     fn apply(&mut self, wanted: Vec<Subscription>) {
-        let known = |subscription: &Subscription| {
-            let same = |l: &&Subscription| l.metadata.name == subscription.metadata.name;
-            self.loaded.iter().find(same).is_some_and(|l| l.spec == subscription.spec)
+        let in_use = self.loaded.len();
+        let same = |a: &Subscription, b: &Subscription| {
+            a.metadata.name == b.metadata.name && a.spec == b.spec
         };
-        let changed: Vec<String> = wanted
-            .iter()
-            .filter(|subscription| !known(subscription))
-            .map(|subscription| subscription.metadata.name.clone())
+        self.loaded
+            .retain(|loaded| wanted.iter().any(|w| same(w, loaded)));
+        let changed: Vec<Subscription> = wanted
+            .into_iter()
+            .filter(|w| !self.loaded.iter().any(|loaded| same(w, loaded)))
             .collect();
-        if changed.is_empty() && wanted.len() == self.loaded.len() {
+        if changed.is_empty() && self.loaded.len() == in_use {
             return;
         }
-        for name in &changed {
+        let names: Vec<String> = changed.iter().map(|c| c.metadata.name.clone()).collect();
+        for name in &names {
             tracing::info!(target: SCOPE, "Adding Subscription for processing: {name}");
         }
-        self.loaded = wanted.clone();
-        self.subscriber.declare(wanted);
-        for name in &changed {
+        self.loaded.extend(changed);
+        self.subscriber.declare(self.loaded.clone());
+        for name in &names {
             tracing::info!(target: SCOPE, "Subscription updated: {name}");
         }
     }

@@ -17,7 +17,7 @@ use outrider_components::pubsub::SubscribeRequest;
 use outrider_crds::subscription::Spec;
 use outrider_host::{Tasks, Workers};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Broker, ops};
 use crate::channel::Channel;
@@ -105,6 +105,8 @@ struct Running {
     broker: Arc<Broker>,
     subscription: Arc<Subscription>,
     stop: CancellationToken,
+    /// Cancelled after the first try to subscribe.
+    tried: CancellationToken,
     /// Cancelled when nothing of it is left.
     done: CancellationToken,
 }
@@ -155,11 +157,22 @@ impl Subscriber {
         self.0.reconcile(&mut state);
     }
 
-    /// Begins deliveries to the application, which is healthy now.
+    /// Begins deliveries to the application, which is healthy now. Returns
+    /// when every broker has been asked once.
     pub async fn start(&self) {
         self.0.state().up = true;
         self.refresh().await;
         self.0.announce();
+        let tried = self
+            .0
+            .state()
+            .running
+            .values()
+            .map(|r| r.tried.clone())
+            .collect::<Vec<_>>();
+        for tried in tried {
+            tried.cancelled().await;
+        }
     }
 
     /// Ends deliveries to the application, which is unhealthy now.
@@ -339,6 +352,7 @@ impl Inner {
                 broker,
                 subscription,
                 stop: CancellationToken::new(),
+                tried: CancellationToken::new(),
                 done: CancellationToken::new(),
             };
             let job = Job {
@@ -349,6 +363,7 @@ impl Inner {
                     stop: running.stop.clone(),
                 },
                 stop: running.stop.clone(),
+                tried: Some(running.tried.clone().drop_guard()),
                 first,
             };
             let done = running.done.clone();
@@ -396,6 +411,7 @@ impl Inner {
 struct Job {
     inlet: Inlet,
     stop: CancellationToken,
+    tried: Option<DropGuard>,
     first: Option<oneshot::Sender<Result<(), String>>>,
 }
 
@@ -409,6 +425,7 @@ impl Job {
                 Ok(()) => return,
                 Err(cause) => cause,
             };
+            self.tried = None;
             if let Some(first) = self.first.take() {
                 let _ = first.send(Err(cause));
                 return;
@@ -447,6 +464,7 @@ impl Job {
         if tries > 0 {
             tracing::info!(target: SCOPE, "Successfully started subscription after retry for pubsub {pubsub}, topic {topic}");
         }
+        self.tried = None;
         if let Some(first) = self.first.take() {
             let _ = first.send(Ok(()));
         }
