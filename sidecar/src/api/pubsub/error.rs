@@ -132,3 +132,82 @@ fn events(reason: &'static str, message: String, pubsub: &str) -> Error {
     )
     .with_resource(RESOURCE, pubsub, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_codes_and_words() {
+        let none = Pairs::new();
+        for (error, http, grpc, reason, message) in [
+            (
+                not_found("p", &none),
+                404,
+                Code::InvalidArgument,
+                "DAPR_PUBSUB_NOT_FOUND",
+                "pubsub p is not found",
+            ),
+            (
+                no_name(&none),
+                404,
+                Code::InvalidArgument,
+                "DAPR_PUBSUB_NAME_EMPTY",
+                "pubsub name is empty",
+            ),
+            (
+                no_topic("p", &none),
+                404,
+                Code::InvalidArgument,
+                "DAPR_PUBSUB_TOPIC_NAME_EMPTY",
+                "topic is empty in pubsub p",
+            ),
+            (
+                forbidden("p", "t", "a"),
+                403,
+                Code::PermissionDenied,
+                "DAPR_PUBSUB_FORBIDDEN",
+                "topic t is not allowed for app id a",
+            ),
+            (
+                publish("p", "t", "x"),
+                500,
+                Code::Internal,
+                "DAPR_PUBSUB_PUBLISH_MESSAGE",
+                "error when publishing to topic t in pubsub p: x",
+            ),
+            (
+                no_cloud_event("p", "a", "x"),
+                500,
+                Code::InvalidArgument,
+                "DAPR_PUBSUB_CLOUD_EVENT_CREATION",
+                "cannot create cloudevent",
+            ),
+            (
+                entry_id("p", "t", "a"),
+                400,
+                Code::InvalidArgument,
+                "DAPR_PUBSUB_MARSHAL_EVENTS",
+                "error marshaling events to bytes for topic t pubsub p. error: entryId is duplicated or not present for entry",
+            ),
+            (
+                malformed("p", "t", "a", "EOF"),
+                400,
+                Code::InvalidArgument,
+                "DAPR_PUBSUB_UNMARSHAL_EVENTS",
+                "error when unmarshaling the request for topic t pubsub p: EOF",
+            ),
+        ] {
+            assert_eq!(error.http.as_u16(), http, "{reason}");
+            assert_eq!(error.grpc, grpc, "{reason}");
+            assert_eq!(error.message, message);
+            let body: serde_json::Value = serde_json::from_slice(&error.body()).unwrap();
+            let details = body["details"].as_array().unwrap();
+            let info = details.last().unwrap();
+            assert_eq!(info["reason"], reason);
+            assert!(info["metadata"].is_object(), "{reason}");
+            let with_resource = reason != "DAPR_PUBSUB_NOT_FOUND";
+            assert_eq!(details.len(), 1 + usize::from(with_resource), "{reason}");
+        }
+    }
+}

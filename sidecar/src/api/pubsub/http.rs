@@ -114,3 +114,25 @@ fn content_type(request: &Request) -> String {
 async fn answer(work: impl Future<Output = Result<Response<Body>>>) -> Response<Body> {
     work.await.unwrap_or_else(Into::into)
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use outrider_components::Error;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn entries_that_failed_are_listed_in_the_body_and_a_header() {
+        let failed = [FailedEntry {
+            id: "1".to_owned(),
+            error: Error::unavailable("down"),
+        }];
+        let answer = partly_failed(StatusCode::INTERNAL_SERVER_ERROR, "ERR_X", "m", &failed);
+        let text = r#"{"failedEntries":[{"entryId":"1","error":"down"}],"errorCode":"ERR_X"}"#;
+        assert_eq!(answer.headers()["metadata.responsedata"], text);
+        assert_eq!(answer.headers()["metadata.error"], "m");
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, format!("{text}\n"));
+    }
+}

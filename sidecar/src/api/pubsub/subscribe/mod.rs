@@ -100,6 +100,16 @@ struct Stream {
 
 /// Component, topic and stream.
 type Key = (String, String, Option<u64>);
+/// What a subscription is made of: where from, what, where to.
+type Parts = (Arc<Broker>, Arc<Subscription>, To);
+
+/// A subscription that has to run.
+struct Wanted {
+    key: Key,
+    broker: Arc<Broker>,
+    subscription: Arc<Subscription>,
+    to: To,
+}
 
 struct Running {
     broker: Arc<Broker>,
@@ -328,7 +338,7 @@ impl Inner {
     /// Stops what is not wanted any more and starts what is missing.
     fn reconcile(self: &Arc<Self>, state: &mut State) {
         let wanted = self.wanted(state);
-        let kept: HashSet<&Key> = wanted.iter().map(|(key, _)| key).collect();
+        let kept: HashSet<&Key> = wanted.iter().map(|w| &w.key).collect();
         state.running.retain(|key, running| {
             let keep = kept.contains(key);
             if !keep {
@@ -336,7 +346,13 @@ impl Inner {
             }
             keep
         });
-        for (key, (broker, subscription, to)) in wanted {
+        for wanted in wanted {
+            let Wanted {
+                key,
+                broker,
+                subscription,
+                to,
+            } = wanted;
             let before = state.running.get(&key).filter(|r| !r.done.is_cancelled());
             if before.is_some_and(|r| {
                 Arc::ptr_eq(&r.broker, &broker) && Arc::ptr_eq(&r.subscription, &subscription)
@@ -379,7 +395,7 @@ impl Inner {
         }
     }
 
-    fn wanted(&self, state: &State) -> Vec<(Key, (Arc<Broker>, Arc<Subscription>, To))> {
+    fn wanted(&self, state: &State) -> Vec<Wanted> {
         let mut wanted = Vec::new();
         if self.ending.is_cancelled() {
             return wanted;
@@ -388,7 +404,12 @@ impl Inner {
             let spec = &subscription.spec;
             if let Some(broker) = self.brokers.get(&spec.pubsubname) {
                 let key = (spec.pubsubname.clone(), spec.topic.clone(), stream);
-                wanted.push((key, (broker, subscription.clone(), to)));
+                wanted.push(Wanted {
+                    key,
+                    broker,
+                    subscription: subscription.clone(),
+                    to,
+                });
             }
         };
         if let (true, Some(channel)) = (state.up, &self.channel) {

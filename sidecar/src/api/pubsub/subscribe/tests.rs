@@ -4,8 +4,10 @@ use async_trait::async_trait;
 use outrider_components::Error;
 use outrider_components::pubsub::{self as component, Feature, Handler, Message, PublishRequest};
 use outrider_crds::subscription::Routes;
+use outrider_proto::runtime::v1::SubscribeTopicEventsRequestProcessedAlpha1;
 use tokio::sync::mpsc;
 
+use super::stream::Sent;
 use super::*;
 use crate::api::pubsub::scope::Scopes;
 use crate::components::live;
@@ -95,8 +97,6 @@ fn outlet() -> (Arc<Outlet>, mpsc::Receiver<Sent>) {
     (Arc::new(Outlet::new(events)), sent)
 }
 
-use super::stream::Sent;
-
 #[test]
 fn the_application_beats_resources_and_the_first_resource_the_others() {
     let state = State {
@@ -148,26 +148,25 @@ async fn a_stream_gets_events_and_a_new_broker_is_subscribed_to_again() {
         data: r#"{"id":"1","data":"x","datacontenttype":"text/plain"}"#.into(),
         ..Message::default()
     };
-    let handled = tokio::spawn(async move { handler.handle(message).await });
-    let event = sent.recv().await.unwrap().unwrap();
-    let Some(stream::Told::EventMessage(event)) = event.subscribe_topic_events_response_type else {
-        panic!("no event");
-    };
-    assert_eq!(
-        (
-            event.topic.as_str(),
-            event.pubsub_name.as_str(),
-            &event.data[..]
-        ),
-        ("t", "p", &b"x"[..])
-    );
-    outlet.answer(
-        outrider_proto::runtime::v1::SubscribeTopicEventsRequestProcessedAlpha1 {
+    let client = async {
+        let event = sent.recv().await.unwrap().unwrap();
+        let Some(stream::Told::EventMessage(event)) = event.subscribe_topic_events_response_type
+        else {
+            panic!("no event");
+        };
+        assert_eq!(
+            (event.topic.as_str(), event.pubsub_name.as_str()),
+            ("t", "p")
+        );
+        assert_eq!(event.data, "x");
+        let processed = SubscribeTopicEventsRequestProcessedAlpha1 {
             id: event.id,
             status: None,
-        },
-    );
-    handled.await.unwrap().unwrap();
+        };
+        outlet.answer(processed);
+    };
+    let (handled, ()) = tokio::join!(handler.handle(message), client);
+    handled.unwrap();
 
     let (second, mut tries) = broker(0);
     brokers.insert("p", second);
