@@ -10,7 +10,7 @@ use crate::run;
 /// Crates by layer, lowest first. A crate may depend on those of lower layers.
 const LAYERS: [&[&str]; 6] = [
     &["kit", "proto"],
-    &["components", "crds", "resiliency", "security", "telemetry"],
+    &["components", "crds", "security", "telemetry"],
     &[
         "components-kubernetes",
         "components-local",
@@ -21,7 +21,14 @@ const LAYERS: [&[&str]; 6] = [
     ],
     &["catalog", "conformance"],
     &["injector", "operator", "sentry", "sidecar"],
-    &["bench", "cluster", "harness", "integration", "xtask"],
+    &[
+        "apps",
+        "bench",
+        "cluster",
+        "harness",
+        "integration",
+        "xtask",
+    ],
 ];
 
 /// Arrows within a layer.

@@ -101,9 +101,12 @@ mod process {
     use prometheus::proto::MetricFamily;
     use prometheus::{Counter, Gauge};
 
+    /// Reads a figure of this process.
+    type Read = fn() -> Option<f64>;
+
     pub(super) struct Process {
         cpu: Counter,
-        gauges: [(Gauge, fn() -> Option<f64>); 4],
+        gauges: [(Gauge, Read); 4],
     }
 
     impl Process {

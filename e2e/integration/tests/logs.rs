@@ -43,3 +43,14 @@ async fn lines_of_json() -> Result<()> {
     }
     Ok(())
 }
+#[tokio::test]
+async fn calls_are_logged_on_demand() -> Result<()> {
+    let daprd = Daprd::builder()
+        .flag("--enable-api-logging")
+        .start()
+        .await?;
+    daprd.http().get("/v1.0/metadata").await?;
+    let line = daprd.line("HTTP API Called").await?;
+    assert!(line.contains("GET /v1.0/metadata"), "{line}");
+    Ok(())
+}

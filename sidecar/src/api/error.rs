@@ -295,15 +295,6 @@ pub fn malformed(message: impl Into<String>) -> Error {
     )
 }
 
-pub fn bad_request(message: impl std::fmt::Display) -> Error {
-    Error::legacy(
-        "ERR_BAD_REQUEST",
-        StatusCode::BAD_REQUEST,
-        Code::InvalidArgument,
-        format!("invalid request: {message}"),
-    )
-}
-
 pub fn body_read(cause: impl std::fmt::Display) -> Error {
     Error::legacy(
         "ERR_BODY_READ",

@@ -39,7 +39,7 @@ impl Formatter for Escaping {
         if value == value.trunc() && magnitude < 1e21 {
             return write!(writer, "{value:.0}");
         }
-        if magnitude < 1e-6 || magnitude >= 1e21 {
+        if !(1e-6..1e21).contains(&magnitude) {
             let text = format!("{value:e}");
             let text = match text.split_once('e') {
                 Some((mantissa, exponent)) if !exponent.starts_with('-') => {

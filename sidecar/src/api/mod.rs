@@ -7,6 +7,7 @@ pub mod error;
 pub mod health;
 pub mod invoke;
 pub mod json;
+pub mod log;
 pub mod metadata;
 pub mod pubsub;
 pub mod router;
@@ -26,6 +27,8 @@ pub struct Apis {
     pub health: health::Api,
     pub shutdown: shutdown::Api,
     pub cors: Option<cors::Cors>,
+    /// None if calls are not logged.
+    pub log: Option<log::Log>,
     pub allowed: allow::Allowed,
     /// Asked of every caller.
     pub token: Option<String>,

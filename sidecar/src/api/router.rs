@@ -142,6 +142,20 @@ impl Endpoint {
     }
 }
 
+/// What a request is for, without names of things: for the API log.
+pub fn name(method: &Method, path: &str, headers: &http::HeaderMap) -> String {
+    match route(method, path) {
+        Some(found) => match found.endpoint {
+            Endpoint::Absent(name) => name.to_owned(),
+            endpoint => format!("{endpoint:?}"),
+        },
+        None => match super::invoke::address::of_http(headers, path) {
+            Ok(address) => format!("InvokeService/{}", address.target),
+            Err(_) => "InvokeService".to_owned(),
+        },
+    }
+}
+
 /// Health is always told, to everyone.
 pub fn is_health(path: &str) -> bool {
     matches!(path, "/v1.0/healthz" | "/v1.0/healthz/outbound")

@@ -18,6 +18,7 @@ use outrider_security::{Acceptor, Clients, Expected, Security, anchors, token, u
 use outrider_telemetry::{log, metrics};
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::api::log as calls;
 use crate::api::pubsub::subscribe::{self, Subscriber};
 use crate::api::shutdown::Asked;
 use crate::api::{Apis, allow, cors, health, invoke, metadata, pubsub, secrets, shutdown, state};
@@ -341,7 +342,10 @@ impl Runtime {
         let resources = match &operator {
             None => disk::load(
                 &flags.resources,
-                disk::Filter { app_id: &flags.app_id, namespace: flags.namespace.as_deref() },
+                disk::Filter {
+                    app_id: &flags.app_id,
+                    namespace: flags.namespace.as_deref(),
+                },
             )
             .map_err(|e| format!("failed to load components: {e}"))?,
             Some(operator) => {
@@ -352,7 +356,11 @@ impl Runtime {
                 resources
             }
         };
-        let loaded = resources.components.iter().map(|c| (c.metadata.name.clone(), c.clone())).collect();
+        let loaded = resources
+            .components
+            .iter()
+            .map(|c| (c.metadata.name.clone(), c.clone()))
+            .collect();
         starter
             .all(resources.components)
             .await
@@ -440,6 +448,7 @@ impl Runtime {
             },
             shutdown: shutdown::Api { ask },
             cors: cors::Cors::new(&flags.api.allowed_origins),
+            log: calls::Log::new(flags.api.logging, spec.logging.as_ref()),
             allowed: allow::Allowed::new(spec.api.as_ref()),
             token: flags.api.token.clone(),
             max_body: limit,
@@ -761,7 +770,10 @@ fn follow(
         None => {
             let (folders, app_id) = (flags.resources.clone(), flags.app_id.clone());
             let namespace = flags.namespace.clone();
-            tasks.spawn("resource files", reload.follow_files(folders, app_id, namespace));
+            tasks.spawn(
+                "resource files",
+                reload.follow_files(folders, app_id, namespace),
+            );
         }
     }
 }
@@ -835,7 +847,6 @@ fn app_channel(
             .max_concurrency
             .map(|most| Arc::new(Semaphore::new(most))),
         healthy: Arc::new(Healthy::default()),
-        address: connector.address(),
     };
     Ok(Some((Arc::new(channel), connector)))
 }

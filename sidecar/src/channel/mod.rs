@@ -19,8 +19,6 @@ pub struct Channel {
     /// Present with a cap on concurrent calls.
     pub limit: Option<Arc<Semaphore>>,
     pub healthy: Arc<Healthy>,
-    /// For the names in errors and metadata.
-    pub address: String,
 }
 
 pub enum Kind {

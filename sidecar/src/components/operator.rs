@@ -19,7 +19,9 @@ const SCOPE: &str = "dapr.runtime.loader.operator";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("--control-plane-address is missing: a sidecar in Kubernetes needs the operator's address")]
+    #[error(
+        "--control-plane-address is missing: a sidecar in Kubernetes needs the operator's address"
+    )]
     Address,
     #[error("cannot connect to the operator at {0}: {1}")]
     Connect(String, String),
@@ -41,12 +43,20 @@ pub struct Operator {
 
 impl Operator {
     /// Nothing is sent yet; a connection is made when it is needed.
-    pub fn new(address: &str, security: &Security, namespace: &str, app_id: &str) -> Result<Self, Error> {
+    pub fn new(
+        address: &str,
+        security: &Security,
+        namespace: &str,
+        app_id: &str,
+    ) -> Result<Self, Error> {
         if address.is_empty() {
             return Err(Error::Address);
         }
-        let failed = |cause: &dyn std::fmt::Display| Error::Connect(address.to_owned(), cause.to_string());
-        let connector = security.connector_to_service("dapr-operator").map_err(|e| failed(&e))?;
+        let failed =
+            |cause: &dyn std::fmt::Display| Error::Connect(address.to_owned(), cause.to_string());
+        let connector = security
+            .connector_to_service("dapr-operator")
+            .map_err(|e| failed(&e))?;
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|e| failed(&e))?
             .connect_timeout(DIAL_LIMIT)
@@ -64,7 +74,10 @@ impl Operator {
     /// The Configuration of this name, waited for while the operator cannot
     /// be reached.
     pub async fn configuration(&self, name: &str) -> Result<Spec, Error> {
-        let request = wire::GetConfigurationRequest { name: name.to_owned(), namespace: self.namespace.clone() };
+        let request = wire::GetConfigurationRequest {
+            name: name.to_owned(),
+            namespace: self.namespace.clone(),
+        };
         for tries in 1.. {
             match self.client.clone().get_configuration(request.clone()).await {
                 Ok(answer) => {
@@ -94,44 +107,99 @@ impl Operator {
     }
 
     pub async fn components(&self) -> Result<Vec<Component>, Error> {
-        let request = wire::ListComponentsRequest { namespace: self.namespace.clone() };
-        let answer = self.client.clone().list_components(request).await?.into_inner();
+        let request = wire::ListComponentsRequest {
+            namespace: self.namespace.clone(),
+        };
+        let answer = self
+            .client
+            .clone()
+            .list_components(request)
+            .await?
+            .into_inner();
         self.scoped(&answer.components)
     }
 
     async fn http_endpoints(&self) -> Result<Vec<HttpEndpoint>, Error> {
-        let request = wire::ListHttpEndpointsRequest { namespace: self.namespace.clone() };
-        let answer = self.client.clone().list_http_endpoints(request).await?.into_inner();
+        let request = wire::ListHttpEndpointsRequest {
+            namespace: self.namespace.clone(),
+        };
+        let answer = self
+            .client
+            .clone()
+            .list_http_endpoints(request)
+            .await?
+            .into_inner();
         self.scoped(&answer.http_endpoints)
     }
 
     pub async fn subscriptions(&self) -> Result<Vec<Subscription>, Error> {
-        let request = wire::ListSubscriptionsRequest { namespace: self.namespace.clone() };
-        let answer = self.client.clone().list_subscriptions_v2(request).await?.into_inner();
+        let request = wire::ListSubscriptionsRequest {
+            namespace: self.namespace.clone(),
+        };
+        let answer = self
+            .client
+            .clone()
+            .list_subscriptions_v2(request)
+            .await?
+            .into_inner();
         self.scoped(&answer.subscriptions)
     }
 
     fn scoped<K: Kind>(&self, all: &[bytes::Bytes]) -> Result<Vec<K>, Error> {
-        let decoded: Vec<K> = all.iter().map(|bytes| one(bytes)).collect::<Result<_, _>>()?;
-        Ok(decoded.into_iter().filter(|resource| resource.in_scope(&self.app_id)).collect())
+        let decoded: Vec<K> = all
+            .iter()
+            .map(|bytes| one(bytes))
+            .collect::<Result<_, _>>()?;
+        Ok(decoded
+            .into_iter()
+            .filter(|resource| resource.in_scope(&self.app_id))
+            .collect())
     }
 
     /// Changes of components, as they come.
     pub async fn component_events(&self) -> Result<Events<wire::ComponentUpdateEvent>, Error> {
-        let request = wire::ComponentUpdateRequest { namespace: self.namespace.clone() };
-        Ok(Events(self.client.clone().component_update(request).await?.into_inner()))
+        let request = wire::ComponentUpdateRequest {
+            namespace: self.namespace.clone(),
+        };
+        Ok(Events(
+            self.client
+                .clone()
+                .component_update(request)
+                .await?
+                .into_inner(),
+        ))
     }
 
     /// Changes of Subscriptions, as they come.
-    pub async fn subscription_events(&self) -> Result<Events<wire::SubscriptionUpdateEvent>, Error> {
-        let request = wire::SubscriptionUpdateRequest { namespace: self.namespace.clone() };
-        Ok(Events(self.client.clone().subscription_update(request).await?.into_inner()))
+    pub async fn subscription_events(
+        &self,
+    ) -> Result<Events<wire::SubscriptionUpdateEvent>, Error> {
+        let request = wire::SubscriptionUpdateRequest {
+            namespace: self.namespace.clone(),
+        };
+        Ok(Events(
+            self.client
+                .clone()
+                .subscription_update(request)
+                .await?
+                .into_inner(),
+        ))
     }
 
     /// Changes of Configurations, as they come.
-    pub async fn configuration_events(&self) -> Result<Events<wire::ConfigurationUpdateEvent>, Error> {
-        let request = wire::ConfigurationUpdateRequest { namespace: self.namespace.clone() };
-        Ok(Events(self.client.clone().configuration_update(request).await?.into_inner()))
+    pub async fn configuration_events(
+        &self,
+    ) -> Result<Events<wire::ConfigurationUpdateEvent>, Error> {
+        let request = wire::ConfigurationUpdateRequest {
+            namespace: self.namespace.clone(),
+        };
+        Ok(Events(
+            self.client
+                .clone()
+                .configuration_update(request)
+                .await?
+                .into_inner(),
+        ))
     }
 
     pub fn sees(&self, component: &Component) -> bool {
@@ -183,5 +251,8 @@ fn change<K: Kind>(bytes: &[u8], event: i32) -> Result<Change<K>, Error> {
 }
 
 fn one<K: Kind>(bytes: &[u8]) -> Result<K, Error> {
-    decode::from_slice(bytes).map_err(|e| Error::Decode { kind: K::KIND, cause: e.to_string() })
+    decode::from_slice(bytes).map_err(|e| Error::Decode {
+        kind: K::KIND,
+        cause: e.to_string(),
+    })
 }

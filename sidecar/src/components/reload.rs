@@ -46,7 +46,12 @@ pub struct Reload {
 
 impl Reload {
     /// Follows the folders of resource files.
-    pub async fn follow_files(mut self, folders: Vec<PathBuf>, app_id: String, namespace: Option<String>) {
+    pub async fn follow_files(
+        mut self,
+        folders: Vec<PathBuf>,
+        app_id: String,
+        namespace: Option<String>,
+    ) {
         tracing::info!(target: SCOPE, "Watching directories: [{}]", folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "));
         tracing::info!(target: SCOPE, "Starting to watch Component updates");
         tracing::info!(target: SCOPE, "Starting to watch Subscription updates");
@@ -60,7 +65,9 @@ impl Reload {
             Ok(watcher) => watcher,
             Err(error) => {
                 tracing::error!(target: SCOPE, "resource files cannot be watched, changes are seen every {}s only: {error}", self.interval.as_secs());
-                return self.compare_now_and_then(&folders, &app_id, namespace.as_deref()).await;
+                return self
+                    .compare_now_and_then(&folders, &app_id, namespace.as_deref())
+                    .await;
             }
         };
         for folder in &folders {
@@ -68,7 +75,8 @@ impl Reload {
                 tracing::error!(target: SCOPE, "failed to watch {}: {error}", folder.display());
             }
         }
-        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + self.interval, self.interval);
+        let mut ticks =
+            tokio::time::interval_at(tokio::time::Instant::now() + self.interval, self.interval);
         loop {
             tokio::select! {
                 () = self.stopping.cancelled() => return,
@@ -83,7 +91,12 @@ impl Reload {
         }
     }
 
-    async fn compare_now_and_then(mut self, folders: &[PathBuf], app_id: &str, namespace: Option<&str>) {
+    async fn compare_now_and_then(
+        mut self,
+        folders: &[PathBuf],
+        app_id: &str,
+        namespace: Option<&str>,
+    ) {
         loop {
             tokio::select! {
                 () = self.stopping.cancelled() => return,
@@ -96,7 +109,12 @@ impl Reload {
     }
 
     /// Whether to go on.
-    async fn compare(&mut self, folders: &[PathBuf], app_id: &str, namespace: Option<&str>) -> bool {
+    async fn compare(
+        &mut self,
+        folders: &[PathBuf],
+        app_id: &str,
+        namespace: Option<&str>,
+    ) -> bool {
         match disk::load(folders, disk::Filter { app_id, namespace }) {
             Ok(resources) => {
                 let goes_on = self.apply(resources.components).await;
@@ -104,7 +122,9 @@ impl Reload {
                 goes_on
             }
             Err(error @ disk::Error::Duplicates(_)) => {
-                self.demand(Demand::Fatal(format!("failed to load resources from disk: {error}")));
+                self.demand(Demand::Fatal(format!(
+                    "failed to load resources from disk: {error}"
+                )));
                 false
             }
             Err(error) => {
@@ -149,7 +169,8 @@ impl Reload {
         if !self.apply(self.with_builtin(listed)).await {
             return Ok(());
         }
-        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + self.interval, self.interval);
+        let mut ticks =
+            tokio::time::interval_at(tokio::time::Instant::now() + self.interval, self.interval);
         loop {
             let mut wanted = self.loaded.clone();
             tokio::select! {
@@ -193,7 +214,12 @@ impl Reload {
 
     async fn change(&mut self, wanted: Vec<Component>) -> bool {
         let names: Vec<String> = wanted.iter().map(|c| c.metadata.name.clone()).collect();
-        let gone: Vec<String> = self.loaded.keys().filter(|name| !names.contains(name)).cloned().collect();
+        let gone: Vec<String> = self
+            .loaded
+            .keys()
+            .filter(|name| !names.contains(name))
+            .cloned()
+            .collect();
         for name in gone {
             if let Some(component) = self.loaded.remove(&name) {
                 tracing::info!(target: SCOPE, "Component deleted: {}", component.log_name());

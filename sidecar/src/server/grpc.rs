@@ -37,7 +37,19 @@ impl Edge {
 }
 
 impl Handler for Edge {
-    async fn call(&self, mut request: Request<Incoming>, _: Option<&Peer>) -> Response<Body> {
+    async fn call(&self, request: Request<Incoming>, _: Option<&Peer>) -> Response<Body> {
+        let log = self.apis.log;
+        let logged = log.map(|log| log.grpc(request.uri().path(), request.headers()));
+        let answer = self.answer(request).await;
+        if let Some(call) = logged {
+            call.grpc_ended(&answer);
+        }
+        answer
+    }
+}
+
+impl Edge {
+    async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
         let method = request.uri().path().strip_prefix(OURS);
         if let Some((name, version)) = method.map(group)
             && !self.apis.allowed.grpc(version, name)

@@ -132,6 +132,9 @@ impl Handler for Edge {
         let trace = crate::api::trace::Context::of_http(&parts.headers, &clean);
         let admitted =
             router::is_health(&clean) || token::admit(&mut parts.headers, apis.token.as_deref());
+        let logged = apis
+            .log
+            .and_then(|log| log.http(&parts.method, &clean, &parts.headers));
         let mut answer = if admitted {
             let clean = clean.into_owned();
             let request = Request {
@@ -148,6 +151,9 @@ impl Handler for Edge {
         trace.answer_http(answer.headers_mut());
         if let Some(cors) = &apis.cors {
             cors.answer(origin.as_ref(), answer.headers_mut());
+        }
+        if let Some(call) = logged {
+            call.http_ended(&answer);
         }
         answer
     }
