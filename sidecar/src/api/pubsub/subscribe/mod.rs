@@ -100,8 +100,6 @@ struct Stream {
 
 /// Component, topic and stream.
 type Key = (String, String, Option<u64>);
-/// What a subscription is made of: where from, what, where to.
-type Parts = (Arc<Broker>, Arc<Subscription>, To);
 
 /// A subscription that has to run.
 struct Wanted {

@@ -1,0 +1,136 @@
+//! From install to uninstall, on a cluster that no other test uses.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use outrider_cluster::product::{self, App, Product, RELEASE, SYSTEM};
+use outrider_cluster::{Cluster, Options, PodSecurity, may_boot, wait};
+
+use crate::{PATIENCE, VALUES};
+
+const DEFINITIONS: [&str; 7] = [
+    "components.dapr.io",
+    "configurations.dapr.io",
+    "httpendpoints.dapr.io",
+    "mcpservers.dapr.io",
+    "resiliencies.dapr.io",
+    "subscriptions.dapr.io",
+    "workflowaccesspolicies.dapr.io",
+];
+
+#[tokio::test]
+async fn install_heal_upgrade_uninstall() -> Result<()> {
+    if !may_boot() {
+        return Ok(());
+    }
+    let cluster = Cluster::boot(Options::from_env()?.separate("outrider-lifecycle")).await?;
+    let product = Product::built_beside()?;
+    product.load(&cluster).await?;
+    product.install(&cluster, &VALUES).await?;
+    restarts_are_none(&cluster).await?;
+
+    // Pods that come up before the control plane get well by themselves.
+    scale(&cluster, 0).await?;
+    let namespace = cluster.namespace("heal", PodSecurity::Restricted).await?;
+    let manifests = [
+        product::component("statestore", "state.in-memory", &[]),
+        product.app("orders", &App::default()),
+    ];
+    let words = ["apply", "-n", namespace.name(), "-f", "-"];
+    cluster
+        .kubectl_with_input(words, &manifests.join("---\n"))
+        .await?;
+    wait(
+        "a sidecar that waits for its identity",
+        PATIENCE,
+        async || {
+            let words = [
+                "logs",
+                "-n",
+                namespace.name(),
+                "deploy/orders",
+                "-c",
+                "daprd",
+            ];
+            let logs = cluster.kubectl(words).await?;
+            Ok(logs.contains("initial identity").then_some(()))
+        },
+    )
+    .await?;
+    scale(&cluster, 1).await?;
+    cluster
+        .pods_ready(namespace.name(), "app=orders", PATIENCE * 2)
+        .await?;
+
+    // Changed values and a new tag roll over in place.
+    let next = product.tagged("next");
+    next.load(&cluster).await?;
+    let mut values = VALUES.to_vec();
+    values.push("dapr_operator.logLevel=debug");
+    next.install(&cluster, &values).await?;
+    let operator = cluster
+        .get(["deployment", "dapr-operator", "-n", SYSTEM])
+        .await?;
+    let container = &operator["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], next.image("operator"));
+    assert!(
+        container["args"].to_string().contains("debug"),
+        "{container}"
+    );
+
+    drop(namespace);
+    cluster
+        .helm(["uninstall", RELEASE, "-n", SYSTEM, "--wait"])
+        .await?;
+    let left = cluster
+        .kubectl([
+            "get",
+            "crd,clusterrole,clusterrolebinding,mutatingwebhookconfiguration,validatingwebhookconfiguration",
+            "-o",
+            "name",
+        ])
+        .await?;
+    let ours: BTreeSet<&str> = left
+        .lines()
+        .filter(|line| line.contains("dapr"))
+        .filter_map(|line| line.rsplit('/').next())
+        .collect();
+    assert_eq!(ours, BTreeSet::from(DEFINITIONS));
+    let workloads = cluster
+        .kubectl(["get", "all", "-n", SYSTEM, "-o", "name"])
+        .await?;
+    assert_eq!(workloads.trim(), "");
+    cluster.down().await
+}
+
+async fn restarts_are_none(cluster: &Cluster) -> Result<()> {
+    let pods = cluster.get(["pods", "-n", SYSTEM]).await?;
+    for pod in pods["items"].as_array().into_iter().flatten() {
+        for status in pod["status"]["containerStatuses"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            assert_eq!(status["restartCount"], 0, "{}", pod["metadata"]["name"]);
+        }
+    }
+    Ok(())
+}
+
+/// Sentry and operator; the injector stays, or nothing would be injected.
+async fn scale(cluster: &Cluster, replicas: u32) -> Result<()> {
+    let replicas = format!("--replicas={replicas}");
+    for name in ["deployment/dapr-sentry", "deployment/dapr-operator"] {
+        cluster
+            .kubectl(["scale", name, "-n", SYSTEM, &replicas])
+            .await?;
+    }
+    let gone = replicas.ends_with("=0");
+    wait("the control plane to follow", PATIENCE, async || {
+        let words = ["get", "pods", "-n", SYSTEM, "-o", "name"];
+        let pods = cluster.kubectl(words).await?;
+        let there = pods.contains("dapr-sentry") || pods.contains("dapr-operator");
+        Ok((there != gone).then_some(()))
+    })
+    .await
+}
