@@ -5,12 +5,11 @@ use anyhow::{Result, bail};
 use crate::run;
 
 /// One TLS library, one YAML parser, no C libraries that cannot be audited.
-const BANNED: [(&str, &str); 6] = [
+const BANNED: [(&str, &str); 5] = [
     ("ring", "aws-lc-rs is the one provider"),
     ("openssl-sys", "rustls is the one TLS library"),
     ("native-tls", "rustls is the one TLS library"),
     ("serde_yaml", "serde-saphyr is the one YAML parser"),
-    ("lazy_static", "std has LazyLock"),
     ("atty", "std has IsTerminal"),
 ];
 
