@@ -37,7 +37,13 @@ impl Formatter for Escaping {
     fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
         let magnitude = value.abs();
         if value == value.trunc() && magnitude < 1e21 {
-            return write!(writer, "{value:.0}");
+            // The shortest digits that tell the value, then zeros.
+            let text = format!("{value:e}");
+            let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+            let places = exponent.parse::<usize>().unwrap_or(0);
+            let (sign, digits) = digits.split_at(usize::from(digits.starts_with('-')));
+            let digits = digits.replace('.', "");
+            return write!(writer, "{sign}{digits:0<width$}", width = places + 1);
         }
         if !(1e-6..1e21).contains(&magnitude) {
             let text = format!("{value:e}");
@@ -161,6 +167,9 @@ mod tests {
             ("2e3", "2000"),
             ("12345678901234567890", "12345678901234567000"),
             ("1.5", "1.5"),
+            ("0.0", "0"),
+            ("-100.0", "-100"),
+            ("1e20", "100000000000000000000"),
             ("1e21", "1e+21"),
             ("-0.0000001", "-1e-7"),
             (

@@ -416,7 +416,11 @@ fn usage(error: &clap::Error) -> Done {
         _ => String::new(),
     };
     let flag = context(ContextKind::InvalidArg);
-    let flag = flag.split(['=', ' ']).next().unwrap_or_default().to_owned();
+    let flag = flag
+        .split(['=', ' ', '['])
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     let why = match error.kind() {
         ErrorKind::UnknownArgument => match flag.strip_prefix('-') {
             Some(short) if !short.starts_with('-') => format!(

@@ -233,6 +233,17 @@ fn issuer_chain(text: &str) -> Result<(Vec<CertificateDer<'static>>, i64, bool),
     if !is_ca || !may_sign {
         return Err(Invalid::NotForSigning);
     }
+    // The issuer's name is written into every leaf, and a writer does not
+    // expect a name that no encoder could have made.
+    let nameable = issuer
+        .subject()
+        .iter_attributes()
+        .all(|attribute| is_encodable(attribute.attr_type()));
+    if !nameable {
+        return Err(Invalid::Certificate(
+            "the subject has an attribute of no valid type".to_owned(),
+        ));
+    }
     let has_key_id = issuer
         .extensions()
         .iter()
@@ -240,6 +251,17 @@ fn issuer_chain(text: &str) -> Result<(Vec<CertificateDer<'static>>, i64, bool),
     let expiry = issuer.validity().not_after.timestamp();
     let chain = kept.iter().map(|n| given[*n].clone()).collect();
     Ok((chain, expiry, has_key_id))
+}
+
+/// Whether an object identifier has the two arcs that begin every one (X.660).
+fn is_encodable(oid: &x509_parser::der_parser::Oid<'_>) -> bool {
+    let Some(mut arcs) = oid.iter() else {
+        return false;
+    };
+    match (arcs.next(), arcs.next()) {
+        (Some(first), Some(second)) => first < 2 && second < 40 || first == 2 && second < 1 << 32,
+        _ => false,
+    }
 }
 
 /// A private key in any of the usual PEM blocks.
