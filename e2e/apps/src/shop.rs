@@ -62,20 +62,18 @@ impl Sidecar {
     }
 }
 
-type Answer = (StatusCode, Json<Value>);
-
-fn answer(result: Result<(StatusCode, Value)>) -> Answer {
-    match result {
-        Ok((status, value)) => (status, Json(value)),
-        Err(error) => (
-            StatusCode::BAD_GATEWAY,
-            Json(json!({"error": format!("{error:#}")})),
-        ),
-    }
+/// What the sidecar said; its refusals too are told with 200, because proxies
+/// on the way hide what others carry.
+fn answer(result: Result<(StatusCode, Value)>) -> Json<Value> {
+    Json(match result {
+        Ok((status, value)) if status.is_success() => value,
+        Ok((status, value)) => json!({"refused": status.as_u16(), "said": value}),
+        Err(error) => json!({"error": format!("{error:#}")}),
+    })
 }
 
 /// Orders an item at another application, through both sidecars.
-async fn buy(State(shop): State<Shop>, Query(query): Query<Vec<(String, String)>>) -> Answer {
+async fn buy(State(shop): State<Shop>, Query(query): Query<Vec<(String, String)>>) -> Json<Value> {
     let find = |name: &str| {
         query
             .iter()
@@ -96,7 +94,11 @@ async fn buy(State(shop): State<Shop>, Query(query): Query<Vec<(String, String)>
 }
 
 /// Takes an order: stores it, and tells who placed it.
-async fn take(State(shop): State<Shop>, headers: HeaderMap, Json(order): Json<Value>) -> Answer {
+async fn take(
+    State(shop): State<Shop>,
+    headers: HeaderMap,
+    Json(order): Json<Value>,
+) -> Json<Value> {
     let header = |name: &str| {
         headers
             .get(name)
@@ -123,7 +125,7 @@ async fn take(State(shop): State<Shop>, headers: HeaderMap, Json(order): Json<Va
     answer(stored.await)
 }
 
-async fn look_up(State(shop): State<Shop>, Path(id): Path<String>) -> Answer {
+async fn look_up(State(shop): State<Shop>, Path(id): Path<String>) -> Json<Value> {
     answer(
         shop.sidecar
             .call("GET", &format!("/v1.0/state/{}/{id}", shop.store), None)
@@ -131,20 +133,19 @@ async fn look_up(State(shop): State<Shop>, Path(id): Path<String>) -> Answer {
     )
 }
 
-async fn announce(
-    State(shop): State<Shop>,
-    Path(topic): Path<String>,
-    Json(news): Json<Value>,
-) -> Answer {
-    answer(
-        shop.sidecar
-            .call(
-                "POST",
-                &format!("/v1.0/publish/{}/{topic}", shop.pubsub),
-                Some(&news),
-            )
-            .await,
-    )
+async fn announce(State(shop): State<Shop>, Path(topic): Path<String>, news: Bytes) -> Json<Value> {
+    let published = async {
+        let news: Value = serde_json::from_slice(&news).context("news has to be JSON")?;
+        let path = format!("/v1.0/publish/{}/{topic}", shop.pubsub);
+        let (status, said) = shop.sidecar.call("POST", &path, Some(&news)).await?;
+        let told = if status.is_success() {
+            json!({"published": true})
+        } else {
+            said
+        };
+        Ok((status, told))
+    };
+    answer(published.await)
 }
 
 async fn subscriptions(State(shop): State<Shop>) -> Json<Value> {

@@ -195,8 +195,9 @@ async fn what_is_published_arrives() -> Result<()> {
     stage.ready("reader").await?;
     stage.ready("writer").await?;
     let namespace = stage.namespace.name();
-    wait("a publish", PATIENCE, async || {
-        stage
+    let told = std::cell::RefCell::new(String::new());
+    let published = wait("a publish", PATIENCE, async || {
+        let text = stage
             .cluster
             .tell(
                 namespace,
@@ -204,10 +205,14 @@ async fn what_is_published_arrives() -> Result<()> {
                 "/announce/news",
                 r#"{"headline":"rain"}"#,
             )
-            .await
-            .map(Some)
-    })
-    .await?;
+            .await?;
+        let done = text.contains("published");
+        told.replace(text);
+        Ok(done.then_some(()))
+    });
+    published
+        .await
+        .with_context(|| format!("writer answers {}", told.borrow()))?;
     stage
         .until("reader", "/news", |news| news[0]["headline"] == "rain")
         .await?;
