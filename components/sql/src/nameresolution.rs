@@ -120,8 +120,7 @@ impl Sqlite {
             tracing::info!(target: SCOPE, "Configuring SQLite name resolution with path {path}");
         }
         let pool = connection
-            .pool()
-            .connect_with(connection.options)
+            .open()
             .await
             .map_err(|error| failed(error).context("failed to create connection"))?;
         let hosts = schema::Table {

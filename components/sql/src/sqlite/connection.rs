@@ -119,7 +119,24 @@ impl Connection {
     }
 
     /// How many connections there are, and how long they stay.
-    pub fn pool(&self) -> SqlitePoolOptions {
+    /// Opens the database. Another process that opens it for the first time
+    /// at the same moment holds it while it sets the journal mode, and SQLite
+    /// does not wait for that by itself.
+    pub async fn open(&self) -> Result<sqlx::SqlitePool, sqlx::Error> {
+        const PAUSE: Duration = Duration::from_millis(20);
+        let deadline = tokio::time::Instant::now() + self.timeout;
+        loop {
+            let opened = self.pool().connect_with(self.options.clone()).await;
+            match opened {
+                Err(error) if is_busy(&error) && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    fn pool(&self) -> SqlitePoolOptions {
         // A connection to a file does not go stale.
         let pool = SqlitePoolOptions::new()
             .acquire_timeout(self.timeout)
@@ -133,6 +150,13 @@ impl Connection {
             pool.max_connections(CONNECTIONS).idle_timeout(IDLE_TIMEOUT)
         }
     }
+}
+
+/// `SQLITE_BUSY`, whatever more it says.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|e| e.code());
+    code.and_then(|code| code.parse::<u32>().ok())
+        .is_some_and(|code| code & 0xff == 5)
 }
 
 /// Name and value of `name(value)` or `name=value`.

@@ -103,8 +103,7 @@ impl Sqlite {
         };
         let timeout = connection.timeout;
         let pool = connection
-            .pool()
-            .connect_with(connection.options)
+            .open()
             .await
             .map_err(|error| failed(error).context("failed to ping"))?;
         let create = format!(
