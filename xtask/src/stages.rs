@@ -68,6 +68,11 @@ fn stages(run: &mut Run, all: bool) -> Result<()> {
         }
         run::run(&mut cargo)
     })?;
+    run.stage("definitions", || {
+        let mut cargo = run::cargo();
+        cargo.args(["test", "-p", "outrider-crds", "--features", "schema"]);
+        run::run(cargo.args(PROFILE))
+    })?;
     run.stage("drift", drift)?;
     run.stage("build", || {
         run::run(
@@ -120,7 +125,7 @@ pub fn generate() -> Result<()> {
                 "-p",
                 "outrider-crds",
                 "--features",
-                "kube",
+                "schema",
                 "--bin",
                 "crdgen",
             ])
