@@ -81,12 +81,7 @@ fn integer<T>(annotation: &Annotation<T>, text: &str) -> Result<i64, Error> {
 }
 
 /// The words for true, in annotations and in the environment.
-pub fn truthy(text: &str) -> bool {
-    matches!(
-        text.trim().to_ascii_lowercase().as_str(),
-        "y" | "yes" | "true" | "t" | "on" | "1"
-    )
-}
+pub use outrider_kit::truthy;
 
 macro_rules! annotations {
     ($($(#[$doc:meta])* $constant:ident: $type:ty = $name:literal, $default:expr;)*) => {
