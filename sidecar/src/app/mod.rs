@@ -8,39 +8,39 @@ use std::time::{Duration, Instant};
 use outrider_catalog as catalog;
 use outrider_components::Context;
 use outrider_components::resolve::{Instance, Resolver};
-use outrider_crds::Component;
-use outrider_crds::configuration::Spec;
-use outrider_host::signal::{Signal, Signals};
+use outrider_host::signal::Signals;
 use outrider_host::{Readiness, Tasks, Workers, listen};
-use outrider_kit::duration;
-use outrider_security::identity::Key;
-use outrider_security::{Acceptor, Clients, Expected, Security, anchors, token, user};
+use outrider_security::{Acceptor, Clients, Expected, Security, user};
 use outrider_telemetry::{log, metrics};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
+use self::end::{Ask, ended_early};
+use self::serve::Servers;
+use self::settings::{Settings, settings};
 use crate::api::log as calls;
 use crate::api::pubsub::subscribe::{self, Subscriber};
 use crate::api::shutdown::Asked;
-use crate::api::{Apis, allow, cors, health, invoke, metadata, pubsub, secrets, shutdown, state};
+use crate::api::{Apis, allow, cors, health, invoke, pubsub, secrets, shutdown, state};
+use crate::channel::Channel;
 use crate::channel::connect::Connector;
-use crate::channel::{self, Channel, Healthy};
 use crate::components::disk;
 use crate::components::live::Live;
 use crate::components::operator::Operator;
-use crate::components::reload::{
-    BUILTIN_STORE, Demand, Reload, Subscriptions, follow_configuration,
-};
+use crate::components::reload::{Demand, Reload, Subscriptions};
 use crate::components::resolve::Sources;
 use crate::components::start::Starter;
 use crate::config;
 use crate::flags::{Flags, Mode, Protocol};
 use crate::peer::call::Peers;
 use crate::peer::serve::Callee;
-use crate::server::connection::{self, Handler, Server};
-use crate::server::{grpc, http, internal, public};
+use crate::server::{connection, grpc, http, internal, public};
 
 mod application;
+mod end;
 mod host;
+mod parts;
+mod serve;
+mod settings;
 
 const SCOPE: &str = "dapr.runtime";
 
@@ -77,103 +77,6 @@ pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Flags whose text makes sense.
-struct Settings {
-    mode: Mode,
-    protocol: Protocol,
-    app_port: u16,
-    http_port: u16,
-    grpc_port: u16,
-    public_port: Option<u16>,
-    internal_port: Option<u16>,
-    metrics_port: u16,
-    namespace: String,
-}
-
-fn settings(flags: &Flags) -> Result<Settings, Failure> {
-    let port = |text: &str, name: &str| -> Result<u16, Failure> {
-        text.parse::<i64>()
-            .map_err(|_| {
-                format!(
-                    "error parsing {name}: strconv.Atoi: parsing {}: invalid syntax",
-                    outrider_kit::quote::go(text)
-                )
-                .into()
-            })
-            .map(|n| u16::try_from(n).unwrap_or(u16::MAX))
-    };
-    let optional = |text: &str, name: &str| {
-        (!text.is_empty() && text != "0")
-            .then(|| port(text, name))
-            .transpose()
-    };
-    let mode = match flags.mode.as_str() {
-        "standalone" => Mode::Standalone,
-        "kubernetes" => Mode::Kubernetes,
-        other => return Err(format!("invalid mode: {other}").into()),
-    };
-    if mode == Mode::Standalone {
-        if flags.app_id.is_empty() {
-            return Err("parameter app-id cannot be empty".into());
-        }
-        if flags.app_id.contains('.') {
-            return Err("parameter app-id cannot contain dots".into());
-        }
-    }
-    let protocol = match (
-        flags.app.protocol.to_ascii_lowercase().as_str(),
-        flags.app.ssl,
-    ) {
-        ("" | "http", false) => Protocol::Http,
-        ("" | "http", true) | ("https", _) => Protocol::Https,
-        ("h2c", _) => Protocol::H2c,
-        ("grpc", false) => Protocol::Grpc,
-        ("grpc", true) | ("grpcs", _) => Protocol::Grpcs,
-        _ => {
-            return Err(format!("invalid value for 'app-protocol': {}", flags.app.protocol).into());
-        }
-    };
-    let probes = &flags.app.health;
-    if probes.timeout > probes.interval {
-        return Err(
-            "value for 'health-probe-timeout' must be smaller than 'health-probe-interval'".into(),
-        );
-    }
-    let settings = Settings {
-        mode,
-        protocol,
-        app_port: if flags.app.port.is_empty() {
-            0
-        } else {
-            port(&flags.app.port, "app-port")?
-        },
-        http_port: port(&flags.api.http_port, "dapr-http-port flag")?,
-        grpc_port: port(&flags.api.grpc_port, "dapr-grpc-port flag")?,
-        public_port: optional(&flags.api.public_port, "dapr-public-port")?,
-        internal_port: optional(&flags.api.internal_port, "dapr-internal-grpc-port")?,
-        metrics_port: port(&flags.metrics.port, "metrics-port flag")
-            .map_err(|_| format!("failed to parse metrics port: {}", flags.metrics.port))?,
-        namespace: flags
-            .namespace
-            .clone()
-            .unwrap_or_else(|| "default".to_owned()),
-    };
-    if settings.app_port != 0 {
-        for (name, other) in [
-            ("dapr-http-port", settings.http_port),
-            ("dapr-grpc-port", settings.grpc_port),
-        ] {
-            if other == settings.app_port {
-                return Err(format!(
-                    "the '{name}' argument value {other} conflicts with 'app-port'"
-                )
-                .into());
-            }
-        }
-    }
-    Ok(settings)
-}
-
 /// One life: start, serve, drain. A signal ends it at any point.
 async fn once(flags: &Flags, signals: &mut Signals) -> Result<End, Failure> {
     let started = Instant::now();
@@ -199,31 +102,6 @@ async fn once(flags: &Flags, signals: &mut Signals) -> Result<End, Failure> {
         Some(demand) = runtime.demands.recv() => Ask::Resources(demand),
     };
     runtime.end(flags, signals, asked).await
-}
-
-enum Ask {
-    Signal(Signal),
-    Api(Asked),
-    Resources(Demand),
-}
-
-async fn ended_early(signal: Signal, tasks: &Tasks) -> Result<End, Failure> {
-    announce(signal);
-    tasks.stop(Some(Duration::from_secs(1))).await;
-    if signal == Signal::Hangup {
-        return Ok(End::Restart);
-    }
-    tracing::info!(target: SCOPE, "Daprd shutdown gracefully");
-    Ok(End::Exit(ExitCode::SUCCESS))
-}
-
-fn announce(signal: Signal) {
-    let what = if signal == Signal::Hangup {
-        "restarting"
-    } else {
-        "beginning shutdown"
-    };
-    tracing::info!(target: SCOPE, "Received signal '{}'; {what}", signal.name());
 }
 
 /// Everything that lives from start to end.
@@ -254,7 +132,7 @@ impl Runtime {
     async fn start(flags: &Flags, settings: Settings, tasks: Tasks) -> Result<Self, Failure> {
         let readiness = Readiness::new();
         let secure = readiness.target("security-provider");
-        let security = secured(flags, &settings, &tasks).await?;
+        let security = parts::secured(flags, &settings, &tasks).await?;
         secure.ready();
         let operator = match settings.mode {
             Mode::Standalone => None,
@@ -267,7 +145,7 @@ impl Runtime {
         };
         let spec = match &operator {
             None => config::of_files(&flags.config, &flags.environment)?,
-            Some(operator) => config_of_operator(operator, &flags.config).await?,
+            Some(operator) => parts::config_of_operator(operator, &flags.config).await?,
         };
         let features = config::features(&spec);
         if !features.is_empty() {
@@ -315,7 +193,7 @@ impl Runtime {
             host: announced,
             port: internal_port,
         };
-        let resolver = resolver(&spec, settings.mode, instance).await;
+        let resolver = parts::resolver(&spec, settings.mode, instance).await;
 
         let live = Arc::new(Live::default());
         let starter = Arc::new(Starter {
@@ -351,7 +229,7 @@ impl Runtime {
             Some(operator) => {
                 let mut resources = operator.resources().await?;
                 if flags.builtin_secret_store {
-                    resources.components.push(builtin_store());
+                    resources.components.push(parts::builtin_store());
                 }
                 resources
             }
@@ -365,7 +243,7 @@ impl Runtime {
             .all(resources.components)
             .await
             .map_err(|e| format!("failed to load components: {e}\n{e}"))?;
-        let channel = app_channel(flags, &settings, workers.len())?;
+        let channel = parts::app_channel(flags, &settings, workers.len())?;
         if channel.is_none() {
             tracing::warn!(target: SCOPE, "App channel is not initialized. Did you configure an app-port?");
         }
@@ -392,7 +270,7 @@ impl Runtime {
                 stopping: tasks.stopping(),
                 interval: flags.reconcile_interval,
             };
-            follow(flags, &tasks, reload, operator.clone(), &spec, demand);
+            parts::follow(flags, &tasks, reload, operator.clone(), &spec, demand);
         }
         tracing::info!(target: SCOPE, "Loading endpoints\u{2026}");
         for endpoint in resources.http_endpoints {
@@ -440,7 +318,7 @@ impl Runtime {
                 live: live.clone(),
                 external: invoke::external::Client,
             },
-            metadata: about(flags, &settings, features, live.clone(), subscriber.clone()),
+            metadata: parts::about(flags, &settings, features, live.clone(), subscriber.clone()),
             health: health::Api {
                 app_id: flags.app_id.clone(),
                 readiness: readiness.clone(),
@@ -572,394 +450,6 @@ impl Runtime {
             tasks: self.tasks.clone(),
         };
         self.tasks.spawn("application", meeting.run(initialized));
-    }
-
-    async fn end(
-        mut self,
-        flags: &Flags,
-        signals: &mut Signals,
-        asked: Ask,
-    ) -> Result<End, Failure> {
-        let mut fatal = None;
-        let restart = match asked {
-            Ask::Resources(Demand::Restart) => true,
-            Ask::Resources(Demand::Fatal(text)) => {
-                fatal = Some(text);
-                false
-            }
-            Ask::Signal(signal) => {
-                announce(signal);
-                signal == Signal::Hangup
-            }
-            Ask::Api(Asked::Graceful) => {
-                tracing::info!(target: SCOPE, "Shutdown requested via API");
-                false
-            }
-            Ask::Api(Asked::Forced) => {
-                tracing::warn!(target: SCOPE, "Force shutdown requested, exiting immediately without graceful shutdown");
-                // The answer to the request goes out first.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                return Ok(End::Exit(ExitCode::FAILURE));
-            }
-        };
-        if let Some(block) = flags.shutdown.block.filter(|_| !restart) {
-            self.secure.not_ready();
-            if let Some(signal) = self.block(block, signals).await {
-                return Ok(impatient(signal));
-            }
-        }
-        if flags.shutdown.grace.is_none() {
-            tracing::warn!(target: SCOPE, "Graceful shutdown timeout is infinite, will wait indefinitely to shutdown");
-        }
-        let finished = tokio::select! {
-            signal = signals.shutdown() => return Ok(impatient(signal)),
-            finished = self.drain(flags.shutdown.grace) => finished,
-        };
-        for socket in &self.sockets {
-            let _ = std::fs::remove_file(socket);
-        }
-        if !finished {
-            log::fatal(
-                SCOPE,
-                "Graceful shutdown timeout exceeded, forcing shutdown",
-            );
-            return Ok(End::Exit(ExitCode::FAILURE));
-        }
-        if let Some(text) = fatal {
-            return Err(text.into());
-        }
-        if restart {
-            return Ok(End::Restart);
-        }
-        tracing::info!(target: SCOPE, "Daprd shutdown gracefully");
-        Ok(End::Exit(ExitCode::SUCCESS))
-    }
-
-    /// Goes on serving for a while. Returns the signal that cut it short.
-    async fn block(&mut self, block: Duration, signals: &mut Signals) -> Option<Signal> {
-        tracing::info!(target: SCOPE, "Blocking graceful shutdown for {} or until app reports unhealthy...", duration::format(block));
-        self.subscriber.finish();
-        let mut health = self.health.subscribe();
-        let probing = self.probes.is_some();
-        let unhealthy = async {
-            if !probing || health.wait_for(|healthy| !healthy).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            signal = signals.shutdown() => return Some(signal),
-            () = tokio::time::sleep(block) => tracing::info!(target: SCOPE, "Block shutdown period expired, entering shutdown..."),
-            () = unhealthy => tracing::info!(target: SCOPE, "App reported unhealthy, entering shutdown..."),
-        }
-        None
-    }
-
-    /// Ends what is left, within one deadline for all of it.
-    async fn drain(&mut self, grace: Option<Duration>) -> bool {
-        let work = async {
-            tracing::info!(target: SCOPE, "Dapr is shutting down");
-            if let Some(resolver) = &self.resolver
-                && let Err(error) = resolver.close().await
-            {
-                tracing::warn!(target: SCOPE, "error closing name resolver: {error}");
-            }
-            self.subscriber.end().await;
-            self.serving.stop(None).await;
-            self.live.close().await;
-            self.tasks.stop(None).await;
-            tracing::info!(target: SCOPE, "Dapr runtime stopped");
-        };
-        match grace {
-            None => {
-                work.await;
-                true
-            }
-            Some(grace) => tokio::time::timeout(grace, work).await.is_ok(),
-        }
-    }
-}
-
-fn impatient(signal: Signal) -> End {
-    log::fatal(
-        SCOPE,
-        &format!(
-            "Received signal '{}' during shutdown; exiting immediately",
-            signal.name()
-        ),
-    );
-    End::Exit(ExitCode::FAILURE)
-}
-
-async fn secured(flags: &Flags, settings: &Settings, tasks: &Tasks) -> Result<Security, Failure> {
-    let plane = &flags.control_plane;
-    if !plane.mtls && settings.mode == Mode::Standalone {
-        return Ok(Security::disabled());
-    }
-    let kubernetes = settings.mode == Mode::Kubernetes;
-    let options = outrider_security::Options {
-        app_id: plane
-            .local_identity
-            .clone()
-            .unwrap_or_else(|| flags.app_id.clone()),
-        namespace: settings.namespace.clone(),
-        control_plane: outrider_security::ControlPlane {
-            trust_domain: plane.trust_domain.parse()?,
-            namespace: plane.namespace.clone(),
-        },
-        anchors: anchors::Source::Text(plane.trust_anchors.clone().unwrap_or_default()),
-        sentry_address: plane.sentry.clone(),
-        token: token::Source::choose(kubernetes, plane.token_file.clone())?,
-        key: Key::Ed25519,
-        jwt_audiences: plane.jwt_audiences.clone(),
-        directory: None,
-    };
-    let (security, upkeep) = Security::start(options).await?;
-    let stopping = tasks.stopping();
-    tasks.spawn("identity", upkeep.run(stopping));
-    Ok(security)
-}
-
-/// The Configuration that the annotation names; further names mean nothing.
-async fn config_of_operator(operator: &Operator, names: &[String]) -> Result<Spec, Failure> {
-    let Some((name, rest)) = names.split_first() else {
-        tracing::info!(target: SCOPE, "loading default configuration");
-        return Ok(Spec::default());
-    };
-    if !rest.is_empty() {
-        tracing::warn!(target: SCOPE, "only one Configuration is used in Kubernetes: {name}");
-    }
-    Ok(operator.configuration(name).await?)
-}
-
-/// The secret store that every sidecar in Kubernetes has.
-fn builtin_store() -> Component {
-    let mut component = Component::default();
-    component.metadata.name = BUILTIN_STORE.to_owned();
-    component.spec.component_type = "secretstores.kubernetes".to_owned();
-    component.spec.version = "v1".to_owned();
-    component
-}
-
-/// Follows the source of resources for as long as the process lives.
-fn follow(
-    flags: &Flags,
-    tasks: &Tasks,
-    reload: Reload,
-    operator: Option<Operator>,
-    spec: &Spec,
-    demand: mpsc::UnboundedSender<Demand>,
-) {
-    match operator {
-        Some(operator) => {
-            if let Some(name) = flags.config.first() {
-                let following = follow_configuration(
-                    operator.clone(),
-                    name.clone(),
-                    spec.clone(),
-                    demand,
-                    tasks.stopping(),
-                );
-                tasks.spawn("configuration updates", following);
-            }
-            let subscriptions = reload.subscriptions.clone();
-            let following = subscriptions.follow_operator(operator.clone(), tasks.stopping());
-            tasks.spawn("subscription updates", following);
-            tasks.spawn("component updates", reload.follow_operator(operator));
-        }
-        None if flags.resources.is_empty() => {}
-        None => {
-            let (folders, app_id) = (flags.resources.clone(), flags.app_id.clone());
-            let namespace = flags.namespace.clone();
-            tasks.spawn(
-                "resource files",
-                reload.follow_files(folders, app_id, namespace),
-            );
-        }
-    }
-}
-
-/// A resolver that cannot be made is told about; only invocation needs it.
-async fn resolver(spec: &Spec, mode: Mode, instance: Instance) -> Option<Arc<dyn Resolver>> {
-    let given = spec.name_resolution.clone().unwrap_or_default();
-    let kind = match given.component.as_str() {
-        "" if mode == Mode::Kubernetes => "kubernetes",
-        "" => "mdns",
-        named => named,
-    };
-    match catalog::resolver(kind, &given.configuration, instance).await {
-        Ok(resolver) => {
-            tracing::info!(target: SCOPE, "Initialized name resolution to {kind}");
-            Some(resolver)
-        }
-        Err(error) => {
-            tracing::error!(target: SCOPE, "Failed to init name resolution: {error}");
-            None
-        }
-    }
-}
-
-fn app_channel(
-    flags: &Flags,
-    settings: &Settings,
-    workers: usize,
-) -> Result<Option<(Arc<Channel>, Connector)>, Failure> {
-    if settings.app_port == 0 {
-        return Ok(None);
-    }
-    let protocol = settings.protocol;
-    let alpn: &[&[u8]] = if protocol.is_grpc() {
-        &[b"h2"]
-    } else {
-        &[b"http/1.1"]
-    };
-    let connector = Connector::new(
-        &flags.app.address,
-        settings.app_port,
-        protocol.is_tls(),
-        alpn,
-    )?;
-    let token = flags.app.token.as_deref();
-    let kind = if protocol.is_grpc() {
-        channel::Kind::Grpc(channel::grpc::Client::new(
-            connector.clone(),
-            token,
-            flags.api.max_body,
-            workers,
-        ))
-    } else {
-        let (tls, h2c) = (protocol.is_tls(), protocol == Protocol::H2c);
-        channel::Kind::Http(channel::http::Client::new(
-            connector.clone(),
-            tls,
-            h2c,
-            token,
-            flags.api.read_buffer,
-            workers,
-        ))
-    };
-    if let Some(most) = flags.app.max_concurrency {
-        tracing::info!(target: SCOPE, "app max concurrency set to {most}");
-    }
-    let channel = Channel {
-        kind,
-        limit: flags
-            .app
-            .max_concurrency
-            .map(|most| Arc::new(Semaphore::new(most))),
-        healthy: Arc::new(Healthy::default()),
-    };
-    Ok(Some((Arc::new(channel), connector)))
-}
-
-fn about(
-    flags: &Flags,
-    settings: &Settings,
-    features: Vec<String>,
-    live: Arc<Live>,
-    subscriber: Subscriber,
-) -> metadata::Api {
-    let probes = &flags.app.health;
-    metadata::Api {
-        app_id: flags.app_id.clone(),
-        features,
-        live,
-        subscriber,
-        app: metadata::App {
-            port: settings.app_port,
-            protocol: settings.protocol.name(),
-            address: flags.app.address.clone(),
-            max_concurrency: flags.app.max_concurrency.unwrap_or(0),
-            health: probes.enabled.then(|| metadata::Health {
-                path: (!settings.protocol.is_grpc()).then(|| probes.path.clone()),
-                interval: duration::format(probes.interval),
-                timeout: duration::format(probes.timeout),
-                threshold: probes.threshold,
-            }),
-        },
-        extended: Default::default(),
-    }
-}
-
-/// Opens the listeners of the APIs.
-struct Servers<'a> {
-    flags: &'a Flags,
-    workers: Workers,
-    tasks: Tasks,
-    sockets: Vec<std::path::PathBuf>,
-}
-
-impl Servers<'_> {
-    fn server<H: Handler>(&self, handler: H, protocol: connection::Protocol) -> Server<H> {
-        Server {
-            handler,
-            protocol,
-            workers: self.workers.clone(),
-            tasks: self.tasks.clone(),
-        }
-    }
-
-    async fn open<H: Handler>(
-        &mut self,
-        handler: H,
-        protocol: connection::Protocol,
-        name: &str,
-        port: u16,
-    ) -> Result<(), Failure> {
-        let server = self.server(handler, protocol);
-        let shown = if name == "HTTP" {
-            "HTTP server"
-        } else {
-            "API gRPC server"
-        };
-        if let Some(folder) = &self.flags.api.socket_folder {
-            let path = folder.join(format!(
-                "dapr-{}-{}.socket",
-                self.flags.app_id,
-                name.to_lowercase()
-            ));
-            let listener = host::unix_listener(&path).map_err(|e| {
-                format!(
-                    "failed to start {shown}: listen unix {}: {e}",
-                    path.display()
-                )
-            })?;
-            server.listen_unix(listener);
-            self.sockets.push(path);
-            tracing::info!(target: SCOPE, "{shown} is running on a Unix Domain Socket");
-            return Ok(());
-        }
-        let mut addresses: Vec<&str> = self.flags.api.addresses.iter().map(|a| a.trim()).collect();
-        if addresses.is_empty() {
-            addresses.push("");
-        }
-        let listeners = futures_util::future::join_all(
-            addresses
-                .iter()
-                .map(|address| listen::tcp_patient(address, port)),
-        )
-        .await;
-        let mut open = 0;
-        for (address, listener) in addresses.iter().zip(listeners) {
-            match listener {
-                Ok(listener) => {
-                    if name == "gRPC" {
-                        tracing::info!(target: "dapr.runtime.grpc.api", "gRPC server listening on TCP address: {address}:{port}");
-                    }
-                    server.listen(listener);
-                    open += 1;
-                }
-                Err(error) => {
-                    tracing::error!(target: SCOPE, "Failed to listen for {name} server on TCP address {address}:{port} with error: {error}");
-                }
-            }
-        }
-        if open == 0 {
-            return Err(
-                format!("failed to start {shown}: could not listen on any endpoint").into(),
-            );
-        }
-        tracing::info!(target: SCOPE, "{shown} is running on port {port}");
-        Ok(())
     }
 }
 

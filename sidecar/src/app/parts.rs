@@ -1,0 +1,218 @@
+//! The parts that a start puts together.
+
+use std::sync::Arc;
+
+use outrider_catalog as catalog;
+use outrider_components::resolve::{Instance, Resolver};
+use outrider_crds::Component;
+use outrider_crds::configuration::Spec;
+use outrider_host::Tasks;
+use outrider_kit::duration;
+use outrider_security::identity::Key;
+use outrider_security::{Security, anchors, token};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::settings::Settings;
+use super::{Failure, SCOPE};
+use crate::api::metadata;
+use crate::api::pubsub::subscribe::Subscriber;
+use crate::channel::connect::Connector;
+use crate::channel::{self, Channel, Healthy};
+use crate::components::live::Live;
+use crate::components::operator::Operator;
+use crate::components::reload::{BUILTIN_STORE, Demand, Reload, follow_configuration};
+use crate::flags::{Flags, Mode, Protocol};
+
+pub async fn secured(
+    flags: &Flags,
+    settings: &Settings,
+    tasks: &Tasks,
+) -> Result<Security, Failure> {
+    let plane = &flags.control_plane;
+    if !plane.mtls && settings.mode == Mode::Standalone {
+        return Ok(Security::disabled());
+    }
+    let kubernetes = settings.mode == Mode::Kubernetes;
+    let options = outrider_security::Options {
+        app_id: plane
+            .local_identity
+            .clone()
+            .unwrap_or_else(|| flags.app_id.clone()),
+        namespace: settings.namespace.clone(),
+        control_plane: outrider_security::ControlPlane {
+            trust_domain: plane.trust_domain.parse()?,
+            namespace: plane.namespace.clone(),
+        },
+        anchors: anchors::Source::Text(plane.trust_anchors.clone().unwrap_or_default()),
+        sentry_address: plane.sentry.clone(),
+        token: token::Source::choose(kubernetes, plane.token_file.clone())?,
+        key: Key::Ed25519,
+        jwt_audiences: plane.jwt_audiences.clone(),
+        directory: None,
+    };
+    let (security, upkeep) = Security::start(options).await?;
+    let stopping = tasks.stopping();
+    tasks.spawn("identity", upkeep.run(stopping));
+    Ok(security)
+}
+
+/// The Configuration that the annotation names; further names mean nothing.
+pub async fn config_of_operator(operator: &Operator, names: &[String]) -> Result<Spec, Failure> {
+    let Some((name, rest)) = names.split_first() else {
+        tracing::info!(target: SCOPE, "loading default configuration");
+        return Ok(Spec::default());
+    };
+    if !rest.is_empty() {
+        tracing::warn!(target: SCOPE, "only one Configuration is used in Kubernetes: {name}");
+    }
+    Ok(operator.configuration(name).await?)
+}
+
+/// The secret store that every sidecar in Kubernetes has.
+pub fn builtin_store() -> Component {
+    let mut component = Component::default();
+    component.metadata.name = BUILTIN_STORE.to_owned();
+    component.spec.component_type = "secretstores.kubernetes".to_owned();
+    component.spec.version = "v1".to_owned();
+    component
+}
+
+/// Follows the source of resources for as long as the process lives.
+pub fn follow(
+    flags: &Flags,
+    tasks: &Tasks,
+    reload: Reload,
+    operator: Option<Operator>,
+    spec: &Spec,
+    demand: mpsc::UnboundedSender<Demand>,
+) {
+    match operator {
+        Some(operator) => {
+            if let Some(name) = flags.config.first() {
+                let following = follow_configuration(
+                    operator.clone(),
+                    name.clone(),
+                    spec.clone(),
+                    demand,
+                    tasks.stopping(),
+                );
+                tasks.spawn("configuration updates", following);
+            }
+            let subscriptions = reload.subscriptions.clone();
+            let following = subscriptions.follow_operator(operator.clone(), tasks.stopping());
+            tasks.spawn("subscription updates", following);
+            tasks.spawn("component updates", reload.follow_operator(operator));
+        }
+        None if flags.resources.is_empty() => {}
+        None => {
+            let (folders, app_id) = (flags.resources.clone(), flags.app_id.clone());
+            let namespace = flags.namespace.clone();
+            tasks.spawn(
+                "resource files",
+                reload.follow_files(folders, app_id, namespace),
+            );
+        }
+    }
+}
+
+/// A resolver that cannot be made is told about; only invocation needs it.
+pub async fn resolver(spec: &Spec, mode: Mode, instance: Instance) -> Option<Arc<dyn Resolver>> {
+    let given = spec.name_resolution.clone().unwrap_or_default();
+    let kind = match given.component.as_str() {
+        "" if mode == Mode::Kubernetes => "kubernetes",
+        "" => "mdns",
+        named => named,
+    };
+    match catalog::resolver(kind, &given.configuration, instance).await {
+        Ok(resolver) => {
+            tracing::info!(target: SCOPE, "Initialized name resolution to {kind}");
+            Some(resolver)
+        }
+        Err(error) => {
+            tracing::error!(target: SCOPE, "Failed to init name resolution: {error}");
+            None
+        }
+    }
+}
+
+pub fn app_channel(
+    flags: &Flags,
+    settings: &Settings,
+    workers: usize,
+) -> Result<Option<(Arc<Channel>, Connector)>, Failure> {
+    if settings.app_port == 0 {
+        return Ok(None);
+    }
+    let protocol = settings.protocol;
+    let alpn: &[&[u8]] = if protocol.is_grpc() {
+        &[b"h2"]
+    } else {
+        &[b"http/1.1"]
+    };
+    let connector = Connector::new(
+        &flags.app.address,
+        settings.app_port,
+        protocol.is_tls(),
+        alpn,
+    )?;
+    let token = flags.app.token.as_deref();
+    let kind = if protocol.is_grpc() {
+        channel::Kind::Grpc(channel::grpc::Client::new(
+            connector.clone(),
+            token,
+            flags.api.max_body,
+            workers,
+        ))
+    } else {
+        let (tls, h2c) = (protocol.is_tls(), protocol == Protocol::H2c);
+        channel::Kind::Http(channel::http::Client::new(
+            connector.clone(),
+            tls,
+            h2c,
+            token,
+            flags.api.read_buffer,
+            workers,
+        ))
+    };
+    if let Some(most) = flags.app.max_concurrency {
+        tracing::info!(target: SCOPE, "app max concurrency set to {most}");
+    }
+    let channel = Channel {
+        kind,
+        limit: flags
+            .app
+            .max_concurrency
+            .map(|most| Arc::new(Semaphore::new(most))),
+        healthy: Arc::new(Healthy::default()),
+    };
+    Ok(Some((Arc::new(channel), connector)))
+}
+
+pub fn about(
+    flags: &Flags,
+    settings: &Settings,
+    features: Vec<String>,
+    live: Arc<Live>,
+    subscriber: Subscriber,
+) -> metadata::Api {
+    let probes = &flags.app.health;
+    metadata::Api {
+        app_id: flags.app_id.clone(),
+        features,
+        live,
+        subscriber,
+        app: metadata::App {
+            port: settings.app_port,
+            protocol: settings.protocol.name(),
+            address: flags.app.address.clone(),
+            max_concurrency: flags.app.max_concurrency.unwrap_or(0),
+            health: probes.enabled.then(|| metadata::Health {
+                path: (!settings.protocol.is_grpc()).then(|| probes.path.clone()),
+                interval: duration::format(probes.interval),
+                timeout: duration::format(probes.timeout),
+                threshold: probes.threshold,
+            }),
+        },
+        extended: Default::default(),
+    }
+}
