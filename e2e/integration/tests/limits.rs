@@ -42,7 +42,10 @@ async fn bodies_that_are_too_large() -> Result<()> {
     let call =
         |size: usize| http.request(Method::POST, "/v1.0/invoke/app/method/x", vec![b'x'; size]);
     assert_eq!(call(500_000).await?.status, 200);
-    assert!(call(2_000_000).await?.status >= 400);
+    // The client is still sending when it is refused, and hears of it all the same.
+    for _ in 0..20 {
+        assert_eq!(call(8_000_000).await?.status, 500);
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::body::Body;
+use super::linger::{Lingering, Sending};
 
 /// Time in which a client has to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -146,18 +148,22 @@ impl<H: Handler> Server<H> {
     ) {
         let stopping = self.tasks.stopping();
         let (handler, peer) = (self.handler.clone(), &peer);
-        let service = service_fn(move |request| {
+        let sending = Sending::default();
+        let io = TokioIo::new(Lingering::new(stream, sending.clone()));
+        let service = service_fn(|request: Request<Incoming>| {
+            sending.set(!request.body().is_end_stream());
             let handler = handler.clone();
             let peer = peer.clone();
             async move { Ok::<_, std::convert::Infallible>(handler.call(request, peer.as_ref()).await) }
         });
         let builder = self.builder();
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = builder.serve_connection(io, service);
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             biased;
             _ = connection.as_mut() => {}
             () = stopping.cancelled() => {
+                sending.set(false);
                 connection.as_mut().graceful_shutdown();
                 let _ = connection.await;
             }
