@@ -74,7 +74,7 @@ struct Shared {
 }
 
 std::thread_local! {
-    static INDEX: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    static SLOT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 impl Workers {
@@ -95,7 +95,7 @@ impl Workers {
             std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || {
-                    INDEX.set(index);
+                    SLOT.set(index + 1);
                     runtime.block_on(end.cancelled());
                     runtime.shutdown_background();
                 })?;
@@ -123,10 +123,16 @@ impl Workers {
         self.shared.handles[turn % self.shared.handles.len()].clone()
     }
 
-    /// Which worker the calling thread is; 0 on any other thread. Pools that
-    /// keep connections on the thread that uses them are indexed by it.
-    pub fn current() -> usize {
-        INDEX.get()
+    /// Number of values of [`Workers::slot`].
+    pub fn slots(&self) -> usize {
+        self.len() + 1
+    }
+
+    /// Which worker the calling thread is, from 1 on; 0 on any other thread.
+    /// Pools that keep connections on the thread that uses them have one part
+    /// per slot: a connection is driven by the runtime that opened it.
+    pub fn slot() -> usize {
+        SLOT.get()
     }
 }
 

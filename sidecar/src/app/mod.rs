@@ -243,7 +243,7 @@ impl Runtime {
             .all(resources.components)
             .await
             .map_err(|e| format!("failed to load components: {e}\n{e}"))?;
-        let channel = parts::app_channel(flags, &settings, workers.len())?;
+        let channel = parts::app_channel(flags, &settings, workers.slots())?;
         if channel.is_none() {
             tracing::warn!(target: SCOPE, "App channel is not initialized. Did you configure an app-port?");
         }
@@ -312,7 +312,7 @@ impl Runtime {
                     &host::name(),
                     internal_port,
                     limit,
-                    workers.len(),
+                    workers.slots(),
                 ),
                 resolver: resolver.clone(),
                 live: live.clone(),

@@ -138,7 +138,7 @@ pub async fn resolver(spec: &Spec, mode: Mode, instance: Instance) -> Option<Arc
 pub fn app_channel(
     flags: &Flags,
     settings: &Settings,
-    workers: usize,
+    slots: usize,
 ) -> Result<Option<(Arc<Channel>, Connector)>, Failure> {
     if settings.app_port == 0 {
         return Ok(None);
@@ -161,7 +161,7 @@ pub fn app_channel(
             connector.clone(),
             token,
             flags.api.max_body,
-            workers,
+            slots,
         ))
     } else {
         let (tls, h2c) = (protocol.is_tls(), protocol == Protocol::H2c);
@@ -171,7 +171,7 @@ pub fn app_channel(
             h2c,
             token,
             flags.api.read_buffer,
-            workers,
+            slots,
         ))
     };
     if let Some(most) = flags.app.max_concurrency {

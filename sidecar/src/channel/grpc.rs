@@ -9,6 +9,7 @@ use super::connect::Connector;
 use crate::api::invoke::headers;
 use crate::api::invoke::message::{Code, Request, Response};
 use crate::grpc::{self, Messages};
+use crate::peer::connection::Received;
 use crate::peer::pool::{Pool, Target};
 use crate::server::body::{self, Body};
 
@@ -25,13 +26,13 @@ impl Client {
         connector: Connector,
         token: Option<&str>,
         limit: Option<usize>,
-        workers: usize,
+        slots: usize,
     ) -> Self {
         let target = Target {
             address: connector.address(),
             app: None,
         };
-        let pool = Pool::new(workers, move |_: &Target| {
+        let pool = Pool::new(slots, move |_: &Target| {
             let connector = connector.clone();
             Box::pin(async move { connector.connect().await.map(crate::peer::pool::boxed) })
         });
@@ -112,7 +113,7 @@ impl Client {
     pub async fn forward(
         &self,
         mut request: http::Request<Body>,
-    ) -> Result<http::Response<hyper::body::Incoming>, Status> {
+    ) -> Result<http::Response<Received>, Status> {
         self.dress(request.headers_mut());
         self.pool.send(&self.target, request).await
     }

@@ -17,7 +17,7 @@ use crate::server::body::{self, Body};
 /// Idle connections that a worker keeps.
 const IDLE: usize = 64;
 
-/// One pool of connections per worker.
+/// One pool of connections per slot of the workers.
 pub struct Client {
     pools: Vec<Pooled<Connector, Body>>,
     base: String,
@@ -34,7 +34,7 @@ impl Client {
         h2c: bool,
         token: Option<&str>,
         read_buffer: usize,
-        workers: usize,
+        slots: usize,
     ) -> Self {
         let scheme = if tls { "https" } else { "http" };
         let base = format!("{scheme}://{}", connector.address());
@@ -47,7 +47,7 @@ impl Client {
                 .http2_only(h2c);
             builder.build(connector.clone())
         };
-        let pools = (0..workers.max(1)).map(|_| pool()).collect();
+        let pools = (0..slots.max(1)).map(|_| pool()).collect();
         Self {
             pools,
             base,
@@ -66,7 +66,7 @@ impl Client {
                 .headers_mut()
                 .insert(crate::server::token::HEADER, token.clone());
         }
-        let pool = &self.pools[Workers::current() % self.pools.len()];
+        let pool = &self.pools[Workers::slot() % self.pools.len()];
         pool.request(request)
             .await
             .map_err(|error| self.explain(&error))
@@ -122,17 +122,13 @@ impl Client {
         let uri = self
             .uri(&message::escape(&request.method)?, &request.query)
             .map_err(Status::internal)?;
-        let asked = format!(
-            "{} {}",
-            title(&verb),
-            outrider_kit::quote::go(&uri.to_string())
-        );
+        let (asked, asked_uri) = (verb.clone(), uri.clone());
         let known_length = request.content_length;
         let mut outgoing = http::Request::new(request.body.into_body());
         *outgoing.method_mut() = verb;
         *outgoing.uri_mut() = uri;
         let into = outgoing.headers_mut();
-        headers::to_http(&request.metadata, request.origin, into);
+        headers::to_http(request.metadata, request.origin, into);
         if let Some(content_type) = request
             .content_type
             .as_deref()
@@ -149,10 +145,10 @@ impl Client {
                 HeaderValue::from_static("Go-http-client/1.1"),
             );
         }
-        let answer = self
-            .send(outgoing)
-            .await
-            .map_err(|cause| Status::internal(format!("{asked}: {cause}")))?;
+        let answer = self.send(outgoing).await.map_err(|cause| {
+            let uri = outrider_kit::quote::go(&asked_uri.to_string());
+            Status::internal(format!("{} {uri}: {cause}", title(&asked)))
+        })?;
         let (parts, incoming) = answer.into_parts();
         let content_type = parts
             .headers
@@ -194,7 +190,7 @@ impl Client {
     pub async fn probe(&self, path: &str) -> Result<StatusCode, String> {
         let mut request = http::Request::new(body::empty());
         *request.uri_mut() = self.uri(path, "")?;
-        let pool = &self.pools[Workers::current() % self.pools.len()];
+        let pool = &self.pools[Workers::slot() % self.pools.len()];
         let answer = pool.request(request).await.map_err(|e| self.explain(&e))?;
         Ok(answer.status())
     }

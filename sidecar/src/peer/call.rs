@@ -8,15 +8,15 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use http_body::Frame;
-use hyper::body::Incoming;
 use outrider_proto::Any;
 use outrider_proto::common::v1::{HttpExtension, InvokeRequest, StreamPayload, http_extension};
-use outrider_proto::internals::v1 as wire;
 use outrider_security::Security;
 use prost::Message as _;
 use tonic::{Code, Status};
 
+use super::connection::Received;
 use super::pool::{Pool, Target, boxed};
+use super::wire::{self, flat, gathered};
 use crate::api::invoke::headers::{CALLEE_ID, CALLER_ID, CALLER_NAMESPACE, DESTINATION};
 use crate::api::invoke::message::{self, Data, Metadata, Request, Response};
 use crate::grpc::{self, Messages};
@@ -51,9 +51,9 @@ impl Peers {
         host_name: &str,
         own_port: u16,
         limit: Option<usize>,
-        workers: usize,
+        slots: usize,
     ) -> Self {
-        let pool = Pool::new(workers, move |target: &Target| {
+        let pool = Pool::new(slots, move |target: &Target| {
             let (security, target) = (security.clone(), target.clone());
             Box::pin(async move {
                 let connector = match &target.app {
@@ -121,12 +121,12 @@ impl Peers {
         self.read(answer).await
     }
 
-    async fn read(&self, answer: http::Response<Incoming>) -> Result<Response, Status> {
+    async fn read(&self, answer: http::Response<Received>) -> Result<Response, Status> {
         let (parts, incoming) = answer.into_parts();
         if let Some(status) = grpc::status_of(&parts.headers).filter(|s| s.code() != Code::Ok) {
             return Err(status);
         }
-        let mut pieces = Pieces::<wire::InternalInvokeResponseStream>::new(incoming, self.limit);
+        let mut pieces = Pieces::<wire::ResponsePiece, _>::new(incoming, self.limit);
         let Some(first) = pieces.next_message().await? else {
             return Err(Status::internal("no response received from stream"));
         };
@@ -162,7 +162,7 @@ impl Peers {
         &self,
         target: &Target,
         request: http::Request<Body>,
-    ) -> Result<http::Response<Incoming>, Status> {
+    ) -> Result<http::Response<Received>, Status> {
         self.pool.send(target, request).await
     }
 }
@@ -180,26 +180,6 @@ fn status_of(status: wire::Status) -> Status {
     Status::with_details(code, status.message, Bytes::from(details.encode_to_vec()))
 }
 
-/// Values gathered under their names.
-pub fn gathered(metadata: Metadata) -> std::collections::HashMap<String, wire::ListStringValue> {
-    let mut map =
-        std::collections::HashMap::<String, wire::ListStringValue>::with_capacity(metadata.len());
-    for (name, value) in metadata {
-        map.entry(name).or_default().values.push(value);
-    }
-    map
-}
-
-pub fn flat(map: std::collections::HashMap<String, wire::ListStringValue>) -> Metadata {
-    map.into_iter()
-        .flat_map(|(name, list)| {
-            list.values
-                .into_iter()
-                .map(move |value| (name.clone(), value))
-        })
-        .collect()
-}
-
 /// The request's messages: everything but the body, with the first piece of it.
 fn head(request: Request, app_id: &str) -> Body {
     let mut metadata = request.metadata;
@@ -213,8 +193,8 @@ fn head(request: Request, app_id: &str) -> Body {
             .into(),
         querystring: request.query,
     });
-    let first = wire::InternalInvokeRequestStream {
-        request: Some(wire::InternalInvokeRequest {
+    let first = wire::RequestPiece {
+        request: Some(wire::Request {
             ver: wire::ApiVersion::V1.into(),
             metadata: gathered(metadata),
             message: Some(InvokeRequest {
@@ -232,7 +212,7 @@ fn head(request: Request, app_id: &str) -> Body {
     };
     match request.body {
         Data::Whole(bytes) if bytes.len() <= PIECE => {
-            body::full(grpc::frame(&wire::InternalInvokeRequestStream {
+            body::full(grpc::frame(&wire::RequestPiece {
                 payload: Some(StreamPayload {
                     data: bytes,
                     seq: 0,
@@ -244,8 +224,8 @@ fn head(request: Request, app_id: &str) -> Body {
             data.into_body(),
             first,
             |head, payload| match head {
-                Some(first) => grpc::frame(&wire::InternalInvokeRequestStream { payload, ..first }),
-                None => grpc::frame(&wire::InternalInvokeRequestStream {
+                Some(first) => grpc::frame(&wire::RequestPiece { payload, ..first }),
+                None => grpc::frame(&wire::RequestPiece {
                     request: None,
                     payload,
                 }),
@@ -354,11 +334,16 @@ impl<H: Unpin, F: Fn(Option<H>, Option<StreamPayload>) -> Bytes + Unpin> http_bo
 
 /// A message that may carry a piece of a body.
 pub trait Carrier: prost::Message + Default {
+    /// Whether a status ends the stream. Without it the stream broke off.
+    const HAS_STATUS: bool;
+
     /// The piece; an error if the message is one that only comes first.
     fn into_payload(self) -> Result<Option<StreamPayload>, Status>;
 }
 
-impl Carrier for wire::InternalInvokeResponseStream {
+impl Carrier for wire::ResponsePiece {
+    const HAS_STATUS: bool = true;
+
     fn into_payload(self) -> Result<Option<StreamPayload>, Status> {
         match self.response {
             None => Ok(self.payload),
@@ -369,7 +354,9 @@ impl Carrier for wire::InternalInvokeResponseStream {
     }
 }
 
-impl Carrier for wire::InternalInvokeRequestStream {
+impl Carrier for wire::RequestPiece {
+    const HAS_STATUS: bool = false;
+
     fn into_payload(self) -> Result<Option<StreamPayload>, Status> {
         match self.request {
             None => Ok(self.payload),
@@ -381,16 +368,21 @@ impl Carrier for wire::InternalInvokeRequestStream {
 }
 
 /// A body on its way in: the pieces of a stream of messages.
-pub struct Pieces<M> {
-    messages: Messages<Incoming>,
+pub struct Pieces<M, B> {
+    messages: Messages<B>,
     seq: u64,
     queued: Option<Bytes>,
     done: bool,
     _carrier: std::marker::PhantomData<fn() -> M>,
 }
 
-impl<M: Carrier> Pieces<M> {
-    pub fn new(incoming: Incoming, limit: Option<usize>) -> Self {
+impl<M, B> Pieces<M, B>
+where
+    M: Carrier,
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    pub fn new(incoming: B, limit: Option<usize>) -> Self {
         Self {
             messages: Messages::new(incoming, limit),
             seq: 0,
@@ -430,6 +422,9 @@ impl<M: Carrier> Pieces<M> {
         self.done = true;
         match self.messages.trailers().as_ref().and_then(grpc::status_of) {
             Some(status) if status.code() != Code::Ok => Err(status),
+            None if M::HAS_STATUS => Err(Status::internal(
+                "server closed the stream without sending trailers",
+            )),
             _ => Ok(()),
         }
     }
@@ -437,6 +432,7 @@ impl<M: Carrier> Pieces<M> {
     pub fn into_body(self) -> Body
     where
         M: 'static,
+        B: Send + 'static,
     {
         body::stream(self)
     }
@@ -468,7 +464,12 @@ fn decode<M: Carrier>(message: &Bytes) -> Result<M, Status> {
     })
 }
 
-impl<M: Carrier> http_body::Body for Pieces<M> {
+impl<M, B> http_body::Body for Pieces<M, B>
+where
+    M: Carrier,
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     type Data = Bytes;
     type Error = BoxError;
 

@@ -1,4 +1,4 @@
-//! HTTP/2 connections, kept per worker, so that a call never leaves the thread
+//! HTTP/2 connections, kept per slot of the workers, so that a call never leaves the thread
 //! it began on.
 
 use std::collections::HashMap;
@@ -8,20 +8,16 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use http::uri::Authority;
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use outrider_host::{Tasks, Workers};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::Status;
 
-use crate::grpc;
+use super::connection::{Connection, Received};
 use crate::server::body::Body;
 
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
-const PING_AFTER: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that nobody used for this long is closed.
 const IDLE: Duration = Duration::from_secs(180);
 
@@ -47,68 +43,60 @@ type Dial = Arc<dyn Fn(&Target) -> Dialling + Send + Sync>;
 #[derive(Clone)]
 pub struct Pool {
     dial: Dial,
-    workers: Arc<[Mutex<HashMap<Target, Kept>>]>,
+    slots: Arc<[Mutex<HashMap<Target, Kept>>]>,
     tasks: Tasks,
 }
 
 struct Kept {
-    sender: SendRequest<Body>,
+    connection: Connection,
     used: Instant,
 }
 
 impl Pool {
-    pub fn new(workers: usize, dial: impl Fn(&Target) -> Dialling + Send + Sync + 'static) -> Self {
+    pub fn new(slots: usize, dial: impl Fn(&Target) -> Dialling + Send + Sync + 'static) -> Self {
         Self {
             dial: Arc::new(dial),
-            workers: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
+            slots: (0..slots.max(1)).map(|_| Mutex::default()).collect(),
             tasks: Tasks::new(),
         }
     }
 
-    /// Sends a request over the connection of this worker. Any failure is
-    /// Unavailable: whether the peer saw the request is not known.
+    /// Sends a request over the connection of this slot.
     pub async fn send(
         &self,
         target: &Target,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, Status> {
-        let mut sender = self.sender(target).await?;
-        let sent = match sender.ready().await {
-            Ok(()) => sender.send_request(request).await,
-            Err(error) => Err(error),
-        };
-        sent.map_err(|error| {
-            if sender.is_closed() {
-                self.forget(target);
-            }
-            grpc::transport_error(&error)
-        })
+    ) -> Result<Response<Received>, Status> {
+        let connection = self.connection(target).await?;
+        let answer = connection.send(request).await;
+        if answer.is_err() && connection.is_closed() {
+            self.forget(target);
+        }
+        answer
     }
 
-    /// Drops the connection of this worker, so that the next call dials anew.
+    /// Drops the connection of this slot, so that the next call dials anew.
     pub fn forget(&self, target: &Target) {
-        self.worker().remove(target);
+        self.slot().remove(target);
     }
 
-    fn worker(&self) -> std::sync::MutexGuard<'_, HashMap<Target, Kept>> {
-        let index = Workers::current() % self.workers.len();
-        self.workers[index]
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
+    fn slot(&self) -> std::sync::MutexGuard<'_, HashMap<Target, Kept>> {
+        let index = Workers::slot() % self.slots.len();
+        self.slots[index].lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn kept(&self, target: &Target) -> Option<SendRequest<Body>> {
-        let mut worker = self.worker();
-        let kept = worker
+    fn kept(&self, target: &Target) -> Option<Connection> {
+        let mut slot = self.slot();
+        let kept = slot
             .get_mut(target)
-            .filter(|kept| !kept.sender.is_closed())?;
+            .filter(|kept| !kept.connection.is_closed())?;
         kept.used = Instant::now();
-        Some(kept.sender.clone())
+        Some(kept.connection.clone())
     }
 
-    async fn sender(&self, target: &Target) -> Result<SendRequest<Body>, Status> {
-        if let Some(sender) = self.kept(target) {
-            return Ok(sender);
+    async fn connection(&self, target: &Target) -> Result<Connection, Status> {
+        if let Some(connection) = self.kept(target) {
+            return Ok(connection);
         }
         let unavailable = |cause: &dyn std::fmt::Display| {
             Status::unavailable(format!(
@@ -125,36 +113,24 @@ impl Pool {
             Ok(Err(error)) => return Err(unavailable(&error)),
             Err(_) => return Err(unavailable(&"i/o timeout")),
         };
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20)
-            .keep_alive_interval(PING_AFTER)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .keep_alive_while_idle(true);
-        let (sender, connection) = builder
-            .handshake(TokioIo::new(stream))
+        let authority =
+            Authority::try_from(target.address.as_str()).map_err(|error| unavailable(&error))?;
+        let connection = Connection::open(stream, authority, &self.tasks)
             .await
             .map_err(|error| unavailable(&error))?;
-        self.tasks.spawn("peer connection", async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(target: "dapr.runtime.grpc", "a connection ended: {error}");
-            }
-        });
-        let mut worker = self.worker();
+        let mut slot = self.slot();
         // Another call may have been faster; one of the two connections is enough.
-        if let Some(kept) = worker.get(target).filter(|kept| !kept.sender.is_closed()) {
-            return Ok(kept.sender.clone());
+        if let Some(kept) = slot.get(target).filter(|kept| !kept.connection.is_closed()) {
+            return Ok(kept.connection.clone());
         }
-        worker.retain(|_, kept| !kept.sender.is_closed() && kept.used.elapsed() < IDLE);
-        worker.insert(
+        slot.retain(|_, kept| !kept.connection.is_closed() && kept.used.elapsed() < IDLE);
+        slot.insert(
             target.clone(),
             Kept {
-                sender: sender.clone(),
+                connection: connection.clone(),
                 used: Instant::now(),
             },
         );
-        Ok(sender)
+        Ok(connection)
     }
 }

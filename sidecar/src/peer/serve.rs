@@ -7,13 +7,13 @@ use http::{HeaderValue, Response, header};
 use hyper::body::Incoming;
 use outrider_proto::Any;
 use outrider_proto::common::v1::{InvokeResponse, http_extension};
-use outrider_proto::internals::v1 as wire;
 use outrider_security::acl::{self, AccessControl, Call, Verb};
 use outrider_security::{Peer, SpiffeId};
 use prost::Message as _;
 use tonic::Status;
 
-use super::call::{Framed, Pieces, flat, gathered};
+use super::call::{Framed, Pieces};
+use super::wire::{self, flat, gathered};
 use crate::api::invoke::message::{self, Data, Origin};
 use crate::channel::Channel;
 use crate::grpc::{self, Messages};
@@ -34,8 +34,7 @@ impl Callee {
         request: http::Request<Incoming>,
         peer: Option<&Peer>,
     ) -> Response<Body> {
-        let mut pieces =
-            Pieces::<wire::InternalInvokeRequestStream>::new(request.into_body(), self.limit);
+        let mut pieces = Pieces::<wire::RequestPiece, _>::new(request.into_body(), self.limit);
         let called = async {
             let first = pieces
                 .next_message()
@@ -75,7 +74,7 @@ impl Callee {
         let called = async {
             let mut messages = Messages::new(request.into_body(), self.limit);
             let bytes = messages.next().await.ok_or_else(missing)??;
-            let head = wire::InternalInvokeRequest::decode(bytes).map_err(|e| {
+            let head = wire::Request::decode(bytes).map_err(|e| {
                 Status::invalid_argument(format!("parsing InternalInvokeRequest error: {e}"))
             })?;
             let (mut call, data) = decode(head)?;
@@ -177,7 +176,7 @@ fn verb(method: Option<&http::Method>) -> Verb {
 }
 
 /// The call that a caller's head describes, and data that came with it.
-fn decode(head: wire::InternalInvokeRequest) -> Result<(message::Request, Bytes), Status> {
+fn decode(head: wire::Request) -> Result<(message::Request, Bytes), Status> {
     let message = head.message.ok_or_else(|| {
         Status::invalid_argument("parsing InternalInvokeRequest error: Message field is nil")
     })?;
@@ -229,7 +228,7 @@ fn encode(
     trailers: message::Metadata,
     content_type: Option<String>,
     data: Option<Bytes>,
-) -> wire::InternalInvokeResponse {
+) -> wire::Response {
     let status = match code {
         message::Code::Http(code) => wire::Status {
             code: code.into(),
@@ -243,7 +242,7 @@ fn encode(
                 .unwrap_or_default(),
         },
     };
-    wire::InternalInvokeResponse {
+    wire::Response {
         status: Some(status),
         headers: gathered(headers),
         trailers: gathered(trailers),
@@ -266,8 +265,8 @@ fn encode_stream(answer: message::Response) -> Body {
         answer.content_type,
         None,
     );
-    let frame = |head: Option<wire::InternalInvokeResponse>, payload| {
-        grpc::frame(&wire::InternalInvokeResponseStream {
+    let frame = |head: Option<wire::Response>, payload| {
+        grpc::frame(&wire::ResponsePiece {
             response: head,
             payload,
         })

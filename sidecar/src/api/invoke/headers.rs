@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::message::{Metadata, Origin};
@@ -166,34 +167,40 @@ pub fn of_answer(headers: &HeaderMap) -> Metadata {
 }
 
 /// Metadata as HTTP headers, for an application or for a client.
-pub fn to_http(metadata: &Metadata, origin: Origin, into: &mut HeaderMap) {
+pub fn to_http(metadata: Metadata, origin: Origin, into: &mut HeaderMap) {
+    let parent = match origin {
+        Origin::Grpc => find(&metadata, GRPC_TRACE).and_then(parse_binary_trace),
+        Origin::Http => None,
+    };
     let mut baggage = false;
     for (name, value) in metadata {
-        let lower = name.to_ascii_lowercase();
+        // Lower case from here on.
+        let name = match name.strip_prefix(':') {
+            Some(pseudo) => HeaderName::try_from(format!("dapr-{pseudo}")),
+            None => HeaderName::from_bytes(name.as_bytes()),
+        };
+        let Ok(mut name) = name else { continue };
+        let lower = name.as_str();
         if lower == DESTINATION
             || lower.ends_with("-bin")
-            || matches!(lower.as_str(), "content-length" | "content-type")
-            || HOP_BY_HOP.contains(&lower.as_str())
+            || matches!(lower, "content-length" | "content-type")
+            || HOP_BY_HOP.contains(&lower)
         {
             continue;
         }
         if lower == "baggage" && std::mem::replace(&mut baggage, true) {
             continue;
         }
-        let name = match lower.strip_prefix(':') {
-            Some(pseudo) => format!("dapr-{pseudo}"),
-            None if lower.starts_with("grpc-") => format!("dapr-{lower}"),
-            None => lower,
-        };
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::try_from(name),
-            HeaderValue::try_from(value.as_str()),
-        ) {
+        if lower.starts_with("grpc-")
+            && let Ok(prefixed) = HeaderName::try_from(format!("dapr-{lower}"))
+        {
+            name = prefixed;
+        }
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
             into.append(name, value);
         }
     }
-    if origin == Origin::Grpc
-        && let Some(parent) = find(metadata, GRPC_TRACE).and_then(parse_binary_trace)
+    if let Some(parent) = parent
         && let Ok(parent) = HeaderValue::try_from(parent)
     {
         into.insert(trace::TRACEPARENT, parent);
@@ -326,7 +333,7 @@ mod tests {
             ("X-Two".to_owned(), "2".to_owned()),
         ];
         let mut headers = HeaderMap::new();
-        to_http(&metadata, Origin::Http, &mut headers);
+        to_http(metadata, Origin::Http, &mut headers);
         assert_eq!(headers["dapr-grpc-timeout"], "1S");
         assert_eq!(headers["dapr-authority"], "a");
         assert!(!headers.contains_key("x-bin"));

@@ -101,7 +101,7 @@ async fn answer(response: message::Response, streaming: bool) -> Response<Body> 
     };
     let mut answer = Response::new(body::empty());
     *answer.status_mut() = status;
-    headers::to_http(&response.headers, Origin::Http, answer.headers_mut());
+    headers::to_http(response.headers, Origin::Http, answer.headers_mut());
     if let Some(content_type) = response
         .content_type
         .as_deref()

@@ -13,6 +13,7 @@ use super::{Api, address};
 use crate::channel::Kind;
 use crate::grpc;
 use crate::peer::call::sign;
+use crate::peer::connection::Received;
 use crate::peer::serve::Callee;
 use crate::server::body::{self, Body};
 
@@ -76,7 +77,7 @@ async fn local(
     callee: Option<&Callee>,
     request: http::Request<Incoming>,
     peer: Option<&Peer>,
-) -> Result<Response<Incoming>, Status> {
+) -> Result<Response<Received>, Status> {
     let Some(channel) = channel else {
         return Err(Status::internal("app channel is not initialized"));
     };
@@ -101,9 +102,6 @@ fn passing(request: http::Request<Incoming>) -> http::Request<Body> {
     let (mut parts, incoming) = request.into_parts();
     parts.headers.remove(APP_ID);
     parts.headers.remove(http::header::HOST);
-    // Else a call whose client named no authority would be refused on its way
-    // out.
-    parts.version = http::Version::default();
     parts.extensions.clear();
     http::Request::from_parts(parts, body::stream(incoming))
 }
@@ -129,7 +127,7 @@ fn plain(status: Status) -> Status {
     Status::new(status.code(), status.message())
 }
 
-fn answer(passed: Result<Response<Incoming>, Status>) -> Response<Body> {
+fn answer(passed: Result<Response<Received>, Status>) -> Response<Body> {
     match passed {
         Err(status) => grpc::refuse(&status),
         Ok(response) => response.map(body::stream),
