@@ -1,6 +1,6 @@
 module outrider/e2e/sdk
 
-go 1.26
+go 1.25.0
 
 require (
 	github.com/dapr/go-sdk v1.13.0
