@@ -31,7 +31,7 @@ impl Client {
             address: connector.address(),
             app: None,
         };
-        let pool = Pool::new(workers, move |_: &Target| {
+        let pool = Pool::new(workers, connector.scheme(), move |_: &Target| {
             let connector = connector.clone();
             Box::pin(async move { connector.connect().await.map(crate::peer::pool::boxed) })
         });

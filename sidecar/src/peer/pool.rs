@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -47,6 +48,8 @@ type Dial = Arc<dyn Fn(&Target) -> Dialling + Send + Sync>;
 #[derive(Clone)]
 pub struct Pool {
     dial: Dial,
+    /// Of targets that have no app to prove; to the others it is always TLS.
+    scheme: Scheme,
     workers: Arc<[Mutex<HashMap<Target, Kept>>]>,
     tasks: Tasks,
 }
@@ -57,9 +60,14 @@ struct Kept {
 }
 
 impl Pool {
-    pub fn new(workers: usize, dial: impl Fn(&Target) -> Dialling + Send + Sync + 'static) -> Self {
+    pub fn new(
+        workers: usize,
+        scheme: Scheme,
+        dial: impl Fn(&Target) -> Dialling + Send + Sync + 'static,
+    ) -> Self {
         Self {
             dial: Arc::new(dial),
+            scheme,
             workers: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
             tasks: Tasks::new(),
         }
@@ -70,8 +78,9 @@ impl Pool {
     pub async fn send(
         &self,
         target: &Target,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response<Incoming>, Status> {
+        *request.uri_mut() = self.absolute(target, request.uri())?;
         let mut sender = self.sender(target).await?;
         let sent = match sender.ready().await {
             Ok(()) => sender.send_request(request).await,
@@ -83,6 +92,22 @@ impl Pool {
             }
             grpc::transport_error(&error)
         })
+    }
+
+    /// With the authority and the scheme of the target: many servers refuse a
+    /// request without them (RFC 9113, section 8.3.1), or with others' ones.
+    fn absolute(&self, target: &Target, uri: &Uri) -> Result<Uri, Status> {
+        let scheme = match target.app {
+            Some(_) => Scheme::HTTPS,
+            None => self.scheme.clone(),
+        };
+        let path = uri.path_and_query().cloned();
+        Uri::builder()
+            .scheme(scheme)
+            .authority(target.address.as_str())
+            .path_and_query(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
+            .build()
+            .map_err(|error| Status::internal(format!("{}: {error}", target.address)))
     }
 
     /// Drops the connection of this worker, so that the next call dials anew.
