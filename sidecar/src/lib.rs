@@ -9,6 +9,8 @@ mod channel;
 mod components;
 mod config;
 mod flags;
+#[doc(hidden)]
+pub mod fuzz;
 mod grpc;
 mod peer;
 mod server;
