@@ -3,6 +3,8 @@
 pub mod app;
 mod cluster;
 pub mod flags;
+#[doc(hidden)]
+pub mod fuzz;
 mod matcher;
 pub mod patch;
 mod review;

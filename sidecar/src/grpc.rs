@@ -14,6 +14,8 @@ use crate::server::body::{self, BoxError};
 pub const CONTENT_TYPE: &str = "application/grpc";
 /// Flag and length before every message.
 const PREFIX: usize = 5;
+/// Bytes that are reserved for a message before they are there.
+const AHEAD: usize = 64 * 1024;
 
 /// A message with its prefix.
 pub fn frame(message: &impl prost::Message) -> Bytes {
@@ -103,7 +105,9 @@ where
         let length = prefix.get_u32() as usize;
         check(length, self.limit)?;
         if self.buffer.len() < PREFIX + length {
-            self.buffer.reserve(PREFIX + length - self.buffer.len());
+            // A length costs its sender nothing: memory follows what arrives.
+            let missing = PREFIX + length - self.buffer.len();
+            self.buffer.reserve(missing.min(AHEAD));
             return Ok(None);
         }
         self.buffer.advance(PREFIX);
@@ -312,6 +316,11 @@ mod tests {
             read(vec![message.slice(..7)], None).await,
             [Err(Code::Internal)]
         );
+        // Four gigabytes are announced, and three bytes come.
+        let huge = Bytes::from_static(b"\0\xff\xff\xff\xffabc");
+        let mut messages = Messages::new(http_body_util::Full::new(huge), None);
+        assert!(messages.next().await.is_some_and(|m| m.is_err()));
+        assert!(messages.buffer.capacity() < 1 << 20);
         let compressed = Bytes::from_static(&[1, 0, 0, 0, 0]);
         assert_eq!(
             read(vec![compressed], None).await,

@@ -25,6 +25,7 @@ const LAYERS: [&[&str]; 6] = [
         "apps",
         "bench",
         "cluster",
+        "fuzz",
         "harness",
         "integration",
         "xtask",

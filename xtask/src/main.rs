@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod arrows;
+mod clients;
 mod deps;
 mod run;
 mod setup;
@@ -16,7 +17,7 @@ usage: cargo xtask <command>
                   show the main job on a real cluster, or as plain processes
   test [--all]    install what the tests need, then run them, cheap ones first
   bench BINARY..  compare daprd binaries given by path
-  setup           install what the tests need
+  setup [--all]   install what the tests need
   check           format, arrows, sizes, dependencies and lints
   gen             write the generated files: definitions of the chart
   drift           gen, then fail if anything changed
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
     let done = match words.first().map(String::as_str) {
         Some("test") => stages::test(rest.iter().any(|w| w == "--all")),
         Some("check") => stages::check(),
-        Some("setup") => setup::install(),
+        Some("setup") => setup::install(rest.iter().any(|w| w == "--all")),
         Some("demo") => stages::demo(rest),
         Some("bench") => stages::bench(rest),
         Some("gen") => stages::generate(),

@@ -20,14 +20,27 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
 ];
 
-pub fn install() -> Result<()> {
+/// What `test --all` needs besides.
+const MORE: [(&str, &str); 5] = [
+    ("python3", "python3-venv"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    ("javac", "default-jdk-headless"),
+    ("mvn", "maven"),
+];
+
+pub fn install(all: bool) -> Result<()> {
     let missing: Vec<&str> = PROGRAMS
         .iter()
+        .chain(if all { &MORE[..] } else { &[] })
         .filter(|(program, _)| !is_there(program))
         .map(|(_, package)| *package)
         .collect();
     for (program, why) in [
-        ("go", "the embedded Kubernetes is built from Go modules"),
+        (
+            "go",
+            "the embedded Kubernetes and a suite of clients are Go",
+        ),
         ("git", "some checks ask it"),
     ] {
         if !is_there(program) {

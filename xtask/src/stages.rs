@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{arrows, deps, run, setup, sizes};
+use crate::{arrows, clients, deps, run, setup, sizes};
 
 /// Built once, for tests and cluster images alike.
 const PROFILE: [&str; 2] = ["--profile", "ci"];
@@ -51,7 +51,7 @@ pub fn test(all: bool) -> Result<()> {
 }
 
 fn stages(run: &mut Run, all: bool) -> Result<()> {
-    run.stage("setup", setup::install)?;
+    run.stage("setup", || setup::install(all))?;
     run.stage("format", format)?;
     run.stage("arrows", arrows::check)?;
     run.stage("sizes", sizes::check)?;
@@ -81,16 +81,11 @@ fn stages(run: &mut Run, all: bool) -> Result<()> {
                 .args(PROFILE),
         )
     })?;
-    for (stage, name) in [
-        ("process", HEAVY[0]),
-        ("conformance", HEAVY[1]),
-        ("cluster", HEAVY[2]),
-    ] {
-        run.stage(stage, || {
-            run::run(run::cargo().args(["test", "-p", name]).args(PROFILE))
-        })?;
-    }
-    Ok(())
+    let heavy = |name| run::run(run::cargo().args(["test", "-p", name]).args(PROFILE));
+    run.stage("process", || heavy(HEAVY[0]))?;
+    run.stage("clients", || clients::test(&PROFILE, all))?;
+    run.stage("conformance", || heavy(HEAVY[1]))?;
+    run.stage("cluster", || heavy(HEAVY[2]))
 }
 
 pub fn check() -> Result<()> {
@@ -101,8 +96,15 @@ pub fn check() -> Result<()> {
     clippy()
 }
 
+/// Also of what is no member of the workspace.
 fn format() -> Result<()> {
-    run::run(run::cargo().args(["fmt", "--all", "--check"]))
+    run::run(run::cargo().args(["fmt", "--all", "--check"]))?;
+    let apart = clients::folder("rust").join("Cargo.toml");
+    run::run(
+        run::cargo()
+            .args(["fmt", "--check", "--manifest-path"])
+            .arg(apart),
+    )
 }
 
 fn clippy() -> Result<()> {

@@ -32,7 +32,7 @@ impl Client {
             address: connector.address(),
             app: None,
         };
-        let pool = Pool::new(slots, move |_: &Target| {
+        let pool = Pool::new(slots, connector.scheme(), move |_: &Target| {
             let connector = connector.clone();
             Box::pin(async move { connector.connect().await.map(crate::peer::pool::boxed) })
         });

@@ -62,7 +62,7 @@ fn merge(into: &mut Value, from: Value) {
 }
 
 /// `$NAME` and `${NAME}` replaced; unset names are empty.
-fn expand(text: &str, environment: &HashMap<String, String>) -> String {
+pub(crate) fn expand(text: &str, environment: &HashMap<String, String>) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use http_body::Frame;
 use outrider_proto::Any;
@@ -53,7 +54,7 @@ impl Peers {
         limit: Option<usize>,
         slots: usize,
     ) -> Self {
-        let pool = Pool::new(slots, move |target: &Target| {
+        let pool = Pool::new(slots, Scheme::HTTP, move |target: &Target| {
             let (security, target) = (security.clone(), target.clone());
             Box::pin(async move {
                 let connector = match &target.app {

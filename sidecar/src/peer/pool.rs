@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use http::{Request, Response};
 use outrider_host::{Tasks, Workers};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -43,6 +43,8 @@ type Dial = Arc<dyn Fn(&Target) -> Dialling + Send + Sync>;
 #[derive(Clone)]
 pub struct Pool {
     dial: Dial,
+    /// Of targets that have no app to prove; to the others it is always TLS.
+    scheme: Scheme,
     slots: Arc<[Mutex<HashMap<Target, Kept>>]>,
     tasks: Tasks,
 }
@@ -53,9 +55,14 @@ struct Kept {
 }
 
 impl Pool {
-    pub fn new(slots: usize, dial: impl Fn(&Target) -> Dialling + Send + Sync + 'static) -> Self {
+    pub fn new(
+        slots: usize,
+        scheme: Scheme,
+        dial: impl Fn(&Target) -> Dialling + Send + Sync + 'static,
+    ) -> Self {
         Self {
             dial: Arc::new(dial),
+            scheme,
             slots: (0..slots.max(1)).map(|_| Mutex::default()).collect(),
             tasks: Tasks::new(),
         }
@@ -115,7 +122,11 @@ impl Pool {
         };
         let authority =
             Authority::try_from(target.address.as_str()).map_err(|error| unavailable(&error))?;
-        let connection = Connection::open(stream, authority, &self.tasks)
+        let scheme = match target.app {
+            Some(_) => Scheme::HTTPS,
+            None => self.scheme.clone(),
+        };
+        let connection = Connection::open(stream, (scheme, authority), &self.tasks)
             .await
             .map_err(|error| unavailable(&error))?;
         let mut slot = self.slot();

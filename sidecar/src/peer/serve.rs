@@ -176,7 +176,7 @@ fn verb(method: Option<&http::Method>) -> Verb {
 }
 
 /// The call that a caller's head describes, and data that came with it.
-fn decode(head: wire::Request) -> Result<(message::Request, Bytes), Status> {
+pub(crate) fn decode(head: wire::Request) -> Result<(message::Request, Bytes), Status> {
     let message = head.message.ok_or_else(|| {
         Status::invalid_argument("parsing InternalInvokeRequest error: Message field is nil")
     })?;

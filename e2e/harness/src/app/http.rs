@@ -16,6 +16,8 @@ use tokio::task::JoinSet;
 pub struct Seen {
     pub version: Version,
     pub method: String,
+    /// Of HTTP/2, where it is no header.
+    pub authority: Option<String>,
     /// Path and query, as they were sent.
     pub target: String,
     pub headers: HeaderMap,
@@ -101,6 +103,7 @@ async fn record(State(record): State<Record>, request: Request, next: Next) -> R
     let seen = Seen {
         version: parts.version,
         method: parts.method.to_string(),
+        authority: parts.uri.authority().map(ToString::to_string),
         target: target.map(ToString::to_string).unwrap_or_default(),
         headers: parts.headers.clone(),
         body: body.clone(),

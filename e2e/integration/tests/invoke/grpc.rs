@@ -212,3 +212,31 @@ async fn streams_through_the_proxy() -> Result<()> {
     assert!(orders.message().await?.is_none());
     Ok(())
 }
+
+/// Servers made with gRPC's C core reset a call whose authority is not there.
+#[tokio::test]
+async fn a_grpc_application_is_called_by_its_address() -> Result<()> {
+    let answer = async || [("content-type", "application/grpc"), ("grpc-status", "15")];
+    let app = HttpApp::start(axum::Router::new().fallback(answer)).await?;
+    let pair = Pair::start(|called| called.app(&app).flag("--app-protocol=grpc")).await?;
+    let address = format!("127.0.0.1:{}", app.port());
+    let seen = || {
+        let last = app.last().context("was not called")?;
+        anyhow::Ok((last.target, last.authority))
+    };
+
+    let mut grpc = pair.caller.grpc().await?;
+    let refused = grpc
+        .invoke_service(call("called", invocation("echo", "")))
+        .await;
+    assert_eq!(refused.expect_err("fails").code(), Code::DataLoss);
+    let path = "/dapr.proto.runtime.v1.AppCallback/OnInvoke";
+    assert_eq!(seen()?, (path.to_owned(), Some(address.clone())));
+
+    let mut proxied = AppCallbackClient::new(pair.caller.channel().await?);
+    let refused = proxied.list_topic_subscriptions(to("called", ())).await;
+    assert_eq!(refused.expect_err("fails").code(), Code::DataLoss);
+    let path = "/dapr.proto.runtime.v1.AppCallback/ListTopicSubscriptions";
+    assert_eq!(seen()?, (path.to_owned(), Some(address)));
+    Ok(())
+}

@@ -16,6 +16,7 @@ use crate::peer::call::sign;
 use crate::peer::connection::Received;
 use crate::peer::serve::Callee;
 use crate::server::body::{self, Body};
+use crate::server::path;
 
 /// A call by a client of this sidecar.
 pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<Body> {
@@ -86,15 +87,26 @@ async fn local(
             "failed to proxy request: the application does not speak gRPC: set its protocol to grpc",
         ));
     };
-    let path = request.uri().path().to_owned();
-    acl::normalise(&path).map_err(|e| Status::invalid_argument(format!("invalid method: {e}")))?;
+    let path = judged(request.uri().path())?;
     if let Some(callee) = callee {
-        callee.admit(peer.and_then(|p| p.id.as_ref()), &path, acl::Call::Grpc)?;
+        callee.admit(peer.and_then(|p| p.id.as_ref()), path, acl::Call::Grpc)?;
     }
     if !channel.healthy.is_healthy() {
         return Err(Status::internal("app is not in a healthy state"));
     }
     client.forward(passing(request)).await
+}
+
+/// The path, which is judged and passed on as it is. One with a second
+/// spelling is refused: some servers would resolve what was not judged.
+fn judged(path: &str) -> Result<&str, Status> {
+    let invalid =
+        |why: &dyn std::fmt::Display| Status::invalid_argument(format!("invalid method: {why}"));
+    let normal = acl::normalise(&path::unescape(path)).map_err(|e| invalid(&e))?;
+    if normal != path {
+        return Err(invalid(&format!("{path} has to be {normal}")));
+    }
+    Ok(path)
 }
 
 /// The request without what concerned this hop.
@@ -131,5 +143,27 @@ fn answer(passed: Result<Response<Received>, Status>) -> Response<Body> {
     match passed {
         Err(status) => grpc::refuse(&status),
         Ok(response) => response.map(body::stream),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_has_one_spelling() {
+        let plain = "/pkg.Service/Method";
+        assert_eq!(judged(plain).ok(), Some(plain));
+        for other in [
+            "//pkg.Service/Method",
+            "/pkg.Service/Method/",
+            "/pkg.Open/../pkg.Service/Method",
+            "/pkg.Open/%2e%2e/pkg.Service/Method",
+            "/pkg.Service%2FMethod",
+            "/pkg.Service/./Method",
+            "/pkg.Service/Method#",
+        ] {
+            assert!(judged(other).is_err(), "{other}");
+        }
     }
 }

@@ -37,7 +37,9 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 #[derive(Clone)]
 pub struct Connection {
     sender: SendRequest<Bytes>,
-    authority: Authority,
+    /// How every request names the target: many servers refuse one without
+    /// scheme and authority (RFC 9113, section 8.3.1), or with others' ones.
+    target: (Scheme, Authority),
     closed: Arc<AtomicBool>,
     tasks: Tasks,
 }
@@ -45,7 +47,7 @@ pub struct Connection {
 impl Connection {
     pub async fn open(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        authority: Authority,
+        target: (Scheme, Authority),
         tasks: &Tasks,
     ) -> Result<Self, h2::Error> {
         let (sender, mut connection) = h2::client::Builder::new()
@@ -70,7 +72,7 @@ impl Connection {
         });
         Ok(Self {
             sender,
-            authority,
+            target,
             closed,
             tasks: tasks.clone(),
         })
@@ -125,8 +127,8 @@ impl Connection {
     /// Where the request goes on this connection, whatever it said.
     fn uri(&self, given: &Uri) -> Uri {
         let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
-        parts.authority = Some(self.authority.clone());
+        parts.scheme = Some(self.target.0.clone());
+        parts.authority = Some(self.target.1.clone());
         parts.path_and_query = Some(
             given
                 .path_and_query()

@@ -8,13 +8,16 @@ use crate::server::body;
 
 type Accepted = (Request<RecvStream>, h2::server::SendResponse<Bytes>);
 
+fn target() -> (Scheme, Authority) {
+    (Scheme::HTTP, Authority::from_static("callee:50002"))
+}
+
 /// A connection, and the requests that arrive at its other end.
 async fn connected() -> (Connection, mpsc::UnboundedReceiver<Accepted>) {
     let (near, far) = tokio::io::duplex(64 << 10);
     let (told, requests) = mpsc::unbounded_channel();
     tokio::spawn(serve(far, told));
-    let authority = Authority::from_static("callee:50002");
-    let connection = Connection::open(near, authority, &Tasks::new()).await;
+    let connection = Connection::open(near, target(), &Tasks::new()).await;
     (connection.unwrap(), requests)
 }
 
@@ -168,8 +171,7 @@ async fn resets_have_their_codes() {
 #[tokio::test(start_paused = true)]
 async fn the_silent_are_given_up() {
     let (near, _far) = tokio::io::duplex(64 << 10);
-    let authority = Authority::from_static("callee:50002");
-    let connection = Connection::open(near, authority, &Tasks::new())
+    let connection = Connection::open(near, target(), &Tasks::new())
         .await
         .unwrap();
     let start = tokio::time::Instant::now();

@@ -7,6 +7,8 @@
 //! and out of use as soon as it stops.
 
 mod book;
+#[doc(hidden)]
+pub mod fuzz;
 mod link;
 mod message;
 mod service;

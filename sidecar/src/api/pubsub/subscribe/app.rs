@@ -64,7 +64,7 @@ fn of_http(status: StatusCode, body: &[u8]) -> Vec<Spec> {
 }
 
 /// The answer of an HTTP application. Keys match in any case.
-fn decode(body: &[u8]) -> Result<Vec<Spec>, String> {
+pub(crate) fn decode(body: &[u8]) -> Result<Vec<Spec>, String> {
     if body.is_empty() {
         return Ok(Vec::new());
     }

@@ -296,7 +296,7 @@ fn body_entry(entry: &Entry) -> Option<BodyEntry<'_>> {
 }
 
 /// Status by entry; keys match in any case.
-fn statuses(body: &[u8]) -> Result<HashMap<String, String>, String> {
+pub(crate) fn statuses(body: &[u8]) -> Result<HashMap<String, String>, String> {
     let answer: Value = serde_json::from_slice(body).map_err(|e| json::decode_error(&e, body))?;
     let text = |one: &Value, name: &str| {
         let object = one.as_object()?;

@@ -1,11 +1,11 @@
 //! Subscriptions: what is asked for, and keeping it running.
 //! <https://docs.dapr.io/developing-applications/building-blocks/pubsub/subscription-methods/>
 
-mod app;
-mod bulk;
+pub(crate) mod app;
+pub(crate) mod bulk;
 mod deliver;
 mod inlet;
-mod rules;
+pub(crate) mod rules;
 pub mod stream;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

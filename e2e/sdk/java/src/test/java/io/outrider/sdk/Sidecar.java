@@ -1,0 +1,176 @@
+package io.outrider.sdk;
+
+import io.dapr.client.DaprClientBuilder;
+import io.dapr.config.Properties;
+import java.io.File;
+import java.io.IOException;
+import java.net.InetAddress;
+import java.net.ServerSocket;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.Callable;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+
+/**
+ * A running daprd. OUTRIDER_DAPRD names the binary, ours or any other. Sidecars find each other
+ * through a database of each test; OUTRIDER_NAMES=mdns is for binaries that do not know this.
+ */
+final class Sidecar implements AutoCloseable {
+  /** What anything may take on a busy machine. */
+  static final Duration PATIENCE = Duration.ofSeconds(30);
+
+  static final String STORE = "store";
+  static final String BROKER = "broker";
+  static final String SECRETS = "secrets";
+
+  private static final AtomicInteger TURNS = new AtomicInteger();
+
+  final String id = unique("app");
+  final Path names;
+  private final int httpPort = freePort();
+  private final int grpcPort = freePort();
+  private final Path output;
+  private final Process process;
+
+  /** Starts it without waiting. */
+  Sidecar(Path names, String... flags) throws IOException {
+    Path folder = Files.createTempDirectory("sdk-");
+    this.names = names == null ? folder : names;
+    Path resources = Files.createDirectory(folder.resolve("resources"));
+    Path secrets = folder.resolve("secrets.json");
+    Files.writeString(secrets, "{\"password\": \"s3cret\", \"user\": {\"name\": \"ada\"}}");
+    String file = "{name: secretsFile, value: \"" + secrets + "\"}";
+    Files.writeString(
+        resources.resolve("all.yaml"),
+        String.join(
+            "---\n",
+            component(STORE, "state.in-memory", ""),
+            component(BROKER, "pubsub.in-memory", ""),
+            component(SECRETS, "secretstores.local.file", file)));
+    String program = System.getenv("OUTRIDER_DAPRD");
+    if (program == null) {
+      throw new IllegalStateException("set OUTRIDER_DAPRD to the path of a daprd");
+    }
+    List<String> command =
+        new ArrayList<>(
+            List.of(
+                program,
+                "--app-id=" + id,
+                "--dapr-http-port=" + httpPort,
+                "--dapr-grpc-port=" + grpcPort,
+                "--dapr-internal-grpc-port=" + freePort(),
+                "--metrics-port=" + freePort(),
+                "--resources-path=" + resources,
+                "--dapr-listen-addresses=127.0.0.1",
+                "--dapr-internal-grpc-listen-address=127.0.0.1",
+                "--metrics-listen-address=127.0.0.1"));
+    if (!"mdns".equals(System.getenv("OUTRIDER_NAMES"))) {
+      Path config = folder.resolve("config.yaml");
+      Files.writeString(
+          config,
+          "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: config}\nspec:\n"
+              + "  nameResolution: {component: sqlite, version: v1, configuration: {connectionString: \""
+              + this.names.resolve("names.db")
+              + "\"}}\n");
+      command.add("--config=" + config);
+    }
+    command.addAll(List.of(flags));
+    output = folder.resolve("output");
+    File log = output.toFile();
+    process = new ProcessBuilder(command).redirectErrorStream(true).redirectOutput(log).start();
+  }
+
+  static Sidecar ready(Path names, String... flags) throws Exception {
+    Sidecar sidecar = new Sidecar(names, flags);
+    HttpRequest request =
+        HttpRequest.newBuilder(URI.create("http://127.0.0.1:" + sidecar.httpPort + "/v1.0/healthz"))
+            .build();
+    HttpClient client = HttpClient.newHttpClient();
+    try {
+      until(
+          sidecar.id + " is healthy",
+          () -> client.send(request, HttpResponse.BodyHandlers.discarding()).statusCode() == 204);
+    } catch (AssertionError late) {
+      sidecar.close();
+      throw late;
+    }
+    return sidecar;
+  }
+
+  DaprClientBuilder client() {
+    return new DaprClientBuilder()
+        .withPropertyOverride(Properties.SIDECAR_IP, "127.0.0.1")
+        .withPropertyOverride(Properties.HTTP_PORT, String.valueOf(httpPort))
+        .withPropertyOverride(Properties.GRPC_PORT, String.valueOf(grpcPort));
+  }
+
+  boolean ended() {
+    return !process.isAlive();
+  }
+
+  @Override
+  public void close() throws Exception {
+    // SIGTERM, as an orchestrator does it.
+    process.destroy();
+    if (!process.waitFor(10, TimeUnit.SECONDS)) {
+      process.destroyForcibly().waitFor();
+    }
+    if (System.getenv("OUTRIDER_OUTPUT") != null) {
+      System.out.println(Files.readString(output));
+    }
+  }
+
+  /** Asks again until it is so. */
+  static void until(String what, Callable<Boolean> ask) throws Exception {
+    long deadline = System.nanoTime() + PATIENCE.toNanos();
+    while (System.nanoTime() < deadline) {
+      try {
+        if (ask.call()) {
+          return;
+        }
+      } catch (IOException notYet) {
+        // Nobody listens there.
+      }
+      TimeUnit.MILLISECONDS.sleep(20);
+    }
+    throw new AssertionError("not so after " + PATIENCE + ": " + what);
+  }
+
+  static String unique(String name) {
+    return name + "-" + ProcessHandle.current().pid() + "-" + TURNS.incrementAndGet();
+  }
+
+  /**
+   * A port that nobody has, different in every call. All are below what the kernel gives to
+   * outgoing connections.
+   */
+  static int freePort() {
+    int start = (int) (ProcessHandle.current().pid() % 200) * 100;
+    while (true) {
+      int port = 10_000 + (start + TURNS.incrementAndGet()) % 20_000;
+      try (ServerSocket probe = new ServerSocket(port, 1, InetAddress.getLoopbackAddress())) {
+        return probe.getLocalPort();
+      } catch (IOException taken) {
+        // The next one.
+      }
+    }
+  }
+
+  private static String component(String name, String kind, String metadata) {
+    return "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: "
+        + name
+        + "}\nspec:\n  type: "
+        + kind
+        + "\n  version: v1\n  metadata: ["
+        + metadata
+        + "]\n";
+  }
+}

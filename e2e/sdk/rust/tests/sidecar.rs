@@ -1,0 +1,239 @@
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use dapr::client::{ClientOptions, TonicClientWithAuth};
+use dapr::dapr::proto::runtime::v1::dapr_client::DaprClient;
+use dapr::error::Error;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, timeout};
+use tonic::transport::Channel;
+
+/// What anything may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub const STORE: &str = "store";
+pub const BROKER: &str = "broker";
+pub const SECRETS: &str = "secrets";
+
+pub type Client = dapr::Client<TonicClientWithAuth>;
+
+/// How a sidecar is started.
+#[derive(Default)]
+pub struct Setup {
+    /// The folder with the database of names.
+    pub names: Option<PathBuf>,
+    pub flags: Vec<String>,
+    /// What clients of the API have to know.
+    pub token: Option<&'static str>,
+}
+
+/// A running daprd. Dropping it ends it.
+pub struct Sidecar {
+    pub id: String,
+    pub names: PathBuf,
+    pub grpc_port: u16,
+    http_port: u16,
+    folder: TempDir,
+    _child: Child,
+}
+
+impl Setup {
+    /// Starts it without waiting.
+    pub fn start(self) -> Result<Sidecar> {
+        let program = std::env::var_os("OUTRIDER_DAPRD")
+            .context("set OUTRIDER_DAPRD to the path of a daprd")?;
+        let folder = tempfile::tempdir()?;
+        let resources = folder.path().join("resources");
+        std::fs::create_dir(&resources)?;
+        let secrets = folder.path().join("secrets.json");
+        std::fs::write(
+            &secrets,
+            r#"{"password": "s3cret", "user": {"name": "ada"}}"#,
+        )?;
+        let file = format!("{{name: secretsFile, value: {secrets:?}}}");
+        let all = [
+            component(STORE, "state.in-memory", ""),
+            component(BROKER, "pubsub.in-memory", ""),
+            component(SECRETS, "secretstores.local.file", &file),
+        ];
+        std::fs::write(resources.join("all.yaml"), all.join("---\n"))?;
+        let id = unique("app");
+        let [http_port, grpc_port, internal_port, metrics_port] =
+            std::array::from_fn(|_| free_port());
+        let output = std::fs::File::create(folder.path().join("output"))?;
+        let mut command = Command::new(program);
+        command
+            .args([
+                format!("--app-id={id}"),
+                format!("--dapr-http-port={http_port}"),
+                format!("--dapr-grpc-port={grpc_port}"),
+                format!("--dapr-internal-grpc-port={internal_port}"),
+                format!("--metrics-port={metrics_port}"),
+                format!("--resources-path={}", resources.display()),
+                "--dapr-listen-addresses=127.0.0.1".to_owned(),
+                "--dapr-internal-grpc-listen-address=127.0.0.1".to_owned(),
+                "--metrics-listen-address=127.0.0.1".to_owned(),
+            ])
+            .args(self.flags)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .kill_on_drop(true);
+        if let Some(token) = self.token {
+            command.env("DAPR_API_TOKEN", token);
+        }
+        let names = self.names.unwrap_or_else(|| folder.path().to_owned());
+        if std::env::var_os("OUTRIDER_NAMES").is_none_or(|names| names != "mdns") {
+            let config = folder.path().join("config.yaml");
+            std::fs::write(&config, configuration(&names.join("names.db")))?;
+            command.arg(format!("--config={}", config.display()));
+        }
+        Ok(Sidecar {
+            id,
+            names,
+            grpc_port,
+            http_port,
+            folder,
+            _child: command.spawn()?,
+        })
+    }
+
+    /// Starts it and waits until it says that it is healthy.
+    pub async fn ready(self) -> Result<(Sidecar, Client)> {
+        let sidecar = self.start()?;
+        let health = || async { sidecar.is_healthy().await.then_some(()) };
+        until("the sidecar is healthy", health).await?;
+        let client = sidecar.client().await?;
+        Ok((sidecar, client))
+    }
+}
+
+fn component(name: &str, kind: &str, metadata: &str) -> String {
+    format!(
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\nspec:\n  type: {kind}\n  version: v1\n  metadata: [{metadata}]\n"
+    )
+}
+
+fn configuration(names: &Path) -> String {
+    format!(
+        "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {{name: config}}\nspec:\n  nameResolution: {{component: sqlite, version: v1, configuration: {{connectionString: {names:?}}}}}\n"
+    )
+}
+
+impl Sidecar {
+    pub fn options(&self) -> ClientOptions {
+        ClientOptions::new().with_address(format!("http://127.0.0.1:{}", self.grpc_port))
+    }
+
+    pub async fn client(&self) -> Result<Client> {
+        Ok(Client::from_options(self.options()).await?)
+    }
+
+    /// The SDK's generated client, for what its own does not wrap.
+    pub async fn generated(&self) -> Result<DaprClient<Channel>> {
+        Ok(DaprClient::connect(format!("http://127.0.0.1:{}", self.grpc_port)).await?)
+    }
+
+    async fn is_healthy(&self) -> bool {
+        let ask = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.http_port)).await?;
+            stream
+                .write_all(b"GET /v1.0/healthz HTTP/1.0\r\n\r\n")
+                .await?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await?;
+            anyhow::Ok(answer)
+        };
+        let answer = ask.await.unwrap_or_default();
+        answer
+            .get(9..12)
+            .is_some_and(|status| status == b"204" || status == b"401")
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        // Tests show what they print only when they fail.
+        let output = std::fs::read(self.folder.path().join("output")).unwrap_or_default();
+        println!(
+            "---- {} ----\n{}",
+            self.id,
+            String::from_utf8_lossy(&output)
+        );
+    }
+}
+
+/// Asks again until there is an answer.
+pub async fn until<T, F>(what: &str, mut ask: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Option<T>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    loop {
+        tick.tick().await;
+        if let Some(answer) = ask().await {
+            return Ok(answer);
+        }
+        if Instant::now() >= deadline {
+            bail!("not so after {PATIENCE:?}: {what}");
+        }
+    }
+}
+
+/// The same for something that comes by itself.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> Result<T> {
+    timeout(PATIENCE, future)
+        .await
+        .with_context(|| format!("not so after {PATIENCE:?}: {what}"))
+}
+
+/// Checks that a call failed with a code. The SDK shows the status in its text
+/// alone.
+#[track_caller]
+pub fn refused<T: std::fmt::Debug>(result: Result<T, Error>, code: &str, text: &str) {
+    let error = match result {
+        Err(Error::GrpcError(error)) => format!("{error:?}"),
+        other => panic!("{other:?} instead of a status"),
+    };
+    assert!(
+        error.contains(&format!("code: {code}")) || error.contains(&format!("code: '{code}")),
+        "no {code} in {error}"
+    );
+    assert!(error.contains(text), "no '{text}' in {error}");
+}
+
+pub fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+    let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    pairs.iter().map(owned).collect()
+}
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+pub fn unique(name: &str) -> String {
+    let turn = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{name}-{}-{turn}", std::process::id())
+}
+
+/// A port that nobody has, different in every call. All are below what the
+/// kernel gives to outgoing connections.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let start = std::process::id() as usize % 200 * 100;
+    loop {
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + ((start + turn) % 20_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}

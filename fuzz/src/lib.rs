@@ -1,0 +1,36 @@
+//! Everything that reads bytes from outside, by name. Each target has examples
+//! in `corpus/<name>`; `tests/corpus.rs` runs them all, and `libfuzzer/` looks
+//! for more.
+
+mod text;
+
+use outrider_components_local::nameresolution::mdns;
+
+/// A target panics where something is wrong.
+pub type Target = fn(&[u8]);
+
+pub const TARGETS: [(&str, Target); 17] = [
+    ("access", text::access),
+    ("address", outrider_sidecar::fuzz::address),
+    ("annotations", text::annotations),
+    ("answers", outrider_sidecar::fuzz::answers),
+    ("bodies", outrider_sidecar::fuzz::bodies),
+    ("certificates", text::certificates),
+    ("configuration", outrider_sidecar::fuzz::configuration),
+    ("event", outrider_sidecar::fuzz::event),
+    ("frames", outrider_sidecar::fuzz::frames),
+    ("ids", text::ids),
+    ("mdns", mdns::fuzz::packet),
+    ("peer", outrider_sidecar::fuzz::peer),
+    ("quantities", text::quantities),
+    ("request", outrider_sentry::fuzz::request),
+    ("resources", text::resources),
+    ("review", outrider_injector::fuzz::review),
+    ("traces", outrider_sidecar::fuzz::traces),
+];
+
+/// The target of a name.
+pub fn target(name: &str) -> Option<Target> {
+    let (_, target) = TARGETS.iter().find(|(one, _)| *one == name)?;
+    Some(*target)
+}

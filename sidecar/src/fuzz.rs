@@ -1,0 +1,155 @@
+//! What reads bytes of peers, clients and applications, for the crate
+//! `outrider-fuzz`. A target fails by panicking.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use outrider_components::Pairs;
+use outrider_crds::{Configuration, decode, yaml};
+use prost::Message as _;
+
+use crate::api::invoke::{address, headers};
+use crate::api::pubsub::envelope::{CONTENT_TYPE, Event, Given};
+use crate::api::pubsub::subscribe::{app, bulk, rules};
+use crate::api::{pubsub, state, trace};
+use crate::config;
+use crate::grpc::Messages;
+use crate::peer::{serve, wire};
+use crate::server::body::BoxError;
+
+/// gRPC's frames, cut anywhere: the first byte says where, the second how
+/// large a message may be.
+pub fn frames(bytes: &[u8]) {
+    let [cut, limit, body @ ..] = bytes else {
+        return;
+    };
+    let chunks: Vec<_> = body
+        .chunks(usize::from(*cut).max(1))
+        .map(|chunk| Ok::<_, BoxError>(Frame::data(Bytes::copy_from_slice(chunk))))
+        .collect();
+    let body = StreamBody::new(futures_util::stream::iter(chunks));
+    let limit = (*limit != 0).then_some(usize::from(*limit));
+    let mut messages = Messages::new(body, limit);
+    while let Some(Some(Ok(message))) = messages.next().now_or_never() {
+        assert!(limit.is_none_or(|limit| message.len() <= limit));
+    }
+}
+
+/// A path in the first line, headers in the others.
+pub fn address(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut lines = text.lines();
+    let path = lines.next().unwrap_or_default();
+    let headers = header_map(lines);
+    let Ok(address) = address::of_http(&headers, path) else {
+        return;
+    };
+    let _ = address::target(&address.target, "default", |_| false);
+    if let Ok(method) = address::method(&address.method) {
+        // Judged and called are the same.
+        assert_eq!(address::method(&method).as_ref(), Ok(&method));
+    }
+}
+
+fn header_map<'a>(lines: impl Iterator<Item = &'a str>) -> HeaderMap {
+    lines
+        .filter_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            let name = HeaderName::try_from(name).ok()?;
+            Some((name, HeaderValue::try_from(value.trim()).ok()?))
+        })
+        .collect()
+}
+
+/// A call of another sidecar.
+pub fn peer(bytes: &[u8]) {
+    let Ok(message) = wire::Request::decode(bytes) else {
+        return;
+    };
+    let Ok((call, _)) = serve::decode(message) else {
+        return;
+    };
+    let _ = address::method(&call.method);
+    headers::to_http(call.metadata.clone(), call.origin, &mut HeaderMap::new());
+    headers::to_grpc(&call.metadata, call.origin, &mut HeaderMap::new());
+}
+
+/// An event: as a publisher gives it, and as a broker brings it.
+pub fn event(bytes: &[u8]) {
+    let trace = trace::Parent::default();
+    for content_type in [CONTENT_TYPE, "application/json", "text/plain", "image/png"] {
+        let given = Given {
+            app_id: "app",
+            pubsub: "broker",
+            topic: "topic",
+            data: bytes,
+            content_type,
+            trace: &trace,
+        };
+        if let Ok(event) = Event::of_publisher(given, &Pairs::default()) {
+            check(&event);
+        }
+    }
+    if let Ok(event) = Event::read(bytes) {
+        check(&event);
+    }
+}
+
+fn check(event: &Event) {
+    let _ = (event.id(), event.trace(), event.data(), event.expired());
+    let written = event.to_bytes();
+    assert!(Event::read(&written).is_ok(), "{written:?}");
+}
+
+/// Bodies of the state API and of bulk publishing.
+pub fn bodies(bytes: &[u8]) {
+    let metadata = HashMap::new();
+    for item in state::decode::save(bytes).into_iter().flatten() {
+        let _ = item.into_set(&metadata);
+    }
+    let _ = state::decode::first::<state::decode::BulkGet>(bytes);
+    if let Ok(transaction) = state::decode::first::<state::decode::Transaction>(bytes) {
+        for operation in transaction.operations {
+            let _ = operation.into_operation(&metadata);
+        }
+    }
+    let _ = pubsub::decode::entries(bytes, &Pairs::default());
+}
+
+/// What an application answers: its subscriptions, with their conditions, and
+/// the outcomes of a batch.
+pub fn answers(bytes: &[u8]) {
+    let _ = bulk::statuses(bytes);
+    let event = Event::read(br#"{"id": "1", "type": "t", "data": {"n": 1}}"#).unwrap_or_default();
+    for spec in app::decode(bytes).unwrap_or_default() {
+        if let Ok(rules) = rules::compile(&spec.routes) {
+            let _ = rules::find(&rules, rules::Subject::Event(&event));
+        }
+    }
+}
+
+/// Trace context in headers, one a line.
+pub fn traces(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let parent = trace::Parent::of_headers(&header_map(text.lines()));
+    assert!(parent.parent.is_empty() || trace::is_valid(parent.parent.as_bytes()));
+    if let Some(parsed) = headers::parse_binary_trace(&text) {
+        let _ = trace::is_valid(parsed.as_bytes());
+    }
+}
+
+/// A Configuration with what follows from it.
+pub fn configuration(bytes: &[u8]) {
+    let environment = HashMap::from([("NAME".to_owned(), "value".to_owned())]);
+    let text = config::expand(&String::from_utf8_lossy(bytes), &environment);
+    for document in yaml::documents(&text).flatten() {
+        if let Ok(configuration) = decode::from_value::<Configuration>(&document) {
+            let _ = config::features(&configuration.spec);
+            let _ = config::access(&configuration.spec);
+        }
+    }
+}

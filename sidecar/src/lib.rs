@@ -1,0 +1,24 @@
+//! The sidecar as a library: all of it but the process. Only the program and
+//! the fuzz targets use it.
+
+use std::process::ExitCode;
+
+mod api;
+mod app;
+mod channel;
+mod components;
+mod config;
+mod flags;
+#[doc(hidden)]
+pub mod fuzz;
+mod grpc;
+mod peer;
+mod server;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    match flags::parse(std::env::args().skip(1)) {
+        Ok(flags) => outrider_host::main("dapr.runtime", || app::run(flags)),
+        Err(done) => done.print(),
+    }
+}
