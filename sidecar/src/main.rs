@@ -9,6 +9,7 @@ mod components;
 mod config;
 mod flags;
 mod grpc;
+mod metrics;
 mod peer;
 mod server;
 
