@@ -12,6 +12,7 @@ mod flags;
 #[doc(hidden)]
 pub mod fuzz;
 mod grpc;
+mod metrics;
 mod peer;
 mod server;
 

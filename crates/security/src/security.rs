@@ -10,9 +10,10 @@ use crate::anchors::{self, Source, TrustAnchors};
 use crate::dial::Connector;
 use crate::disk::Directory;
 use crate::id::{Invalid, SpiffeId, TrustDomain};
-use crate::identity::{self, Identity, Key, Pending, Svid};
+use crate::identity::{self, Identity, JwtError, Key, Pending, Svid};
 use crate::listen::Acceptor;
 use crate::request::{Issue, IssueError, SentryClient};
+use crate::tally::{Reason, Tally};
 use crate::tls::{self, Clients, Expected};
 use crate::token;
 
@@ -71,6 +72,21 @@ pub enum StartError {
     Directory(std::io::Error),
 }
 
+impl FetchError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Issue(IssueError::Connect(_) | IssueError::Other(_)) => Reason::Connection,
+            Self::Issue(IssueError::Token(_)) => Reason::Token,
+            Self::Issue(IssueError::ValidUntil(_)) => Reason::Time,
+            Self::Identity(identity::Error::Jwt(JwtError::Audience)) => Reason::JwtAudience,
+            Self::Identity(identity::Error::Jwt(_)) => Reason::JwtForm,
+            Self::Issue(IssueError::Sign(_) | IssueError::Answer(_))
+            | Self::Identity(_)
+            | Self::NotOurs { .. } => Reason::Sign,
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error(transparent)]
@@ -87,6 +103,7 @@ enum FetchError {
 pub struct Security(Option<Arc<Inner>>);
 
 struct Inner {
+    tally: Arc<Tally>,
     anchors: TrustAnchors,
     identity: Identity,
     control_plane: ControlPlane,
@@ -135,6 +152,7 @@ impl Security {
             issuer: Arc::new(client),
             key: options.key,
             path: format!("/ns/{}/{}", options.namespace, options.app_id),
+            tally: Arc::default(),
         };
         // Files are followed while we wait: the wait may be for just that.
         let follow = match options.anchors {
@@ -157,6 +175,7 @@ impl Security {
                 .map_err(StartError::Directory)?;
         }
         let inner = Arc::new(Inner {
+            tally: fetch.tally.clone(),
             anchors,
             identity: Identity::new(svid),
             control_plane: options.control_plane,
@@ -181,9 +200,11 @@ impl Security {
             issuer,
             key: Key::Ed25519,
             path: control_plane.id(app_id)?.path().to_owned(),
+            tally: Arc::default(),
         };
         let identity = Identity::new(fetch.until_it_works(&anchors).await);
         let inner = Arc::new(Inner {
+            tally: fetch.tally.clone(),
             anchors,
             identity,
             control_plane,
@@ -204,6 +225,11 @@ impl Security {
     pub fn id(&self) -> Option<SpiffeId> {
         let inner = self.0.as_ref()?;
         Some(inner.identity.current().id().clone())
+    }
+
+    /// How getting certificates has gone so far.
+    pub fn tally(&self) -> Option<Arc<Tally>> {
+        self.0.as_ref().map(|inner| inner.tally.clone())
     }
 
     pub fn identity(&self) -> Option<&Identity> {
@@ -272,6 +298,7 @@ struct Fetch {
     key: Key,
     /// What the id in the certificate must end with.
     path: String,
+    tally: Arc<Tally>,
 }
 
 impl Fetch {
@@ -292,8 +319,12 @@ impl Fetch {
         let mut backoff = FIRST_BACKOFF;
         loop {
             match self.once(anchors).await {
-                Ok(svid) => return svid,
+                Ok(svid) => {
+                    self.tally.first.count();
+                    return svid;
+                }
                 Err(error) => {
+                    self.tally.first.count_failure(error.reason());
                     tracing::warn!(target: "dapr.runtime.security", "failed to retrieve the initial identity: {error}; trying again in {}s", backoff.as_secs());
                 }
             }
@@ -342,8 +373,12 @@ async fn renew(inner: &Inner, fetch: &Fetch, mut directory: Option<Directory>) {
             Ok(()) = anchors.changed() => {}
         }
         let svid = match fetch.once(&inner.anchors).await {
-            Ok(svid) => svid,
+            Ok(svid) => {
+                fetch.tally.renewals.count();
+                svid
+            }
             Err(error) => {
+                fetch.tally.renewals.count_failure(error.reason());
                 tracing::error!(target: "dapr.runtime.security", "Error renewing identity, trying again in 10 seconds: {error}");
                 due = SystemTime::now() + AFTER_FAILURE;
                 continue;

@@ -7,6 +7,7 @@ mod limits;
 mod listeners;
 mod logs;
 mod metadata;
+mod metrics;
 mod mtls;
 mod pubsub;
 mod secrets;

@@ -2,6 +2,7 @@
 //! <https://docs.dapr.io/reference/errors/>
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -19,6 +20,21 @@ pub struct Error {
     pub message: String,
     /// Present on errors of the rich form; boxed because most calls succeed.
     pub rich: Option<Box<Rich>>,
+}
+
+/// An error as metrics tell it. It travels beside an answer, unseen by clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{code}")]
+pub struct Known {
+    pub code: &'static str,
+    pub category: &'static str,
+}
+
+impl Known {
+    /// Of an error that has become a status.
+    pub fn of(status: &tonic::Status) -> Option<&Self> {
+        std::error::Error::source(status)?.downcast_ref()
+    }
 }
 
 /// What the rich form adds.
@@ -145,6 +161,29 @@ impl Error {
         self
     }
 
+    /// What metrics know the error by; nothing if it has no code.
+    pub fn known(&self) -> Option<Known> {
+        let reason = self.rich.as_deref().map_or("", |rich| rich.reason);
+        let category = match self.code {
+            "" => return None,
+            "ERR_MALFORMED_REQUEST" if reason == "DAPR_STATE_ILLEGAL_KEY" => "state",
+            "ERR_NOT_SUPPORTED_STATE_OPERATION" => "state",
+            "ERR_TOPIC_NAME_EMPTY" => "pubsub",
+            "ERR_PERMISSION_DENIED" => "secret",
+            "ERR_DIRECT_INVOKE" => "service-invocation",
+            "ERR_OUTBOUND_HEALTH_NOT_READY" => "health",
+            code if code.starts_with("ERR_STATE_") => "state",
+            code if code.starts_with("ERR_PUBSUB_") => "pubsub",
+            code if code.starts_with("ERR_SECRET_") => "secret",
+            code if code.starts_with("ERR_HEALTH_") => "health",
+            _ => "common",
+        };
+        Some(Known {
+            code: self.code,
+            category,
+        })
+    }
+
     fn edit(&mut self, change: impl FnOnce(&mut Rich)) {
         change(self.rich.get_or_insert_default());
     }
@@ -162,6 +201,14 @@ impl Error {
 
     /// The gRPC status, with the details of the rich form.
     pub fn status(&self) -> tonic::Status {
+        let mut status = self.bare_status();
+        if let Some(known) = self.known() {
+            status.set_source(Arc::new(known));
+        }
+        status
+    }
+
+    fn bare_status(&self) -> tonic::Status {
         match &self.rich {
             None => tonic::Status::new(self.grpc, self.message.clone()),
             Some(rich) => {

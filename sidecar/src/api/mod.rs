@@ -17,6 +17,8 @@ pub mod shutdown;
 pub mod state;
 pub mod trace;
 
+use crate::metrics;
+
 /// Every block's operations, and what holds for all requests.
 pub struct Apis {
     pub state: state::Api,
@@ -26,6 +28,8 @@ pub struct Apis {
     pub metadata: metadata::Api,
     pub health: health::Api,
     pub shutdown: shutdown::Api,
+    pub http_metrics: metrics::http::Server,
+    pub grpc_metrics: metrics::grpc::Server,
     pub cors: Option<cors::Cors>,
     /// None if calls are not logged.
     pub log: Option<log::Log>,

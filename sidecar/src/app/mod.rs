@@ -11,7 +11,8 @@ use outrider_components::resolve::{Instance, Resolver};
 use outrider_host::signal::Signals;
 use outrider_host::{Readiness, Tasks, Workers, listen};
 use outrider_security::{Acceptor, Clients, Expected, Security, user};
-use outrider_telemetry::{log, metrics};
+use outrider_telemetry::log;
+use outrider_telemetry::metrics::Registry;
 use tokio::sync::{mpsc, watch};
 
 use self::end::{Ask, ended_early};
@@ -31,6 +32,7 @@ use crate::components::resolve::Sources;
 use crate::components::start::Starter;
 use crate::config;
 use crate::flags::{Flags, Mode, Protocol};
+use crate::metrics::Metrics;
 use crate::peer::call::Peers;
 use crate::peer::serve::Callee;
 use crate::server::{connection, grpc, http, internal, public};
@@ -161,7 +163,7 @@ impl Runtime {
         } else {
             tracing::warn!(target: SCOPE, "jobs are not part of this release of Outrider: the scheduler address {} is not used", flags.control_plane.scheduler.join(","));
         }
-        let registry = metrics::Registry::new();
+        let registry = Registry::new();
         if flags.metrics.enabled {
             let target = readiness.target("metrics-exporter");
             let (address, port) = (&flags.metrics.address, settings.metrics_port);
@@ -171,6 +173,10 @@ impl Runtime {
             tracing::info!(target: SCOPE, "metrics server started on {address}:{port}/");
             target.ready();
         }
+        let namespace = flags.namespace.as_deref().unwrap_or_default();
+        let metrics = Metrics::new(&registry, &spec, &flags.app_id, namespace);
+        metrics.identity(&registry, &flags.app_id, &security);
+        let operator = operator.map(|operator| operator.counted(metrics.grpc_client()));
         tracing::info!(target: SCOPE, "{} mode configured", settings.mode.name());
         tracing::info!(target: SCOPE, "app id: {}", flags.app_id);
         let workers = Workers::start()?;
@@ -193,7 +199,7 @@ impl Runtime {
             host: announced,
             port: internal_port,
         };
-        let resolver = parts::resolver(&spec, settings.mode, instance).await;
+        let resolver = parts::resolver(&spec, settings.mode, instance, &metrics).await;
 
         let live = Arc::new(Live::default());
         let starter = Arc::new(Starter {
@@ -216,6 +222,7 @@ impl Runtime {
                 .map(|c| c.deny.clone())
                 .unwrap_or_default(),
             parked: Mutex::default(),
+            metrics: metrics.clone(),
         });
         let resources = match &operator {
             None => disk::load(
@@ -243,7 +250,7 @@ impl Runtime {
             .all(resources.components)
             .await
             .map_err(|e| format!("failed to load components: {e}\n{e}"))?;
-        let channel = parts::app_channel(flags, &settings, workers.slots())?;
+        let channel = parts::app_channel(flags, &settings, workers.slots(), &metrics)?;
         if channel.is_none() {
             tracing::warn!(target: SCOPE, "App channel is not initialized. Did you configure an app-port?");
         }
@@ -317,6 +324,7 @@ impl Runtime {
                 resolver: resolver.clone(),
                 live: live.clone(),
                 external: invoke::external::Client,
+                calls: metrics.calls(),
             },
             metadata: parts::about(flags, &settings, features, live.clone(), subscriber.clone()),
             health: health::Api {
@@ -325,6 +333,8 @@ impl Runtime {
                 outbound: outbound.clone(),
             },
             shutdown: shutdown::Api { ask },
+            http_metrics: metrics.http_server(),
+            grpc_metrics: metrics.grpc_server(),
             cors: cors::Cors::new(&flags.api.allowed_origins),
             log: calls::Log::new(flags.api.logging, spec.logging.as_ref()),
             allowed: allow::Allowed::new(spec.api.as_ref()),
@@ -383,10 +393,12 @@ impl Runtime {
             channel: app,
             access: config::access(&spec)?,
             limit,
+            calls: metrics.calls(),
         });
         let edge = internal::Edge {
             app_id: flags.app_id.as_str().into(),
             callee,
+            metrics: metrics.clone(),
         };
         let acceptor = if flags.control_plane.mtls {
             security.acceptor(Clients::Required(Expected::Any))?

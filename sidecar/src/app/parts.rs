@@ -22,6 +22,7 @@ use crate::components::live::Live;
 use crate::components::operator::Operator;
 use crate::components::reload::{BUILTIN_STORE, Demand, Reload, follow_configuration};
 use crate::flags::{Flags, Mode, Protocol};
+use crate::metrics::Metrics;
 
 pub async fn secured(
     flags: &Flags,
@@ -116,7 +117,12 @@ pub fn follow(
 }
 
 /// A resolver that cannot be made is told about; only invocation needs it.
-pub async fn resolver(spec: &Spec, mode: Mode, instance: Instance) -> Option<Arc<dyn Resolver>> {
+pub async fn resolver(
+    spec: &Spec,
+    mode: Mode,
+    instance: Instance,
+    metrics: &Metrics,
+) -> Option<Arc<dyn Resolver>> {
     let given = spec.name_resolution.clone().unwrap_or_default();
     let kind = match given.component.as_str() {
         "" if mode == Mode::Kubernetes => "kubernetes",
@@ -130,6 +136,9 @@ pub async fn resolver(spec: &Spec, mode: Mode, instance: Instance) -> Option<Arc
         }
         Err(error) => {
             tracing::error!(target: SCOPE, "Failed to init name resolution: {error}");
+            metrics
+                .calls()
+                .component_failed("nameResolution", "init", kind);
             None
         }
     }
@@ -139,6 +148,7 @@ pub fn app_channel(
     flags: &Flags,
     settings: &Settings,
     slots: usize,
+    metrics: &Metrics,
 ) -> Result<Option<(Arc<Channel>, Connector)>, Failure> {
     if settings.app_port == 0 {
         return Ok(None);
@@ -162,6 +172,7 @@ pub fn app_channel(
             token,
             flags.api.max_body,
             slots,
+            metrics.grpc_client(),
         ))
     } else {
         let (tls, h2c) = (protocol.is_tls(), protocol == Protocol::H2c);
@@ -172,6 +183,7 @@ pub fn app_channel(
             token,
             flags.api.read_buffer,
             slots,
+            metrics.http_client(),
         ))
     };
     if let Some(most) = flags.app.max_concurrency {

@@ -1,5 +1,8 @@
 //! An application that speaks gRPC.
 
+use std::time::Instant;
+
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use outrider_proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse, http_extension};
 use prost::Message;
@@ -9,6 +12,7 @@ use super::connect::Connector;
 use crate::api::invoke::headers;
 use crate::api::invoke::message::{Code, Request, Response};
 use crate::grpc::{self, Messages};
+use crate::metrics;
 use crate::peer::connection::Received;
 use crate::peer::pool::{Pool, Target};
 use crate::server::body::{self, Body};
@@ -19,6 +23,7 @@ pub struct Client {
     token: Option<HeaderValue>,
     /// Bytes that a message may have.
     limit: Option<usize>,
+    pub metrics: metrics::grpc::Client,
 }
 
 impl Client {
@@ -27,6 +32,7 @@ impl Client {
         token: Option<&str>,
         limit: Option<usize>,
         slots: usize,
+        metrics: metrics::grpc::Client,
     ) -> Self {
         let target = Target {
             address: connector.address(),
@@ -41,6 +47,7 @@ impl Client {
             target,
             token: token.and_then(|t| HeaderValue::try_from(t).ok()),
             limit,
+            metrics,
         }
     }
 
@@ -51,6 +58,33 @@ impl Client {
         message: &M,
         metadata: HeaderMap,
     ) -> Result<(R, HeaderMap, HeaderMap), Status> {
+        let started = Instant::now();
+        let answered = self.exchange(path, message, metadata).await;
+        let (code, received) = match &answered {
+            Ok((bytes, ..)) => (tonic::Code::Ok, bytes.len()),
+            Err(status) => (status.code(), 0),
+        };
+        let (sent, took) = (message.encoded_len(), started.elapsed());
+        self.metrics.called(path, code, sent, received, took);
+        let (bytes, headers, trailers) = answered?;
+        let decoded = R::decode(bytes).map_err(|e| {
+            Status::internal(format!("the application's answer cannot be decoded: {e}"))
+        })?;
+        Ok((decoded, headers, trailers))
+    }
+
+    /// Asks whether the application is well.
+    pub async fn probe(&self) -> Result<(), Status> {
+        let path = "/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck";
+        self.exchange(path, &(), HeaderMap::new()).await.map(drop)
+    }
+
+    async fn exchange<M: Message>(
+        &self,
+        path: &'static str,
+        message: &M,
+        metadata: HeaderMap,
+    ) -> Result<(Bytes, HeaderMap, HeaderMap), Status> {
         let request = self.request(path, body::full(grpc::frame(message)), metadata);
         let answer = self.pool.send(&self.target, request).await?;
         let (parts, incoming) = answer.into_parts();
@@ -79,10 +113,7 @@ impl Client {
         }
         let bytes =
             first.ok_or_else(|| Status::internal("the application answered without a message"))?;
-        let decoded = R::decode(bytes).map_err(|e| {
-            Status::internal(format!("the application's answer cannot be decoded: {e}"))
-        })?;
-        Ok((decoded, parts.headers, trailers))
+        Ok((bytes, parts.headers, trailers))
     }
 
     fn request(&self, path: &'static str, body: Body, metadata: HeaderMap) -> http::Request<Body> {
@@ -161,7 +192,7 @@ impl Client {
     }
 }
 
-fn prost_any(type_url: String, value: bytes::Bytes) -> outrider_proto::Any {
+fn prost_any(type_url: String, value: Bytes) -> outrider_proto::Any {
     outrider_proto::Any {
         type_url,
         value: value.into(),

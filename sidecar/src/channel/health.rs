@@ -2,10 +2,13 @@
 //! <https://docs.dapr.io/developing-applications/building-blocks/observability/app-health/>
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
 
 use super::{Channel, Kind};
 use crate::flags::Health;
@@ -54,32 +57,30 @@ pub async fn run(
 }
 
 async fn probe(channel: &Channel, path: &str, limit: Duration) -> Result<(), String> {
-    let probing = async {
-        match &channel.kind {
-            Kind::Http(client) => match client.probe(path).await? {
+    let started = Instant::now();
+    let late = || format!("no answer within {}", outrider_kit::duration::format(limit));
+    match &channel.kind {
+        Kind::Http(client) => {
+            let answered = timeout(limit, client.probe(path)).await;
+            let answered = answered.unwrap_or_else(|_| Err(late()));
+            let shown = *answered
+                .as_ref()
+                .unwrap_or(&StatusCode::INTERNAL_SERVER_ERROR);
+            client.metrics.probed(shown, started.elapsed());
+            match answered? {
                 status if status.is_success() => Ok(()),
                 status => Err(format!(
                     "Health check failed with status code: {}",
                     status.as_u16()
                 )),
-            },
-            Kind::Grpc(client) => client
-                .unary::<(), ()>(
-                    "/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck",
-                    &(),
-                    http::HeaderMap::new(),
-                )
-                .await
-                .map(|_| ())
-                .map_err(|status| crate::grpc::text(&status)),
+            }
         }
-    };
-    tokio::time::timeout(limit, probing)
-        .await
-        .unwrap_or_else(|_| {
-            Err(format!(
-                "no answer within {}",
-                outrider_kit::duration::format(limit)
-            ))
-        })
+        Kind::Grpc(client) => {
+            let answered = timeout(limit, client.probe()).await;
+            let answered = answered.unwrap_or_else(|_| Err(Status::deadline_exceeded(late())));
+            let code = answered.as_ref().err().map_or(Code::Ok, Status::code);
+            client.metrics.probed(code, started.elapsed());
+            answered.map_err(|status| crate::grpc::text(&status))
+        }
+    }
 }

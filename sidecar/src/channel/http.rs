@@ -12,6 +12,7 @@ use super::connect::Connector;
 use crate::api::invoke::headers;
 use crate::api::invoke::message::{self, Code, Request, Response};
 use crate::grpc;
+use crate::metrics;
 use crate::server::body::{self, Body};
 
 /// Idle connections that a worker keeps.
@@ -25,6 +26,7 @@ pub struct Client {
     token: Option<HeaderValue>,
     /// Bytes of headers that an answer may have.
     read_buffer: usize,
+    pub metrics: metrics::http::Client,
 }
 
 impl Client {
@@ -35,6 +37,7 @@ impl Client {
         token: Option<&str>,
         read_buffer: usize,
         slots: usize,
+        metrics: metrics::http::Client,
     ) -> Self {
         let scheme = if tls { "https" } else { "http" };
         let base = format!("{scheme}://{}", connector.address());
@@ -53,6 +56,7 @@ impl Client {
             base,
             token: token.and_then(|t| HeaderValue::try_from(t).ok()),
             read_buffer,
+            metrics,
         }
     }
 
@@ -124,7 +128,8 @@ impl Client {
             .map_err(Status::internal)?;
         let (asked, asked_uri) = (verb.clone(), uri.clone());
         let known_length = request.content_length;
-        let mut outgoing = http::Request::new(request.body.into_body());
+        let called = self.metrics.call(&verb, &request.method);
+        let mut outgoing = http::Request::new(called.request(request.body.into_body()));
         *outgoing.method_mut() = verb;
         *outgoing.uri_mut() = uri;
         let into = outgoing.headers_mut();
@@ -145,10 +150,15 @@ impl Client {
                 HeaderValue::from_static("Go-http-client/1.1"),
             );
         }
-        let answer = self.send(outgoing).await.map_err(|cause| {
-            let uri = outrider_kit::quote::go(&asked_uri.to_string());
-            Status::internal(format!("{} {uri}: {cause}", title(&asked)))
-        })?;
+        let answer = match self.send(outgoing).await {
+            Ok(answer) => answer,
+            Err(cause) => {
+                called.failed();
+                let uri = outrider_kit::quote::go(&asked_uri.to_string());
+                let asked = title(&asked);
+                return Err(Status::internal(format!("{asked} {uri}: {cause}")));
+            }
+        };
         let (parts, incoming) = answer.into_parts();
         let content_type = parts
             .headers
@@ -160,7 +170,10 @@ impl Client {
             headers: headers::of_answer(&parts.headers),
             trailers: Vec::new(),
             content_type,
-            body: body::stream(incoming.map_err(body::BoxError::from)),
+            body: called.answer(
+                parts.status,
+                body::stream(incoming.map_err(body::BoxError::from)),
+            ),
         })
     }
 
@@ -171,16 +184,24 @@ impl Client {
         path: &str,
         app_id: &str,
     ) -> Result<(StatusCode, bytes::Bytes), String> {
-        let mut request = http::Request::new(body::empty());
+        let called = self.metrics.call(&Method::GET, path);
+        let mut request = http::Request::new(called.request(body::empty()));
         *request.uri_mut() = self.uri(path, "")?;
         if let Ok(id) = HeaderValue::try_from(app_id) {
             request
                 .headers_mut()
                 .insert(HeaderName::from_static("dapr-app-id"), id);
         }
-        let answer = self.send(request).await?;
+        let answer = match self.send(request).await {
+            Ok(answer) => answer,
+            Err(cause) => {
+                called.failed();
+                return Err(cause);
+            }
+        };
         let status = answer.status();
-        let bytes = body::collect(answer.into_body(), Some(16 << 20))
+        let body = called.answer(status, body::stream(answer.into_body()));
+        let bytes = body::collect(body, Some(16 << 20))
             .await
             .map_err(|e| e.to_string())?;
         Ok((status, bytes))

@@ -1,15 +1,18 @@
 //! Resources of a sidecar in Kubernetes, which come from the operator.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outrider_crds::configuration::Spec;
 use outrider_crds::{Component, Configuration, HttpEndpoint, Kind, Subscription, decode};
 use outrider_proto::operator::v1 as wire;
 use outrider_proto::operator::v1::operator_client::OperatorClient;
 use outrider_security::Security;
+use prost::Message;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status};
 
 use super::disk::Resources;
+use crate::metrics;
 
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
 /// Tries for the Configuration, which may be created after the pod.
@@ -30,7 +33,7 @@ pub enum Error {
     #[error("the operator sent a {kind} that cannot be read: {cause}")]
     Decode { kind: &'static str, cause: String },
     #[error("operator: {}", crate::grpc::text(.0))]
-    Call(#[from] tonic::Status),
+    Call(#[from] Status),
 }
 
 /// The operator, for one sidecar.
@@ -39,6 +42,7 @@ pub struct Operator {
     client: OperatorClient<Channel>,
     namespace: String,
     app_id: String,
+    metrics: metrics::grpc::Client,
 }
 
 impl Operator {
@@ -68,7 +72,32 @@ impl Operator {
             client: OperatorClient::new(channel).max_decoding_message_size(64 << 20),
             namespace: namespace.to_owned(),
             app_id: app_id.to_owned(),
+            metrics: Default::default(),
         })
+    }
+
+    /// The same, with its calls counted.
+    pub fn counted(self, metrics: metrics::grpc::Client) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Counts the call of a method that lists things.
+    async fn timed<M: Message>(
+        &self,
+        method: &str,
+        sent: usize,
+        call: impl Future<Output = Result<Response<M>, Status>>,
+    ) -> Result<M, Error> {
+        let started = Instant::now();
+        let answered = call.await.map(Response::into_inner);
+        let (code, received) = match &answered {
+            Ok(message) => (Code::Ok, message.encoded_len()),
+            Err(status) => (status.code(), 0),
+        };
+        let path = format!("/dapr.proto.operator.v1.Operator/{method}");
+        let took = started.elapsed();
+        self.metrics.called(&path, code, sent, received, took);
+        Ok(answered?)
     }
 
     /// The Configuration of this name, waited for while the operator cannot
@@ -110,12 +139,9 @@ impl Operator {
         let request = wire::ListComponentsRequest {
             namespace: self.namespace.clone(),
         };
-        let answer = self
-            .client
-            .clone()
-            .list_components(request)
-            .await?
-            .into_inner();
+        let (sent, mut client) = (request.encoded_len(), self.client.clone());
+        let listing = client.list_components(request);
+        let answer = self.timed("ListComponents", sent, listing).await?;
         self.scoped(&answer.components)
     }
 
@@ -123,12 +149,9 @@ impl Operator {
         let request = wire::ListHttpEndpointsRequest {
             namespace: self.namespace.clone(),
         };
-        let answer = self
-            .client
-            .clone()
-            .list_http_endpoints(request)
-            .await?
-            .into_inner();
+        let (sent, mut client) = (request.encoded_len(), self.client.clone());
+        let listing = client.list_http_endpoints(request);
+        let answer = self.timed("ListHTTPEndpoints", sent, listing).await?;
         self.scoped(&answer.http_endpoints)
     }
 
@@ -136,12 +159,9 @@ impl Operator {
         let request = wire::ListSubscriptionsRequest {
             namespace: self.namespace.clone(),
         };
-        let answer = self
-            .client
-            .clone()
-            .list_subscriptions_v2(request)
-            .await?
-            .into_inner();
+        let (sent, mut client) = (request.encoded_len(), self.client.clone());
+        let listing = client.list_subscriptions_v2(request);
+        let answer = self.timed("ListSubscriptionsV2", sent, listing).await?;
         self.scoped(&answer.subscriptions)
     }
 
@@ -239,7 +259,7 @@ impl Events<wire::ConfigurationUpdateEvent> {
 }
 
 fn ended() -> Error {
-    Error::Call(tonic::Status::unavailable("the operator ended the stream"))
+    Error::Call(Status::unavailable("the operator ended the stream"))
 }
 
 fn change<K: Kind>(bytes: &[u8], event: i32) -> Result<Change<K>, Error> {

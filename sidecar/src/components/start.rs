@@ -13,6 +13,7 @@ use crate::api::pubsub::Broker;
 use crate::api::pubsub::scope::Scopes;
 use crate::api::state::prefix::Prefix;
 use crate::api::{secrets, state};
+use crate::metrics::Metrics;
 
 /// How long a component may take where it does not say.
 const INIT_LIMIT: Duration = Duration::from_secs(5);
@@ -41,6 +42,7 @@ pub struct Starter {
     pub denied: Vec<String>,
     /// Components that wait for a secret store.
     pub parked: Mutex<Vec<Component>>,
+    pub metrics: Metrics,
 }
 
 impl Starter {
@@ -109,8 +111,18 @@ impl Starter {
         let name = component.log_name();
         let Err(error) = self.init(component).await else {
             tracing::info!(target: SCOPE, "Component loaded: {name}");
+            let kind = &component.spec.component_type;
+            self.metrics.calls().component_loaded(kind);
             return Ok(());
         };
+        if let Error::Init { code, .. } = &error {
+            let reason = match *code {
+                "CREATE_COMPONENT_FAILURE" => "creation",
+                _ => "init",
+            };
+            let (kind, name) = (&component.spec.component_type, &component.metadata.name);
+            self.metrics.calls().component_failed(kind, reason, name);
+        }
         let text = match &error {
             Error::Type(_) => format!(
                 "process component {} error: {error}",
@@ -242,6 +254,7 @@ impl Starter {
                         component: entry,
                         store,
                         prefix,
+                        metrics: self.metrics.state(name),
                     }),
                 );
             }
@@ -273,6 +286,7 @@ impl Starter {
                         broker,
                         scopes,
                         prefix,
+                        metrics: self.metrics.topics(name),
                     }),
                 );
             }
@@ -292,6 +306,7 @@ impl Starter {
                     Arc::new(secrets::Store {
                         component: entry,
                         store,
+                        metrics: self.metrics.secrets(name),
                     }),
                 );
             }

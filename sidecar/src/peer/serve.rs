@@ -14,9 +14,12 @@ use tonic::Status;
 
 use super::call::{Framed, Pieces};
 use super::wire::{self, flat, gathered};
+use crate::api::invoke::headers::CALLER_ID;
 use crate::api::invoke::message::{self, Data, Origin};
 use crate::channel::Channel;
 use crate::grpc::{self, Messages};
+use crate::metrics::grpc::Counted;
+use crate::metrics::service::Calls;
 use crate::server::body::{self, Body};
 
 /// Answers `CallLocal` and `CallLocalStream`.
@@ -26,6 +29,7 @@ pub struct Callee {
     pub access: Option<AccessControl>,
     /// Bytes that a message may have.
     pub limit: Option<usize>,
+    pub calls: Calls,
 }
 
 impl Callee {
@@ -68,7 +72,7 @@ impl Callee {
     /// The same for callers that know unary calls only.
     pub async fn unary(
         &self,
-        request: http::Request<Incoming>,
+        request: http::Request<Counted>,
         peer: Option<&Peer>,
     ) -> Response<Body> {
         let called = async {
@@ -129,9 +133,21 @@ impl Callee {
             Call::Http(verb(call.verb.as_ref()))
         };
         self.admit(peer.and_then(|p| p.id.as_ref()), &call.method, way)?;
-        channel.invoke(call).await.map_err(|status| {
-            Status::internal(format!("error invoking app channel: {}", status.message()))
-        })
+        let caller = call.metadata.iter().find(|(name, _)| name == CALLER_ID);
+        let answering = self.calls.received(caller.map(|(_, id)| id.as_str()));
+        match channel.invoke(call).await {
+            Ok(answer) => {
+                answering.answered(&answer.code);
+                Ok(answer)
+            }
+            Err(status) => {
+                answering.ended(tonic::Code::Internal as u32);
+                Err(Status::internal(format!(
+                    "error invoking app channel: {}",
+                    status.message()
+                )))
+            }
+        }
     }
 
     /// Whether the caller may call `operation`.
@@ -141,10 +157,14 @@ impl Callee {
         operation: &str,
         call: Call,
     ) -> Result<(), Status> {
-        let Some(access) = &self.access else {
-            return Ok(());
+        let everything = acl::Decision {
+            allowed: true,
+            rule: acl::Rule::Global,
         };
-        if access.evaluate(caller, operation, call).allowed {
+        let access = self.access.as_ref();
+        let decision = access.map_or(everything, |a| a.evaluate(caller, operation, call));
+        self.calls.decided(caller, decision);
+        if decision.allowed {
             return Ok(());
         }
         let denial = acl::denial(caller, operation, call);

@@ -2,12 +2,14 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full};
+
+use crate::metrics::meter::Meter;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -16,6 +18,8 @@ pub enum Body {
     Empty,
     Full(Option<Bytes>),
     Stream(UnsyncBoxBody<Bytes, BoxError>),
+    /// A stream that is counted as it passes.
+    Metered(UnsyncBoxBody<Bytes, BoxError>, Meter),
 }
 
 pub fn empty() -> Body {
@@ -37,6 +41,20 @@ where
     B::Error: Into<BoxError>,
 {
     Body::Stream(body.map_err(Into::into).boxed_unsync())
+}
+
+/// `body`, counted by `meter` as it passes.
+pub fn metered(body: Body, meter: impl Into<Meter>) -> Body {
+    let mut meter = meter.into();
+    match body {
+        Body::Empty | Body::Full(None) => Body::Empty,
+        Body::Full(Some(bytes)) => {
+            meter.data(bytes.len());
+            Body::Full(Some(bytes))
+        }
+        Body::Stream(stream) => Body::Metered(stream, meter),
+        metered @ Body::Metered(..) => Body::Metered(metered.boxed_unsync(), meter),
+    }
 }
 
 /// `first`, then what `rest` holds.
@@ -84,6 +102,23 @@ impl http_body::Body for Body {
             Body::Empty => Poll::Ready(None),
             Body::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Body::Stream(stream) => Pin::new(stream).poll_frame(context),
+            Body::Metered(stream, meter) => {
+                let polled = ready!(Pin::new(&mut *stream).poll_frame(context));
+                match &polled {
+                    Some(Ok(frame)) => {
+                        if let Some(data) = frame.data_ref() {
+                            meter.data(data.len());
+                        } else if let Some(trailers) = frame.trailers_ref() {
+                            meter.trailers(trailers);
+                        }
+                        if stream.is_end_stream() {
+                            meter.over();
+                        }
+                    }
+                    Some(Err(_)) | None => meter.over(),
+                }
+                Poll::Ready(polled)
+            }
         }
     }
 
@@ -91,7 +126,7 @@ impl http_body::Body for Body {
         match self {
             Body::Empty | Body::Full(None) => true,
             Body::Full(Some(_)) => false,
-            Body::Stream(stream) => stream.is_end_stream(),
+            Body::Stream(stream) | Body::Metered(stream, _) => stream.is_end_stream(),
         }
     }
 
@@ -99,7 +134,7 @@ impl http_body::Body for Body {
         match self {
             Body::Empty | Body::Full(None) => SizeHint::with_exact(0),
             Body::Full(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
-            Body::Stream(stream) => stream.size_hint(),
+            Body::Stream(stream) | Body::Metered(stream, _) => stream.size_hint(),
         }
     }
 }

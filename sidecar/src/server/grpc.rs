@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use outrider_proto::runtime::v1::dapr_server::DaprServer;
@@ -18,6 +19,8 @@ use crate::api::service::Service;
 use crate::grpc;
 
 const OURS: &str = "/dapr.proto.runtime.v1.Dapr/";
+/// Lasts as long as a client stays, which is no latency of anything.
+const SUBSCRIBE: &str = "/dapr.proto.runtime.v1.Dapr/SubscribeTopicEventsAlpha1";
 
 /// The handler of the gRPC API's listeners.
 #[derive(Clone)]
@@ -60,11 +63,29 @@ impl Edge {
         if !token::admit(request.headers_mut(), self.apis.token.as_deref()) {
             return grpc::refuse(&Status::unauthenticated("Unauthorized"));
         }
+        let metrics = &self.apis.grpc_metrics;
         if !is_ours {
-            return proxy::outbound(&self.apis.invoke, request).await;
+            return match proxy::is_addressed(request.headers()) {
+                true => {
+                    let served = metrics.proxied(request.uri().path());
+                    served.answer(proxy::outbound(&self.apis.invoke, request).await)
+                }
+                false => proxy::outbound(&self.apis.invoke, request).await,
+            };
         }
-        let answered = self.service.clone().call(request).await;
-        match answered {
+        if request.uri().path() == SUBSCRIBE {
+            return self.serve(request).await;
+        }
+        let served = metrics.call(request.uri().path());
+        let request = request.map(|body| served.request(body));
+        served.answer(self.serve(request).await)
+    }
+
+    async fn serve<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes, Error = hyper::Error> + Send + 'static,
+    {
+        match self.service.clone().call(request).await {
             Ok(response) => response.map(body::stream),
             Err(never) => match never {},
         }

@@ -98,7 +98,11 @@ pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
 
 impl From<Error> for Response<Body> {
     fn from(error: Error) -> Self {
-        json(error.http, error.body())
+        let mut answer = json(error.http, error.body());
+        if let Some(known) = error.known() {
+            answer.extensions_mut().insert(known);
+        }
+        answer
     }
 }
 
@@ -120,6 +124,14 @@ pub struct Edge {
 
 impl Handler for Edge {
     async fn call(&self, request: http::Request<Incoming>, _: Option<&Peer>) -> Response<Body> {
+        let metrics = &self.apis.http_metrics;
+        let served = metrics.request(request.method(), request.uri().path(), request.headers());
+        served.answer(self.answer(request).await)
+    }
+}
+
+impl Edge {
+    async fn answer(&self, request: http::Request<Incoming>) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
         let apis = &self.apis;
         let clean = path::clean(parts.uri.path());

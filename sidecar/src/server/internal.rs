@@ -11,6 +11,7 @@ use super::body::Body;
 use super::connection::Handler;
 use crate::api::invoke::proxy;
 use crate::grpc;
+use crate::metrics::Metrics;
 use crate::peer::call::CALL;
 use crate::peer::serve::Callee;
 
@@ -22,17 +23,25 @@ const UNARY: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallLocal";
 pub struct Edge {
     pub app_id: Arc<str>,
     pub callee: Arc<Callee>,
+    pub metrics: Metrics,
 }
 
 impl Handler for Edge {
     async fn call(&self, request: Request<Incoming>, peer: Option<&Peer>) -> Response<Body> {
         match request.uri().path() {
             CALL => self.callee.stream(request, peer).await,
-            UNARY => self.callee.unary(request, peer).await,
+            UNARY => {
+                let served = self.metrics.grpc_server().call(UNARY);
+                let request = request.map(|body| served.request(body));
+                served.answer(self.callee.unary(request, peer).await)
+            }
             path if path.starts_with(SERVICE) => grpc::refuse(&Status::unimplemented(
                 "actors are not part of this release of Outrider",
             )),
-            _ => proxy::inbound(&self.app_id, &self.callee, request, peer).await,
+            path => {
+                let served = self.metrics.grpc_client().proxied(path);
+                served.answer(proxy::inbound(&self.app_id, &self.callee, request, peer).await)
+            }
         }
     }
 }

@@ -19,6 +19,14 @@ pub struct Edge {
 
 impl Handler for Edge {
     async fn call(&self, request: Request<Incoming>, _: Option<&Peer>) -> Response<Body> {
+        let metrics = &self.apis.http_metrics;
+        let served = metrics.request(request.method(), request.uri().path(), request.headers());
+        served.answer(self.answer(request))
+    }
+}
+
+impl Edge {
+    fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let clean = path::clean(request.uri().path()).into_owned();
         let (parts, body) = request.into_parts();
         let request = edge::Request {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::channel::Channel;
 use crate::components::live::Live;
+use crate::metrics::service::Calls;
 use crate::peer::call::Peers;
 use outrider_components::resolve::Resolver;
 
@@ -29,4 +30,5 @@ pub struct Api {
     pub resolver: Option<Arc<dyn Resolver>>,
     pub live: Arc<Live>,
     pub external: external::Client,
+    pub calls: Calls,
 }

@@ -88,8 +88,12 @@ impl Api {
         loop {
             let again = request.again();
             let target = self.find(&app_id, &namespace).await?;
+            let calling = self.calls.sent(&app_id, false);
             let failure = match self.peers.call(&target, &app_id, request).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    calling.answered(&response.code);
+                    return Ok(response);
+                }
                 Err(status) => status,
             };
             if !matches!(failure.code(), Code::Unavailable | Code::Unauthenticated) {

@@ -12,11 +12,15 @@ use super::headers::CALLEE_ID;
 use super::{Api, address};
 use crate::channel::Kind;
 use crate::grpc;
+use crate::metrics::service::Passed;
 use crate::peer::call::sign;
 use crate::peer::connection::Received;
 use crate::peer::serve::Callee;
 use crate::server::body::{self, Body};
 use crate::server::path;
+
+/// Says that a call is a stream rather than one message each way.
+const IS_STREAM: &str = "dapr-stream";
 
 /// A call by a client of this sidecar.
 pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<Body> {
@@ -31,14 +35,23 @@ pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<B
             )));
         };
         if app_id == api.app_id && namespace == api.namespace {
-            return local(api.channel.as_deref(), None, request, None).await;
+            let answer = local(api.channel.as_deref(), None, request, None).await?;
+            return Ok(answer.map(body::stream));
         }
         let peer = api.find(&app_id, &namespace).await.map_err(plain)?;
+        let is_stream = request
+            .headers()
+            .get(IS_STREAM)
+            .and_then(|v| v.to_str().ok());
+        let calling = api
+            .calls
+            .sent(&app_id, is_stream.is_some_and(outrider_kit::truthy));
         let mut outgoing = passing(request);
         sign(outgoing.headers_mut(), &api.app_id, &api.namespace, &app_id);
         match api.peers.forward(&peer, outgoing).await {
-            Ok(answer) => Ok(answer),
+            Ok(answer) => Ok(Passed::answer(calling, answer)),
             Err(status) => {
+                calling.ended(status.code() as u32);
                 if let Some(resolver) = &api.resolver {
                     let asked = outrider_components::resolve::Request {
                         app_id,
@@ -51,7 +64,9 @@ pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<B
             }
         }
     };
-    answer(passed.await)
+    passed
+        .await
+        .unwrap_or_else(|status: Status| grpc::refuse(&status))
 }
 
 /// A call by another sidecar, for this one's application.
@@ -70,7 +85,10 @@ pub async fn inbound(
         }
         local(callee.channel.as_deref(), Some(callee), request, peer).await
     };
-    answer(passed.await)
+    match passed.await {
+        Err(status) => grpc::refuse(&status),
+        Ok(response) => response.map(body::stream),
+    }
 }
 
 async fn local(
@@ -128,6 +146,11 @@ fn target(headers: &HeaderMap) -> Option<String> {
     find(CALLEE_ID).or_else(|| find(APP_ID)).map(str::to_owned)
 }
 
+/// Whether a call names an application.
+pub fn is_addressed(headers: &HeaderMap) -> bool {
+    headers.contains_key(CALLEE_ID) || headers.contains_key(APP_ID)
+}
+
 fn no_target() -> Status {
     Status::new(
         Code::Unknown,
@@ -137,13 +160,6 @@ fn no_target() -> Status {
 
 fn plain(status: Status) -> Status {
     Status::new(status.code(), status.message())
-}
-
-fn answer(passed: Result<Response<Received>, Status>) -> Response<Body> {
-    match passed {
-        Err(status) => grpc::refuse(&status),
-        Ok(response) => response.map(body::stream),
-    }
 }
 
 #[cfg(test)]

@@ -48,12 +48,11 @@ pub async fn bulk_publish(
             return Ok(no_content());
         }
         let error = api.partly_failed(&to, &failed);
-        Ok(partly_failed(
-            error.http,
-            error.code,
-            &error.message,
-            &failed,
-        ))
+        let mut answer = partly_failed(error.http, error.code, &error.message, &failed);
+        if let Some(known) = error.known() {
+            answer.extensions_mut().insert(known);
+        }
+        Ok(answer)
     })
     .await
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use outrider_components::pubsub;
 
 use crate::components::live;
+use crate::metrics::component::Topics;
 
 /// Operations on the brokers of this sidecar.
 pub struct Api {
@@ -31,4 +32,5 @@ pub struct Broker {
     /// Put before the names of topics: the namespace, for components that
     /// keep namespaces apart.
     pub prefix: String,
+    pub metrics: Topics,
 }

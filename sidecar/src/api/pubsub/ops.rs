@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use outrider_components::Pairs;
@@ -64,10 +65,11 @@ impl Api {
             self.wrap(to, data, content_type, &message.metadata, &message.trace)?
         };
         self.allow(to)?;
-        to.broker
-            .send(to.topic, data, message.metadata)
-            .await
-            .map_err(|cause| error::publish(&to.broker.component.name, to.topic, &cause))
+        let started = Instant::now();
+        let sent = to.broker.send(to.topic, data, message.metadata).await;
+        let (metrics, took) = (&to.broker.metrics, started.elapsed());
+        metrics.published(to.topic, sent.is_ok(), took);
+        sent.map_err(|cause| error::publish(&to.broker.component.name, to.topic, &cause))
     }
 
     /// Publishes what it can; the answer names what failed.
@@ -101,11 +103,13 @@ impl Api {
             entries,
             metadata,
         };
-        to.broker
-            .broker
-            .bulk_publish(&request)
-            .await
-            .map_err(|cause| error::publish(name, to.topic, &cause.to_string()))
+        let started = Instant::now();
+        let sent = to.broker.broker.bulk_publish(&request).await;
+        let (metrics, took) = (&to.broker.metrics, started.elapsed());
+        let lost = sent.as_ref().map_or(request.entries.len(), Vec::len);
+        let taken = request.entries.len().saturating_sub(lost);
+        metrics.published_bulk(to.topic, lost == 0, taken, took);
+        sent.map_err(|cause| error::publish(name, to.topic, &cause.to_string()))
     }
 
     /// The error for messages of a bulk request that failed.

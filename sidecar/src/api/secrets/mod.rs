@@ -13,6 +13,7 @@ use std::sync::Arc;
 use outrider_components::secrets;
 
 use crate::components::live;
+use crate::metrics::component::Operations;
 
 /// Operations on the secret stores of this sidecar.
 pub struct Api {
@@ -25,4 +26,5 @@ pub struct Api {
 pub struct Store {
     pub component: live::Component,
     pub store: Arc<dyn secrets::Store>,
+    pub metrics: Operations,
 }

@@ -8,6 +8,7 @@ use outrider_components::secrets::GetRequest;
 
 use super::{Api, Store, error};
 use crate::api::error::Result;
+use crate::metrics::component::Operation;
 
 impl Api {
     fn store(&self, name: &str) -> Result<Arc<Store>> {
@@ -35,9 +36,10 @@ impl Api {
             name: secret.to_owned(),
             metadata,
         };
+        let getting = found.store.get(&request);
         found
-            .store
-            .get(&request)
+            .metrics
+            .time(Operation::Get, getting)
             .await
             .map_err(|cause| error::get(secret, store, &cause))
     }
@@ -45,9 +47,10 @@ impl Api {
     /// Every secret that the application may see.
     pub async fn bulk_get(&self, store: &str, metadata: &Pairs) -> Result<HashMap<String, Pairs>> {
         let found = self.store(store)?;
+        let getting = found.store.bulk_get(metadata);
         let mut all = found
-            .store
-            .bulk_get(metadata)
+            .metrics
+            .time(Operation::BulkGet, getting)
             .await
             .map_err(|cause| error::bulk_get(store, &cause))?;
         all.retain(|secret, _| self.allows(store, secret));

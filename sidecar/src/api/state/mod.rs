@@ -13,6 +13,7 @@ use std::sync::Arc;
 use outrider_components::state;
 
 use crate::components::live;
+use crate::metrics::component::Operations;
 
 /// Operations on the state stores of this sidecar.
 pub struct Api {
@@ -25,4 +26,5 @@ pub struct Store {
     pub component: live::Component,
     pub store: Arc<dyn state::Store>,
     pub prefix: prefix::Prefix,
+    pub metrics: Operations,
 }

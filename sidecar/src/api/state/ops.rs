@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use outrider_components::state::{
-    BulkError, BulkItem, DeleteRequest, Feature, GetRequest, Item, Operation, SetRequest,
+    self, BulkError, BulkItem, DeleteRequest, Feature, GetRequest, Item, SetRequest,
 };
 use outrider_components::{Error as Cause, Pairs};
 
 use super::{Api, Store, error};
 use crate::api::error::Result;
+use crate::metrics::component::Operation;
 
 impl Api {
     /// The store of this name. Its absence is told before anything else that
@@ -27,8 +28,9 @@ impl Store {
     pub async fn get(&self, mut request: GetRequest) -> Result<Option<Item>> {
         let key = std::mem::take(&mut request.key);
         request.key = self.prefix.apply(&key)?;
-        self.store
-            .get(&request)
+        let getting = self.store.get(&request);
+        self.metrics
+            .time(Operation::Get, getting)
             .await
             .map_err(|cause| error::get(&key, &self.component.name, &cause))
     }
@@ -50,9 +52,10 @@ impl Store {
             .ok()
             .filter(|n| *n > 0)
             .unwrap_or(requests.len());
+        let getting = self.store.bulk_get(&requests, parallelism);
         let mut items = self
-            .store
-            .bulk_get(&requests, parallelism)
+            .metrics
+            .time(Operation::BulkGet, getting)
             .await
             .map_err(|cause| error::bulk_get(&cause))?;
         for item in &mut items {
@@ -67,19 +70,27 @@ impl Store {
         for request in &mut requests {
             request.key = self.prefix.apply(&request.key)?;
         }
-        let result = match requests.as_slice() {
-            [] => return Ok(()),
-            [one] => self.store.set(one).await,
-            many => self.store.bulk_set(many, many.len()).await.map_err(joined),
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let saving = async {
+            match requests.as_slice() {
+                [one] => self.store.set(one).await,
+                many => self.store.bulk_set(many, many.len()).await.map_err(joined),
+            }
         };
-        result.map_err(|cause| error::save(&self.component.name, &cause))
+        self.metrics
+            .time(Operation::Set, saving)
+            .await
+            .map_err(|cause| error::save(&self.component.name, &cause))
     }
 
     pub async fn delete(&self, mut request: DeleteRequest) -> Result<()> {
         let key = std::mem::take(&mut request.key);
         request.key = self.prefix.apply(&key)?;
-        self.store
-            .delete(&request)
+        let deleting = self.store.delete(&request);
+        self.metrics
+            .time(Operation::Delete, deleting)
             .await
             .map_err(|cause| error::delete(&key, &cause))
     }
@@ -88,16 +99,23 @@ impl Store {
         for request in &mut requests {
             request.key = self.prefix.apply(&request.key)?;
         }
-        let result = match requests.as_slice() {
-            [] => return Ok(()),
-            [one] => self.store.delete(one).await,
-            many => self
-                .store
-                .bulk_delete(many, many.len())
-                .await
-                .map_err(joined),
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let deleting = async {
+            match requests.as_slice() {
+                [one] => self.store.delete(one).await,
+                many => self
+                    .store
+                    .bulk_delete(many, many.len())
+                    .await
+                    .map_err(joined),
+            }
         };
-        result.map_err(|cause| error::bulk_delete(&self.component.name, &cause))
+        self.metrics
+            .time(Operation::BulkDelete, deleting)
+            .await
+            .map_err(|cause| error::bulk_delete(&self.component.name, &cause))
     }
 
     /// Refused before the request is even decoded, where the store has no
@@ -110,11 +128,15 @@ impl Store {
         }
     }
 
-    pub async fn transact(&self, mut operations: Vec<Operation>, metadata: &Pairs) -> Result<()> {
+    pub async fn transact(
+        &self,
+        mut operations: Vec<state::Operation>,
+        metadata: &Pairs,
+    ) -> Result<()> {
         for operation in &mut operations {
             let key = match operation {
-                Operation::Upsert(request) => &mut request.key,
-                Operation::Delete(request) => &mut request.key,
+                state::Operation::Upsert(request) => &mut request.key,
+                state::Operation::Delete(request) => &mut request.key,
             };
             *key = self.prefix.apply(key)?;
         }
@@ -128,8 +150,9 @@ impl Store {
         {
             return Err(error::too_many(operations.len(), most));
         }
-        self.store
-            .transact(&operations, metadata)
+        let transacting = self.store.transact(&operations, metadata);
+        self.metrics
+            .time(Operation::Transaction, transacting)
             .await
             .map_err(|cause| error::transaction(&cause))
     }

@@ -26,6 +26,7 @@ use crate::api::json;
 use crate::api::pubsub::envelope::{self, Event};
 use crate::api::trace;
 use crate::channel::{Channel, Kind, grpc};
+use crate::metrics::component::Fate;
 
 const SCOPE: &str = "dapr.runtime.processor.pubsub.subscription";
 const TYPE: &str = "com.dapr.event.sent.bulk";
@@ -129,13 +130,17 @@ impl Entry {
 
 async fn deliver_all(inlet: &Inlet, batch: Vec<Waiting>) {
     let To::App(channel) = &inlet.to else { return };
+    let mut fates = Vec::with_capacity(batch.len());
+    let mut took = Duration::ZERO;
     let mut paths: BTreeMap<&str, Vec<Entry>> = BTreeMap::new();
     for waiting in batch {
-        if let Some((path, entry)) = sort(inlet, waiting).await {
-            paths.entry(path).or_default().push(entry);
+        match sort(inlet, waiting).await {
+            Ok((path, entry)) => paths.entry(path).or_default().push(entry),
+            Err(fate) => fates.push(fate),
         }
     }
     for (path, entries) in paths {
+        let started = Instant::now();
         let outcomes = match &channel.kind {
             Kind::Http(_) => over_http(channel, inlet, path, &entries).await,
             Kind::Grpc(client) if channel.healthy.is_healthy() => {
@@ -145,24 +150,32 @@ async fn deliver_all(inlet: &Inlet, batch: Vec<Waiting>) {
                 Outcome::Failed("app is not in a healthy state".to_owned())
             }),
         };
+        took += started.elapsed();
         for (entry, outcome) in entries.into_iter().zip(outcomes) {
             let Waiting { message, answer } = entry.waiting;
-            let result = match outcome {
-                Outcome::Done => Ok(()),
-                Outcome::Dropped => {
+            let fate = outcome.fate(true);
+            let (result, fate) = match outcome {
+                Outcome::Done | Outcome::Ignored => (Ok(()), fate),
+                Outcome::Dropped | Outcome::Refused => {
                     inlet.dropped(&message).await;
-                    Ok(())
+                    (Ok(()), fate)
                 }
-                Outcome::Failed(cause) => inlet.failed(&message, cause).await,
+                Outcome::Failed(cause) => {
+                    let end = inlet.failed(&message, cause).await;
+                    (end.result, end.fate)
+                }
             };
+            fates.push(fate);
             // The broker may have given up on the message.
             let _ = answer.send(result);
         }
     }
+    let metrics = &inlet.broker.metrics;
+    metrics.delivered_bulk(inlet.names().1, &fates, took);
 }
 
 /// Finds the path of a message, or settles it where it has none.
-async fn sort(inlet: &Inlet, waiting: Waiting) -> Option<(&str, Entry)> {
+async fn sort(inlet: &Inlet, waiting: Waiting) -> Result<(&str, Entry), Fate> {
     let (pubsub, topic) = inlet.names();
     let message = &waiting.message;
     let result = if inlet.subscription.raw {
@@ -181,22 +194,23 @@ async fn sort(inlet: &Inlet, waiting: Waiting) -> Option<(&str, Entry)> {
             Ok((path, Some(event)))
         })
     };
-    let settled = match result {
+    let (settled, fate) = match result {
         Ok((Some(path), event)) => {
             let id = uuid::Uuid::new_v4().to_string();
-            return Some((path, Entry { id, event, waiting }));
+            return Ok((path, Entry { id, event, waiting }));
         }
         Ok((None, _)) => {
             inlet.dropped(message).await;
-            Ok(())
+            (Ok(()), Fate::Drop)
         }
         Err(cause) => {
             tracing::error!(target: SCOPE, "error with a message of a batch in pubsub {pubsub} and topic {topic}: {cause}");
-            inlet.failed(message, cause).await
+            let end = inlet.failed(message, cause).await;
+            (end.result, end.fate)
         }
     };
     let _ = waiting.answer.send(settled);
-    None
+    Err(fate)
 }
 
 fn all(entries: &[Entry], outcome: impl Fn() -> Outcome) -> Vec<Outcome> {
@@ -258,7 +272,7 @@ async fn over_http(
         },
         Ok((404, _)) => {
             tracing::error!(target: SCOPE, "Non-retriable error returned from app while processing bulk pub/sub event. status code returned: 404");
-            all(entries, || Outcome::Done)
+            all(entries, || Outcome::Ignored)
         }
         Ok((status, body)) => {
             let body = String::from_utf8_lossy(&body);
@@ -379,7 +393,7 @@ async fn over_grpc(
         Err(status) if unimplemented(status.code()) => {
             let cause = crate::grpc::text(&status);
             tracing::warn!(target: SCOPE, "non-retriable error returned from app while processing bulk pub/sub event: {cause}");
-            all(entries, || Outcome::Done)
+            all(entries, || Outcome::Ignored)
         }
         Err(status) => {
             let cause = crate::grpc::text(&status);

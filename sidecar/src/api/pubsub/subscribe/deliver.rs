@@ -66,7 +66,7 @@ async fn over_http(channel: &Channel, incoming: &Incoming, path: &str) -> Outcom
         404 => {
             let body = String::from_utf8_lossy(&body);
             tracing::error!(target: SCOPE, "non-retriable error returned from app while processing pub/sub event {id}: {body}. status code returned: 404");
-            Outcome::Dropped
+            Outcome::Refused
         }
         _ => {
             let (topic, body) = (&incoming.topic, String::from_utf8_lossy(&body));
@@ -175,7 +175,7 @@ async fn over_grpc(client: &grpc::Client, incoming: &Incoming, path: &str) -> Ou
         Err(status) if status.code() == Code::Unimplemented => {
             let cause = crate::grpc::text(&status);
             tracing::warn!(target: SCOPE, "non-retriable error returned from app while processing pub/sub event {id}: {cause}");
-            Outcome::Done
+            Outcome::Ignored
         }
         Err(status) => {
             let cause = crate::grpc::text(&status);

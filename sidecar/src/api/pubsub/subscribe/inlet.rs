@@ -1,7 +1,7 @@
 //! A message from its arrival to its end.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use super::{Subscription, deliver, rules};
 use crate::api::pubsub::Broker;
 use crate::api::pubsub::envelope::{self, Event};
 use crate::channel::Channel;
+use crate::metrics::component::Fate;
 
 const SCOPE: &str = "dapr.runtime.processor.subscription";
 /// Names the component in the metadata of what is delivered.
@@ -55,24 +56,66 @@ pub enum Outcome {
     Done,
     /// The application does not want it.
     Dropped,
+    /// The application has nothing at the path.
+    Refused,
+    /// The same, where the message counts as taken.
+    Ignored,
     /// It may go better another time.
     Failed(String),
+}
+
+impl Outcome {
+    /// Applications that drop a message have dealt with it; clients of streams
+    /// have not.
+    pub fn fate(&self, to_app: bool) -> Fate {
+        match self {
+            Self::Done => Fate::Success,
+            Self::Dropped if to_app => Fate::Unwanted,
+            Self::Dropped | Self::Refused | Self::Ignored => Fate::Drop,
+            Self::Failed(_) => Fate::Retry,
+        }
+    }
 }
 
 #[async_trait]
 impl Handler for Inlet {
     async fn handle(&self, message: Message) -> Result<(), Error> {
-        let incoming = match self.open(&message) {
+        let (end, took) = self.process(&message).await;
+        let topic = self.broker.app_topic(&message.topic);
+        self.broker.metrics.delivered(&topic, end.fate, took);
+        end.result
+    }
+}
+
+/// How a message ended: for the broker, and for metrics.
+pub struct End {
+    pub result: Result<(), Error>,
+    pub fate: Fate,
+}
+
+impl End {
+    fn taken(fate: Fate) -> Self {
+        Self {
+            result: Ok(()),
+            fate,
+        }
+    }
+}
+
+impl Inlet {
+    /// Also how long the application had it.
+    async fn process(&self, message: &Message) -> (End, Duration) {
+        let incoming = match self.open(message) {
             Ok(incoming) => incoming,
             Err(cause) => {
                 let (pubsub, topic) = self.names();
                 tracing::error!(target: SCOPE, "error deserializing cloud event in pubsub {pubsub} and topic {topic}: {cause}");
-                return self.failed(&message, cause).await;
+                return (self.failed(message, cause).await, Duration::ZERO);
             }
         };
         if self.has_expired(&incoming) {
-            self.dropped(&message).await;
-            return Ok(());
+            self.dropped(message).await;
+            return (End::taken(Fate::Drop), Duration::ZERO);
         }
         let path = match rules::find(
             &self.subscription.rules,
@@ -80,24 +123,24 @@ impl Handler for Inlet {
         ) {
             Ok(Some(path)) => path,
             Ok(None) => {
-                self.dropped(&message).await;
-                return Ok(());
+                self.dropped(message).await;
+                return (End::taken(Fate::Unwanted), Duration::ZERO);
             }
             Err(cause) => {
                 let (pubsub, topic) = self.names();
                 tracing::error!(target: SCOPE, "error finding matching route for event {} in pubsub {pubsub} and topic {topic}: {cause}", incoming.event.id());
-                return self.failed(&message, cause).await;
+                return (self.failed(message, cause).await, Duration::ZERO);
             }
         };
+        let started = Instant::now();
         let outcome = match &self.to {
             To::App(channel) => deliver::one(channel, &incoming, path).await,
             To::Stream(outlet) => outlet.deliver(&incoming, &self.stop).await,
         };
-        self.settle(&message, &incoming, outcome).await
+        let took = started.elapsed();
+        (self.settle(message, &incoming, outcome).await, took)
     }
-}
 
-impl Inlet {
     /// Name of the component, and the topic.
     pub fn names(&self) -> (&str, &str) {
         let spec = &self.subscription.spec;
@@ -144,20 +187,19 @@ impl Inlet {
         true
     }
 
-    async fn settle(
-        &self,
-        message: &Message,
-        incoming: &Incoming,
-        outcome: Outcome,
-    ) -> Result<(), Error> {
+    async fn settle(&self, message: &Message, incoming: &Incoming, outcome: Outcome) -> End {
+        let fate = outcome.fate(matches!(self.to, To::App(_)));
         match outcome {
-            Outcome::Done => Ok(()),
-            Outcome::Dropped => match self.dead_letter(message).await {
-                None | Some(Ok(())) => Ok(()),
+            Outcome::Done | Outcome::Ignored => End::taken(fate),
+            Outcome::Dropped | Outcome::Refused => match self.dead_letter(message).await {
+                None | Some(Ok(())) => End::taken(fate),
                 Some(Err(cause)) => {
                     let topic = &incoming.topic;
                     tracing::warn!(target: SCOPE, "failed to send dropped message to dead letter queue for topic {topic}: {cause}");
-                    Err(Error::internal(cause))
+                    End {
+                        result: Err(Error::internal(cause)),
+                        fate: Fate::Retry,
+                    }
                 }
             },
             Outcome::Failed(cause) => {
@@ -176,13 +218,16 @@ impl Inlet {
 
     /// The dead letter topic takes the message, or else it stays with the
     /// broker.
-    pub async fn failed(&self, message: &Message, cause: String) -> Result<(), Error> {
+    pub async fn failed(&self, message: &Message, cause: String) -> End {
         if !self.stop.is_cancelled()
             && let Some(Ok(())) = self.dead_letter(message).await
         {
-            return Ok(());
+            return End::taken(Fate::Drop);
         }
-        Err(Error::internal(cause))
+        End {
+            result: Err(Error::internal(cause)),
+            fate: Fate::Retry,
+        }
     }
 
     /// None without a dead letter topic.

@@ -61,6 +61,7 @@ fn broker(refusals: u32) -> (Arc<Broker>, Tries) {
         }),
         scopes: Scopes::default(),
         prefix: "ns".into(),
+        metrics: Default::default(),
     };
     (Arc::new(broker), told)
 }
