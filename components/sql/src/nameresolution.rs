@@ -1,9 +1,10 @@
 //! Name resolution in a SQLite database that the sidecars of a machine share:
 //! <https://docs.dapr.io/reference/components-reference/supported-name-resolution/setup-sqlite/>.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use outrider_components::resolve::{Instance, Request, Resolver};
@@ -21,6 +22,11 @@ const SCOPE: &str = "dapr.contrib";
 const SECOND: Duration = Duration::from_secs(1);
 /// Between attempts to renew the registration.
 const PAUSE: Duration = Duration::from_millis(50);
+/// What was read is good for this long: well below the time that a
+/// registration lives on by itself, so that no answer is older than before.
+const FRESH: Duration = Duration::from_millis(500);
+/// Applications whose addresses are remembered.
+const REMEMBERED: usize = 1024;
 /// What differs from the other components on SQLite.
 const DEFAULTS: [(&str, &str); 2] = [("timeout", "1s"), ("busyTimeout", "800ms")];
 
@@ -57,8 +63,25 @@ fn metadata(config: &serde_json::Value) -> Metadata {
 struct Sqlite {
     row: Arc<Row>,
     look_up: SqlStr,
+    known: Mutex<HashMap<String, Known>>,
     closed: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
+}
+
+/// The addresses of an application, as they were a moment ago.
+struct Known {
+    read: Instant,
+    addresses: Vec<String>,
+    next: usize,
+}
+
+impl Known {
+    /// Each in its turn.
+    fn pick(&mut self) -> Option<String> {
+        let address = self.addresses.get(self.next % self.addresses.len().max(1));
+        self.next = self.next.wrapping_add(1);
+        address.cloned()
+    }
 }
 
 /// This sidecar's row in the table.
@@ -173,14 +196,21 @@ impl Sqlite {
             tasks.spawn(sweep.run(closed.clone()));
         }
         let look_up = format!(
-            "SELECT address FROM {table} WHERE app_id = ? AND {age} < {seconds} ORDER BY RANDOM() LIMIT 1"
+            "SELECT address FROM {table} WHERE app_id = ? AND {age} < {seconds} ORDER BY RANDOM()"
         );
         Ok(Sqlite {
             row,
             look_up: AssertSqlSafe(look_up).into_sql_str(),
+            known: Mutex::default(),
             closed,
             tasks: Mutex::new(tasks),
         })
+    }
+}
+
+impl Sqlite {
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -269,13 +299,40 @@ impl Row {
 #[async_trait]
 impl Resolver for Sqlite {
     async fn resolve(&self, request: &Request) -> Result<String, Error> {
+        let known = self
+            .known()
+            .get_mut(&request.app_id)
+            .filter(|known| known.read.elapsed() < FRESH)
+            .and_then(Known::pick);
+        if let Some(address) = known {
+            return Ok(address);
+        }
         let query = sqlx::query_scalar(self.look_up.clone())
             .bind(&request.app_id)
-            .fetch_optional(&self.row.pool);
-        let found = self.row.timely(query).await;
-        found
-            .map_err(|error| error.context("failed to look up address"))?
-            .ok_or_else(|| Error::not_found("no host found with the given ID"))
+            .fetch_all(&self.row.pool);
+        let addresses = self.row.timely(query).await;
+        let mut read = Known {
+            read: Instant::now(),
+            addresses: addresses.map_err(|error| error.context("failed to look up address"))?,
+            next: 0,
+        };
+        let Some(address) = read.pick() else {
+            return Err(Error::not_found("no host found with the given ID"));
+        };
+        let mut known = self.known();
+        if known.len() >= REMEMBERED {
+            known.retain(|_, known| known.read.elapsed() < FRESH);
+        }
+        if known.len() < REMEMBERED {
+            known.insert(request.app_id.clone(), read);
+        }
+        Ok(address)
+    }
+
+    fn suspect(&self, request: &Request, address: &str) {
+        if let Some(known) = self.known().get_mut(&request.app_id) {
+            known.addresses.retain(|known| known != address);
+        }
     }
 
     async fn close(&self) -> Result<(), Error> {
@@ -338,6 +395,7 @@ mod tests {
         assert_eq!(address, "127.0.0.1:2");
 
         called.close().await.expect("can close");
+        caller.suspect(&request("called"), &address);
         let error = caller
             .resolve(&request("called"))
             .await
@@ -365,6 +423,7 @@ mod tests {
                 .execute(&resolver.row.pool)
                 .await
                 .expect("is a statement");
+            resolver.suspect(&request("cart"), "127.0.0.1:1");
             assert!(
                 resolver.resolve(&request("cart")).await.is_err(),
                 "{damage}"
@@ -379,6 +438,23 @@ mod tests {
             }
         }
         resolver.close().await.expect("can close");
+    }
+
+    #[tokio::test]
+    async fn instances_take_turns_without_those_that_failed() {
+        let folder = tempfile::tempdir().expect("can make a folder");
+        let config = json!({"connectionString": folder.path().join("names.db")});
+        let one = start(&config, instance("cart", 1))
+            .await
+            .expect("can start");
+        let _two = start(&config, instance("cart", 2))
+            .await
+            .expect("can start");
+        let resolve = async || one.resolve(&request("cart")).await.expect("is there");
+        let (first, second) = (resolve().await, resolve().await);
+        assert_ne!(first, second);
+        one.suspect(&request("cart"), &first);
+        assert_eq!((resolve().await, resolve().await), (second.clone(), second));
     }
 
     #[tokio::test]

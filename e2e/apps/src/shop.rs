@@ -5,6 +5,8 @@
 //! Environment: `APP_PORT` (8080), `DAPR_HTTP_PORT` (3500), `STATE_STORE`
 //! (`statestore`), `PUBSUB` (`pubsub`), `SUBSCRIBE` (a topic, if any).
 
+mod load;
+
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
@@ -26,6 +28,7 @@ struct Shop {
     pubsub: String,
     topic: Option<String>,
     events: Arc<Mutex<Vec<Value>>>,
+    load: load::Load,
 }
 
 #[derive(Clone)]
@@ -155,7 +158,19 @@ async fn subscriptions(State(shop): State<Shop>) -> Json<Value> {
     })
 }
 
+/// An event; one that is to be kept is stored like an order before it counts
+/// as received.
 async fn receive(State(shop): State<Shop>, Json(event): Json<Value>) -> Json<Value> {
+    if let Some(id) = event["data"]["keep"].as_str() {
+        let item = json!([{"key": id, "value": event["data"]}]);
+        let path = format!("/v1.0/state/{}", shop.store);
+        let stored = shop.sidecar.call("POST", &path, Some(&item)).await;
+        let status = match stored {
+            Ok((status, _)) if status.is_success() => "SUCCESS",
+            _ => "RETRY",
+        };
+        return Json(json!({"status": status}));
+    }
     shop.events
         .lock()
         .unwrap_or_else(|e| e.into_inner())
@@ -171,6 +186,16 @@ async fn received(State(shop): State<Shop>) -> Json<Value> {
             .clone()
             .into(),
     )
+}
+
+/// Begins a load; its report says when it is over.
+async fn put_load(State(shop): State<Shop>, Json(plan): Json<load::Plan>) -> Json<Value> {
+    tokio::spawn(shop.load.clone().run(shop.sidecar.clone(), plan));
+    Json(json!({"begun": true}))
+}
+
+async fn load_report(State(shop): State<Shop>) -> Json<load::Report> {
+    Json(shop.load.report())
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -191,6 +216,7 @@ async fn main() -> Result<()> {
         pubsub: variable("PUBSUB", "pubsub"),
         topic: std::env::var("SUBSCRIBE").ok().filter(|t| !t.is_empty()),
         events: Arc::default(),
+        load: load::Load::default(),
     };
     let routes = Router::new()
         .route("/healthz", get(|| async { "ok" }))
@@ -201,6 +227,7 @@ async fn main() -> Result<()> {
         .route("/dapr/subscribe", get(subscriptions))
         .route("/dapr/config", get(|| async { Json(json!({})) }))
         .route("/news", post(receive).get(received))
+        .route("/load", post(put_load).get(load_report))
         .with_state(shop);
     let port: u16 = variable("APP_PORT", "8080")
         .parse()

@@ -2,6 +2,7 @@
 //! its own.
 
 mod lifecycle;
+mod rolling;
 
 use std::time::Duration;
 
