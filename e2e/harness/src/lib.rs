@@ -26,6 +26,7 @@ mod process;
 mod sentry;
 pub mod wait;
 
+pub use app::authority::Authority;
 pub use app::grpc::{GrpcApp, feed};
 pub use app::http::{HttpApp, Seen};
 pub use daprd::{Builder, Daprd};

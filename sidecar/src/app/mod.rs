@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use self::end::{Ask, ended_early};
 use self::serve::Servers;
 use self::settings::{Settings, settings};
+use crate::api::invoke::external::{self, Endpoint};
 use crate::api::log as calls;
 use crate::api::pubsub::subscribe::{self, Subscriber};
 use crate::api::shutdown::Asked;
@@ -27,7 +28,7 @@ use crate::channel::connect::Connector;
 use crate::components::disk;
 use crate::components::live::Live;
 use crate::components::operator::Operator;
-use crate::components::reload::{Demand, Reload, Subscriptions};
+use crate::components::reload::{Demand, Endpoints, Reload, Subscriptions};
 use crate::components::resolve::Sources;
 use crate::components::start::Starter;
 use crate::config;
@@ -273,6 +274,7 @@ impl Runtime {
                     subscriber: subscriber.clone(),
                     loaded: resources.subscriptions,
                 },
+                endpoints: Endpoints(resources.http_endpoints.clone()),
                 demands: demand.clone(),
                 stopping: tasks.stopping(),
                 interval: flags.reconcile_interval,
@@ -280,10 +282,12 @@ impl Runtime {
             parts::follow(flags, &tasks, reload, operator.clone(), &spec, demand);
         }
         tracing::info!(target: SCOPE, "Loading endpoints\u{2026}");
+        let pools = external::Pools::new(workers.slots(), flags.app.max_concurrency);
         for endpoint in resources.http_endpoints {
             tracing::info!(target: SCOPE, "Found http endpoint: {}", endpoint.metadata.name);
+            let endpoint = Endpoint::new(endpoint, &starter.sources, &live, &pools).await;
             live.http_endpoints
-                .insert(&endpoint.metadata.name.clone(), Arc::new(endpoint));
+                .insert(&endpoint.name.clone(), Arc::new(endpoint));
         }
         tracing::info!(target: SCOPE, "All outstanding http endpoints processed");
 
@@ -323,7 +327,7 @@ impl Runtime {
                 ),
                 resolver: resolver.clone(),
                 live: live.clone(),
-                external: invoke::external::Client,
+                external: external::Client::new(&pools, &metrics),
                 calls: metrics.calls(),
             },
             metadata: parts::about(flags, &settings, features, live.clone(), subscriber.clone()),

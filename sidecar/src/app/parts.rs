@@ -99,6 +99,12 @@ pub fn follow(
                 );
                 tasks.spawn("configuration updates", following);
             }
+            let endpoints = reload.endpoints.clone().follow_operator(
+                operator.clone(),
+                reload.demands.clone(),
+                tasks.stopping(),
+            );
+            tasks.spawn("endpoint updates", endpoints);
             let subscriptions = reload.subscriptions.clone();
             let following = subscriptions.follow_operator(operator.clone(), tasks.stopping());
             tasks.spawn("subscription updates", following);

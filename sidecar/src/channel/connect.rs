@@ -126,7 +126,14 @@ pub enum Stream {
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        Connected::new()
+        let tls = match self {
+            Stream::Plain(_) => None,
+            Stream::Tls(stream) => Some(stream.get_ref().1),
+        };
+        match tls.and_then(|tls| tls.alpn_protocol()) {
+            Some(b"h2") => Connected::new().negotiated_h2(),
+            _ => Connected::new(),
+        }
     }
 }
 
@@ -138,7 +145,10 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            // HTTP/2 keeps of an error its words only.
+            Stream::Tls(stream) => Pin::new(stream)
+                .poll_read(context, buffer)
+                .map_err(super::tls::told),
         }
     }
 }

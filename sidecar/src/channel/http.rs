@@ -117,64 +117,22 @@ impl Client {
     }
 
     pub async fn invoke(&self, request: Request) -> Result<Response, Status> {
-        let Some(verb) = request.verb.clone() else {
-            return Err(Status::invalid_argument("missing HTTP extension field"));
-        };
-        if verb == Method::CONNECT || verb.as_str() == "NONE" {
-            return Err(Status::invalid_argument("invalid HTTP verb"));
-        }
+        let verb = verb(&request)?;
         let uri = self
             .uri(&message::escape(&request.method)?, &request.query)
             .map_err(Status::internal)?;
         let (asked, asked_uri) = (verb.clone(), uri.clone());
-        let known_length = request.content_length;
         let called = self.metrics.call(&verb, &request.method);
-        let mut outgoing = http::Request::new(called.request(request.body.into_body()));
-        *outgoing.method_mut() = verb;
-        *outgoing.uri_mut() = uri;
-        let into = outgoing.headers_mut();
-        headers::to_http(request.metadata, request.origin, into);
-        if let Some(content_type) = request
-            .content_type
-            .as_deref()
-            .and_then(|c| HeaderValue::try_from(c).ok())
-        {
-            into.insert(header::CONTENT_TYPE, content_type);
-        }
-        if let Some(length) = known_length.filter(|length| *length > 0) {
-            into.insert(header::CONTENT_LENGTH, length.into());
-        }
-        if !into.contains_key(header::USER_AGENT) {
-            into.insert(
-                header::USER_AGENT,
-                HeaderValue::from_static("Go-http-client/1.1"),
-            );
-        }
-        let answer = match self.send(outgoing).await {
-            Ok(answer) => answer,
+        let outgoing = compose(request, verb, uri).map(|body| called.request(body));
+        match self.send(outgoing).await {
+            Ok(answer) => Ok(decode(answer, |status, body| called.answer(status, body))),
             Err(cause) => {
                 called.failed();
                 let uri = outrider_kit::quote::go(&asked_uri.to_string());
                 let asked = title(&asked);
-                return Err(Status::internal(format!("{asked} {uri}: {cause}")));
+                Err(Status::internal(format!("{asked} {uri}: {cause}")))
             }
-        };
-        let (parts, incoming) = answer.into_parts();
-        let content_type = parts
-            .headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|v| v.to_str().ok())
-            .map(str::to_owned);
-        Ok(Response {
-            code: Code::Http(parts.status.as_u16()),
-            headers: headers::of_answer(&parts.headers),
-            trailers: Vec::new(),
-            content_type,
-            body: called.answer(
-                parts.status,
-                body::stream(incoming.map_err(body::BoxError::from)),
-            ),
-        })
+        }
     }
 
     /// A call of the runtime itself, such as `GET /dapr/config`: status and
@@ -217,8 +175,63 @@ impl Client {
     }
 }
 
+/// The verb of a call, if HTTP can send it.
+pub fn verb(request: &Request) -> Result<Method, Status> {
+    let Some(verb) = request.verb.clone() else {
+        return Err(Status::invalid_argument("missing HTTP extension field"));
+    };
+    if verb == Method::CONNECT || verb.as_str() == "NONE" {
+        return Err(Status::invalid_argument("invalid HTTP verb"));
+    }
+    Ok(verb)
+}
+
+/// A call as an HTTP request.
+pub fn compose(request: Request, verb: Method, uri: Uri) -> http::Request<Body> {
+    let mut outgoing = http::Request::new(request.body.into_body());
+    *outgoing.method_mut() = verb;
+    *outgoing.uri_mut() = uri;
+    let into = outgoing.headers_mut();
+    headers::to_http(request.metadata, request.origin, into);
+    let content_type = request.content_type.as_deref();
+    if let Some(content_type) = content_type.and_then(|c| HeaderValue::try_from(c).ok()) {
+        into.insert(header::CONTENT_TYPE, content_type);
+    }
+    if let Some(length) = request.content_length.filter(|length| *length > 0) {
+        into.insert(header::CONTENT_LENGTH, length.into());
+    }
+    if !into.contains_key(header::USER_AGENT) {
+        into.insert(
+            header::USER_AGENT,
+            HeaderValue::from_static("Go-http-client/1.1"),
+        );
+    }
+    outgoing
+}
+
+/// An HTTP answer, with its body passed through `body`.
+pub fn decode(
+    answer: http::Response<Incoming>,
+    body: impl FnOnce(StatusCode, Body) -> Body,
+) -> Response {
+    let (parts, incoming) = answer.into_parts();
+    let content_type = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .map(str::to_owned);
+    let incoming = body::stream(incoming.map_err(body::BoxError::from));
+    Response {
+        code: Code::Http(parts.status.as_u16()),
+        headers: headers::of_answer(&parts.headers),
+        trailers: Vec::new(),
+        content_type,
+        body: body(parts.status, incoming),
+    }
+}
+
 /// `GET` as `Get`, the way Go's client begins its errors.
-fn title(method: &Method) -> String {
+pub fn title(method: &Method) -> String {
     let lower = method.as_str().to_ascii_lowercase();
     let mut chars = lower.chars();
     chars.next().map_or(String::new(), |c| {

@@ -4,6 +4,7 @@ pub mod connect;
 pub mod grpc;
 pub mod health;
 pub mod http;
+pub mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use outrider_crds::HttpEndpoint;
 
+use crate::api::invoke::external::Endpoint;
 use crate::api::{pubsub, secrets, state};
 
 /// Things by name.
@@ -67,7 +67,7 @@ pub struct Live {
     pub state: Arc<Map<state::Store>>,
     pub pubsub: Arc<Map<pubsub::Broker>>,
     pub secrets: Arc<Map<secrets::Store>>,
-    pub http_endpoints: Arc<Map<HttpEndpoint>>,
+    pub http_endpoints: Arc<Map<Endpoint>>,
 }
 
 impl Live {

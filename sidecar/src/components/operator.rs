@@ -145,7 +145,7 @@ impl Operator {
         self.scoped(&answer.components)
     }
 
-    async fn http_endpoints(&self) -> Result<Vec<HttpEndpoint>, Error> {
+    pub async fn http_endpoints(&self) -> Result<Vec<HttpEndpoint>, Error> {
         let request = wire::ListHttpEndpointsRequest {
             namespace: self.namespace.clone(),
         };
@@ -222,8 +222,24 @@ impl Operator {
         ))
     }
 
-    pub fn sees(&self, component: &Component) -> bool {
-        component.in_scope(&self.app_id)
+    /// Changes of HTTPEndpoints, as they come.
+    pub async fn http_endpoint_events(
+        &self,
+    ) -> Result<Events<wire::HttpEndpointUpdateEvent>, Error> {
+        let request = wire::HttpEndpointUpdateRequest {
+            namespace: self.namespace.clone(),
+        };
+        Ok(Events(
+            self.client
+                .clone()
+                .http_endpoint_update(request)
+                .await?
+                .into_inner(),
+        ))
+    }
+
+    pub fn sees(&self, resource: &impl Kind) -> bool {
+        resource.in_scope(&self.app_id)
     }
 }
 
@@ -248,6 +264,13 @@ impl Events<wire::SubscriptionUpdateEvent> {
     /// Returns when something has changed; an error if the stream has ended.
     pub async fn changed(&mut self) -> Result<(), Error> {
         self.0.message().await?.map(drop).ok_or_else(ended)
+    }
+}
+
+impl Events<wire::HttpEndpointUpdateEvent> {
+    pub async fn next(&mut self) -> Result<Change<HttpEndpoint>, Error> {
+        let event = self.0.message().await?.ok_or_else(ended)?;
+        change(&event.http_endpoints, event.r#type)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher as _};
 use outrider_crds::configuration::Spec;
-use outrider_crds::{Component, Subscription};
+use outrider_crds::{Component, HttpEndpoint, Subscription};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +38,7 @@ pub struct Reload {
     /// What is in use, as it was read.
     pub loaded: HashMap<String, Component>,
     pub subscriptions: Subscriptions,
+    pub endpoints: Endpoints,
     pub demands: mpsc::UnboundedSender<Demand>,
     pub stopping: CancellationToken,
     /// Time between full comparisons.
@@ -55,6 +56,7 @@ impl Reload {
         tracing::info!(target: SCOPE, "Watching directories: [{}]", folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "));
         tracing::info!(target: SCOPE, "Starting to watch Component updates");
         tracing::info!(target: SCOPE, "Starting to watch Subscription updates");
+        tracing::info!(target: SCOPE, "Starting to watch HTTPEndpoint updates for SIGHUP reload");
         let (told, mut events) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|e| !e.kind.is_access()) {
@@ -117,6 +119,11 @@ impl Reload {
     ) -> bool {
         match disk::load(folders, disk::Filter { app_id, namespace }) {
             Ok(resources) => {
+                if let Some(change) = self.endpoints.change(&resources.http_endpoints) {
+                    change.tell();
+                    self.demand(Demand::Restart);
+                    return false;
+                }
                 let goes_on = self.apply(resources.components).await;
                 self.subscriptions.apply(resources.subscriptions);
                 goes_on
@@ -317,6 +324,103 @@ impl Subscriptions {
     }
 }
 
+/// The HTTPEndpoints in use, as they were read. A change takes a fresh start.
+#[derive(Clone)]
+pub struct Endpoints(pub Vec<HttpEndpoint>);
+
+/// A resource that only a fresh start takes in.
+struct Changed {
+    what: &'static str,
+    name: String,
+}
+
+impl Changed {
+    fn tell(&self) {
+        let Self { what, name } = self;
+        tracing::info!(target: SCOPE, "Received HTTPEndpoint {what} event: {name} - triggering SIGHUP reload");
+    }
+}
+
+impl Endpoints {
+    /// The first difference to what is wanted.
+    fn change(&self, wanted: &[HttpEndpoint]) -> Option<Changed> {
+        let named = |all: &[HttpEndpoint], name: &str| {
+            let mut all = all.iter();
+            all.find(|endpoint| endpoint.metadata.name == name).cloned()
+        };
+        let changed = |what, endpoint: &HttpEndpoint| Changed {
+            what,
+            name: format!("{} ({})", endpoint.metadata.name, endpoint.spec.base_url),
+        };
+        let gone = self
+            .0
+            .iter()
+            .find(|endpoint| named(wanted, &endpoint.metadata.name).is_none());
+        if let Some(endpoint) = gone {
+            return Some(changed("DELETED", endpoint));
+        }
+        wanted
+            .iter()
+            .find_map(|endpoint| match named(&self.0, &endpoint.metadata.name) {
+                None => Some(changed("CREATED", endpoint)),
+                Some(before) => {
+                    let same = before.spec == endpoint.spec && before.auth == endpoint.auth;
+                    (!same).then(|| changed("UPDATED", endpoint))
+                }
+            })
+    }
+
+    /// Follows the operator until a change demands a restart.
+    pub async fn follow_operator(
+        self,
+        operator: Operator,
+        demands: mpsc::UnboundedSender<Demand>,
+        stopping: CancellationToken,
+    ) {
+        tracing::info!(target: SCOPE, "Starting to watch HTTPEndpoint updates for SIGHUP reload");
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let following = async {
+                let mut events = operator.http_endpoint_events().await?;
+                let mut wanted = operator.http_endpoints().await?;
+                loop {
+                    if let Some(changed) = self.change(&wanted) {
+                        return Ok::<_, super::operator::Error>(changed);
+                    }
+                    pause = FIRST_PAUSE;
+                    let change = events.next().await?;
+                    let (Change::Set(endpoint) | Change::Deleted(endpoint)) = &change;
+                    wanted.retain(|w| w.metadata.name != endpoint.metadata.name);
+                    if let Change::Set(endpoint) = change
+                        && operator.sees(&endpoint)
+                    {
+                        wanted.push(endpoint);
+                    }
+                }
+            };
+            let ended = tokio::select! {
+                () = stopping.cancelled() => return,
+                ended = following => ended,
+            };
+            match ended {
+                Ok(changed) => {
+                    changed.tell();
+                    // Nobody listens any more when the process is already ending.
+                    let _ = demands.send(Demand::Restart);
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(target: SCOPE, "lost the stream of HTTPEndpoint updates, trying again in {}ms: {error}", pause.as_millis());
+                }
+            }
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            }
+        }
+    }
+}
+
 /// The secret store that a sidecar in Kubernetes has by itself.
 pub const BUILTIN_STORE: &str = "kubernetes";
 
@@ -361,6 +465,45 @@ pub async fn follow_configuration(
         tokio::select! {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(name: &str, base_url: &str, label: &str) -> HttpEndpoint {
+        let mut endpoint = HttpEndpoint::default();
+        endpoint.metadata.name = name.to_owned();
+        endpoint.metadata.namespace = label.to_owned();
+        endpoint.spec.base_url = base_url.to_owned();
+        endpoint
+    }
+
+    #[test]
+    fn changes_of_endpoints() {
+        let (a, b) = (endpoint("a", "http://a", ""), endpoint("b", "http://b", ""));
+        let endpoints = Endpoints(vec![a.clone(), b.clone()]);
+        let change = |wanted: &[HttpEndpoint]| endpoints.change(wanted).map(|c| (c.what, c.name));
+        assert_eq!(
+            change(&[b.clone(), endpoint("a", "http://a", "else")]),
+            None
+        );
+        for (wanted, what, name) in [
+            (vec![a.clone()], "DELETED", "b (http://b)"),
+            (
+                vec![a.clone(), endpoint("b", "http://c", "")],
+                "UPDATED",
+                "b (http://c)",
+            ),
+            (
+                vec![a, b, endpoint("c", "http://c", "")],
+                "CREATED",
+                "c (http://c)",
+            ),
+        ] {
+            assert_eq!(change(&wanted), Some((what, name.to_owned())));
         }
     }
 }

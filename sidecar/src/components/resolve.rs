@@ -50,8 +50,8 @@ impl Sources {
             .then(|| MissingStore(store.to_owned()))
     }
 
-    /// The items' values. A secret that cannot be had leaves its item as it
-    /// was; why is in the log.
+    /// The items' values, with what stands for names of this sidecar filled
+    /// in.
     pub async fn values(
         &self,
         resource: &str,
@@ -59,6 +59,23 @@ impl Sources {
         store: &str,
         live: &Live,
     ) -> Result<Vec<(String, String)>, Error> {
+        let literals = self.literals(resource, items, store, live).await;
+        items
+            .iter()
+            .zip(literals)
+            .map(|(item, value)| Ok((item.name.clone(), self.placed(&item.name, &value)?)))
+            .collect()
+    }
+
+    /// The items' values as they stand. A secret that cannot be had leaves its
+    /// item as it was; why is in the log.
+    pub async fn literals(
+        &self,
+        resource: &str,
+        items: &[NameValue],
+        store: &str,
+        live: &Live,
+    ) -> Vec<String> {
         let mut values = Vec::with_capacity(items.len());
         let mut fetched: HashMap<String, HashMap<String, String>> = HashMap::new();
         for item in items {
@@ -72,9 +89,9 @@ impl Sources {
             } else if value.is_empty() && !item.env_ref.is_empty() {
                 value = self.variable(resource, &item.env_ref);
             }
-            values.push((item.name.clone(), self.placed(&item.name, &value)?));
+            values.push(value);
         }
-        Ok(values)
+        values
     }
 
     async fn secret(

@@ -8,8 +8,12 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// A request that the application got.
 #[derive(Debug, Clone)]
@@ -50,6 +54,36 @@ impl HttpApp {
         let seen = Record::default();
         let record = middleware::from_fn_with_state(Arc::clone(&seen), record);
         HttpApp::serve(port, router.layer(record), seen).await
+    }
+
+    /// The same over TLS.
+    pub async fn over_tls(router: Router, config: Arc<rustls::ServerConfig>) -> Result<HttpApp> {
+        let seen = Record::default();
+        let record = middleware::from_fn_with_state(Arc::clone(&seen), record);
+        let service = TowerToHyperService::new(router.layer(record));
+        let port = crate::port::free();
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+        let acceptor = TlsAcceptor::from(config);
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((socket, _)) = listener.accept().await {
+                let (acceptor, service) = (acceptor.clone(), service.clone());
+                connections.spawn(async move {
+                    if let Ok(stream) = acceptor.accept(socket).await {
+                        let builder = auto::Builder::new(TokioExecutor::new());
+                        let _ = builder
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await;
+                    }
+                });
+            }
+        });
+        Ok(HttpApp {
+            port,
+            seen,
+            _server: server,
+        })
     }
 
     /// The same without a record, so that request bodies reach the router as

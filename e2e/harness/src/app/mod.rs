@@ -1,2 +1,3 @@
+pub mod authority;
 pub mod grpc;
 pub mod http;

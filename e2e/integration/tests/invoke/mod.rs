@@ -1,3 +1,4 @@
+mod external;
 mod grpc;
 mod http;
 mod stream;

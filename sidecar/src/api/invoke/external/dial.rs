@@ -1,0 +1,208 @@
+//! Connections to hosts outside the mesh: HTTP/1.1, or HTTP/2 where TLS has
+//! agreed on it.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use outrider_security::pem;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
+use tokio_rustls::TlsConnector;
+
+use crate::channel::connect::Stream;
+use crate::channel::tls;
+use crate::grpc;
+use crate::server::body;
+
+/// What a connection may take, and after it a handshake.
+const DIAL_LIMIT: Duration = Duration::from_secs(15);
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(15);
+
+/// Whom to trust, and what to show.
+#[derive(Default)]
+pub struct Tls {
+    /// None for the roots of the system.
+    roots: Option<Vec<CertificateDer<'static>>>,
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+}
+
+impl Tls {
+    /// Reads PEM texts; an empty one is none.
+    pub fn read(root_ca: &str, certificate: &str, private_key: &str) -> Result<Self, String> {
+        let roots = match root_ca {
+            "" => None,
+            pem => Some(
+                pem::certificates(pem.as_bytes())
+                    .map_err(|cause| format!("failed to add root cert to cert pool: {cause}"))?,
+            ),
+        };
+        let identity = match (certificate, private_key) {
+            ("", "") => None,
+            ("", _) | (_, "") => {
+                return Err(
+                    "failed to load client certificate: certificate and private key belong together"
+                        .to_owned(),
+                );
+            }
+            (certificate, key) => {
+                let wrong = |cause: &dyn std::fmt::Display| {
+                    format!("failed to load client certificate: {cause}")
+                };
+                let chain = pem::certificates(certificate.as_bytes()).map_err(|e| wrong(&e))?;
+                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| wrong(&e))?;
+                Some((chain, key))
+            }
+        };
+        let tls = Self { roots, identity };
+        // A key that does not fit is found now rather than with the first call.
+        if tls.roots.is_some() || tls.identity.is_some() {
+            tls.config(RootCertStore::empty())
+                .map_err(|cause| format!("failed to load client certificate: {cause}"))?;
+        }
+        Ok(tls)
+    }
+
+    fn config(&self, roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots);
+        let mut config = match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => builder.with_client_auth_cert(chain.clone(), key.clone_key())?,
+        };
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    /// Reads the roots of the system, if those are wanted.
+    fn connector(&self) -> io::Result<TlsConnector> {
+        let certificates = match &self.roots {
+            Some(roots) => roots.clone(),
+            None => {
+                let found = rustls_native_certs::load_native_certs();
+                if let (true, Some(error)) = (found.certs.is_empty(), found.errors.first()) {
+                    return Err(io::Error::other(format!(
+                        "the system's root certificates cannot be read: {error}"
+                    )));
+                }
+                found.certs
+            }
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certificates);
+        let config = self.config(roots).map_err(io::Error::other)?;
+        Ok(TlsConnector::from(Arc::new(config)))
+    }
+}
+
+/// Dials whatever a URL names.
+#[derive(Clone)]
+pub struct Dialer {
+    tls: Arc<Tls>,
+    /// Made when it is first needed.
+    connector: Arc<OnceCell<TlsConnector>>,
+}
+
+impl Dialer {
+    pub fn new(tls: Tls) -> Self {
+        Self {
+            tls: Arc::new(tls),
+            connector: Arc::default(),
+        }
+    }
+
+    async fn dial(self, uri: Uri) -> io::Result<Stream> {
+        let is_tls = uri.scheme_str() == Some("https");
+        let host = uri.host().unwrap_or_default();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        let connecting = TcpStream::connect((bare, port));
+        let socket = tokio::time::timeout(DIAL_LIMIT, connecting)
+            .await
+            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "i/o timeout")))
+            .map_err(|cause| dial_error(host, port, &cause))?;
+        socket.set_nodelay(true)?;
+        if !is_tls {
+            return Ok(Stream::Plain(socket));
+        }
+        let connector = self
+            .connector
+            .get_or_try_init(|| async {
+                let tls = self.tls.clone();
+                let reading = tokio::task::spawn_blocking(move || tls.connector());
+                reading.await.map_err(io::Error::other)?
+            })
+            .await?;
+        let name = ServerName::try_from(bare.to_owned()).map_err(io::Error::other)?;
+        let shaking = connector.connect(name, socket);
+        let stream = tokio::time::timeout(HANDSHAKE_LIMIT, shaking)
+            .await
+            .map_err(|_| io::Error::other("net/http: TLS handshake timeout"))??;
+        Ok(Stream::Tls(Box::new(stream)))
+    }
+}
+
+fn dial_error(host: &str, port: u16, cause: &io::Error) -> io::Error {
+    let text = match cause.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            format!("dial tcp {host}:{port}: connect: connection refused")
+        }
+        // The only errors without a number of the system are those of names.
+        _ if cause.raw_os_error().is_none() && cause.kind() != io::ErrorKind::TimedOut => {
+            format!("dial tcp: lookup {host}: no such host")
+        }
+        _ => format!("dial tcp {host}:{port}: {cause}"),
+    };
+    io::Error::new(cause.kind(), text)
+}
+
+impl tower_service::Service<Uri> for Dialer {
+    type Response = TokioIo<Stream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let dialer = self.clone();
+        Box::pin(async move { dialer.dial(uri).await.map(TokioIo::new) })
+    }
+}
+
+/// Why a call came to nothing, in the words that Go's client has for it.
+pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        if let Some(error) = inner.downcast_ref::<rustls::Error>() {
+            return tls::text(error);
+        }
+        if let Some(read) = inner.downcast_ref::<body::ReadError>() {
+            return read.to_string();
+        }
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
+            // What it wraps is no source of it but has one of its own.
+            match io.get_ref() {
+                Some(wrapped) if wrapped.is::<rustls::Error>() => {
+                    cause = Some(wrapped);
+                    continue;
+                }
+                Some(_) => return io.to_string(),
+                None => {}
+            }
+        }
+        cause = inner.source();
+    }
+    grpc::chain(error)
+}
