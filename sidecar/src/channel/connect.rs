@@ -145,10 +145,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            // HTTP/2 keeps of an error its words only.
-            Stream::Tls(stream) => Pin::new(stream)
-                .poll_read(context, buffer)
-                .map_err(super::tls::told),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }

@@ -1,21 +1,26 @@
 //! Connections to hosts outside the mesh: HTTP/1.1, or HTTP/2 where TLS has
 //! agreed on it.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Uri;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use outrider_security::pem;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
+use tokio::time::Sleep;
 use tokio_rustls::TlsConnector;
 
 use crate::channel::connect::Stream;
@@ -111,6 +116,7 @@ pub struct Dialer {
     tls: Arc<Tls>,
     /// Made when it is first needed.
     connector: Arc<OnceCell<TlsConnector>>,
+    refusals: Refusals,
 }
 
 impl Dialer {
@@ -118,7 +124,34 @@ impl Dialer {
         Self {
             tls: Arc::new(tls),
             connector: Arc::default(),
+            refusals: Arc::default(),
         }
+    }
+
+    /// Why a call came to nothing, in the words that Go's client has for it.
+    pub fn explain(&self, uri: &Uri, error: &legacy::Error) -> String {
+        let refusal = || {
+            let mut refusals = self.refusals.lock().unwrap_or_else(|e| e.into_inner());
+            refusals.remove(&authority(uri))
+        };
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(inner) = cause {
+            if let Some(read) = inner.downcast_ref::<body::ReadError>() {
+                return read.to_string();
+            }
+            if let Some(io) = inner.downcast_ref::<io::Error>() {
+                if let Some(text) = tls::of_io(io) {
+                    return text;
+                }
+                // Of the dialer.
+                if error.is_connect() && io.get_ref().is_some() {
+                    return io.to_string();
+                }
+            }
+            cause = inner.source();
+        }
+        let refused = (!error.is_connect()).then(refusal).flatten();
+        refused.unwrap_or_else(|| grpc::chain(error))
     }
 
     async fn dial(self, uri: Uri) -> io::Result<Stream> {
@@ -167,9 +200,9 @@ fn dial_error(host: &str, port: u16, cause: &io::Error) -> io::Error {
 }
 
 impl tower_service::Service<Uri> for Dialer {
-    type Response = TokioIo<Stream>;
+    type Response = TokioIo<Watched>;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Watched>>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
@@ -177,32 +210,135 @@ impl tower_service::Service<Uri> for Dialer {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let dialer = self.clone();
-        Box::pin(async move { dialer.dial(uri).await.map(TokioIo::new) })
+        Box::pin(async move {
+            let (host, refusals) = (authority(&uri), dialer.refusals.clone());
+            let stream = dialer.dial(uri).await?;
+            Ok(TokioIo::new(Watched {
+                stream,
+                host,
+                refusals,
+                is_over: false,
+                moment: None,
+            }))
+        })
     }
 }
 
-/// Why a call came to nothing, in the words that Go's client has for it.
-pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = Some(error);
-    while let Some(inner) = cause {
-        if let Some(error) = inner.downcast_ref::<rustls::Error>() {
-            return tls::text(error);
-        }
-        if let Some(read) = inner.downcast_ref::<body::ReadError>() {
-            return read.to_string();
-        }
-        if let Some(io) = inner.downcast_ref::<io::Error>() {
-            // What it wraps is no source of it but has one of its own.
-            match io.get_ref() {
-                Some(wrapped) if wrapped.is::<rustls::Error>() => {
-                    cause = Some(wrapped);
-                    continue;
-                }
-                Some(_) => return io.to_string(),
-                None => {}
-            }
-        }
-        cause = inner.source();
+fn authority(uri: &Uri) -> String {
+    uri.authority().map_or(String::new(), ToString::to_string)
+}
+
+/// Why hosts broke off TLS, by host. With TLS 1.3 a client learns only after
+/// the handshake that its certificate is not taken, and what reads the
+/// connection then is not what sends the request.
+type Refusals = Arc<Mutex<HashMap<String, String>>>;
+
+/// How long what was sent before a connection broke is waited for.
+const MOMENT: Duration = Duration::from_millis(100);
+/// Hosts of which a refusal is kept that nobody asked about.
+const MOST_REFUSALS: usize = 64;
+
+/// A connection that remembers why it was broken off.
+pub struct Watched {
+    stream: Stream,
+    host: String,
+    refusals: Refusals,
+    /// Nothing more will be read.
+    is_over: bool,
+    moment: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection for Watched {
+    fn connected(&self) -> Connected {
+        self.stream.connected()
     }
-    grpc::chain(error)
+}
+
+impl Watched {
+    fn remember(&self, error: &io::Error) {
+        let Some(text) = tls::of_io(error) else {
+            return;
+        };
+        let mut refusals = self.refusals.lock().unwrap_or_else(|e| e.into_inner());
+        if refusals.len() >= MOST_REFUSALS {
+            refusals.clear();
+        }
+        refusals.insert(self.host.clone(), text);
+    }
+
+    /// Passes on how writing went. Where it failed, the reason may have been
+    /// sent before and is about to be read: it gets a moment.
+    fn written<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match polled {
+            Poll::Ready(Err(error)) if !self.is_over => {
+                let moment = self
+                    .moment
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(MOMENT)));
+                ready!(moment.as_mut().poll(context));
+                Poll::Ready(Err(error))
+            }
+            polled => polled,
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
+        match &polled {
+            Poll::Ready(Err(error)) => {
+                this.is_over = true;
+                this.remember(error);
+            }
+            Poll::Ready(Ok(())) => this.is_over = buffer.filled().len() == before,
+            Poll::Pending => {}
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.written(context, polled)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write_vectored(context, bytes);
+        this.written(context, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_flush(context);
+        this.written(context, polled)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
 }

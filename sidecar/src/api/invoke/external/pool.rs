@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use outrider_host::Workers;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::dial::{Dialer, Tls, explain};
+use super::dial::{Dialer, Tls};
 use crate::server::body::Body;
 
 /// Idle connections that a slot keeps to one host, and for how long.
@@ -49,11 +49,13 @@ impl Pools {
         Pool {
             clients: (0..self.slots).map(|_| client()).collect(),
             limit: self.most.map(|most| Arc::new(Semaphore::new(most))),
+            dialer,
         }
     }
 }
 
 pub struct Pool {
+    dialer: Dialer,
     clients: Vec<Pooled<Dialer, Body>>,
     limit: Option<Arc<Semaphore>>,
 }
@@ -67,6 +69,8 @@ impl Pool {
 
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, String> {
         let client = &self.clients[Workers::slot() % self.clients.len()];
-        client.request(request).await.map_err(|e| explain(&e))
+        let uri = request.uri().clone();
+        let sent = client.request(request).await;
+        sent.map_err(|error| self.dialer.explain(&uri, &error))
     }
 }
