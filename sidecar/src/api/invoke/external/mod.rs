@@ -19,7 +19,6 @@ use super::error;
 use super::message::{self, Data, Request, Response};
 use crate::channel::http as channel;
 use crate::metrics;
-use crate::server::body;
 use pool::Pool;
 
 /// Redirects that are followed in a row.
@@ -88,10 +87,7 @@ impl Client {
         let permit = target.pool.permit().await;
         let calling = self.calls.sent(target.name, false);
         let called = self.metrics.call(&verb, &request.method);
-        let again = match &request.body {
-            Data::Whole(bytes) => Some(bytes.clone()),
-            Data::Stream(_) => None,
-        };
+        let is_empty = matches!(&request.body, Data::Whole(bytes) if bytes.is_empty());
         let mut outgoing = channel::compose(request, verb, uri).map(|body| called.request(body));
         for (name, value) in target.headers.into_iter().flatten() {
             outgoing.headers_mut().insert(name, value.clone());
@@ -105,7 +101,7 @@ impl Client {
                 Ok(answer) => {
                     let next = target
                         .follows_redirects
-                        .then(|| redirect::next(sent, &answer, again.as_ref(), target.headers));
+                        .then(|| redirect::next(sent, &answer, is_empty, target.headers));
                     match next.flatten() {
                         None => break answer,
                         Some(_) if followed == REDIRECTS => {
@@ -154,11 +150,6 @@ fn address(base: &str, request: &Request) -> Result<Uri, String> {
         Some("http" | "https") => Err(wrong(&"no Host in request URL")),
         _ => Err(wrong(&"unsupported protocol scheme")),
     }
-}
-
-/// Nothing to send.
-fn nothing() -> body::Body {
-    body::empty()
 }
 
 #[cfg(test)]

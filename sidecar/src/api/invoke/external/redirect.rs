@@ -1,10 +1,8 @@
 //! Following redirects, as Go's client does.
 //! <https://pkg.go.dev/net/http#Client>
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 
-use super::nothing;
 use crate::channel::http::title;
 use crate::server::body::{self, Body};
 use crate::server::path::clean;
@@ -39,13 +37,13 @@ impl Sent {
     }
 }
 
-/// What an answer asks for instead, if it can be asked: `body` is what was
-/// sent, where that is still at hand. Another origin gets neither credentials
-/// nor the headers in `own`.
+/// What an answer asks for instead, if it can be asked. A body is not sent
+/// again: the client has to decide about that. Another origin gets neither
+/// credentials nor the headers in `own`.
 pub fn next<B>(
     sent: Sent,
     answer: &Response<B>,
-    body: Option<&Bytes>,
+    is_empty: bool,
     own: Option<&HeaderMap>,
 ) -> Option<Request<Body>> {
     let location = answer.headers().get(header::LOCATION)?.to_str().ok()?;
@@ -65,25 +63,20 @@ pub fn next<B>(
             headers.remove(name);
         }
     }
-    let mut request = if keeps {
-        let body = body.cloned()?;
-        let mut request = Request::new(body::full(body));
+    if keeps && !is_empty {
+        return None;
+    }
+    let mut request = Request::new(body::empty());
+    if keeps || method == Method::HEAD {
         *request.method_mut() = method;
-        request
-    } else {
-        for name in [
-            header::CONTENT_TYPE,
-            header::CONTENT_LENGTH,
-            header::CONTENT_ENCODING,
-        ] {
-            headers.remove(name);
-        }
-        let mut request = Request::new(nothing());
-        if method == Method::HEAD {
-            *request.method_mut() = method;
-        }
-        request
-    };
+    }
+    for name in [
+        header::CONTENT_TYPE,
+        header::CONTENT_LENGTH,
+        header::CONTENT_ENCODING,
+    ] {
+        headers.remove(name);
+    }
     *request.headers_mut() = headers;
     *request.uri_mut() = to;
     Some(request)
@@ -145,7 +138,12 @@ mod tests {
         }
     }
 
-    fn redirect(status: u16, method: Method, location: &str) -> Option<Request<Body>> {
+    fn redirect(
+        status: u16,
+        method: Method,
+        is_empty: bool,
+        location: &str,
+    ) -> Option<Request<Body>> {
         let headers = HeaderMap::from_iter([
             (header::AUTHORIZATION, "secret".parse().unwrap()),
             (
@@ -168,30 +166,29 @@ mod tests {
             .header(header::LOCATION, location)
             .body(())
             .unwrap();
-        next(sent, &answer, Some(&Bytes::from_static(b"x")), Some(&own))
+        next(sent, &answer, is_empty, Some(&own))
     }
 
     #[test]
     fn methods_and_bodies() {
-        for (status, given, asked, bytes) in [
-            (302, Method::POST, Method::GET, 0),
-            (303, Method::HEAD, Method::HEAD, 0),
-            (308, Method::POST, Method::POST, 1),
+        for (status, given, is_empty, asked) in [
+            (302, Method::POST, false, Method::GET),
+            (303, Method::HEAD, true, Method::HEAD),
+            (308, Method::DELETE, true, Method::DELETE),
         ] {
-            let next = redirect(status, given, "/b").unwrap();
+            let next = redirect(status, given, is_empty, "/b").unwrap();
             assert_eq!((next.method(), next.uri().path()), (&asked, "/b"));
-            let hint = http_body::Body::size_hint(next.body());
-            assert_eq!(hint.exact(), Some(bytes));
-            assert_eq!(next.headers().contains_key("content-type"), bytes == 1);
+            assert!(!next.headers().contains_key("content-type"));
             assert!(next.headers().contains_key("authorization"));
         }
-        assert!(redirect(304, Method::GET, "/b").is_none());
+        assert!(redirect(304, Method::GET, true, "/b").is_none());
+        assert!(redirect(307, Method::POST, false, "/b").is_none());
     }
 
     #[test]
     fn strangers_get_no_credentials() {
         for location in ["http://other/b", "https://h/b", "http://h:81/b"] {
-            let next = redirect(307, Method::GET, location).unwrap();
+            let next = redirect(307, Method::GET, true, location).unwrap();
             for name in ["authorization", "x-key"] {
                 assert!(!next.headers().contains_key(name), "{location} {name}");
             }
