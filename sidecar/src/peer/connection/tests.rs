@@ -1,3 +1,6 @@
+// Helpers of tests are not inside of test functions, which is where the lints look.
+#![allow(clippy::disallowed_methods)]
+
 use http::Method;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::io::DuplexStream;
