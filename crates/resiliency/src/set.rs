@@ -28,7 +28,7 @@ pub struct Set {
     component_breakers: Mutex<HashMap<String, [Option<Arc<Breaker>>; Direction::ALL.len()]>>,
     /// Whether no component has any policy.
     no_components: bool,
-    built_in: HashMap<BuiltIn, Arc<Sourced<Retry>>>,
+    built_in: [Arc<Sourced<Retry>>; BuiltIn::ALL.len()],
 }
 
 #[derive(Debug)]
@@ -46,10 +46,7 @@ struct Actor {
 
 impl Set {
     pub fn new(mut contents: Contents, metrics: Option<Arc<Metrics>>) -> Self {
-        let built_in = BuiltIn::ALL
-            .into_iter()
-            .map(|name| (name, built_in(name, &mut contents.retries)))
-            .collect();
+        let built_in = BuiltIn::ALL.map(|name| built_in(name, &mut contents.retries));
         let apps = std::mem::take(&mut contents.apps);
         let actors = std::mem::take(&mut contents.actors);
         let components = std::mem::take(&mut contents.components);
@@ -219,7 +216,7 @@ impl Set {
 
     pub fn built_in(&self, name: BuiltIn) -> Policy {
         let bundle = Bundle {
-            retry: self.built_in.get(&name).cloned(),
+            retry: Some(self.built_in[name as usize].clone()),
             ..Bundle::default()
         };
         policy(Name::BuiltIn(name.name()), &bundle, None, None)

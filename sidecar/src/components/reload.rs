@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::disk;
 use super::operator::{Change, Operator};
+use super::policies::Policies;
 use super::start::Starter;
 use crate::api::pubsub::subscribe::Subscriber;
 
@@ -38,6 +39,7 @@ pub struct Reload {
     /// What is in use, as it was read.
     pub loaded: HashMap<String, Component>,
     pub subscriptions: Subscriptions,
+    pub policies: Policies,
     pub demands: mpsc::UnboundedSender<Demand>,
     pub stopping: CancellationToken,
     /// Time between full comparisons.
@@ -55,6 +57,7 @@ impl Reload {
         tracing::info!(target: SCOPE, "Watching directories: [{}]", folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "));
         tracing::info!(target: SCOPE, "Starting to watch Component updates");
         tracing::info!(target: SCOPE, "Starting to watch Subscription updates");
+        tracing::info!(target: SCOPE, "Starting to watch Resiliency updates");
         let (told, mut events) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|e| !e.kind.is_access()) {
@@ -117,6 +120,7 @@ impl Reload {
     ) -> bool {
         match disk::load(folders, disk::Filter { app_id, namespace }) {
             Ok(resources) => {
+                self.policies.apply(resources.resiliencies);
                 let goes_on = self.apply(resources.components).await;
                 self.subscriptions.apply(resources.subscriptions);
                 goes_on

@@ -129,7 +129,8 @@ impl Policy {
         self.count();
         let retry = self.bundle.retry.as_ref();
         let mut waits = retry.map(|retry| retry.waits());
-        for number in 1.. {
+        let mut number = 1;
+        loop {
             let failure = match self.attempt(number, &mut operation).await {
                 Ok(value) => {
                     if number > 1 {
@@ -158,9 +159,8 @@ impl Policy {
             if !self.sleep(wait).await {
                 return Err(failure);
             }
+            number = number.saturating_add(1);
         }
-        // The numbers above do not end.
-        Err(Error::TimedOut)
     }
 
     async fn attempt<T, E, F, Running>(&self, number: u32, operation: &mut F) -> Result<T, Error<E>>

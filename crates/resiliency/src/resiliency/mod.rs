@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{Metrics, Origin};
 use crate::policy::Policy;
@@ -22,17 +23,19 @@ struct Inner {
     set: ArcSwap<Set>,
     names: ArcSwap<Vec<String>>,
     metrics: Option<Arc<Metrics>>,
+    stop: CancellationToken,
 }
 
 impl Default for Resiliency {
     fn default() -> Self {
-        Self::new(None)
+        Self::new(None, CancellationToken::new())
     }
 }
 
 impl Resiliency {
-    /// Nothing but the built-in policies.
-    pub fn new(metrics: Option<Metrics>) -> Self {
+    /// Nothing but the built-in policies. Once `stop` is cancelled, no policy
+    /// begins a further attempt.
+    pub fn new(metrics: Option<Metrics>, stop: CancellationToken) -> Self {
         let metrics = metrics.map(Arc::new);
         let set = Set::new(Contents::default(), metrics.clone());
         Self {
@@ -40,6 +43,7 @@ impl Resiliency {
                 set: ArcSwap::from_pointee(set),
                 names: ArcSwap::default(),
                 metrics,
+                stop,
             }),
         }
     }
@@ -83,7 +87,7 @@ impl Resiliency {
     /// What applies to calls of an app. `endpoint` tells what shares a
     /// breaker, such as `<app>:<method>`; it is asked only if need be.
     pub fn app(&self, id: &str, endpoint: impl FnOnce() -> String) -> Option<Policy> {
-        self.inner.set.load().app(id, endpoint)
+        self.stopping(self.inner.set.load().app(id, endpoint))
     }
 
     /// Whether resources say how often calls of an app are tried, so that
@@ -94,22 +98,26 @@ impl Resiliency {
 
     /// What applies before an actor is locked: retries and the breaker.
     pub fn actor_before_lock(&self, kind: &str, id: &str) -> Option<Policy> {
-        self.inner.set.load().actor_before_lock(kind, id)
+        self.stopping(self.inner.set.load().actor_before_lock(kind, id))
     }
 
     /// What applies while an actor is locked: the timeout.
     pub fn actor_after_lock(&self, kind: &str, id: &str) -> Option<Policy> {
-        self.inner.set.load().actor_after_lock(kind, id)
+        self.stopping(self.inner.set.load().actor_after_lock(kind, id))
     }
 
     /// What applies to calls of a component.
     pub fn component(&self, name: &str, block: Block, direction: Direction) -> Option<Policy> {
-        self.inner.set.load().component(name, block, direction)
+        self.stopping(self.inner.set.load().component(name, block, direction))
     }
 
     /// Retries of the runtime itself.
     pub fn built_in(&self, name: BuiltIn) -> Policy {
-        self.inner.set.load().built_in(name)
+        self.inner.set.load().built_in(name).until(&self.inner.stop)
+    }
+
+    fn stopping(&self, policy: Option<Policy>) -> Option<Policy> {
+        policy.map(|policy| policy.until(&self.inner.stop))
     }
 }
 

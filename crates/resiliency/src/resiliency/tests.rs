@@ -167,6 +167,24 @@ async fn breakers_are_per_endpoint_actor_and_direction() {
     assert!(is_open(resiliency.actor_before_lock("by-type", "2")).await);
 }
 
+#[tokio::test(start_paused = true)]
+async fn nothing_is_tried_again_once_all_ends() {
+    let stop = CancellationToken::new();
+    let resiliency = Resiliency::new(None, stop.clone());
+    resiliency.replace(&[resource(
+        "r",
+        json!({"policies": {"retries": {"DefaultRetryPolicy": {}}}}),
+    )]);
+    let policy = resiliency.app("a", String::new).unwrap();
+    let ending = async {
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        stop.cancel();
+    };
+    let (tried, ()) = tokio::join!(tries(policy), ending);
+    assert_eq!(tried, (3, 12));
+    assert_eq!(tries(resiliency.built_in(BuiltIn::Service)).await, (1, 0));
+}
+
 #[test]
 fn resources_have_their_names_in_common_and_a_broken_one_is_left_out() {
     let resiliency = Resiliency::default();
@@ -193,7 +211,10 @@ fn resources_have_their_names_in_common_and_a_broken_one_is_left_out() {
 #[tokio::test(start_paused = true)]
 async fn what_is_counted() {
     let registry = Registry::new();
-    let resiliency = Resiliency::new(Some(Metrics::new(&registry, "me")));
+    let resiliency = Resiliency::new(
+        Some(Metrics::new(&registry, "me")),
+        CancellationToken::new(),
+    );
     resiliency.replace(&[
         resource(
             "r",
