@@ -108,7 +108,7 @@ async fn a_body_that_passes_through_is_sent_once() -> Result<()> {
 async fn a_call_that_takes_too_long_is_given_up() -> Result<()> {
     let calls = Calls::default();
     let app = HttpApp::start(routes(&calls)).await?;
-    let rules = for_calls("{timeouts: {soon: 200ms}}", "{timeout: soon}");
+    let rules = for_calls("{timeouts: {soon: 1s}}", "{timeout: soon}");
     let pair = Pair::both(|caller| caller.resource(&rules), |called| called.app(&app)).await?;
     let http = pair.caller.http();
     let began = Instant::now();
@@ -123,8 +123,9 @@ async fn a_call_that_takes_too_long_is_given_up() -> Result<()> {
         assert_eq!((answer.status, answer.error()?), (500, expected));
         assert_eq!(call(&http, "echo").await?.text(), "hello");
     }
-    assert!(began.elapsed() >= Duration::from_millis(200));
-    assert_eq!(app.seen().len(), 100);
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    let seen = app.seen();
+    assert_eq!(seen.iter().filter(|s| s.target == "/echo").count(), 50);
     Ok(())
 }
 
