@@ -18,6 +18,7 @@ const LAYERS: [&[&str]; 6] = [
         "components-sql",
         "host",
         "k8s",
+        "resiliency",
     ],
     &["catalog", "conformance"],
     &["injector", "operator", "sentry", "sidecar"],

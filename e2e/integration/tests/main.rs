@@ -10,6 +10,7 @@ mod metadata;
 mod metrics;
 mod mtls;
 mod pubsub;
+mod resiliency;
 mod secrets;
 mod shutdown;
 mod start;

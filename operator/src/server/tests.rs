@@ -25,6 +25,7 @@ const COMPONENTS: &str = "/apis/dapr.io/v1alpha1/components";
 const CONFIGURATIONS: &str = "/apis/dapr.io/v1alpha1/configurations";
 const MCP_SERVERS: &str = "/apis/dapr.io/v1alpha1/mcpservers";
 const ENDPOINTS: &str = "/apis/dapr.io/v1alpha1/httpendpoints";
+const RESILIENCIES: &str = "/apis/dapr.io/v1alpha1/resiliencies";
 const SECRETS: &str = "/api/v1/secrets";
 const PODS: &str = "/api/v1/pods";
 
@@ -394,6 +395,64 @@ async fn a_stream_tells_each_change_once_and_ends_with_the_process() {
         }))
         .await;
     assert_eq!(late.err().unwrap().message(), "operator is shutting down");
+}
+
+#[tokio::test]
+async fn resiliency_is_listed_in_scope_and_streamed() {
+    let spec = |retries: u32| {
+        json!({
+            "policies": {"retries": {"r": {"policy": "constant", "maxRetries": retries}}},
+            "targets": {"apps": {"a": {"retry": "r"}}},
+        })
+    };
+    let resource = |name: &str, namespace: &str, retries: u32, scopes: &[&str]| {
+        component(name, namespace, spec(retries), scopes)
+    };
+    let others = || {
+        vec![
+            resource("foreign", "bar", 1, &[]),
+            resource("unseen", "default", 1, &["other"]),
+        ]
+    };
+    let mut items = others();
+    items.push(resource("mine", "default", 2, &["app"]));
+    let fixture = fixture([(RESILIENCIES, items)]).await;
+    let namespace = || "default".to_owned();
+    let listed = fixture
+        .server
+        .list_resiliency(ask(ListResiliencyRequest {
+            namespace: namespace(),
+        }))
+        .await
+        .unwrap()
+        .into_inner();
+    let read = |json: &[u8]| -> (String, Value) {
+        let json: Value = serde_json::from_slice(json).unwrap();
+        let name = json["metadata"]["name"].as_str().unwrap();
+        (name.to_owned(), json["spec"].clone())
+    };
+    let all: Vec<_> = listed.resiliencies.iter().map(|r| read(r)).collect();
+    assert_eq!(all, [("mine".to_owned(), spec(2))]);
+
+    let request = ask(ResiliencyUpdateRequest {
+        namespace: namespace(),
+    });
+    let mut events = fixture
+        .server
+        .resiliency_update(request)
+        .await
+        .unwrap()
+        .into_inner();
+    for (items, expected, kind) in [
+        (vec![resource("mine", "default", 3, &[])], 3, Type::Updated),
+        (vec![], 3, Type::Deleted),
+    ] {
+        fixture.set(RESILIENCIES, [others(), items].concat());
+        let event = next(&mut events).await;
+        assert_eq!(read(&event.resiliency), ("mine".to_owned(), spec(expected)));
+        assert_eq!(event.r#type(), kind);
+    }
+    fixture.tasks.stop(Some(Duration::ZERO)).await;
 }
 
 #[tokio::test]

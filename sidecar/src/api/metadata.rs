@@ -7,6 +7,7 @@ use std::sync::{Arc, RwLock};
 use http::{Response, StatusCode};
 use outrider_proto::runtime::v1 as wire;
 use outrider_proto::runtime::v1::actor_runtime::ActorRuntimeStatus;
+use outrider_resiliency::Resiliency;
 use serde_json::{Map, Value, json};
 
 use super::error::body_read;
@@ -21,6 +22,7 @@ pub struct Api {
     pub features: Vec<String>,
     pub live: Arc<Live>,
     pub subscriber: Subscriber,
+    pub resiliency: Resiliency,
     pub app: App,
     /// What clients have added.
     pub extended: RwLock<BTreeMap<String, String>>,
@@ -99,6 +101,7 @@ pub fn http_get(api: &Api) -> Response<Body> {
         )
     };
     put("httpEndpoints", names(api.live.http_endpoint_names()));
+    put("resiliencies", names(api.resiliency.names()));
     let mut app = Map::new();
     if api.app.port != 0 {
         app.insert("port".into(), api.app.port.into());
@@ -229,6 +232,12 @@ pub fn grpc_get(api: &Api) -> wire::GetMetadataResponse {
             .http_endpoint_names()
             .into_iter()
             .map(|name| wire::MetadataHttpEndpoint { name })
+            .collect(),
+        resiliencies: api
+            .resiliency
+            .names()
+            .into_iter()
+            .map(|name| wire::MetadataResiliency { name })
             .collect(),
         app_connection_properties: Some(wire::AppConnectionProperties {
             port: app.port.into(),

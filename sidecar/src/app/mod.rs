@@ -10,6 +10,7 @@ use outrider_components::Context;
 use outrider_components::resolve::{Instance, Resolver};
 use outrider_host::signal::Signals;
 use outrider_host::{Readiness, Tasks, Workers, listen};
+use outrider_resiliency::Resiliency;
 use outrider_security::{Acceptor, Clients, Expected, Security, user};
 use outrider_telemetry::log;
 use outrider_telemetry::metrics::Registry;
@@ -28,6 +29,7 @@ use crate::channel::connect::Connector;
 use crate::components::disk;
 use crate::components::live::Live;
 use crate::components::operator::Operator;
+use crate::components::policies::Policies;
 use crate::components::reload::{Demand, Endpoints, Reload, Subscriptions};
 use crate::components::resolve::Sources;
 use crate::components::start::Starter;
@@ -202,6 +204,8 @@ impl Runtime {
         };
         let resolver = parts::resolver(&spec, settings.mode, instance, &metrics).await;
 
+        let counted = metrics.resiliency(&registry, &flags.app_id);
+        let resiliency = Resiliency::new(counted, serving.stopping());
         let live = Arc::new(Live::default());
         let starter = Arc::new(Starter {
             registry: catalog::registry()?,
@@ -222,6 +226,7 @@ impl Runtime {
                 .as_ref()
                 .map(|c| c.deny.clone())
                 .unwrap_or_default(),
+            resiliency: resiliency.clone(),
             parked: Mutex::default(),
             metrics: metrics.clone(),
         });
@@ -242,6 +247,7 @@ impl Runtime {
                 resources
             }
         };
+        resiliency.replace(&resources.resiliencies);
         let loaded = resources
             .components
             .iter()
@@ -261,6 +267,7 @@ impl Runtime {
             brokers: live.pubsub.clone(),
             channel: app.clone(),
             asks: !flags.disable_init.iter().any(|n| n == "subscribe"),
+            resiliency: resiliency.clone(),
             workers: workers.clone(),
             tasks: tasks.child(),
         });
@@ -275,6 +282,10 @@ impl Runtime {
                     loaded: resources.subscriptions,
                 },
                 endpoints: Endpoints(resources.http_endpoints.clone()),
+                policies: Policies {
+                    resiliency: resiliency.clone(),
+                    loaded: resources.resiliencies,
+                },
                 demands: demand.clone(),
                 stopping: tasks.stopping(),
                 interval: flags.reconcile_interval,
@@ -329,8 +340,16 @@ impl Runtime {
                 live: live.clone(),
                 external: external::Client::new(&pools, &metrics),
                 calls: metrics.calls(),
+                resiliency: resiliency.clone(),
             },
-            metadata: parts::about(flags, &settings, features, live.clone(), subscriber.clone()),
+            metadata: parts::about(
+                flags,
+                &settings,
+                features,
+                live.clone(),
+                subscriber.clone(),
+                resiliency,
+            ),
             health: health::Api {
                 app_id: flags.app_id.clone(),
                 readiness: readiness.clone(),

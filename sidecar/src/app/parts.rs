@@ -8,6 +8,7 @@ use outrider_crds::Component;
 use outrider_crds::configuration::Spec;
 use outrider_host::Tasks;
 use outrider_kit::duration;
+use outrider_resiliency::Resiliency;
 use outrider_security::identity::Key;
 use outrider_security::{Security, anchors, token};
 use tokio::sync::{Semaphore, mpsc};
@@ -105,6 +106,9 @@ pub fn follow(
                 tasks.stopping(),
             );
             tasks.spawn("endpoint updates", endpoints);
+            let policies = reload.policies.clone();
+            let following = policies.follow_operator(operator.clone(), tasks.stopping());
+            tasks.spawn("resiliency updates", following);
             let subscriptions = reload.subscriptions.clone();
             let following = subscriptions.follow_operator(operator.clone(), tasks.stopping());
             tasks.spawn("subscription updates", following);
@@ -212,6 +216,7 @@ pub fn about(
     features: Vec<String>,
     live: Arc<Live>,
     subscriber: Subscriber,
+    resiliency: Resiliency,
 ) -> metadata::Api {
     let probes = &flags.app.health;
     metadata::Api {
@@ -219,6 +224,7 @@ pub fn about(
         features,
         live,
         subscriber,
+        resiliency,
         app: metadata::App {
             port: settings.app_port,
             protocol: settings.protocol.name(),

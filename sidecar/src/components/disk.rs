@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use outrider_crds::{Component, HttpEndpoint, Kind, Subscription, yaml};
+use outrider_crds::{Component, HttpEndpoint, Kind, Resiliency, Subscription, yaml};
 use serde_json::Value;
 
 /// What the folders hold, in the order of folders, files and documents.
@@ -11,6 +11,7 @@ pub struct Resources {
     pub components: Vec<Component>,
     pub http_endpoints: Vec<HttpEndpoint>,
     pub subscriptions: Vec<Subscription>,
+    pub resiliencies: Vec<Resiliency>,
 }
 
 /// Whose resources are wanted.
@@ -51,6 +52,7 @@ pub fn load(folders: &[PathBuf], filter: Filter<'_>) -> Result<Resources, Error>
         subscriptions: select(&documents, filter, &mut duplicates, |s: &Subscription| {
             s.metadata.name.clone()
         }),
+        resiliencies: resiliencies(&documents, filter),
     };
     if duplicates.is_empty() {
         Ok(resources)
@@ -139,6 +141,20 @@ fn select<K: Kind>(
     selected
 }
 
+/// Those of every namespace; of several with one name all count, the later
+/// ones more.
+fn resiliencies(documents: &[(PathBuf, Value)], filter: Filter<'_>) -> Vec<Resiliency> {
+    let mut selected = Vec::new();
+    for (path, document) in documents {
+        match Resiliency::from_document(document) {
+            Some(Ok(resource)) if resource.in_scope(filter.app_id) => selected.push(resource),
+            Some(Err(error)) => warn(Resiliency::KIND, path, &error),
+            Some(Ok(_)) | None => {}
+        }
+    }
+    selected
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +201,34 @@ mod tests {
             load_texts(&files, Some("mine")).unwrap(),
             ["first (state.x/v1)"]
         );
+    }
+
+    #[test]
+    fn resiliency_of_any_namespace_and_twice_under_one_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let resource = |namespace: &str, scopes: &str| {
+            format!(
+                "apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {{name: r, namespace: '{namespace}'}}\nspec: {{}}\nscopes: [{scopes}]\n"
+            )
+        };
+        let text = format!(
+            "{}---\n{}---\n{}",
+            resource("other", ""),
+            resource("", "zoo"),
+            resource("mine", "app")
+        );
+        std::fs::write(folder.path().join("a.yaml"), text).unwrap();
+        let filter = Filter {
+            app_id: "app",
+            namespace: Some("mine"),
+        };
+        let loaded = load(&[folder.path().to_owned()], filter).unwrap();
+        let namespaces: Vec<&str> = loaded
+            .resiliencies
+            .iter()
+            .map(|r| r.metadata.namespace.as_str())
+            .collect();
+        assert_eq!(namespaces, ["other", "mine"]);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 pub mod disk;
 pub mod live;
 pub mod operator;
+pub mod policies;
 pub mod reload;
+pub mod resilient;
 pub mod resolve;
 pub mod start;

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use outrider_crds::configuration::Spec;
-use outrider_crds::{Component, Configuration, HttpEndpoint, Kind, Subscription, decode};
+use outrider_crds::{
+    Component, Configuration, HttpEndpoint, Kind, Resiliency, Subscription, decode,
+};
 use outrider_proto::operator::v1 as wire;
 use outrider_proto::operator::v1::operator_client::OperatorClient;
 use outrider_security::Security;
@@ -12,6 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
 use super::disk::Resources;
+use super::policies;
 use crate::metrics;
 
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
@@ -132,6 +135,11 @@ impl Operator {
             components: self.components().await?,
             http_endpoints: self.http_endpoints().await?,
             subscriptions: self.subscriptions().await?,
+            // Policies are not worth staying down for.
+            resiliencies: self.resiliencies().await.unwrap_or_else(|error| {
+                tracing::error!(target: SCOPE, "Error listing resiliency policies: {error}");
+                Vec::new()
+            }),
         })
     }
 
@@ -163,6 +171,28 @@ impl Operator {
         let listing = client.list_subscriptions_v2(request);
         let answer = self.timed("ListSubscriptionsV2", sent, listing).await?;
         self.scoped(&answer.subscriptions)
+    }
+
+    /// One that cannot be read is left out. They are in the order of their
+    /// names.
+    pub async fn resiliencies(&self) -> Result<Vec<Resiliency>, Error> {
+        let request = wire::ListResiliencyRequest {
+            namespace: self.namespace.clone(),
+        };
+        let answer = self.client.clone().list_resiliency(request).await?;
+        let listed = answer.into_inner().resiliencies;
+        let mut resiliencies = Vec::with_capacity(listed.len());
+        for bytes in listed {
+            match one::<Resiliency>(&bytes) {
+                Ok(resource) if self.sees(&resource) => resiliencies.push(resource),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(target: SCOPE, "Could not parse resiliency: {error}");
+                }
+            }
+        }
+        policies::in_order(&mut resiliencies);
+        Ok(resiliencies)
     }
 
     fn scoped<K: Kind>(&self, all: &[bytes::Bytes]) -> Result<Vec<K>, Error> {
@@ -238,6 +268,20 @@ impl Operator {
         ))
     }
 
+    /// Changes of Resiliency resources, as they come.
+    pub async fn resiliency_events(&self) -> Result<Events<wire::ResiliencyUpdateEvent>, Error> {
+        let request = wire::ResiliencyUpdateRequest {
+            namespace: self.namespace.clone(),
+        };
+        Ok(Events(
+            self.client
+                .clone()
+                .resiliency_update(request)
+                .await?
+                .into_inner(),
+        ))
+    }
+
     pub fn sees(&self, resource: &impl Kind) -> bool {
         resource.in_scope(&self.app_id)
     }
@@ -271,6 +315,13 @@ impl Events<wire::HttpEndpointUpdateEvent> {
     pub async fn next(&mut self) -> Result<Change<HttpEndpoint>, Error> {
         let event = self.0.message().await?.ok_or_else(ended)?;
         change(&event.http_endpoints, event.r#type)
+    }
+}
+
+impl Events<wire::ResiliencyUpdateEvent> {
+    pub async fn next(&mut self) -> Result<Change<Resiliency>, Error> {
+        let event = self.0.message().await?.ok_or_else(ended)?;
+        change(&event.resiliency, event.r#type)
     }
 }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::disk;
 use super::operator::{Change, Operator};
+use super::policies::Policies;
 use super::start::Starter;
 use crate::api::pubsub::subscribe::Subscriber;
 
@@ -39,6 +40,7 @@ pub struct Reload {
     pub loaded: HashMap<String, Component>,
     pub subscriptions: Subscriptions,
     pub endpoints: Endpoints,
+    pub policies: Policies,
     pub demands: mpsc::UnboundedSender<Demand>,
     pub stopping: CancellationToken,
     /// Time between full comparisons.
@@ -57,6 +59,7 @@ impl Reload {
         tracing::info!(target: SCOPE, "Starting to watch Component updates");
         tracing::info!(target: SCOPE, "Starting to watch Subscription updates");
         tracing::info!(target: SCOPE, "Starting to watch HTTPEndpoint updates for SIGHUP reload");
+        tracing::info!(target: SCOPE, "Starting to watch Resiliency updates");
         let (told, mut events) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|e| !e.kind.is_access()) {
@@ -124,6 +127,7 @@ impl Reload {
                     self.demand(Demand::Restart);
                     return false;
                 }
+                self.policies.apply(resources.resiliencies);
                 let goes_on = self.apply(resources.components).await;
                 self.subscriptions.apply(resources.subscriptions);
                 goes_on

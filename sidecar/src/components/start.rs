@@ -6,8 +6,10 @@ use std::time::Duration;
 use outrider_components::{Context, Metadata, Registry};
 use outrider_crds::Component;
 use outrider_kit::duration;
+use outrider_resiliency::Resiliency;
 
 use super::live::{self, Live};
+use super::resilient;
 use super::resolve::{MissingStore, Sources};
 use crate::api::pubsub::Broker;
 use crate::api::pubsub::scope::Scopes;
@@ -38,6 +40,8 @@ pub struct Starter {
     pub live: Arc<Live>,
     pub sources: Sources,
     pub context: Context,
+    /// What applies to the calls of components.
+    pub resiliency: Resiliency,
     /// Types, with or without version, that the Configuration forbids.
     pub denied: Vec<String>,
     /// Components that wait for a secret store.
@@ -252,7 +256,7 @@ impl Starter {
                     name,
                     Arc::new(state::Store {
                         component: entry,
-                        store,
+                        store: resilient::state::wrap(store, &self.resiliency, name),
                         prefix,
                         metrics: self.metrics.state(name),
                     }),
@@ -283,7 +287,7 @@ impl Starter {
                     name,
                     Arc::new(Broker {
                         component: entry,
-                        broker,
+                        broker: resilient::pubsub::wrap(broker, &self.resiliency, name),
                         scopes,
                         prefix,
                         metrics: self.metrics.topics(name),
@@ -305,7 +309,7 @@ impl Starter {
                     name,
                     Arc::new(secrets::Store {
                         component: entry,
-                        store,
+                        store: resilient::secrets::wrap(store, &self.resiliency, name),
                         metrics: self.metrics.secrets(name),
                     }),
                 );

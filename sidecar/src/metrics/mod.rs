@@ -80,6 +80,16 @@ impl Metrics {
         })))
     }
 
+    /// What policies do.
+    pub fn resiliency(
+        &self,
+        registry: &Registry,
+        app_id: &str,
+    ) -> Option<outrider_resiliency::Metrics> {
+        self.0.as_ref()?;
+        Some(outrider_resiliency::Metrics::new(registry, app_id))
+    }
+
     /// Certificates of this sidecar, as `security` counts them.
     pub fn identity(&self, registry: &Registry, app_id: &str, security: &Security) {
         let (Some(_), Some(tally)) = (&self.0, security.tally()) else {

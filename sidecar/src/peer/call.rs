@@ -97,6 +97,11 @@ impl Peers {
         add("Forwarded", &self.host.forwarded);
     }
 
+    /// Makes sure that there is a connection to another sidecar.
+    pub async fn dial(&self, target: &Target) -> Result<(), Status> {
+        self.pool.dial(target).await
+    }
+
     pub fn forget(&self, target: &Target) {
         self.pool.forget(target);
     }

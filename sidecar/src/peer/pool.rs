@@ -82,6 +82,11 @@ impl Pool {
         answer
     }
 
+    /// Makes sure that there is a connection, so that a call may begin.
+    pub async fn dial(&self, target: &Target) -> Result<(), Status> {
+        self.connection(target).await.map(drop)
+    }
+
     /// Drops the connection of this slot, so that the next call dials anew.
     pub fn forget(&self, target: &Target) {
         self.slot().remove(target);

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full};
+use tokio::time::{Instant, Sleep};
 
 use crate::metrics::meter::Meter;
 
@@ -90,6 +91,47 @@ pub fn prepend(first: Bytes, rest: Body) -> Body {
     })
 }
 
+/// `body`, which breaks off with [`ReadError::Late`] at the deadline.
+pub fn until(body: Body, deadline: Instant) -> Body {
+    struct Until {
+        body: Body,
+        late: Pin<Box<Sleep>>,
+    }
+
+    impl http_body::Body for Until {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            let this = self.get_mut();
+            let polled = Pin::new(&mut this.body).poll_frame(context);
+            if polled.is_pending() && this.late.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Some(Err(ReadError::Late.into())));
+            }
+            polled
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.body.is_end_stream()
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.body.size_hint()
+        }
+    }
+
+    match body {
+        Body::Empty | Body::Full(_) => body,
+        body => stream(Until {
+            body,
+            late: Box::pin(tokio::time::sleep_until(deadline)),
+        }),
+    }
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BoxError;
@@ -157,6 +199,9 @@ pub enum ReadError {
     /// The words that clients of Dapr know.
     #[error("stream too large")]
     TooLarge,
+    /// The time of a policy is over.
+    #[error("context deadline exceeded")]
+    Late,
     #[error("{0}")]
     Broken(BoxError),
 }
@@ -214,6 +259,18 @@ mod tests {
         stream(http_body_util::StreamBody::new(futures_util::stream::iter(
             frames,
         )))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_breaks_off_when_it_is_late() {
+        let deadline = Instant::now() + std::time::Duration::from_secs(1);
+        let endless = http_body_util::StreamBody::new(futures_util::stream::pending::<
+            Result<Frame<Bytes>, BoxError>,
+        >());
+        let error = collect(until(stream(endless), deadline), None).await;
+        assert_eq!(error.unwrap_err().to_string(), "context deadline exceeded");
+        let quick = collect(until(chunks(&[3]), deadline), None).await;
+        assert_eq!(quick.unwrap().len(), 3);
     }
 
     #[tokio::test]

@@ -261,6 +261,42 @@ async fn components_change_under_a_running_sidecar() -> Result<()> {
 }
 
 #[tokio::test]
+async fn policies_apply_and_change_under_a_running_sidecar() -> Result<()> {
+    let Some(stage) = Stage::set("policies").await? else {
+        return Ok(());
+    };
+    // Nothing answers as fast as this.
+    let policies = |scope: &str| {
+        format!(
+            "\
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {{name: impatient}}
+scopes: [{scope}]
+spec:
+  policies: {{timeouts: {{none: 1ns}}}}
+  targets: {{components: {{statestore: {{outbound: {{timeout: none}}}}}}}}
+"
+        )
+    };
+    let late = |answer: &Value| answer.to_string().contains("context deadline exceeded");
+    stage.apply(&policies("orders")).await?;
+    stage.app("orders", &App::default()).await?;
+    stage.app("front", &App::default()).await?;
+    stage.ready("orders").await?;
+    stage.ready("front").await?;
+    stage.until("orders", "/orders/1", late).await?;
+    let other = stage.ask("front", "/orders/1").await;
+    assert!(!late(&Value::String(other.clone())), "{other}");
+    stage.apply(&policies("front")).await?;
+    stage.until("front", "/orders/1", late).await?;
+    stage.until("orders", "/orders/1", |a| !late(a)).await?;
+    stage.delete("resiliency", "impatient").await?;
+    stage.until("front", "/orders/1", |a| !late(a)).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_wrong_annotation_is_refused_by_name() -> Result<()> {
     let Some(stage) = Stage::set("wrong").await? else {
         return Ok(());

@@ -17,9 +17,18 @@ pub struct Pair {
 
 impl Pair {
     pub async fn start(build: impl FnOnce(Builder) -> Builder) -> Result<Pair> {
+        Pair::both(|caller| caller, build).await
+    }
+
+    /// The same where `caller` is not a plain one.
+    pub async fn both(
+        caller: impl FnOnce(Builder) -> Builder,
+        called: impl FnOnce(Builder) -> Builder,
+    ) -> Result<Pair> {
         let names = tempfile::tempdir()?;
         let named = |app_id: &str| Daprd::builder().app_id(app_id).names(names.path());
-        let (caller, called) = (named("caller").spawn()?, build(named("called")).spawn()?);
+        let called = called(named("called")).spawn()?;
+        let caller = caller(named("caller")).spawn()?;
         caller.ready().await?;
         called.ready().await?;
         Ok(Pair {

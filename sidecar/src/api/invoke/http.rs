@@ -58,7 +58,7 @@ pub async fn invoke(api: &Api, mut request: Request) -> Response<Body> {
     };
     match api.invoke(&address.target, call).await {
         Err(status) => failed(&status),
-        Ok(response) => answer(response, streaming).await,
+        Ok(response) => answer(&address.target, response, streaming).await,
     }
 }
 
@@ -90,7 +90,7 @@ fn verb(given: &http::Method) -> http::Method {
         .unwrap_or(M::POST)
 }
 
-async fn answer(response: message::Response, streaming: bool) -> Response<Body> {
+async fn answer(target: &str, response: message::Response, streaming: bool) -> Response<Body> {
     let (status, text) = match &response.code {
         Code::Http(code) => (
             StatusCode::from_u16(*code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
@@ -126,8 +126,11 @@ async fn answer(response: message::Response, streaming: bool) -> Response<Body> 
         content = match body::collect(content, None).await {
             Ok(bytes) => body::full(bytes),
             Err(cause) => {
-                return error::failed("", &error::local(tonic::Code::Internal, cause.to_string()))
-                    .into();
+                return error::failed(
+                    target,
+                    &error::local(tonic::Code::Internal, cause.to_string()),
+                )
+                .into();
             }
         };
     }

@@ -65,6 +65,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// Whether the data passes through, so that it can be sent once only.
+    pub fn is_streaming(&self) -> bool {
+        matches!(self.body, Data::Stream(_))
+    }
+
     /// The same again, if the data is at hand.
     pub fn again(&self) -> Option<Self> {
         let Data::Whole(bytes) = &self.body else {
@@ -97,6 +102,16 @@ pub struct Response {
     pub trailers: Metadata,
     pub content_type: Option<String>,
     pub body: Body,
+}
+
+impl Response {
+    /// Whether policies take the answer for a failure.
+    pub fn is_failure(&self) -> bool {
+        match &self.code {
+            Code::Http(code) => !(200..400).contains(code),
+            Code::Grpc(status) => status.code() != tonic::Code::Ok,
+        }
+    }
 }
 
 /// `body`, keeping `permit` until it is dropped.

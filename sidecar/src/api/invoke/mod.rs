@@ -10,6 +10,7 @@ pub mod http;
 pub mod message;
 pub mod ops;
 pub mod proxy;
+mod replay;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::components::live::Live;
 use crate::metrics::service::Calls;
 use crate::peer::call::Peers;
 use outrider_components::resolve::Resolver;
+use outrider_resiliency::Resiliency;
 
 /// What invocation needs.
 pub struct Api {
@@ -31,4 +33,5 @@ pub struct Api {
     pub live: Arc<Live>,
     pub external: external::Client,
     pub calls: Calls,
+    pub resiliency: Resiliency,
 }

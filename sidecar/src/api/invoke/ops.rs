@@ -1,35 +1,109 @@
 //! What an invocation means: find the target, call it, try again when it
 //! could not be reached.
 
+use std::fmt;
 use std::time::Duration;
 
 use outrider_components::resolve;
+use outrider_resiliency::{BuiltIn, Error as Failed, Failure, Policy};
 use tonic::{Code, Status};
 
 use super::address::{self, Target};
-use super::message::{Request, Response};
+use super::message::{self, Request, Response};
 use super::{Api, error, headers};
 use crate::peer::pool;
+use crate::server::body;
 
-/// Tries after the first, where nothing else is configured.
-const RETRIES: u32 = 3;
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Empty answers of a resolver are asked again this often.
 const RESOLVE_TRIES: u32 = 6;
 const RESOLVE_PAUSE: Duration = Duration::from_millis(100);
 
 impl Api {
-    /// Calls a method of `target`. What the application answers is an answer,
-    /// whatever its status; an error means that there is none.
+    /// Calls a method of `target`, under the policies of that target. What the
+    /// application answers is an answer, whatever its status; an error means
+    /// that there is none.
     pub async fn invoke(&self, target: &str, mut request: Request) -> Result<Response, Status> {
         let is_endpoint = |name: &str| self.live.http_endpoints.load().contains_key(name);
-        let target = address::target(target, &self.namespace, is_endpoint)
+        let to = address::target(target, &self.namespace, is_endpoint)
             .map_err(|e| error::local(Code::InvalidArgument, e))?;
         request.method =
             address::method(&request.method).map_err(|e| error::local(Code::InvalidArgument, e))?;
-        match target {
-            Target::Url(url) => self.external.url(&url, request).await,
-            Target::Endpoint(name) => match self.live.http_endpoints.get(&name) {
+        let policy = self
+            .resiliency
+            .app(target, || self.endpoint(target, &to, &request.method));
+        match policy {
+            None => self.once(target, &to, request).await,
+            // Kept off the way of calls without a policy.
+            Some(policy) => Box::pin(self.guarded(&policy, target, &to, request)).await,
+        }
+    }
+
+    /// What shares a circuit breaker.
+    fn endpoint(&self, target: &str, to: &Target, method: &str) -> String {
+        match to {
+            Target::App { .. } => format!("{target}:{method}"),
+            Target::Url(url) => format!("{url}/{method}"),
+            Target::Endpoint(name) => {
+                let endpoint = self.live.http_endpoints.get(name);
+                let url = endpoint
+                    .map(|e| e.base_url.clone())
+                    .unwrap_or_default();
+                format!("{name}:{url}")
+            }
+        }
+    }
+
+    async fn guarded(
+        &self,
+        policy: &Policy,
+        target: &str,
+        to: &Target,
+        request: Request,
+    ) -> Result<Response, Status> {
+        // What passes through cannot be sent again.
+        let permanent = request.is_streaming();
+        let keeps = policy.has_retries() && !permanent;
+        let mut request = Some(request);
+        let running = policy.run(|attempt| {
+            let request = match &request {
+                Some(kept) if keeps => kept.again(),
+                _ => request.take(),
+            };
+            async move {
+                let answered = match request {
+                    Some(request) => self.once(target, to, request).await,
+                    None => Err(Status::internal("the request was sent before")),
+                };
+                let mut response = answered.map_err(|status| Refusal {
+                    what: What::Unreached(status),
+                    permanent,
+                })?;
+                if let Some(deadline) = attempt.deadline {
+                    response.body = body::until(response.body, deadline);
+                }
+                if response.is_failure() {
+                    let what = What::Answer(Box::new(response));
+                    return Err(Refusal { what, permanent });
+                }
+                Ok(response)
+            }
+        });
+        running.await.or_else(|failed| match failed {
+            Failed::Failed(refusal) => match refusal.what {
+                What::Answer(response) => Ok(*response),
+                What::Unreached(status) => Err(status),
+            },
+            Failed::TimedOut => Err(error::local(Code::DeadlineExceeded, failed.to_string())),
+            Failed::Open | Failed::TooManyRequests => {
+                Err(error::local(Code::Unavailable, failed.to_string()))
+            }
+        })
+    }
+
+    async fn once(&self, target: &str, to: &Target, request: Request) -> Result<Response, Status> {
+        match to {
+            Target::Url(url) => self.external.url(url, request).await,
+            Target::Endpoint(name) => match self.live.http_endpoints.get(name) {
                 Some(endpoint) => self.external.endpoint(&endpoint, request).await,
                 None => Err(error::local(
                     Code::NotFound,
@@ -37,11 +111,14 @@ impl Api {
                 )),
             },
             Target::App { app_id, namespace }
-                if app_id == self.app_id && namespace == self.namespace =>
+                if *app_id == self.app_id && *namespace == self.namespace =>
             {
                 self.itself(request).await
             }
-            Target::App { app_id, namespace } => self.remote(app_id, namespace, request).await,
+            Target::App { app_id, namespace } => {
+                let built_in = !self.resiliency.stands_in_for_built_in(target);
+                self.remote(app_id, namespace, request, built_in).await
+            }
         }
     }
 
@@ -76,50 +153,65 @@ impl Api {
         }
     }
 
+    /// To another sidecar: again and again where it cannot be reached, unless
+    /// resources say how often.
     async fn remote(
         &self,
-        app_id: String,
-        namespace: String,
+        app_id: &str,
+        namespace: &str,
         mut request: Request,
+        built_in: bool,
     ) -> Result<Response, Status> {
-        self.sign(&mut request, &app_id);
+        self.sign(&mut request, app_id);
         self.peers.forwarded(&mut request.metadata);
-        let mut tried = 0;
-        loop {
-            let again = request.again();
-            let target = self.find(&app_id, &namespace).await?;
-            let calling = self.calls.sent(&app_id, false);
-            let failure = match self.peers.call(&target, &app_id, request).await {
-                Ok(response) => {
-                    calling.answered(&response.code);
-                    return Ok(response);
-                }
-                Err(status) => status,
-            };
-            if !matches!(failure.code(), Code::Unavailable | Code::Unauthenticated) {
-                return Err(failure);
-            }
-            self.suspect(&app_id, &namespace, &target);
-            let Some(next) = again.filter(|_| tried < RETRIES) else {
-                if tried == 0 {
-                    return Err(failure);
-                }
-                let text = crate::grpc::text(&failure);
-                return Err(error::local(
-                    failure.code(),
-                    format!(
-                        "failed to invoke target {app_id} after {tried} retries. Error: {text}"
-                    ),
-                ));
-            };
-            if tried == 0 {
-                tracing::info!(target: "dapr.runtime.direct_messaging", "Error processing operation DaprBuiltInServiceRetries. Retrying in 1s\u{2026}");
-                tracing::debug!(target: "dapr.runtime.direct_messaging", "Error for operation DaprBuiltInServiceRetries was: {}", crate::grpc::text(&failure));
-            }
-            tried += 1;
-            tokio::time::sleep(RETRY_PAUSE).await;
-            request = next;
+        if !built_in || request.is_streaming() {
+            return self.attempt(app_id, namespace, request).await;
         }
+        let policy = self.resiliency.built_in(BuiltIn::Service);
+        let mut retries = 0;
+        let counted = &mut retries;
+        let running = policy.run(move |attempt| {
+            *counted = attempt.number - 1;
+            let request = request.again();
+            async move {
+                match request {
+                    Some(request) => self.attempt(app_id, namespace, request).await,
+                    None => Err(Status::internal("the request was sent before")),
+                }
+                .map_err(Unreachable)
+            }
+        });
+        let failure = match running.await {
+            Ok(response) => return Ok(response),
+            Err(Failed::Failed(failure)) => failure,
+            Err(other) => return Err(error::local(Code::Unavailable, other.to_string())),
+        };
+        if failure.is_permanent() {
+            return Err(failure.0);
+        }
+        let text = format!(
+            "failed to invoke target {app_id} after {retries} retries. Error: {}",
+            crate::grpc::text(&failure.0)
+        );
+        Err(error::local(failure.0.code(), text))
+    }
+
+    /// Finds the other sidecar anew and calls it.
+    async fn attempt(
+        &self,
+        app_id: &str,
+        namespace: &str,
+        request: Request,
+    ) -> Result<Response, Status> {
+        let target = self.find(app_id, namespace).await?;
+        let calling = self.calls.sent(app_id, false);
+        let answered = self.peers.call(&target, app_id, request).await;
+        match &answered {
+            Ok(response) => calling.answered(&response.code),
+            Err(status) if is_unreachable(status) => self.suspect(app_id, namespace, &target),
+            Err(_) => {}
+        }
+        answered
     }
 
     fn request(&self, app_id: &str, namespace: &str) -> resolve::Request {
@@ -158,10 +250,74 @@ impl Api {
         ))
     }
 
-    fn suspect(&self, app_id: &str, namespace: &str, target: &pool::Target) {
+    pub fn suspect(&self, app_id: &str, namespace: &str, target: &pool::Target) {
         self.peers.forget(target);
         if let Some(resolver) = &self.resolver {
             resolver.suspect(&self.request(app_id, namespace), &target.address);
         }
     }
+}
+
+/// An attempt that policies take for a failure.
+struct Refusal {
+    what: What,
+    permanent: bool,
+}
+
+enum What {
+    /// Passed on if it is the last.
+    Answer(Box<Response>),
+    Unreached(Status),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.what {
+            What::Unreached(status) => f.write_str(&crate::grpc::text(status)),
+            What::Answer(response) => match &response.code {
+                message::Code::Http(code) => write!(f, "status {code}"),
+                message::Code::Grpc(status) => f.write_str(&crate::grpc::text(status)),
+            },
+        }
+    }
+}
+
+impl Failure for Refusal {
+    fn code(&self) -> Option<u16> {
+        let What::Answer(response) = &self.what else {
+            return None;
+        };
+        Some(match &response.code {
+            message::Code::Http(code) => *code,
+            message::Code::Grpc(status) => code_number(status.code()),
+        })
+    }
+
+    fn is_permanent(&self) -> bool {
+        self.permanent
+    }
+}
+
+/// The number of a code on the wire.
+pub fn code_number(code: Code) -> u16 {
+    u16::try_from(code as i32).unwrap_or_default()
+}
+
+/// A call of another sidecar that failed.
+struct Unreachable(Status);
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&crate::grpc::text(&self.0))
+    }
+}
+
+impl Failure for Unreachable {
+    fn is_permanent(&self) -> bool {
+        !is_unreachable(&self.0)
+    }
+}
+
+fn is_unreachable(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unauthenticated)
 }

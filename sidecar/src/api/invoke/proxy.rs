@@ -4,23 +4,26 @@
 
 use http::{HeaderMap, Response};
 use hyper::body::Incoming;
+use outrider_resiliency::{Attempt, Error as Failed, Policy};
 use outrider_security::{Peer, acl};
 use tonic::{Code, Status};
 
 use super::address::APP_ID;
 use super::headers::CALLEE_ID;
+use super::replay::{self, Refusal, Replay};
 use super::{Api, address};
 use crate::channel::Kind;
 use crate::grpc;
 use crate::metrics::service::Passed;
 use crate::peer::call::sign;
 use crate::peer::connection::Received;
+use crate::peer::pool;
 use crate::peer::serve::Callee;
 use crate::server::body::{self, Body};
 use crate::server::path;
 
 /// Says that a call is a stream rather than one message each way.
-const IS_STREAM: &str = "dapr-stream";
+const STREAM: &str = "dapr-stream";
 
 /// A call by a client of this sidecar.
 pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<Body> {
@@ -34,39 +37,148 @@ pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<B
                 "failed to proxy request: {text} is not an app id"
             )));
         };
+        let outgoing = passing(request);
         if app_id == api.app_id && namespace == api.namespace {
-            let answer = local(api.channel.as_deref(), None, request, None).await?;
+            let answer = local(api.channel.as_deref(), None, outgoing, None).await?;
             return Ok(answer.map(body::stream));
         }
-        let peer = api.find(&app_id, &namespace).await.map_err(plain)?;
-        let is_stream = request
-            .headers()
-            .get(IS_STREAM)
-            .and_then(|v| v.to_str().ok());
-        let calling = api
-            .calls
-            .sent(&app_id, is_stream.is_some_and(outrider_kit::truthy));
-        let mut outgoing = passing(request);
-        sign(outgoing.headers_mut(), &api.app_id, &api.namespace, &app_id);
-        match api.peers.forward(&peer, outgoing).await {
-            Ok(answer) => Ok(Passed::answer(calling, answer)),
-            Err(status) => {
-                calling.ended(status.code() as u32);
-                if let Some(resolver) = &api.resolver {
-                    let asked = outrider_components::resolve::Request {
-                        app_id,
-                        namespace,
-                        port: api.peers.own_port,
-                    };
-                    resolver.suspect(&asked, &peer.address);
-                }
-                Err(status)
+        let call = Outgoing {
+            api,
+            app_id,
+            namespace,
+        };
+        let path = outgoing.uri().path();
+        match api.resiliency.app(&text, || format!("{text}:{path}")) {
+            None => {
+                let peer = api
+                    .find(&call.app_id, &call.namespace)
+                    .await
+                    .map_err(plain)?;
+                call.forward(&peer, outgoing).await
             }
+            // Kept off the way of calls without a policy.
+            Some(policy) => Box::pin(call.guarded(&policy, outgoing)).await,
         }
     };
     passed
         .await
         .unwrap_or_else(|status: Status| grpc::refuse(&status))
+}
+
+/// A call on its way to another sidecar.
+struct Outgoing<'a> {
+    api: &'a Api,
+    app_id: String,
+    namespace: String,
+}
+
+impl Outgoing<'_> {
+    async fn forward(
+        &self,
+        peer: &pool::Target,
+        mut request: http::Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let (api, app_id) = (self.api, &self.app_id);
+        let calling = api.calls.sent(app_id, is_stream(request.headers()));
+        sign(request.headers_mut(), &api.app_id, &api.namespace, app_id);
+        match api.peers.forward(peer, request).await {
+            Ok(answer) => Ok(Passed::answer(calling, answer)),
+            Err(status) => {
+                calling.ended(status.code() as u32);
+                api.suspect(app_id, &self.namespace, peer);
+                Err(status)
+            }
+        }
+    }
+
+    async fn find(&self) -> Result<pool::Target, Refusal> {
+        let found = self.api.find(&self.app_id, &self.namespace).await;
+        found.map_err(|status| Refusal::Failed(plain(status)))
+    }
+
+    async fn guarded(
+        &self,
+        policy: &Policy,
+        request: http::Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let result = if is_stream(request.headers()) {
+            match self.connect(policy).await {
+                Ok(peer) => return self.forward(&peer, request).await,
+                Err(failed) => Err(failed),
+            }
+        } else if policy.has_retries() {
+            let replay = Replay::read(request, self.api.peers.limit).await?;
+            let running = policy.run(|attempt| {
+                let request = replay.request();
+                let replay = &replay;
+                async move {
+                    let answered = self.unary(request, attempt).await;
+                    let answered = match replay.streaming() {
+                        Some(status) => return Err(Refusal::Final(status)),
+                        None => answered?,
+                    };
+                    Ok(answered.map(|body| replay.watch(body)))
+                }
+            });
+            running.await
+        } else {
+            let mut request = Some(request);
+            let running = policy.run(|attempt| {
+                let request = request.take();
+                async move {
+                    let Some(request) = request else {
+                        return Err(Refusal::Final(Status::internal("the call was made before")));
+                    };
+                    self.unary(request, attempt).await
+                }
+            });
+            running.await
+        };
+        result.or_else(|failed| match failed {
+            Failed::Failed(Refusal::Answer(answer, _)) => Ok(*answer),
+            Failed::Failed(Refusal::Failed(status) | Refusal::Final(status)) => Err(status),
+            Failed::TimedOut => Err(Status::deadline_exceeded(failed.to_string())),
+            Failed::Open | Failed::TooManyRequests => Err(Status::unknown(failed.to_string())),
+        })
+    }
+
+    /// Of a stream, policies are for its begin only.
+    async fn connect(&self, policy: &Policy) -> Result<pool::Target, Failed<Refusal>> {
+        policy
+            .run(|_| async {
+                let peer = self.find().await?;
+                let dialled = self.api.peers.dial(&peer).await;
+                dialled.map_err(|status| {
+                    self.api.suspect(&self.app_id, &self.namespace, &peer);
+                    Refusal::Failed(status)
+                })?;
+                Ok(peer)
+            })
+            .await
+    }
+
+    /// A call with one message each way, as far as can be told.
+    async fn unary(
+        &self,
+        request: http::Request<Body>,
+        attempt: Attempt,
+    ) -> Result<Response<Body>, Refusal> {
+        let peer = self.find().await?;
+        let answered = self.forward(&peer, request).await;
+        let answer = replay::examine(answered.map_err(Refusal::Failed)?).await?;
+        Ok(match attempt.deadline {
+            None => answer,
+            Some(deadline) => {
+                answer.map(|body| replay::closing(body::until(body, deadline), || None))
+            }
+        })
+    }
+}
+
+/// Whether the client says that a call is a stream.
+fn is_stream(headers: &HeaderMap) -> bool {
+    let said = headers.get(STREAM).and_then(|v| v.to_str().ok());
+    said.is_some_and(outrider_kit::truthy)
 }
 
 /// A call by another sidecar, for this one's application.
@@ -83,7 +195,13 @@ pub async fn inbound(
                 "failed to proxy request: this is the sidecar of {app_id}, not of {text}"
             )));
         }
-        local(callee.channel.as_deref(), Some(callee), request, peer).await
+        local(
+            callee.channel.as_deref(),
+            Some(callee),
+            passing(request),
+            peer,
+        )
+        .await
     };
     match passed.await {
         Err(status) => grpc::refuse(&status),
@@ -94,7 +212,7 @@ pub async fn inbound(
 async fn local(
     channel: Option<&crate::channel::Channel>,
     callee: Option<&Callee>,
-    request: http::Request<Incoming>,
+    request: http::Request<Body>,
     peer: Option<&Peer>,
 ) -> Result<Response<Received>, Status> {
     let Some(channel) = channel else {
@@ -112,7 +230,7 @@ async fn local(
     if !channel.healthy.is_healthy() {
         return Err(Status::internal("app is not in a healthy state"));
     }
-    client.forward(passing(request)).await
+    client.forward(request).await
 }
 
 /// The path, which is judged and passed on as it is. One with a second

@@ -1,10 +1,9 @@
 //! Which subscriptions the application asks for itself.
 
-use std::time::Duration;
-
 use http::{HeaderMap, StatusCode};
 use outrider_crds::subscription::{BulkSubscribe, Routes, Rule, Spec};
 use outrider_proto::runtime::v1 as wire;
+use outrider_resiliency::Policy;
 use serde_json::Value;
 use tonic::Code;
 
@@ -12,41 +11,36 @@ use crate::api::json;
 use crate::channel::{Channel, Kind};
 
 const SCOPE: &str = "dapr.runtime.pubsub";
-/// Tries after the first one, when the application cannot be reached.
-const RETRIES: u32 = 3;
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Asks the application; what it answers wrongly is logged and counts as
 /// nothing.
-pub async fn ask(channel: &Channel, app_id: &str) -> Vec<Spec> {
-    let mut pause = FIRST_PAUSE;
-    for tries in 0.. {
-        let answered = match &channel.kind {
-            Kind::Http(client) => match client.ask("dapr/subscribe", app_id).await {
-                Ok((status, body)) => return of_http(status, &body),
-                Err(cause) => cause,
-            },
-            Kind::Grpc(client) => {
-                let path = "/dapr.proto.runtime.v1.AppCallback/ListTopicSubscriptions";
-                match client.unary(path, &(), HeaderMap::new()).await {
-                    Ok((listed, _, _)) => return of_grpc(listed),
-                    Err(status) if status.code() == Code::Unimplemented => {
-                        tracing::info!(target: SCOPE, "pubsub subscriptions: gRPC app does not implement ListTopicSubscriptions");
-                        return Vec::new();
-                    }
-                    Err(status) => crate::grpc::text(&status),
+pub async fn ask(channel: &Channel, app_id: &str, policy: &Policy) -> Vec<Spec> {
+    let answered = policy.run(|_| once(channel, app_id)).await;
+    answered.unwrap_or_else(|cause| {
+        tracing::error!(target: SCOPE, "error getting topics from app: {cause}");
+        Vec::new()
+    })
+}
+
+/// Fails when the application cannot be reached.
+async fn once(channel: &Channel, app_id: &str) -> Result<Vec<Spec>, String> {
+    match &channel.kind {
+        Kind::Http(client) => client
+            .ask("dapr/subscribe", app_id)
+            .await
+            .map(|(status, body)| of_http(status, &body)),
+        Kind::Grpc(client) => {
+            let path = "/dapr.proto.runtime.v1.AppCallback/ListTopicSubscriptions";
+            match client.unary(path, &(), HeaderMap::new()).await {
+                Ok((listed, _, _)) => Ok(of_grpc(listed)),
+                Err(status) if status.code() == Code::Unimplemented => {
+                    tracing::info!(target: SCOPE, "pubsub subscriptions: gRPC app does not implement ListTopicSubscriptions");
+                    Ok(Vec::new())
                 }
+                Err(status) => Err(crate::grpc::text(&status)),
             }
-        };
-        if tries == RETRIES {
-            tracing::error!(target: SCOPE, "error getting topics from app: {answered}");
-            break;
         }
-        tracing::debug!(target: SCOPE, "error getting topics from app, trying again: {answered}");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 3 / 2).min(Duration::from_secs(1));
     }
-    Vec::new()
 }
 
 fn of_http(status: StatusCode, body: &[u8]) -> Vec<Spec> {

@@ -2,7 +2,7 @@
 //! <https://docs.dapr.io/developing-applications/building-blocks/pubsub/pubsub-bulk/>
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +13,7 @@ use outrider_components::pubsub::{Feature, Handler, Message};
 use outrider_components::{Error, Pairs};
 use outrider_proto::runtime::v1 as wire;
 use outrider_proto::runtime::v1::topic_event_bulk_request_entry::Event as Typed;
+use outrider_resiliency::{Error as Cut, Policy};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -22,6 +23,7 @@ use tonic::Code;
 
 use super::inlet::{Inlet, Outcome, PUBSUB_NAME, To};
 use super::{deliver, rules};
+use crate::api::invoke::ops::code_number;
 use crate::api::json;
 use crate::api::pubsub::envelope::{self, Event};
 use crate::api::trace;
@@ -141,14 +143,12 @@ async fn deliver_all(inlet: &Inlet, batch: Vec<Waiting>) {
     }
     for (path, entries) in paths {
         let started = Instant::now();
-        let outcomes = match &channel.kind {
-            Kind::Http(_) => over_http(channel, inlet, path, &entries).await,
-            Kind::Grpc(client) if channel.healthy.is_healthy() => {
-                over_grpc(client, inlet, path, &entries).await
+        let outcomes = match inlet.policy() {
+            None => {
+                let all: Vec<&Entry> = entries.iter().collect();
+                deliver_once(channel, inlet, path, &all).await
             }
-            Kind::Grpc(_) => all(&entries, || {
-                Outcome::Failed("app is not in a healthy state".to_owned())
-            }),
+            Some(policy) => Box::pin(guarded(&policy, channel, inlet, path, &entries)).await,
         };
         took += started.elapsed();
         for (entry, outcome) in entries.into_iter().zip(outcomes) {
@@ -160,8 +160,8 @@ async fn deliver_all(inlet: &Inlet, batch: Vec<Waiting>) {
                     inlet.dropped(&message).await;
                     (Ok(()), fate)
                 }
-                Outcome::Failed(cause) => {
-                    let end = inlet.failed(&message, cause).await;
+                Outcome::Failed(failed) => {
+                    let end = inlet.failed(&message, failed.to_string()).await;
                     (end.result, end.fate)
                 }
             };
@@ -172,6 +172,65 @@ async fn deliver_all(inlet: &Inlet, batch: Vec<Waiting>) {
     }
     let metrics = &inlet.broker.metrics;
     metrics.delivered_bulk(inlet.names().1, &fates, took);
+}
+
+async fn deliver_once(
+    channel: &Channel,
+    inlet: &Inlet,
+    path: &str,
+    entries: &[&Entry],
+) -> Vec<Outcome> {
+    match &channel.kind {
+        Kind::Http(_) => over_http(channel, inlet, path, entries).await,
+        Kind::Grpc(client) if channel.healthy.is_healthy() => {
+            over_grpc(client, inlet, path, entries).await
+        }
+        Kind::Grpc(_) => all(entries, || Outcome::failed("app is not in a healthy state")),
+    }
+}
+
+/// Delivers again only what failed.
+async fn guarded(
+    policy: &Policy,
+    channel: &Channel,
+    inlet: &Inlet,
+    path: &str,
+    entries: &[Entry],
+) -> Vec<Outcome> {
+    let untried = || Outcome::failed("");
+    let outcomes: Mutex<Vec<Outcome>> = Mutex::new(entries.iter().map(|_| untried()).collect());
+    let outcomes = || outcomes.lock().unwrap_or_else(|e| e.into_inner());
+    let delivered = policy
+        .run(|_| async {
+            let left: Vec<usize> = (0..entries.len())
+                .zip(outcomes().iter())
+                .filter_map(|(index, outcome)| {
+                    matches!(outcome, Outcome::Failed(_)).then_some(index)
+                })
+                .collect();
+            let batch: Vec<&Entry> = left.iter().map(|index| &entries[*index]).collect();
+            let new = deliver_once(channel, inlet, path, &batch).await;
+            let mut outcomes = outcomes();
+            let mut failure = None;
+            for (index, outcome) in left.into_iter().zip(new) {
+                if let Outcome::Failed(failed) = &outcome {
+                    failure = failure.or_else(|| Some(failed.clone()));
+                }
+                outcomes[index] = outcome;
+            }
+            failure.map_or(Ok(()), Err)
+        })
+        .await;
+    let mut outcomes = std::mem::take(&mut *outcomes());
+    // What the policy cut off or refused has no outcome of its own.
+    if let Err(error @ (Cut::TimedOut | Cut::Open | Cut::TooManyRequests)) = delivered {
+        for outcome in &mut outcomes {
+            if matches!(outcome, Outcome::Failed(_)) {
+                *outcome = Outcome::failed(error.to_string());
+            }
+        }
+    }
+    outcomes
 }
 
 /// Finds the path of a message, or settles it where it has none.
@@ -213,7 +272,7 @@ async fn sort(inlet: &Inlet, waiting: Waiting) -> Result<(&str, Entry), Fate> {
     Err(fate)
 }
 
-fn all(entries: &[Entry], outcome: impl Fn() -> Outcome) -> Vec<Outcome> {
+fn all(entries: &[&Entry], outcome: impl Fn() -> Outcome) -> Vec<Outcome> {
     entries.iter().map(|_| outcome()).collect()
 }
 
@@ -241,11 +300,11 @@ async fn over_http(
     channel: &Channel,
     inlet: &Inlet,
     path: &str,
-    entries: &[Entry],
+    entries: &[&Entry],
 ) -> Vec<Outcome> {
     let (pubsub, topic) = inlet.names();
     let body = Body {
-        entries: entries.iter().filter_map(body_entry).collect(),
+        entries: entries.iter().copied().filter_map(body_entry).collect(),
         id: uuid::Uuid::new_v4().to_string(),
         metadata: BTreeMap::from([(PUBSUB_NAME, pubsub)]),
         pubsubname: pubsub,
@@ -259,7 +318,7 @@ async fn over_http(
         deliver::post(path, headers, "application/json", data),
     )
     .await;
-    let failed = |cause: String| all(entries, || Outcome::Failed(cause.clone()));
+    let failed = |cause: String| all(entries, || Outcome::failed(cause.clone()));
     match answered {
         Ok((200..300, body)) => match statuses(&body) {
             Ok(statuses) => entries
@@ -280,7 +339,7 @@ async fn over_http(
                 "retriable error returned from app while processing bulk pub/sub event, topic: {topic}, body: {body}. status code returned: {status}"
             );
             tracing::warn!(target: SCOPE, "{cause}");
-            failed(cause)
+            all(entries, || Outcome::refused(status, cause.clone()))
         }
         Err(cause) => failed(format!(
             "error from app channel while sending pub/sub event to app: {cause}"
@@ -340,13 +399,13 @@ fn of_answer(statuses: &HashMap<String, String>, id: &str) -> Outcome {
             tracing::warn!(target: SCOPE, "DROP status returned from app while processing pub/sub event {id}");
             Outcome::Dropped
         }
-        Some("RETRY" | "") => Outcome::Failed(format!(
+        Some("RETRY" | "") => Outcome::failed(format!(
             "RETRY required while processing bulk subscribe event for entry id: {id}"
         )),
-        Some(other) => Outcome::Failed(format!(
+        Some(other) => Outcome::failed(format!(
             "unknown status returned from app while processing bulk subscribe event {id}: {other}"
         )),
-        None => Outcome::Failed(format!(
+        None => Outcome::failed(format!(
             "response not received, RETRY required while processing bulk subscribe event for entry id: {id}"
         )),
     }
@@ -356,14 +415,14 @@ async fn over_grpc(
     client: &grpc::Client,
     inlet: &Inlet,
     path: &str,
-    entries: &[Entry],
+    entries: &[&Entry],
 ) -> Vec<Outcome> {
     let (pubsub, topic) = inlet.names();
     let metadata = Pairs::from([(PUBSUB_NAME.to_owned(), pubsub.to_owned())]);
     let headers = deliver::grpc_metadata(&metadata, &trace::Parent::default());
     let request = wire::TopicEventBulkRequest {
         id: uuid::Uuid::new_v4().to_string(),
-        entries: entries.iter().map(wire_entry).collect(),
+        entries: entries.iter().copied().map(wire_entry).collect(),
         metadata,
         topic: topic.to_owned(),
         pubsub_name: pubsub.to_owned(),
@@ -384,7 +443,7 @@ async fn over_grpc(
                 .into_iter()
                 .map(|s| (s.entry_id, s.status))
                 .collect();
-            let outcome = |entry: &Entry| match statuses.get(&entry.id) {
+            let outcome = |entry: &&Entry| match statuses.get(&entry.id) {
                 Some(status) => deliver::of_status(*status, &entry.id),
                 None => of_answer(&HashMap::new(), &entry.id),
             };
@@ -397,11 +456,10 @@ async fn over_grpc(
         }
         Err(status) => {
             let cause = crate::grpc::text(&status);
-            all(entries, || {
-                Outcome::Failed(format!(
-                    "error returned from app while processing bulk pub/sub event: {cause}"
-                ))
-            })
+            let code = code_number(status.code());
+            let cause =
+                format!("error returned from app while processing bulk pub/sub event: {cause}");
+            all(entries, || Outcome::refused(code, cause.clone()))
         }
     }
 }

@@ -13,6 +13,7 @@ use tonic::Code;
 use super::inlet::{Incoming, Outcome};
 use crate::api::invoke::headers;
 use crate::api::invoke::message::{self, Data, Metadata, Origin, Request};
+use crate::api::invoke::ops::code_number;
 use crate::api::pubsub::envelope::{self, Event};
 use crate::api::trace;
 use crate::channel::{Channel, Kind, grpc};
@@ -28,7 +29,7 @@ pub async fn one(channel: &Channel, incoming: &Incoming, path: &str) -> Outcome 
         Kind::Grpc(client) if channel.healthy.is_healthy() => {
             over_grpc(client, incoming, path).await
         }
-        Kind::Grpc(_) => Outcome::Failed("app is not in a healthy state".to_owned()),
+        Kind::Grpc(_) => Outcome::failed("app is not in a healthy state"),
     }
 }
 
@@ -44,7 +45,7 @@ async fn over_http(channel: &Channel, incoming: &Incoming, path: &str) -> Outcom
     let (status, body) = match send(channel, request).await {
         Ok(answer) => answer,
         Err(cause) => {
-            return Outcome::Failed(format!(
+            return Outcome::failed(format!(
                 "error returned from app channel while sending pub/sub event to app: {cause}"
             ));
         }
@@ -52,14 +53,14 @@ async fn over_http(channel: &Channel, incoming: &Incoming, path: &str) -> Outcom
     match status {
         200..300 => match said(&body).as_deref() {
             None | Some("" | "SUCCESS") => Outcome::Done,
-            Some("RETRY") => Outcome::Failed(format!(
+            Some("RETRY") => Outcome::failed(format!(
                 "RETRY status returned from app while processing pub/sub event {id}"
             )),
             Some("DROP") => {
                 tracing::warn!(target: SCOPE, "DROP status returned from app while processing pub/sub event {id}");
                 Outcome::Dropped
             }
-            Some(other) => Outcome::Failed(format!(
+            Some(other) => Outcome::failed(format!(
                 "unknown status returned from app while processing pub/sub event {id}, status: {other}"
             )),
         },
@@ -74,7 +75,7 @@ async fn over_http(channel: &Channel, incoming: &Incoming, path: &str) -> Outcom
                 "retriable error returned from app while processing pub/sub event {id}, topic: {topic}, body: {body}. status code returned: {status}"
             );
             tracing::warn!(target: SCOPE, "{cause}");
-            Outcome::Failed(cause)
+            Outcome::refused(status, cause)
         }
     }
 }
@@ -179,9 +180,9 @@ async fn over_grpc(client: &grpc::Client, incoming: &Incoming, path: &str) -> Ou
         }
         Err(status) => {
             let cause = crate::grpc::text(&status);
-            Outcome::Failed(format!(
-                "error returned from app while processing pub/sub event {id}: {cause}"
-            ))
+            let cause =
+                format!("error returned from app while processing pub/sub event {id}: {cause}");
+            Outcome::refused(code_number(status.code()), cause)
         }
     }
 }
@@ -190,14 +191,14 @@ async fn over_grpc(client: &grpc::Client, incoming: &Incoming, path: &str) -> Ou
 pub fn of_status(status: i32, id: &str) -> Outcome {
     match Status::try_from(status) {
         Ok(Status::Success) => Outcome::Done,
-        Ok(Status::Retry) => Outcome::Failed(format!(
+        Ok(Status::Retry) => Outcome::failed(format!(
             "RETRY status returned from app while processing pub/sub event {id}"
         )),
         Ok(Status::Drop) => {
             tracing::warn!(target: SCOPE, "DROP status returned from app while processing pub/sub event {id}");
             Outcome::Dropped
         }
-        Err(_) => Outcome::Failed(format!(
+        Err(_) => Outcome::failed(format!(
             "unknown status returned from app while processing pub/sub event {id}, status: {status}"
         )),
     }

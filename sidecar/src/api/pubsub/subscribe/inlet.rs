@@ -1,5 +1,6 @@
 //! A message from its arrival to its end.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use outrider_components::pubsub::{Handler, Message};
 use outrider_components::{Error, Pairs};
+use outrider_resiliency::{Block, Direction, Failure, Policy, Resiliency};
 use tokio_util::sync::CancellationToken;
 
 use super::stream::Outlet;
@@ -29,6 +31,7 @@ pub struct Inlet {
     pub subscription: Arc<Subscription>,
     pub to: To,
     pub stop: CancellationToken,
+    pub resiliency: Resiliency,
 }
 
 /// Who gets the messages.
@@ -61,7 +64,41 @@ pub enum Outcome {
     /// The same, where the message counts as taken.
     Ignored,
     /// It may go better another time.
-    Failed(String),
+    Failed(Failed),
+}
+
+/// Why a delivery failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    cause: String,
+    /// The application's HTTP status or gRPC code.
+    code: Option<u16>,
+}
+
+impl Outcome {
+    pub fn failed(cause: impl Into<String>) -> Self {
+        Outcome::Failed(Failed {
+            cause: cause.into(),
+            code: None,
+        })
+    }
+
+    pub fn refused(code: u16, cause: String) -> Self {
+        let code = Some(code);
+        Outcome::Failed(Failed { cause, code })
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.cause)
+    }
+}
+
+impl Failure for Failed {
+    fn code(&self) -> Option<u16> {
+        self.code
+    }
 }
 
 impl Outcome {
@@ -133,9 +170,9 @@ impl Inlet {
             }
         };
         let started = Instant::now();
-        let outcome = match &self.to {
-            To::App(channel) => deliver::one(channel, &incoming, path).await,
-            To::Stream(outlet) => outlet.deliver(&incoming, &self.stop).await,
+        let outcome = match self.policy() {
+            None => self.deliver(&incoming, path).await,
+            Some(policy) => Box::pin(self.guarded(&policy, &incoming, path)).await,
         };
         let took = started.elapsed();
         (self.settle(message, &incoming, outcome).await, took)
@@ -145,6 +182,40 @@ impl Inlet {
     pub fn names(&self) -> (&str, &str) {
         let spec = &self.subscription.spec;
         (&spec.pubsubname, &spec.topic)
+    }
+
+    /// What applies to deliveries. Once the subscription ends nothing is tried
+    /// again.
+    pub fn policy(&self) -> Option<Policy> {
+        let (pubsub, _) = self.names();
+        let policy = self
+            .resiliency
+            .component(pubsub, Block::PubSub, Direction::Inbound)?;
+        Some(policy.until(&self.stop))
+    }
+
+    async fn deliver(&self, incoming: &Incoming, path: &str) -> Outcome {
+        let outcome = match &self.to {
+            To::App(channel) => deliver::one(channel, incoming, path).await,
+            To::Stream(outlet) => outlet.deliver(incoming, &self.stop).await,
+        };
+        if let Outcome::Failed(failed) = &outcome {
+            let topic = &incoming.topic;
+            tracing::warn!(target: SCOPE, "encountered a retriable error while publishing a subscribed message to topic {topic}, err: {failed}");
+        }
+        outcome
+    }
+
+    async fn guarded(&self, policy: &Policy, incoming: &Incoming, path: &str) -> Outcome {
+        let running = policy.run(|_| async {
+            match self.deliver(incoming, path).await {
+                Outcome::Failed(failed) => Err(failed),
+                settled => Ok(settled),
+            }
+        });
+        running
+            .await
+            .unwrap_or_else(|error| Outcome::failed(error.to_string()))
     }
 
     /// Finds the event in a message, or makes one around it.
@@ -202,11 +273,7 @@ impl Inlet {
                     }
                 }
             },
-            Outcome::Failed(cause) => {
-                let topic = &incoming.topic;
-                tracing::warn!(target: SCOPE, "encountered a retriable error while publishing a subscribed message to topic {topic}, err: {cause}");
-                self.failed(message, cause).await
-            }
+            Outcome::Failed(failed) => self.failed(message, failed.to_string()).await,
         }
     }
 

@@ -16,6 +16,7 @@ use outrider_components::Pairs;
 use outrider_components::pubsub::SubscribeRequest;
 use outrider_crds::subscription::Spec;
 use outrider_host::{Tasks, Workers};
+use outrider_resiliency::{BuiltIn, Resiliency};
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -72,6 +73,7 @@ struct Inner {
     channel: Option<Arc<Channel>>,
     /// Whether the application may be asked what it subscribes to.
     asks: bool,
+    resiliency: Resiliency,
     workers: Workers,
     tasks: Tasks,
     /// Cancelled when subscriptions end for good.
@@ -124,6 +126,7 @@ pub struct Options {
     pub brokers: Arc<Map<Broker>>,
     pub channel: Option<Arc<Channel>>,
     pub asks: bool,
+    pub resiliency: Resiliency,
     pub workers: Workers,
     pub tasks: Tasks,
 }
@@ -135,6 +138,7 @@ impl Subscriber {
             brokers: options.brokers,
             channel: options.channel,
             asks: options.asks,
+            resiliency: options.resiliency,
             workers: options.workers,
             tasks: options.tasks,
             ending: CancellationToken::new(),
@@ -309,7 +313,10 @@ impl Inner {
             tracing::warn!(target: SCOPE, "Skipping programmatic subscription loading (see 'disable-init-endpoints' flag/annotation)");
             return Vec::new();
         }
-        let specs = app::ask(channel, &self.app_id).await;
+        let specs = {
+            let policy = self.resiliency.built_in(BuiltIn::Initialization);
+            app::ask(channel, &self.app_id, &policy).await
+        };
         let compiled: Result<Vec<_>, String> = specs
             .into_iter()
             .map(|spec| Subscription::new(Source::Programmatic, spec).map(Arc::new))
@@ -375,6 +382,7 @@ impl Inner {
                     subscription: running.subscription.clone(),
                     to,
                     stop: running.stop.clone(),
+                    resiliency: self.resiliency.clone(),
                 },
                 stop: running.stop.clone(),
                 tried: Some(running.tried.clone().drop_guard()),

@@ -51,12 +51,17 @@ impl Outlet {
 
     /// Sends an event and waits for the client's word on it.
     pub async fn deliver(&self, incoming: &Incoming, stop: &CancellationToken) -> Outcome {
-        let closed = || Outcome::Failed("stream closed".to_owned());
+        let closed = || Outcome::failed("stream closed");
         if stop.is_cancelled() || self.gone.is_cancelled() {
             return closed();
         }
         let event = deliver::topic_event(incoming, PATH);
         let id = event.id.clone();
+        // Dropped after the receiver, which a policy may give up on.
+        let _waiting = Waiting {
+            outlet: self,
+            id: &id,
+        };
         let (answer, answered) = oneshot::channel();
         self.waiting()
             .entry(id.clone())
@@ -82,10 +87,11 @@ impl Outlet {
     pub fn answer(&self, processed: wire::SubscribeTopicEventsRequestProcessedAlpha1) {
         let status = processed.status.unwrap_or_default().status;
         let mut waiting = self.waiting();
-        let first = waiting.get_mut(&processed.id).and_then(VecDeque::pop_front);
-        if waiting.get(&processed.id).is_some_and(VecDeque::is_empty) {
-            waiting.remove(&processed.id);
-        }
+        let first = waiting.get_mut(&processed.id).and_then(|all| {
+            // A delivery that was given up takes no answer from another one.
+            all.retain(|answer| !answer.is_closed());
+            all.pop_front()
+        });
         match first {
             // The delivery may have been given up meanwhile.
             Some(first) => drop(first.send(status)),
@@ -95,8 +101,31 @@ impl Outlet {
         }
     }
 
+    /// Whether no delivery waits for an answer.
+    pub fn is_idle(&self) -> bool {
+        self.waiting().is_empty()
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Answers> {
         self.waiting.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// A delivery that waits for the client's word; gone, it leaves nothing behind.
+struct Waiting<'a> {
+    outlet: &'a Outlet,
+    id: &'a str,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.outlet.waiting();
+        if let Some(all) = waiting.get_mut(self.id) {
+            all.retain(|answer| !answer.is_closed());
+            if all.is_empty() {
+                waiting.remove(self.id);
+            }
+        }
     }
 }
 
@@ -178,7 +207,7 @@ async fn read(subscriber: Subscriber, mut requests: Requests, outlet: Arc<Outlet
     let ending = subscriber.ending();
     let mut draining = false;
     let last = loop {
-        if draining && outlet.waiting().is_empty() {
+        if draining && outlet.is_idle() {
             break Some(Status::unknown("stream closed"));
         }
         tokio::select! {

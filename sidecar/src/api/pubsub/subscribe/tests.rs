@@ -88,6 +88,7 @@ fn subscriber(brokers: Arc<Map<Broker>>) -> Subscriber {
         brokers,
         channel: None,
         asks: true,
+        resiliency: Resiliency::default(),
         workers: Workers::with_threads(1).unwrap(),
         tasks: Tasks::new(),
     })
@@ -193,4 +194,74 @@ async fn a_stream_that_cannot_subscribe_is_told_why() {
         subscriber.add(late, outlet().0).await.unwrap_err(),
         "stream closed"
     );
+}
+
+fn event(id: &str) -> Message {
+    Message {
+        topic: "nst".into(),
+        data: format!(r#"{{"id":"{id}","data":"x","datacontenttype":"text/plain"}}"#).into(),
+        ..Message::default()
+    }
+}
+
+fn inlet(policies: serde_json::Value, outlet: &Arc<Outlet>) -> Inlet {
+    let resiliency = Resiliency::default();
+    let resource = serde_json::json!({"spec": {
+        "policies": policies,
+        "targets": {"components": {"p": {"inbound": {"retry": "r", "timeout": "t"}}}},
+    }});
+    resiliency.replace(&[outrider_crds::decode::from_value(&resource).unwrap()]);
+    Inlet {
+        broker: broker(0).0,
+        subscription: subscription(Source::Streaming, "t", "/"),
+        to: To::Stream(outlet.clone()),
+        stop: CancellationToken::new(),
+        resiliency,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_is_not_answered_in_time_is_made_again() {
+    let (outlet, mut sent) = outlet();
+    let policies = serde_json::json!({
+        "retries": {"r": {"duration": "1s", "maxRetries": 3}},
+        "timeouts": {"t": "10s"},
+    });
+    let inlet = inlet(policies, &outlet);
+    let client = async {
+        for answers in [false, true] {
+            sent.recv().await.unwrap().unwrap();
+            if answers {
+                outlet.answer(SubscribeTopicEventsRequestProcessedAlpha1 {
+                    id: "1".into(),
+                    status: None,
+                });
+            }
+        }
+    };
+    let began = tokio::time::Instant::now();
+    let (handled, ()) = tokio::join!(inlet.handle(event("1")), client);
+    handled.unwrap();
+    assert_eq!(began.elapsed(), Duration::from_secs(11));
+    assert!(outlet.is_idle());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_delivery_is_made_again_once_the_subscription_ends() {
+    let (outlet, mut sent) = outlet();
+    let policies =
+        serde_json::json!({"retries": {"r": {"duration": "1h"}}, "timeouts": {"t": "1s"}});
+    let inlet = inlet(policies, &outlet);
+    let ending = async {
+        sent.recv().await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        inlet.stop.cancel();
+    };
+    let began = tokio::time::Instant::now();
+    let (handled, ()) = tokio::join!(inlet.handle(event("1")), ending);
+    assert_eq!(
+        handled.unwrap_err().to_string(),
+        "context deadline exceeded"
+    );
+    assert_eq!(began.elapsed(), Duration::from_secs(5));
 }

@@ -1,0 +1,172 @@
+//! Resiliency resources that change while the sidecar runs. The next call has
+//! the new policies; nothing is restarted.
+
+use std::time::Duration;
+
+use outrider_crds::Resiliency as Resource;
+use outrider_resiliency::Resiliency;
+use tokio_util::sync::CancellationToken;
+
+use super::operator::{Change, Error, Operator};
+
+const SCOPE: &str = "dapr.runtime.hotreload";
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Keeps the policies in use as the source wants them.
+#[derive(Clone)]
+pub struct Policies {
+    pub resiliency: Resiliency,
+    /// What is in use.
+    pub loaded: Vec<Resource>,
+}
+
+impl Policies {
+    /// Uses what is wanted now, if that is anything new.
+    pub fn apply(&mut self, wanted: Vec<Resource>) {
+        let find = |all: &[Resource], name: &str| -> Option<Resource> {
+            all.iter().find(|r| r.metadata.name == name).cloned()
+        };
+        let told = |event: &str, name: &str| {
+            tracing::info!(target: SCOPE, "Received Resiliency {event} event: {name}");
+        };
+        for gone in &self.loaded {
+            if find(&wanted, &gone.metadata.name).is_none() {
+                told("DELETED", &gone.metadata.name);
+            }
+        }
+        for new in &wanted {
+            match find(&self.loaded, &new.metadata.name) {
+                None => told("CREATED", &new.metadata.name),
+                Some(old) if !same(&old, new) => told("UPDATED", &new.metadata.name),
+                Some(_) => {}
+            }
+        }
+        let unchanged = wanted.len() == self.loaded.len()
+            && wanted.iter().zip(&self.loaded).all(|(a, b)| same(a, b));
+        if !unchanged {
+            self.resiliency.replace(&wanted);
+            self.loaded = wanted;
+        }
+    }
+
+    /// Follows the operator. A broken stream is taken up again, and what was
+    /// missed is listed.
+    pub async fn follow_operator(mut self, operator: Operator, stopping: CancellationToken) {
+        tracing::info!(target: SCOPE, "Starting to watch Resiliency updates");
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let following = async {
+                let mut events = operator.resiliency_events().await?;
+                self.apply(operator.resiliencies().await?);
+                pause = FIRST_PAUSE;
+                loop {
+                    let change = events.next().await?;
+                    self.change(change, |resource| operator.sees(resource));
+                }
+            };
+            let ended: Result<(), Error> = tokio::select! {
+                () = stopping.cancelled() => return,
+                ended = following => ended,
+            };
+            match ended {
+                // An operator that does not know this stream has no changes to tell.
+                Err(Error::Call(status)) if status.code() == tonic::Code::Unimplemented => return,
+                Err(error) => {
+                    tracing::warn!(target: SCOPE, "lost the stream of Resiliency updates, trying again in {}ms: {error}", pause.as_millis());
+                }
+                Ok(()) => {}
+            }
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            }
+        }
+    }
+
+    fn change(&mut self, change: Change<Resource>, sees: impl Fn(&Resource) -> bool) {
+        let mut wanted = self.loaded.clone();
+        let (resource, stays) = match change {
+            Change::Set(resource) => {
+                let seen = sees(&resource);
+                (resource, seen)
+            }
+            Change::Deleted(resource) => (resource, false),
+        };
+        wanted.retain(|r| r.metadata.name != resource.metadata.name);
+        if stays {
+            wanted.push(resource);
+        }
+        in_order(&mut wanted);
+        self.apply(wanted);
+    }
+}
+
+/// Later resources go before earlier ones, so the order must not depend on
+/// when they came.
+pub fn in_order(resources: &mut [Resource]) {
+    resources.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+}
+
+fn same(a: &Resource, b: &Resource) -> bool {
+    a.metadata.name == b.metadata.name
+        && a.metadata.namespace == b.metadata.namespace
+        && a.spec == b.spec
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn resource(name: &str, retries: u32) -> Resource {
+        let json = json!({"metadata": {"name": name}, "spec": {
+            "policies": {"retries": {"DefaultRetryPolicy": {"maxRetries": retries}}},
+        }});
+        outrider_crds::decode::from_value(&json).unwrap()
+    }
+
+    #[test]
+    fn events_are_put_in_order_of_names_and_may_come_twice() {
+        let resiliency = Resiliency::default();
+        let mut policies = Policies {
+            resiliency: resiliency.clone(),
+            loaded: Vec::new(),
+        };
+        let retries = || resiliency.app("a", String::new).map(|p| p.has_retries());
+        let mut event = |change| policies.change(change, |r| r.metadata.namespace != "hidden");
+        for (name, count) in [("z", 0), ("a", 3), ("a", 3)] {
+            event(Change::Set(resource(name, count)));
+        }
+        assert_eq!(resiliency.names(), ["a", "z"]);
+        assert_eq!(retries(), Some(false));
+        // Out of scope is as good as deleted.
+        let mut hidden = resource("z", 0);
+        hidden.metadata.namespace = "hidden".to_owned();
+        event(Change::Set(hidden));
+        assert_eq!(retries(), Some(true));
+        event(Change::Deleted(resource("a", 3)));
+        event(Change::Deleted(resource("b", 3)));
+        assert_eq!(retries(), None);
+    }
+
+    #[test]
+    fn a_change_is_in_use_at_once() {
+        let resiliency = Resiliency::default();
+        let mut policies = Policies {
+            resiliency: resiliency.clone(),
+            loaded: Vec::new(),
+        };
+        let retries = || resiliency.app("a", String::new).map(|p| p.has_retries());
+        assert_eq!(retries(), None);
+        policies.apply(vec![resource("a", 1)]);
+        assert_eq!(retries(), Some(true));
+        policies.apply(vec![resource("a", 0)]);
+        assert_eq!(retries(), Some(false));
+        policies.apply(vec![resource("b", 0)]);
+        assert_eq!(resiliency.names(), ["b"]);
+        policies.apply(Vec::new());
+        assert_eq!(retries(), None);
+    }
+}

@@ -1,0 +1,70 @@
+//! Components under the policies of their name: what is wrapped here is called
+//! again, cut off or refused as resources want it. Without a policy a call
+//! goes straight through.
+
+pub mod pubsub;
+pub mod secrets;
+pub mod state;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use outrider_components::Error as Cause;
+use outrider_resiliency::{Block, Direction, Error, Failure, Policy, Resiliency};
+
+/// A call of a component, as its trait returns it.
+type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Finds what applies to one component.
+struct Guard {
+    resiliency: Resiliency,
+    component: String,
+    block: Block,
+}
+
+impl Guard {
+    fn new(resiliency: &Resiliency, component: &str, block: Block) -> Self {
+        Self {
+            resiliency: resiliency.clone(),
+            component: component.to_owned(),
+            block,
+        }
+    }
+
+    fn policy(&self) -> Option<Policy> {
+        self.resiliency
+            .component(&self.component, self.block, Direction::Outbound)
+    }
+}
+
+/// Runs a call that may simply be repeated.
+async fn run<T, Calling>(policy: Policy, mut call: impl FnMut() -> Calling) -> Result<T, Cause>
+where
+    Calling: Future<Output = Result<T, Cause>>,
+{
+    let running = policy.run(|_| {
+        let calling = call();
+        async move { calling.await.map_err(Failed) }
+    });
+    running.await.map_err(|error| match error {
+        Error::Failed(Failed(cause)) => cause,
+        refused => Cause::unavailable(refused.to_string()),
+    })
+}
+
+/// A failure as policies see it.
+struct Failed(Cause);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Failure for Failed {
+    /// A conflict stays one.
+    fn is_permanent(&self) -> bool {
+        self.0.is_etag()
+    }
+}

@@ -1,0 +1,257 @@
+//! Brokers. Deliveries have their policies where they are made.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use outrider_components::Error as Cause;
+use outrider_components::pubsub::{
+    Broker, BulkPublishRequest, FailedEntry, Feature, Handler, PublishRequest, SubscribeRequest,
+    Subscription,
+};
+use outrider_resiliency::{Block, Error, Failure, Policy, Resiliency};
+
+use super::{Call, Guard, run};
+
+struct Resilient {
+    inner: Arc<dyn Broker>,
+    guard: Guard,
+}
+
+/// The broker, under the policies of `name`.
+pub fn wrap(inner: Arc<dyn Broker>, resiliency: &Resiliency, name: &str) -> Arc<dyn Broker> {
+    let guard = Guard::new(resiliency, name, Block::PubSub);
+    Arc::new(Resilient { inner, guard })
+}
+
+#[async_trait]
+impl Broker for Resilient {
+    fn features(&self) -> &[Feature] {
+        self.inner.features()
+    }
+
+    fn publish<'s, 'r, 'c>(&'s self, request: &'r PublishRequest) -> Call<'c, Result<(), Cause>>
+    where
+        's: 'c,
+        'r: 'c,
+        Self: 'c,
+    {
+        match self.guard.policy() {
+            None => self.inner.publish(request),
+            Some(policy) => Box::pin(run(policy, || self.inner.publish(request))),
+        }
+    }
+
+    fn bulk_publish<'s, 'r, 'c>(
+        &'s self,
+        request: &'r BulkPublishRequest,
+    ) -> Call<'c, Result<Vec<FailedEntry>, Cause>>
+    where
+        's: 'c,
+        'r: 'c,
+        Self: 'c,
+    {
+        match self.guard.policy() {
+            None => self.inner.bulk_publish(request),
+            Some(policy) => Box::pin(self.bulk(policy, request)),
+        }
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequest,
+        handler: Arc<dyn Handler>,
+    ) -> Result<Subscription, Cause> {
+        self.inner.subscribe(request, handler).await
+    }
+
+    async fn pause(&self) -> Result<(), Cause> {
+        self.inner.pause().await
+    }
+
+    async fn resume(&self) -> Result<(), Cause> {
+        self.inner.resume().await
+    }
+
+    async fn ping(&self) -> Result<(), Cause> {
+        self.inner.ping().await
+    }
+
+    async fn close(&self) -> Result<(), Cause> {
+        self.inner.close().await
+    }
+}
+
+/// What was not published at the last attempt.
+enum Unpublished {
+    Some(Vec<FailedEntry>),
+    All(Cause),
+}
+
+impl fmt::Display for Unpublished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unpublished::All(cause) => cause.fmt(f),
+            Unpublished::Some(failed) => {
+                let causes: Vec<String> = failed.iter().map(|f| f.error.to_string()).collect();
+                f.write_str(&causes.join("\n"))
+            }
+        }
+    }
+}
+
+impl Failure for Unpublished {}
+
+impl Resilient {
+    /// Publishes again only what failed.
+    async fn bulk(
+        &self,
+        policy: Policy,
+        request: &BulkPublishRequest,
+    ) -> Result<Vec<FailedEntry>, Cause> {
+        let left = Mutex::new(request.clone());
+        let left = || left.lock().unwrap_or_else(|e| e.into_inner());
+        let published = policy
+            .run(|_| {
+                let request = left().clone();
+                let left = &left;
+                async move {
+                    let failed = match self.inner.bulk_publish(&request).await {
+                        Ok(failed) if failed.is_empty() => return Ok(()),
+                        Ok(failed) => failed,
+                        Err(cause) => return Err(Unpublished::All(cause)),
+                    };
+                    left()
+                        .entries
+                        .retain(|entry| failed.iter().any(|f| f.id == entry.id));
+                    Err(Unpublished::Some(failed))
+                }
+            })
+            .await;
+        match published {
+            Ok(()) => Ok(Vec::new()),
+            Err(Error::Failed(Unpublished::Some(failed))) => Ok(failed),
+            Err(error) => {
+                let left = left();
+                // Those that a former attempt published are not to be told as failed.
+                if left.entries.len() == request.entries.len()
+                    && let Error::Failed(Unpublished::All(cause)) = error
+                {
+                    return Err(cause);
+                }
+                let failed = left.entries.iter().map(|entry| FailedEntry {
+                    id: entry.id.clone(),
+                    error: Cause::unavailable(error.to_string()),
+                });
+                Ok(failed.collect())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use outrider_components::Pairs;
+    use outrider_components::pubsub::Entry;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Refuses an entry as often as its data says.
+    #[derive(Default)]
+    struct Probe {
+        calls: Mutex<Vec<Vec<String>>>,
+    }
+
+    #[async_trait]
+    impl Broker for Probe {
+        fn features(&self) -> &[Feature] {
+            &[]
+        }
+
+        async fn publish(&self, request: &PublishRequest) -> Result<(), Cause> {
+            let mut calls = self.calls.lock().unwrap();
+            calls.push(vec![request.topic.clone()]);
+            let needed: usize = String::from_utf8_lossy(&request.data).parse().unwrap();
+            if calls.len() > needed {
+                return Ok(());
+            }
+            Err(Cause::unavailable("not yet"))
+        }
+
+        async fn bulk_publish(
+            &self,
+            request: &BulkPublishRequest,
+        ) -> Result<Vec<FailedEntry>, Cause> {
+            let mut calls = self.calls.lock().unwrap();
+            let ids = request.entries.iter().map(|e| e.id.clone()).collect();
+            calls.push(ids);
+            let failed = request.entries.iter().filter(|entry| {
+                let needed: usize = String::from_utf8_lossy(&entry.data).parse().unwrap();
+                calls.len() <= needed
+            });
+            Ok(failed
+                .map(|entry| FailedEntry {
+                    id: entry.id.clone(),
+                    error: Cause::unavailable("not yet"),
+                })
+                .collect())
+        }
+
+        async fn subscribe(
+            &self,
+            _: SubscribeRequest,
+            _: Arc<dyn Handler>,
+        ) -> Result<Subscription, Cause> {
+            Err(Cause::unsupported("no"))
+        }
+    }
+
+    fn wrapped() -> (Arc<Probe>, Arc<dyn Broker>) {
+        let resource = json!({"spec": {
+            "policies": {"retries": {"r": {"duration": "1s", "maxRetries": 2}}},
+            "targets": {"components": {"bus": {"outbound": {"retry": "r"}}}},
+        }});
+        let resiliency = Resiliency::default();
+        resiliency.replace(&[outrider_crds::decode::from_value(&resource).unwrap()]);
+        let probe = Arc::new(Probe::default());
+        (probe.clone(), wrap(probe, &resiliency, "bus"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_failed_is_published_again() {
+        let (probe, broker) = wrapped();
+        let entry = |(id, data): (&str, &'static str)| Entry {
+            id: id.to_owned(),
+            data: data.into(),
+            ..Entry::default()
+        };
+        let request = BulkPublishRequest {
+            topic: "t".to_owned(),
+            entries: [("a", "0"), ("b", "1"), ("c", "9")].map(entry).into(),
+            metadata: Pairs::new(),
+        };
+        let failed = broker.bulk_publish(&request).await.unwrap();
+        let failed: HashSet<&str> = failed.iter().map(|f| f.id.as_str()).collect();
+        assert_eq!(failed, HashSet::from(["c"]));
+        let calls = probe.calls.lock().unwrap();
+        assert_eq!(*calls, [vec!["a", "b", "c"], vec!["b", "c"], vec!["c"]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_message_is_published_until_the_broker_takes_it() {
+        let (probe, broker) = wrapped();
+        let publish = |data: &'static str| PublishRequest {
+            topic: "t".to_owned(),
+            data: data.into(),
+            ..PublishRequest::default()
+        };
+        broker.publish(&publish("2")).await.unwrap();
+        assert_eq!(probe.calls.lock().unwrap().len(), 3);
+        let error = broker.publish(&publish("9")).await.unwrap_err();
+        assert_eq!(error.to_string(), "not yet");
+        assert_eq!(probe.calls.lock().unwrap().len(), 6);
+    }
+}
