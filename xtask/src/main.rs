@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod arrows;
 mod clients;
 mod deps;
+mod dist;
 mod run;
 mod setup;
 mod sizes;
@@ -17,6 +18,7 @@ usage: cargo xtask <command>
                   show the main job on a real cluster, or as plain processes
   test [--all]    install what the tests need, then run them, cheap ones first
   bench BINARY..  compare daprd binaries given by path
+  dist            build what is shipped (needs valgrind)
   setup [--all]   install what the tests need
   check           format, arrows, sizes, dependencies and lints
   gen             write the generated files: definitions of the chart
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Some("check") => stages::check(),
         Some("setup") => setup::install(rest.iter().any(|w| w == "--all")),
         Some("demo") => stages::demo(rest),
+        Some("dist") => dist::dist(),
         Some("bench") => stages::bench(rest),
         Some("gen") => stages::generate(),
         Some("drift") => stages::drift(),

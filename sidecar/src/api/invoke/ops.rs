@@ -45,9 +45,7 @@ impl Api {
             Target::Url(url) => format!("{url}/{method}"),
             Target::Endpoint(name) => {
                 let endpoint = self.live.http_endpoints.get(name);
-                let url = endpoint
-                    .map(|e| e.base_url.clone())
-                    .unwrap_or_default();
+                let url = endpoint.map(|e| e.base_url.clone()).unwrap_or_default();
                 format!("{name}:{url}")
             }
         }

@@ -1,0 +1,203 @@
+//! What is shipped: the programs, built for size and speed, the sidecar with
+//! the functions that it uses laid out together.
+//!
+//! A program is read into memory page by page. Spread over all of it, the few
+//! functions that every sidecar uses make most of its pages resident; next to
+//! each other they fill a tenth of them.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::run;
+
+const OTHERS: [&str; 4] = [
+    "outrider-operator",
+    "outrider-injector",
+    "outrider-sentry",
+    "outrider-bench",
+];
+
+/// Builds what is shipped.
+pub fn dist() -> Result<()> {
+    let mut cargo = run::cargo();
+    cargo.args(["build", "--release"]);
+    for name in OTHERS {
+        cargo.args(["-p", name]);
+    }
+    run::run(&mut cargo)?;
+    let folder = target()?.join("release");
+    let shipped = target()?.join("dist");
+    fs::create_dir_all(&shipped)?;
+
+    let link = sidecar()?;
+    let order = order(&folder, &shipped)?;
+    link_again(&link, &order, &shipped.join("daprd"))?;
+    for name in ["operator", "injector", "sentry"] {
+        fs::copy(folder.join(name), shipped.join(name))?;
+    }
+    for name in ["daprd", "operator", "injector", "sentry"] {
+        let size = fs::metadata(shipped.join(name))?.len();
+        println!("{:8.1} MB  {name}", size as f64 / 1e6);
+    }
+    println!("dist: {}", shipped.display());
+    Ok(())
+}
+
+fn target() -> Result<PathBuf> {
+    let metadata = run::metadata(false)?;
+    let folder = metadata["target_directory"]
+        .as_str()
+        .context("no target directory")?;
+    Ok(Path::new(folder).join("x86_64-unknown-linux-gnu"))
+}
+
+/// Builds the sidecar and returns the words of the command that linked it,
+/// whose inputs are kept.
+fn sidecar() -> Result<Vec<String>> {
+    let package = ["-p", "outrider-sidecar", "--bin", "daprd"];
+    // Up to date, it would not be linked and would tell nothing.
+    let program = target()?.join("release/daprd");
+    if program.exists() {
+        fs::remove_file(program)?;
+    }
+    let told = run::output(
+        run::cargo()
+            .args(["rustc", "--release"])
+            .args(package)
+            .args(["--", "-Csave-temps", "--print=link-args"]),
+    )?;
+    let told = String::from_utf8(told)?;
+    let line = told
+        .lines()
+        .find(|line| line.contains("\"-o\"") || line.contains(" -o "))
+        .context("the linker's command is not told")?;
+    Ok(words(line))
+}
+
+/// The words of a command as it is printed: quoted where needed.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut quoted = false;
+    for c in line.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            ' ' if !quoted => {
+                words.extend(Some(std::mem::take(&mut word)).filter(|w| !w.is_empty()));
+            }
+            c => word.push(c),
+        }
+    }
+    words.extend(Some(word).filter(|w| !w.is_empty()));
+    words
+}
+
+fn link_again(link: &[String], order: &Path, program: &Path) -> Result<()> {
+    let start = link
+        .iter()
+        .position(|word| !word.contains('=') || word.starts_with('-'))
+        .context("the linker's command is empty")?;
+    let (environment, command) = link.split_at(start);
+    let (linker, arguments) = command.split_first().context("no linker")?;
+    let mut linker = Command::new(linker);
+    linker.current_dir(run::root());
+    for variable in environment {
+        if let Some((name, value)) = variable.split_once('=') {
+            linker.env(name, value);
+        }
+    }
+    let mut output = false;
+    for argument in arguments {
+        if std::mem::replace(&mut output, argument == "-o") {
+            linker.arg(program);
+        } else {
+            linker.arg(argument);
+        }
+    }
+    linker.arg("-Wl,--strip-all,--no-warn-symbol-ordering");
+    linker.arg(format!("-Wl,--symbol-ordering-file={}", order.display()));
+    run::run(&mut linker)
+}
+
+/// Runs sidecars through what the benchmark does, under valgrind, and lists
+/// the functions that were called.
+fn order(folder: &Path, shipped: &Path) -> Result<PathBuf> {
+    let traces = shipped.join("traces");
+    if traces.exists() {
+        fs::remove_dir_all(&traces)?;
+    }
+    fs::create_dir_all(&traces)?;
+    let traced = traces.join("daprd");
+    let script = format!(
+        "#!/bin/sh\nexec valgrind --quiet --demangle=no --tool=callgrind --callgrind-out-file='{}/%p.trace' '{}' \"$@\"\n",
+        traces.display(),
+        folder.join("daprd").display(),
+    );
+    fs::write(&traced, script)?;
+    fs::set_permissions(&traced, fs::Permissions::from_mode(0o755))?;
+    let mut bench = Command::new(folder.join("outrider-bench"));
+    bench.args(["--seconds", "2", "--rounds", "1"]).arg(&traced);
+    run::run(&mut bench)?;
+    let mut seen = HashSet::new();
+    let mut list = String::new();
+    for entry in fs::read_dir(&traces)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "trace") {
+            for name in called(&fs::read_to_string(&path)?) {
+                if seen.insert(name.to_owned()) {
+                    writeln!(list, "{name}")?;
+                }
+            }
+        }
+    }
+    ensure!(
+        seen.len() > 1000,
+        "the traces name {} functions only",
+        seen.len()
+    );
+    let order = shipped.join("order.txt");
+    fs::write(&order, list)?;
+    println!("dist: {} functions laid out together", seen.len());
+    Ok(order)
+}
+
+/// The functions that a trace defines: `fn=(7) name`, the first time with the
+/// name, later without.
+fn called(trace: &str) -> impl Iterator<Item = &str> {
+    trace.lines().filter_map(|line| {
+        let rest = line
+            .strip_prefix("fn=(")
+            .or_else(|| line.strip_prefix("cfn=("))?;
+        let (_, name) = rest.split_once(") ")?;
+        // Recursion is marked behind the name.
+        Some(name.split('\'').next().unwrap_or(name))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_command() {
+        assert_eq!(
+            words(r#"LC_ALL="C" "cc" "-m64" "/a b/c.o" -o x"#),
+            ["LC_ALL=C", "cc", "-m64", "/a b/c.o", "-o", "x"]
+        );
+    }
+
+    #[test]
+    fn names_in_a_trace() {
+        let trace = "# callgrind format\nfn=(1) _ZN4core3fooE\n16 4\ncfn=(2) malloc\ncalls=1 0\nfn=(2)\nfn=(3) _ZN1aE'2\n";
+        assert_eq!(
+            called(trace).collect::<Vec<_>>(),
+            ["_ZN4core3fooE", "malloc", "_ZN1aE"]
+        );
+    }
+}
