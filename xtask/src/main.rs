@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod arrows;
 mod clients;
 mod deps;
+mod fuzz;
 mod run;
 mod setup;
 mod sizes;
@@ -17,6 +18,8 @@ usage: cargo xtask <command>
                   show the main job on a real cluster, or as plain processes
   test [--all]    install what the tests need, then run them, cheap ones first
   bench BINARY..  compare daprd binaries given by path
+  fuzz [SECONDS] [TARGET..]
+                  feed the targets of fuzz/ with what breaks them
   setup [--all]   install what the tests need
   check           format, arrows, sizes, dependencies and lints
   gen             write the generated files: definitions of the chart
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         Some("setup") => setup::install(rest.iter().any(|w| w == "--all")),
         Some("demo") => stages::demo(rest),
         Some("bench") => stages::bench(rest),
+        Some("fuzz") => fuzz::run(rest),
         Some("gen") => stages::generate(),
         Some("drift") => stages::drift(),
         Some("arrows") => arrows::check(),
