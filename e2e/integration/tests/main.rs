@@ -2,6 +2,7 @@
 //! The folders mirror what the sidecar does.
 
 mod health;
+mod injector;
 mod invoke;
 mod limits;
 mod listeners;
@@ -11,6 +12,7 @@ mod metrics;
 mod mtls;
 mod pubsub;
 mod secrets;
+mod sentry;
 mod shutdown;
 mod start;
 mod state;
