@@ -17,8 +17,16 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     files
 }
 
+/// Without optimisation a level of recursion takes many times the stack.
+const STACK: usize = 64 << 20;
+
 #[test]
 fn every_example() {
+    let run = std::thread::Builder::new().stack_size(STACK);
+    run.spawn(examples).unwrap().join().unwrap();
+}
+
+fn examples() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     for (name, target) in TARGETS {
         let examples = files(&corpus.join(name));

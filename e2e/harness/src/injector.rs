@@ -70,10 +70,6 @@ impl Injector {
                 "DAPR_TRUST_ANCHORS_FILE",
                 write("ca.crt", sentry.anchors()?)?,
             )
-            .env(
-                "DAPR_SENTRY_TOKEN_FILE",
-                write("token", "token".to_owned())?,
-            )
             .env("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true");
         let injector = Injector {
             process: Process::start("injector", &mut command)?,
