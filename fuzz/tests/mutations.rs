@@ -96,26 +96,24 @@ const STACK: usize = 64 << 20;
 #[test]
 fn changed_examples() {
     let run = std::thread::Builder::new().stack_size(STACK);
-    run.spawn(mutations).unwrap().join().unwrap();
+    run.spawn(mutations).unwrap().join().unwrap().unwrap();
 }
 
-fn mutations() {
+fn mutations() -> std::io::Result<()> {
     let variable = |name: &str| std::env::var(name).ok();
-    let seconds = variable("OUTRIDER_FUZZ_SECONDS").map_or(0, |text| text.parse().unwrap());
+    let seconds = variable("OUTRIDER_FUZZ_SECONDS")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     for (name, target) in TARGETS {
         if variable("OUTRIDER_FUZZ").is_some_and(|wanted| wanted != name) {
             continue;
         }
-        let mut files: Vec<_> = std::fs::read_dir(corpus.join(name))
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
+        let files = std::fs::read_dir(corpus.join(name))?.map(|entry| Ok(entry?.path()));
+        let mut files = files.collect::<std::io::Result<Vec<_>>>()?;
         files.sort();
-        let examples: Vec<Vec<u8>> = files
-            .iter()
-            .map(|path| std::fs::read(path).unwrap())
-            .collect();
+        let read = files.iter().map(std::fs::read);
+        let examples = read.collect::<std::io::Result<Vec<_>>>()?;
         let mut random = Random(1);
         let end = Instant::now() + Duration::from_secs(seconds);
         let mut rounds = 0;
@@ -137,4 +135,5 @@ fn mutations() {
         }
         println!("{name}: {rounds} inputs");
     }
+    Ok(())
 }
