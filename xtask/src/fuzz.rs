@@ -76,11 +76,14 @@ fn target() -> Result<PathBuf> {
 }
 
 fn build(target: &std::path::Path) -> Result<()> {
+    let home = run::root().join("fuzz/libfuzzer");
+    // The versions that the products have.
+    std::fs::copy(run::root().join("Cargo.lock"), home.join("Cargo.lock"))?;
     let mut cargo = run::cargo();
     cargo
-        .current_dir(run::root().join("fuzz/libfuzzer"))
+        .current_dir(home)
         .env("CARGO_TARGET_DIR", target)
         .env("RUSTFLAGS", COVERAGE.join(" "))
-        .args(["build", "--locked", "--release", "--target", TRIPLE]);
+        .args(["build", "--release", "--target", TRIPLE]);
     run::run(&mut cargo)
 }
