@@ -19,8 +19,6 @@ fn target() -> (Scheme, Authority) {
 async fn connected() -> (Connection, mpsc::UnboundedReceiver<Accepted>) {
     let (near, far) = tokio::io::duplex(64 << 10);
     let (told, requests) = mpsc::unbounded_channel();
-    // It ends with the test's runtime.
-    #[allow(clippy::disallowed_methods)]
     tokio::spawn(serve(far, told));
     let connection = Connection::open(near, target(), &Tasks::new()).await;
     (connection.unwrap(), requests)
