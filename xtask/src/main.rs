@@ -6,6 +6,7 @@ mod arrows;
 mod clients;
 mod deps;
 mod dist;
+mod fuzz;
 mod run;
 mod setup;
 mod sizes;
@@ -19,6 +20,8 @@ usage: cargo xtask <command>
   test [--all]    install what the tests need, then run them, cheap ones first
   bench BINARY..  compare daprd binaries given by path
   dist            build what is shipped (needs valgrind)
+  fuzz [SECONDS] [TARGET..]
+                  feed the targets of fuzz/ with what breaks them
   setup [--all]   install what the tests need
   check           format, arrows, sizes, dependencies and lints
   gen             write the generated files: definitions of the chart
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Some("demo") => stages::demo(rest),
         Some("dist") => dist::dist(),
         Some("bench") => stages::bench(rest),
+        Some("fuzz") => fuzz::run(rest),
         Some("gen") => stages::generate(),
         Some("drift") => stages::drift(),
         Some("arrows") => arrows::check(),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{arrows, clients, deps, run, setup, sizes};
+use crate::{arrows, clients, deps, fuzz, run, setup, sizes};
 
 /// Built once, for tests and cluster images alike.
 const PROFILE: [&str; 2] = ["--profile", "ci"];
@@ -85,7 +85,11 @@ fn stages(run: &mut Run, all: bool) -> Result<()> {
     run.stage("process", || heavy(HEAVY[0]))?;
     run.stage("clients", || clients::test(&PROFILE, all))?;
     run.stage("conformance", || heavy(HEAVY[1]))?;
-    run.stage("cluster", || heavy(HEAVY[2]))
+    run.stage("cluster", || heavy(HEAVY[2]))?;
+    if all {
+        run.stage("fuzz", || fuzz::run(&[]))?;
+    }
+    Ok(())
 }
 
 pub fn check() -> Result<()> {
@@ -99,12 +103,12 @@ pub fn check() -> Result<()> {
 /// Also of what is no member of the workspace.
 fn format() -> Result<()> {
     run::run(run::cargo().args(["fmt", "--all", "--check"]))?;
-    let apart = clients::folder("rust").join("Cargo.toml");
-    run::run(
-        run::cargo()
-            .args(["fmt", "--check", "--manifest-path"])
-            .arg(apart),
-    )
+    for apart in ["e2e/sdk/rust", "fuzz/libfuzzer"] {
+        let mut cargo = run::cargo();
+        cargo.current_dir(run::root().join(apart));
+        run::run(cargo.args(["fmt", "--check"]))?;
+    }
+    Ok(())
 }
 
 fn clippy() -> Result<()> {

@@ -21,6 +21,7 @@
 mod app;
 mod daprd;
 pub mod http;
+mod injector;
 pub mod port;
 mod process;
 mod sentry;
@@ -30,5 +31,6 @@ pub use app::authority::Authority;
 pub use app::grpc::{GrpcApp, feed};
 pub use app::http::{HttpApp, Seen};
 pub use daprd::{Builder, Daprd};
+pub use injector::Injector;
 pub use process::{Process, Signal, binary};
 pub use sentry::Sentry;

@@ -5,8 +5,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use http::StatusCode;
 use rustix::process::{Pid, kill_process};
 
+use crate::http::Client;
 use crate::wait;
 
 pub use rustix::process::Signal;
@@ -147,6 +149,16 @@ impl Process {
         found.with_context(|| format!("{} ended and never printed '{text}'", self.name))
     }
 
+    /// Bytes of memory that it has in use.
+    pub fn memory(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.id());
+        let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.trim().strip_suffix("kB"));
+        let kilobytes: u64 = number.context("no figure of memory")?.trim().parse()?;
+        Ok(kilobytes * 1024)
+    }
+
     pub fn status(&self) -> Option<ExitStatus> {
         *lock(&self.shared.end)
     }
@@ -195,5 +207,23 @@ impl Drop for Process {
         for line in lines.iter() {
             println!("{line}");
         }
+    }
+}
+
+/// Waits until the health page of a service of the control plane is fine.
+pub(crate) async fn healthy(name: &str, process: &Process, port: u16) -> Result<()> {
+    let client = Client::new(port);
+    let ready = || async {
+        match process.status() {
+            Some(status) => Some(Err(status)),
+            None => client
+                .answers("/healthz", StatusCode::OK)
+                .await
+                .then_some(Ok(())),
+        }
+    };
+    match wait::until(&format!("{name} is ready"), ready).await? {
+        Ok(()) => Ok(()),
+        Err(status) => bail!("{name} ended instead of being ready: {status}"),
     }
 }

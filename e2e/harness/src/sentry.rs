@@ -2,12 +2,10 @@ use std::ops::Deref;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use http::StatusCode;
 use tempfile::TempDir;
 
-use crate::http::Client;
+use crate::port;
 use crate::process::{Process, binary};
-use crate::{port, wait};
 
 /// A running certificate authority outside Kubernetes.
 #[derive(Debug)]
@@ -15,24 +13,37 @@ pub struct Sentry {
     process: Process,
     folder: TempDir,
     port: u16,
+    healthz_port: u16,
 }
 
 impl Sentry {
     /// Starts it with credentials of its own and waits until it is ready.
     pub async fn start() -> Result<Sentry> {
+        let sentry = Sentry::spawn(&[])?;
+        match sentry.ready().await {
+            Ok(()) => Ok(sentry),
+            Err(error) => bail!("{error:#}\n{}", sentry.lines().join("\n")),
+        }
+    }
+
+    /// Starts it with these files as credentials, and waits for nothing.
+    pub fn spawn(credentials: &[(&str, String)]) -> Result<Sentry> {
         let folder = tempfile::tempdir()?;
         let (port, healthz_port) = (port::free(), port::free());
         let config = folder.path().join("config.yaml");
         let yaml = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: sentry}\nspec: {mtls: {enabled: true}}\n";
         std::fs::write(&config, yaml)?;
-        let credentials = folder.path().join("credentials");
-        std::fs::create_dir(&credentials)?;
+        let home = folder.path().join("credentials");
+        std::fs::create_dir(&home)?;
+        for (name, text) in credentials {
+            std::fs::write(home.join(name), text)?;
+        }
         let mut command = Command::new(binary("sentry")?);
         command.args([
             format!("--port={port}"),
             format!("--healthz-port={healthz_port}"),
             format!("--metrics-port={}", port::free()),
-            format!("--issuer-credentials={}", credentials.display()),
+            format!("--issuer-credentials={}", home.display()),
             format!("--config={}", config.display()),
             "--listen-address=127.0.0.1".to_owned(),
             "--healthz-listen-address=127.0.0.1".to_owned(),
@@ -40,26 +51,17 @@ impl Sentry {
             "--trust-domain=localhost".to_owned(),
         ]);
         command.env("NAMESPACE", "default");
-        let sentry = Sentry {
+        Ok(Sentry {
             process: Process::start("sentry", &mut command)?,
             folder,
             port,
-        };
-        let client = Client::new(healthz_port);
-        let ready = || async {
-            match sentry.status() {
-                Some(status) => Some(Err(status)),
-                None => client
-                    .answers("/healthz", StatusCode::OK)
-                    .await
-                    .then_some(Ok(())),
-            }
-        };
-        match wait::until("sentry is ready", ready).await {
-            Ok(Ok(())) => Ok(sentry),
-            Ok(Err(status)) => bail!("sentry ended: {status}\n{}", sentry.lines().join("\n")),
-            Err(error) => bail!("{error:#}\n{}", sentry.lines().join("\n")),
-        }
+            healthz_port,
+        })
+    }
+
+    /// Waits until its health page says that it is ready.
+    pub async fn ready(&self) -> Result<()> {
+        crate::process::healthy("sentry", &self.process, self.healthz_port).await
     }
 
     pub fn port(&self) -> u16 {

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use http::{Method, Request};
 use outrider_harness::{Daprd, HttpApp};
+use outrider_proto::runtime::v1::GetMetadataRequest;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -87,5 +88,110 @@ async fn requests_that_are_no_http() -> Result<()> {
         );
     }
     assert_eq!(daprd.http().get("/v1.0/healthz").await?.status, 204);
+    Ok(())
+}
+
+/// What a header may cost, however long it is said to be.
+const GROWTH: u64 = 32 << 20;
+const GIGABYTE: usize = 1 << 30;
+
+/// Sends pieces until somebody has had enough. Returns how many bytes went out.
+async fn flood(stream: &mut TcpStream, piece: &[u8]) -> usize {
+    let mut sent = 0;
+    while sent < GIGABYTE {
+        match timeout(Duration::from_secs(20), stream.write_all(piece)).await {
+            Ok(Ok(())) => sent += piece.len(),
+            _ => break,
+        }
+    }
+    sent
+}
+
+#[tokio::test]
+async fn a_header_without_an_end() -> Result<()> {
+    let daprd = Daprd::builder().start().await?;
+    let before = daprd.memory()?;
+    let mut stream = TcpStream::connect(("127.0.0.1", daprd.http_port())).await?;
+    stream
+        .write_all(b"GET /v1.0/metadata HTTP/1.1\r\nHost: a\r\nx-large: ")
+        .await?;
+    let sent = flood(&mut stream, &[b'x'; 64 << 10]).await;
+    assert!(sent < 64 << 20, "{sent} bytes were taken");
+    let grown = daprd.memory()?.saturating_sub(before);
+    assert!(grown < GROWTH, "{grown} bytes more");
+    assert_eq!(daprd.http().get("/v1.0/healthz").await?.status, 204);
+    Ok(())
+}
+
+/// <https://www.rfc-editor.org/rfc/rfc9113#section-6.10>
+#[tokio::test]
+async fn a_header_in_continuations_without_an_end() -> Result<()> {
+    const LENGTH: usize = 16 << 10;
+    let frame = |kind: u8| {
+        let mut frame = vec![0, (LENGTH >> 8) as u8, LENGTH as u8, kind, 0, 0, 0, 0, 1];
+        // A literal whose name and value are new, over and over.
+        while frame.len() < 9 + LENGTH {
+            frame.extend(b"\x00\x01a\x04bbbb");
+        }
+        frame.truncate(9 + LENGTH);
+        frame
+    };
+    let daprd = Daprd::builder().start().await?;
+    for port in [daprd.grpc_port(), daprd.internal_port()] {
+        let before = daprd.memory()?;
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+            .await?;
+        stream.write_all(&frame(1)).await?;
+        let sent = flood(&mut stream, &frame(9)).await;
+        assert!(sent < 64 << 20, "{sent} bytes were taken");
+        let grown = daprd.memory()?.saturating_sub(before);
+        assert!(grown < GROWTH, "{grown} bytes more");
+    }
+    assert_eq!(
+        daprd
+            .grpc()
+            .await?
+            .get_metadata(GetMetadataRequest {})
+            .await?
+            .into_inner()
+            .id,
+        "app"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_is_slow_is_cut_off() -> Result<()> {
+    let daprd = Daprd::builder().start().await?;
+    let mut stream = TcpStream::connect(("127.0.0.1", daprd.http_port())).await?;
+    stream
+        .write_all(b"GET /v1.0/metadata HTTP/1.1\r\nx-slow: ")
+        .await?;
+    let (mut reader, mut writer) = stream.into_split();
+    let mut tick = tokio::time::interval(Duration::from_millis(250));
+    // Never idle, and never done.
+    let drip = async {
+        loop {
+            tick.tick().await;
+            if writer.write_all(b"x").await.is_err() {
+                break;
+            }
+        }
+    };
+    let mut rest = Vec::new();
+    let closed = timeout(Duration::from_secs(30), async {
+        tokio::select! {
+            () = drip => {}
+            _ = reader.read_to_end(&mut rest) => {}
+        }
+    });
+    assert!(closed.await.is_ok(), "still open after 30 s");
+    assert!(
+        !rest.starts_with(b"HTTP/1.1 2"),
+        "{}",
+        String::from_utf8_lossy(&rest)
+    );
     Ok(())
 }

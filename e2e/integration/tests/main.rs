@@ -2,6 +2,7 @@
 //! The folders mirror what the sidecar does.
 
 mod health;
+mod injector;
 mod invoke;
 mod limits;
 mod listeners;
@@ -12,6 +13,7 @@ mod mtls;
 mod pubsub;
 mod resiliency;
 mod secrets;
+mod sentry;
 mod shutdown;
 mod start;
 mod state;

@@ -60,6 +60,37 @@ async fn a_secret_store_that_is_not_there() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_secret_that_is_not_there() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("secrets.json");
+    std::fs::write(&file, "{}")?;
+    let store = format!(
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: secrets}}\nspec:\n  type: secretstores.local.file\n  version: v1\n  metadata:\n  - {{name: secretsFile, value: {}}}\n",
+        file.display()
+    );
+    let secret = "  metadata:\n  - name: x\n    secretKeyRef: {name: a, key: b}\nauth: {secretStore: secrets}\n";
+    let daprd = component("state.in-memory", secret)
+        .resource(&store)
+        .spawn()?;
+    daprd.line("secret").await?;
+    daprd.ready().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_file_that_is_no_json() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("secrets.json");
+    std::fs::write(&file, "{")?;
+    let kind = "secretstores.local.file";
+    let metadata = format!(
+        "  metadata:\n  - {{name: secretsFile, value: {}}}\n",
+        file.display()
+    );
+    refuses(component(kind, &metadata), 1, "broken").await
+}
+
+#[tokio::test]
 async fn flags_that_make_no_sense() -> Result<()> {
     refuses(Daprd::builder().flag("--no-such-flag"), 2, "no-such-flag").await?;
     refuses(

@@ -52,6 +52,8 @@ pub enum Invalid {
     BrokenChain,
     #[error("intermediate certificate is not valid for signing")]
     NotForSigning,
+    #[error("issuer certificate has expired, at {0}: renew it")]
+    Expired(String),
     #[error("issuer chain is empty after re-encoding")]
     EmptyChain,
     #[error("key is not PEM encoded")]
@@ -145,6 +147,9 @@ impl Signer {
         let (chain, issuer_expiry, has_key_id) = issuer_chain(&material.issuer)?;
         let key = private_key(&material.key)?;
         let first = parse(&chain[0])?;
+        if first.validity().not_after.timestamp() < OffsetDateTime::now_utc().unix_timestamp() {
+            return Err(Invalid::Expired(first.validity().not_after.to_string()));
+        }
         if rcgen::PublicKeyData::subject_public_key_info(&key) != first.public_key().raw {
             return Err(Invalid::KeyMismatch);
         }

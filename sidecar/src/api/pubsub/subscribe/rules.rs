@@ -11,6 +11,12 @@ use serde_json::Value;
 
 use crate::api::pubsub::envelope::Event;
 
+/// Signs and brackets in one condition, and brackets within brackets. Both make
+/// its tree deeper, which is read, evaluated and dropped level by level, on the
+/// stack.
+const SIGNS: usize = 1000;
+const NESTING: usize = 24;
+
 /// A condition and its path.
 #[derive(Debug)]
 pub struct Rule {
@@ -26,6 +32,7 @@ pub fn compile(routes: &Routes) -> Result<Vec<Rule>, String> {
     let mut rules = Vec::with_capacity(routes.rules.len() + 1);
     for rule in &routes.rules {
         let condition = rule.condition.trim();
+        bounded(condition)?;
         let program = (!condition.is_empty())
             .then(|| Program::compile(condition))
             .transpose()
@@ -44,6 +51,27 @@ pub fn compile(routes: &Routes) -> Result<Vec<Rule>, String> {
         });
     }
     Ok(rules)
+}
+
+/// Refuses what could exhaust the stack. Text in quotes counts like the rest.
+fn bounded(condition: &str) -> Result<(), String> {
+    let (mut signs, mut depth, mut deepest) = (0_usize, 0_usize, 0);
+    for byte in condition.bytes() {
+        signs += usize::from(byte.is_ascii_punctuation() && !b"_,'\"".contains(&byte));
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    if signs > SIGNS || deepest > NESTING {
+        let start: String = condition.chars().take(40).collect();
+        return Err(format!(
+            "invalid match expression {start:?}…: at most {SIGNS} signs and {NESTING} nested brackets are allowed"
+        ));
+    }
+    Ok(())
 }
 
 /// What conditions are about.
@@ -177,6 +205,21 @@ mod tests {
                 "{condition}"
             );
         }
+    }
+
+    #[test]
+    fn conditions_that_would_exhaust_the_stack() {
+        for condition in [
+            "(".repeat(100) + "true" + &")".repeat(100),
+            "1+".repeat(5000) + "1 == 1",
+            "event".to_owned() + &".a".repeat(3000),
+            "!".repeat(3000) + "true",
+        ] {
+            let refused = rules(&[(&condition, "/x")], "").unwrap_err();
+            assert!(refused.starts_with("invalid match expression"), "{refused}");
+        }
+        let many = vec!["event.type == 'com.example.order.created'"; 40].join(" || ");
+        assert!(bounded(&many).is_ok());
     }
 
     #[test]

@@ -1,0 +1,89 @@
+//! libFuzzer over every target of `fuzz/`. Compiled for coverage with flags of
+//! the stable compiler.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+use crate::run;
+
+const COVERAGE: [&str; 6] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Cllvm-args=-simplifycfg-branch-fold-threshold=0",
+];
+const SECONDS: u64 = 20;
+/// Bytes of one input, and megabytes that reading it may take.
+const LENGTH: u32 = 4096;
+const MEMORY: u32 = 1024;
+
+/// Fuzzes the targets named in `words`, or all, for the seconds given first.
+pub fn run(words: &[String]) -> Result<()> {
+    let (seconds, names) = match words.split_first() {
+        Some((first, rest)) if first.bytes().all(|b| b.is_ascii_digit()) => (first.parse()?, rest),
+        _ => (SECONDS, words),
+    };
+    let target = target()?;
+    build(&target)?;
+    let corpus = run::root().join("fuzz/corpus");
+    let program = target.join(TRIPLE).join("release/fuzz");
+    let mut all: Vec<String> = names.to_vec();
+    if all.is_empty() {
+        for entry in std::fs::read_dir(&corpus)? {
+            all.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        all.sort();
+    }
+    for name in all {
+        println!("-- {name}");
+        // What it finds stays here; the committed examples are only read.
+        let found = target.join("found").join(&name);
+        std::fs::create_dir_all(&found)?;
+        run::run(
+            std::process::Command::new(&program)
+                .env("OUTRIDER_FUZZ", &name)
+                .env("RUST_LOG", "off")
+                .args([
+                    format!("-max_total_time={seconds}"),
+                    format!("-max_len={LENGTH}"),
+                    format!("-rss_limit_mb={MEMORY}"),
+                    format!("-malloc_limit_mb={MEMORY}"),
+                    "-timeout=10".to_owned(),
+                    "-verbosity=0".to_owned(),
+                    "-print_final_stats=1".to_owned(),
+                    format!("-artifact_prefix={}/crash-{name}-", target.display()),
+                ])
+                .arg(&found)
+                .arg(corpus.join(&name)),
+        )?;
+    }
+    Ok(())
+}
+
+/// Named, so that the flags are not those of procedural macros too.
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// Apart from other builds, whose flags are others.
+fn target() -> Result<PathBuf> {
+    let metadata = run::metadata(false)?;
+    let target = metadata["target_directory"]
+        .as_str()
+        .context("cargo told of no target folder")?;
+    Ok(PathBuf::from(target).join("fuzz"))
+}
+
+fn build(target: &std::path::Path) -> Result<()> {
+    let home = run::root().join("fuzz/libfuzzer");
+    // The versions that the products have.
+    std::fs::copy(run::root().join("Cargo.lock"), home.join("Cargo.lock"))?;
+    let mut cargo = run::cargo();
+    cargo
+        .current_dir(home)
+        .env("CARGO_TARGET_DIR", target)
+        .env("RUSTFLAGS", COVERAGE.join(" "))
+        .args(["build", "--release", "--target", TRIPLE]);
+    run::run(&mut cargo)
+}
