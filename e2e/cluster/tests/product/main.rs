@@ -1,6 +1,7 @@
 //! The product on a real cluster: installed once, each test in a namespace of
 //! its own.
 
+mod chart;
 mod lifecycle;
 mod rolling;
 
