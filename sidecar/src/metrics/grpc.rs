@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use crate::server::linger::Incoming;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 use outrider_telemetry::metrics::{Cache, Counter, Family, Histogram, Slots};
 use tonic::Code;
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::server::linger::Incoming;
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
-use hyper::body::Incoming;
 use outrider_proto::Any;
 use outrider_proto::common::v1::{InvokeResponse, http_extension};
 use outrider_security::acl::{self, AccessControl, Call, Verb};

@@ -5,9 +5,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use http::{Request, Response};
-use http_body::Body as _;
-use hyper::body::Incoming;
+use http::{HeaderValue, Request, Response, Version, header};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -17,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::body::Body;
-use super::linger::{Lingering, Sending};
+use super::linger::{Incoming, Lingering, Sending};
 
 /// Time in which a client has to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -150,11 +148,20 @@ impl<H: Handler> Server<H> {
         let (handler, peer) = (self.handler.clone(), &peer);
         let sending = Sending::default();
         let io = TokioIo::new(Lingering::new(stream, sending.clone()));
-        let service = service_fn(|request: Request<Incoming>| {
-            sending.set(!request.body().is_end_stream());
-            let handler = handler.clone();
-            let peer = peer.clone();
-            async move { Ok::<_, std::convert::Infallible>(handler.call(request, peer.as_ref()).await) }
+        let service = service_fn(|request: Request<hyper::body::Incoming>| {
+            let (handler, peer, sending) = (handler.clone(), peer.clone(), sending.clone());
+            async move {
+                let single = request.version() < Version::HTTP_2;
+                let request = request.map(|body| Incoming::new(body, sending.clone()));
+                let mut answer = handler.call(request, peer.as_ref()).await;
+                // Who is refused while sending must not send the next request
+                // behind a body that nobody reads.
+                if single && answer.status().as_u16() >= 400 && sending.get() {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(header::CONNECTION, close);
+                }
+                Ok::<_, std::convert::Infallible>(answer)
+            }
         });
         let builder = self.builder();
         let connection = builder.serve_connection(io, service);

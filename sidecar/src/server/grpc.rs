@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::server::linger::Incoming;
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use outrider_proto::runtime::v1::dapr_server::DaprServer;
 use outrider_security::Peer;
 use tonic::Status;

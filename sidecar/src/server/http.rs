@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::server::linger::Incoming;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
-use hyper::body::Incoming;
 use outrider_security::Peer;
 
 use super::body::{self, Body, ReadError};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::server::linger::Incoming;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use outrider_security::Peer;
 use tonic::Status;
 

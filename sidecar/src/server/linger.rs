@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
@@ -28,6 +30,48 @@ pub struct Sending(Arc<AtomicBool>);
 impl Sending {
     pub fn set(&self, sending: bool) {
         self.0.store(sending, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The body of a client's request, which knows when it is read to its end.
+pub struct Incoming {
+    body: hyper::body::Incoming,
+    sending: Sending,
+}
+
+impl Incoming {
+    pub fn new(body: hyper::body::Incoming, sending: Sending) -> Self {
+        sending.set(!body.is_end_stream());
+        Self { body, sending }
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        if frame.is_none() || this.body.is_end_stream() {
+            this.sending.set(false);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -87,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
         let this = self.get_mut();
         if this.deadline.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
-            if !this.sending.0.load(Ordering::Relaxed) {
+            if !this.sending.get() {
                 return Poll::Ready(Ok(()));
             }
         }

@@ -5,7 +5,7 @@ pub mod connection;
 pub mod grpc;
 pub mod http;
 pub mod internal;
-mod linger;
+pub mod linger;
 pub mod path;
 pub mod public;
 pub mod token;

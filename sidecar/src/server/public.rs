@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use crate::server::linger::Incoming;
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use outrider_security::Peer;
 
 use super::body::Body;

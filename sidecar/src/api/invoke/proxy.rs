@@ -2,8 +2,8 @@
 //! came.
 //! <https://docs.dapr.io/developing-applications/building-blocks/service-invocation/howto-invoke-services-grpc/>
 
+use crate::server::linger::Incoming;
 use http::{HeaderMap, Response};
-use hyper::body::Incoming;
 use outrider_resiliency::{Attempt, Error as Failed, Policy};
 use outrider_security::{Peer, acl};
 use tonic::{Code, Status};
