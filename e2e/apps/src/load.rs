@@ -128,7 +128,7 @@ impl Load {
             report.slowest = report.slowest.max(took);
         });
         let mut event = None;
-        if number % PUBLISH_EVERY == 0 {
+        if number.is_multiple_of(PUBLISH_EVERY) {
             let id = format!("event-{number}");
             let path = format!("/v1.0/publish/{}/{}", plan.pubsub, plan.topic);
             let news = json!({"keep": id});

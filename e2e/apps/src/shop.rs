@@ -20,6 +20,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 #[derive(Clone)]
 struct Shop {
@@ -29,6 +30,8 @@ struct Shop {
     topic: Option<String>,
     events: Arc<Mutex<Vec<Value>>>,
     load: load::Load,
+    /// Ends with the process.
+    running: Arc<Mutex<JoinSet<()>>>,
 }
 
 #[derive(Clone)]
@@ -190,7 +193,10 @@ async fn received(State(shop): State<Shop>) -> Json<Value> {
 
 /// Begins a load; its report says when it is over.
 async fn put_load(State(shop): State<Shop>, Json(plan): Json<load::Plan>) -> Json<Value> {
-    tokio::spawn(shop.load.clone().run(shop.sidecar.clone(), plan));
+    shop.running
+        .lock()
+        .unwrap_or_else(|e| e.into_inner())
+        .spawn(shop.load.clone().run(shop.sidecar.clone(), plan));
     Json(json!({"begun": true}))
 }
 
@@ -217,6 +223,7 @@ async fn main() -> Result<()> {
         topic: std::env::var("SUBSCRIBE").ok().filter(|t| !t.is_empty()),
         events: Arc::default(),
         load: load::Load::default(),
+        running: Arc::default(),
     };
     let routes = Router::new()
         .route("/healthz", get(|| async { "ok" }))
