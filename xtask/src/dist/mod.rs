@@ -16,6 +16,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::run;
 
+mod rehearsal;
+
 const OTHERS: [&str; 4] = [
     "outrider-operator",
     "outrider-injector",
@@ -125,8 +127,8 @@ fn link_again(link: &[String], order: &Path, program: &Path) -> Result<()> {
     run::run(&mut linker)
 }
 
-/// Runs sidecars through what the benchmark does, under valgrind, and lists
-/// the functions that were called.
+/// Runs sidecars through a rehearsal and through what the benchmark does, under
+/// valgrind, and lists the functions that were called.
 fn order(folder: &Path, shipped: &Path) -> Result<PathBuf> {
     let traces = shipped.join("traces");
     if traces.exists() {
@@ -141,6 +143,7 @@ fn order(folder: &Path, shipped: &Path) -> Result<PathBuf> {
     );
     fs::write(&traced, script)?;
     fs::set_permissions(&traced, fs::Permissions::from_mode(0o755))?;
+    rehearsal::run(&traced, &folder.join("sentry"), &traces.join("rehearsal"))?;
     let mut bench = Command::new(folder.join("outrider-bench"));
     bench.args(["--seconds", "2", "--rounds", "1"]).arg(&traced);
     run::run(&mut bench)?;

@@ -1,0 +1,158 @@
+//! Sidecars that do what sidecars mostly do, so that a trace shows what that
+//! takes: an identity from sentry, names in SQLite, state, an event, a call.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Under valgrind everything takes its time.
+const PATIENCE: Duration = Duration::from_secs(60);
+const COMPONENTS: &str = "\
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: store}
+spec: {type: state.in-memory, version: v1}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: broker}
+spec: {type: pubsub.in-memory, version: v1}
+";
+
+/// Runs two sidecars of `program`, with the sentry beside it in `folder`.
+pub fn run(program: &Path, sentry: &Path, folder: &Path) -> Result<()> {
+    let credentials = folder.join("credentials");
+    let resources = folder.join("resources");
+    fs::create_dir_all(&credentials)?;
+    fs::create_dir_all(&resources)?;
+    fs::write(resources.join("components.yaml"), COMPONENTS)?;
+    let config = folder.join("config.yaml");
+    let names = folder.join("names.db");
+    fs::write(
+        &config,
+        format!(
+            "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {{name: config}}\nspec:\n  nameResolution: {{component: sqlite, version: v1, configuration: {{connectionString: {:?}}}}}\n",
+            names.display().to_string()
+        ),
+    )?;
+    let empty = folder.join("empty.yaml");
+    fs::write(&empty, "")?;
+
+    let port = free_port()?;
+    let _sentry = Ended(
+        Command::new(sentry)
+            .arg(format!("--port={port}"))
+            .arg(format!("--healthz-port={}", free_port()?))
+            .arg(format!("--metrics-port={}", free_port()?))
+            .arg("--listen-address=127.0.0.1")
+            .arg("--trust-domain=localhost")
+            .arg(format!("--issuer-credentials={}", credentials.display()))
+            .arg(format!("--config={}", empty.display()))
+            .stdout(Stdio::null())
+            .spawn()?,
+    );
+    let anchors = credentials.join("ca.crt");
+    wait("the trust anchors", || {
+        fs::read_to_string(&anchors)
+            .ok()
+            .filter(|text| text.contains("END"))
+    })?;
+    let anchors = fs::read_to_string(anchors)?;
+
+    let start = |app_id: &str| -> Result<(u16, Ended)> {
+        let http = free_port()?;
+        let child = Command::new(program)
+            .arg(format!("--app-id={app_id}"))
+            .arg(format!("--dapr-http-port={http}"))
+            .arg(format!("--dapr-grpc-port={}", free_port()?))
+            .arg(format!("--dapr-internal-grpc-port={}", free_port()?))
+            .arg(format!("--metrics-port={}", free_port()?))
+            .arg(format!("--resources-path={}", resources.display()))
+            .arg(format!("--config={}", config.display()))
+            .arg("--enable-mtls=true")
+            .arg(format!("--sentry-address=127.0.0.1:{port}"))
+            .arg("--control-plane-trust-domain=localhost")
+            .env("DAPR_TRUST_ANCHORS", &anchors)
+            .env("NAMESPACE", "default")
+            .stdout(Stdio::null())
+            .spawn()?;
+        Ok((http, Ended(child)))
+    };
+    let (caller, mut first) = start("caller")?;
+    let (called, mut second) = start("called")?;
+    for port in [caller, called] {
+        wait("a sidecar", || {
+            let answer = ask(port, "GET", "/v1.0/healthz", "").ok()?;
+            answer.contains(" 204 ").then_some(())
+        })?;
+    }
+    for (method, path, body) in [
+        (
+            "POST",
+            "/v1.0/state/store",
+            r#"[{"key":"k","value":{"a":1}}]"#,
+        ),
+        ("GET", "/v1.0/state/store/k", ""),
+        ("POST", "/v1.0/publish/broker/news", r#"{"a":1}"#),
+        // There is no application; the way to its sidecar is what counts.
+        ("GET", "/v1.0/invoke/called/method/x", ""),
+        ("GET", "/v1.0/metadata", ""),
+    ] {
+        for _ in 0..5 {
+            ask(caller, method, path, body).with_context(|| path.to_owned())?;
+        }
+    }
+    // A trace is written when its process ends well.
+    for (port, child) in [(caller, &mut first), (called, &mut second)] {
+        ask(port, "POST", "/v1.0/shutdown", "")?;
+        wait("the end of a sidecar", || child.0.try_wait().ok().flatten())?;
+    }
+    Ok(())
+}
+
+/// A child that does not outlive this.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+// There is no runtime here that it could block.
+#[allow(clippy::disallowed_methods)]
+fn wait<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = there() {
+            return Ok(found);
+        }
+        if start.elapsed() > PATIENCE {
+            bail!("{what} did not come within {}s", PATIENCE.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn ask(port: u16, method: &str, path: &str, body: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
