@@ -191,8 +191,13 @@ async fn received(State(shop): State<Shop>) -> Json<Value> {
     )
 }
 
-/// Begins a load; its report says when it is over.
-async fn put_load(State(shop): State<Shop>, Json(plan): Json<load::Plan>) -> Json<Value> {
+/// Begins a load; its report says when it is over. The plan comes without a
+/// content type, by way of the API server.
+async fn put_load(State(shop): State<Shop>, plan: Bytes) -> Json<Value> {
+    let plan = match serde_json::from_slice(&plan) {
+        Ok(plan) => plan,
+        Err(error) => return Json(json!({"error": format!("this is no plan: {error}")})),
+    };
     shop.running
         .lock()
         .unwrap_or_else(|e| e.into_inner())
