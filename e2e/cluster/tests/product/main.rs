@@ -3,7 +3,6 @@
 
 mod chart;
 mod lifecycle;
-mod rolling;
 
 use std::time::Duration;
 
