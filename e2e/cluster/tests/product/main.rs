@@ -3,6 +3,7 @@
 
 mod chart;
 mod lifecycle;
+mod rolling;
 
 use std::time::Duration;
 
