@@ -70,6 +70,9 @@ pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
     let version = outrider_host::VERSION;
     tracing::info!(target: SCOPE, "Starting Dapr Runtime -- version {version} -- commit outrider-{}", outrider_host::OUTRIDER_VERSION);
     tracing::info!(target: SCOPE, "Log level set to: {}", flags.log.level.to_lowercase());
+    for ignored in &flags.ignored {
+        tracing::warn!(target: SCOPE, "{ignored}");
+    }
     let mut signals = Signals::new()?;
     loop {
         match once(&flags, &mut signals)
@@ -310,6 +313,18 @@ impl Runtime {
         } else {
             Security::plaintext()
         };
+        let peers = Peers::new(
+            sidecar_tls.clone(),
+            &host_address,
+            &host::name(),
+            internal_port,
+            limit,
+            workers.slots(),
+        );
+        tasks.spawn(
+            "peer connections",
+            peers.collect(&flags.peers, tasks.stopping()),
+        );
         let apis = Arc::new(Apis {
             state: state::Api {
                 app_id: flags.app_id.clone(),
@@ -328,14 +343,7 @@ impl Runtime {
                 app_id: flags.app_id.clone(),
                 namespace: settings.namespace.clone(),
                 channel: app.clone(),
-                peers: Peers::new(
-                    sidecar_tls.clone(),
-                    &host_address,
-                    &host::name(),
-                    internal_port,
-                    limit,
-                    workers.slots(),
-                ),
+                peers,
                 resolver: resolver.clone(),
                 live: live.clone(),
                 external: external::Client::new(&pools, &metrics),

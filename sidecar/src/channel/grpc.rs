@@ -174,18 +174,23 @@ impl Client {
             )
             .await;
         match answered {
-            Ok((answer, initial, trailers)) => Ok(Response {
-                code: Code::Grpc(Status::new(tonic::Code::Ok, "")),
-                headers: headers::of_grpc(&initial),
-                trailers: headers::of_grpc(&trailers),
-                content_type: Some(answer.content_type).filter(|c| !c.is_empty()),
-                body: body::full(answer.data.map(|any| any.value).unwrap_or_default()),
-            }),
+            Ok((answer, initial, trailers)) => {
+                let data = answer.data.unwrap_or_default();
+                Ok(Response {
+                    code: Code::Grpc(Status::new(tonic::Code::Ok, "")),
+                    headers: headers::of_grpc(&initial),
+                    trailers: headers::of_grpc(&trailers),
+                    content_type: Some(answer.content_type).filter(|c| !c.is_empty()),
+                    data_type_url: data.type_url,
+                    body: body::full(data.value),
+                })
+            }
             Err(status) => Ok(Response {
                 headers: headers::of_grpc(status.metadata().as_ref()),
                 trailers: Vec::new(),
                 code: Code::Grpc(status),
                 content_type: None,
+                data_type_url: String::new(),
                 body: body::empty(),
             }),
         }

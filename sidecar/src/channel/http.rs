@@ -1,6 +1,11 @@
 //! An application that speaks HTTP.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as Pooled;
@@ -137,11 +142,7 @@ impl Client {
 
     /// A call of the runtime itself, such as `GET /dapr/config`: status and
     /// body.
-    pub async fn ask(
-        &self,
-        path: &str,
-        app_id: &str,
-    ) -> Result<(StatusCode, bytes::Bytes), String> {
+    pub async fn ask(&self, path: &str, app_id: &str) -> Result<(StatusCode, Bytes), String> {
         let called = self.metrics.call(&Method::GET, path);
         let mut request = http::Request::new(called.request(body::empty()));
         *request.uri_mut() = self.uri(path, "")?;
@@ -220,14 +221,66 @@ pub fn decode(
         .get(header::CONTENT_TYPE)
         .and_then(|v| v.to_str().ok())
         .map(str::to_owned);
-    let incoming = body::stream(incoming.map_err(body::BoxError::from));
+    let declared = parts.headers.contains_key(header::CONTENT_LENGTH);
+    let incoming = incoming.map_err(body::BoxError::from);
+    let incoming = if declared {
+        body::stream(Declared(incoming))
+    } else {
+        body::stream(incoming)
+    };
     Response {
         code: Code::Http(parts.status.as_u16()),
         headers: headers::of_answer(&parts.headers),
         trailers: Vec::new(),
         content_type,
+        data_type_url: String::new(),
         body: body(parts.status, incoming),
     }
+}
+
+/// A body with a length that the application declared. Some declare too much:
+/// what came is the answer, and the log tells.
+struct Declared<B>(B);
+
+impl<B> http_body::Body for Declared<B>
+where
+    B: http_body::Body<Data = Bytes, Error = body::BoxError> + Unpin,
+{
+    type Data = Bytes;
+    type Error = body::BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, body::BoxError>>> {
+        let body = &mut self.get_mut().0;
+        let frame = ready!(Pin::new(&mut *body).poll_frame(context));
+        if let Some(Err(error)) = &frame
+            && ended_early(error.as_ref())
+        {
+            let missing = body.size_hint().lower();
+            tracing::warn!(target: "dapr.runtime.channel.http", "the application's answer ended {missing} bytes before the length that it declared: send a content-length that is true, or none");
+            return Poll::Ready(None);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    // Nor is the length passed on: it may not be true.
+}
+
+fn ended_early(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            return io.kind() == std::io::ErrorKind::UnexpectedEof;
+        }
+        cause = inner.source();
+    }
+    false
 }
 
 /// `GET` as `Get`, the way Go's client begins its errors.

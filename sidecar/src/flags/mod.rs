@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, builder::BoolishValueParser};
-use outrider_kit::{duration, flags as go, quantity, truthy};
+use clap::ArgMatches;
+use outrider_kit::{duration, flags as go, quantity, quote, truthy};
+
+mod command;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -136,6 +138,15 @@ pub struct Metrics {
     pub address: String,
 }
 
+/// Connections to other sidecars.
+#[derive(Debug, Clone)]
+pub struct Peers {
+    /// One that nobody uses for this long is closed.
+    pub idle: Duration,
+    /// Time between looks for such.
+    pub interval: Duration,
+}
+
 #[derive(Debug, Clone)]
 pub struct Shutdown {
     /// None: without limit.
@@ -152,6 +163,7 @@ pub struct Flags {
     pub api: Api,
     pub control_plane: ControlPlane,
     pub metrics: Metrics,
+    pub peers: Peers,
     pub shutdown: Shutdown,
     pub config: Vec<String>,
     pub resources: Vec<PathBuf>,
@@ -162,6 +174,8 @@ pub struct Flags {
     pub namespace: Option<String>,
     pub host_ip: Option<String>,
     pub skip_root_check: bool,
+    /// Variables that say nothing, to be told about once there is a log.
+    pub ignored: Vec<String>,
     /// Everything, for references of components and configuration files.
     pub environment: HashMap<String, String>,
 }
@@ -215,138 +229,6 @@ impl Done {
     }
 }
 
-fn command() -> Command {
-    let text = |name: &'static str, default: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .default_value(default)
-            .action(ArgAction::Set)
-    };
-    let list = |name: &'static str| Arg::new(name).long(name).action(ArgAction::Append);
-    let switch = |name: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("true")
-            .value_parser(BoolishValueParser::new())
-            .action(ArgAction::Set)
-    };
-    Command::new("daprd")
-        .disable_version_flag(true)
-        .disable_help_flag(true)
-        .args_override_self(true)
-        .args([
-            text("mode", "standalone").help("standalone or kubernetes"),
-            text("app-id", "").help("Id of the application, by which others find it"),
-            text("app-port", "").help("Port that the application listens on"),
-            text("app-protocol", "http").help("http, https, h2c, grpc or grpcs"),
-            switch("app-ssl").help("Deprecated: use --app-protocol https or grpcs"),
-            text("app-channel-address", "127.0.0.1")
-                .help("Address that the application listens on"),
-            text("app-max-concurrency", "-1")
-                .allow_negative_numbers(true)
-                .help("Calls into the application at once; -1 for any number"),
-            text("dapr-http-port", "3500").help("Port of the HTTP API"),
-            text("dapr-grpc-port", "50001").help("Port of the gRPC API"),
-            text("dapr-listen-addresses", "")
-                .help("Addresses of the APIs, separated by commas; empty for all"),
-            text("dapr-public-port", "").help("Port with nothing but health and metadata"),
-            text("dapr-public-listen-address", "").help("Its address"),
-            text("dapr-internal-grpc-port", "")
-                .help("Port for other sidecars; computed when absent"),
-            text("dapr-internal-grpc-listen-address", "").help("Its address"),
-            switch("enable-profiling").help("Accepted; profiling is not built into this binary"),
-            text("profile-port", "7777").help("Accepted with --enable-profiling"),
-            switch("enable-metrics")
-                .default_value("true")
-                .help("Serve metrics"),
-            text("metrics-port", "9090").help("Port of the metrics"),
-            text("metrics-listen-address", "0.0.0.0").help("Address of the metrics"),
-            list("config")
-                .help("Configuration files, or the name of a Configuration in Kubernetes"),
-            list("resources-path").help("Folders of resource files"),
-            text("components-path", "").help("Deprecated: use --resources-path"),
-            text("control-plane-address", "").help("Address of the operator"),
-            Arg::new("control-plane-namespace")
-                .long("control-plane-namespace")
-                .help("Namespace of the control plane"),
-            Arg::new("control-plane-trust-domain")
-                .long("control-plane-trust-domain")
-                .help("Trust domain of the control plane"),
-            text("sentry-address", "").help("Address of the certificate authority"),
-            list("sentry-request-jwt-audiences").help("Audiences asked for in the signing request"),
-            switch("enable-mtls").help("Mutual TLS between sidecars"),
-            text("placement-host-address", "").help("Addresses of the placement service"),
-            list("scheduler-host-address").help("Addresses of the scheduler"),
-            text("scheduler-job-streams", "3").help("Streams to the scheduler"),
-            text("actors-disseminate-timeout", "30s").help("Limit for a round of actor placement"),
-            text("actors-service", "").hide(true),
-            text("reminders-service", "").hide(true),
-            text("allowed-origins", "").help("CORS: origins, separated by commas, or *"),
-            Arg::new("max-body-size")
-                .long("max-body-size")
-                .allow_negative_numbers(true)
-                .help("Limit of a request body, such as 4Mi [default: 4Mi]"),
-            Arg::new("dapr-http-max-request-size")
-                .long("dapr-http-max-request-size")
-                .allow_negative_numbers(true)
-                .help("Deprecated: use --max-body-size"),
-            Arg::new("read-buffer-size")
-                .long("read-buffer-size")
-                .allow_negative_numbers(true)
-                .help("Limit of request headers, such as 4Ki [default: 4Ki]"),
-            Arg::new("dapr-http-read-buffer-size")
-                .long("dapr-http-read-buffer-size")
-                .allow_negative_numbers(true)
-                .help("Deprecated: use --read-buffer-size"),
-            text("unix-domain-socket", "")
-                .help("Folder for sockets that replace the ports of the APIs"),
-            text("dapr-graceful-shutdown-seconds", "5")
-                .allow_negative_numbers(true)
-                .help("Time to end in; 0 for any"),
-            Arg::new("dapr-block-shutdown-duration")
-                .long("dapr-block-shutdown-duration")
-                .help("Go on serving this long after the signal"),
-            switch("enable-api-logging").help("Log API calls"),
-            switch("disable-builtin-k8s-secret-store")
-                .help("Do not create the secret store named kubernetes"),
-            switch("enable-app-health-check").help("Probe the application"),
-            text("app-health-check-path", "/healthz").help("Path of the probes"),
-            text("app-health-probe-interval", "5")
-                .allow_negative_numbers(true)
-                .help("Seconds between probes"),
-            text("app-health-probe-timeout", "500")
-                .allow_negative_numbers(true)
-                .help("Milliseconds for a probe"),
-            text("app-health-threshold", "3")
-                .allow_negative_numbers(true)
-                .help("Failures until the application counts as unhealthy"),
-            text("app-binding-options-timeout", "3s")
-                .help("Limit for asking the application about input bindings"),
-            text("hot-reload-reconcile-interval", "0s")
-                .help("Time between full comparisons of resources"),
-            list("disable-init-endpoints").help(
-                "Endpoints of the application that are not asked at start: config, subscribe",
-            ),
-            text("log-level", "info").help("debug, info, warn, error or fatal"),
-            switch("log-as-json").help("Log lines as JSON"),
-            text("log-file", "").help("Append log lines to this file"),
-            switch("version").help("Print the version"),
-            switch("build-info").help("Print the build"),
-            switch("wait").help("Wait until a running sidecar is ready for outbound calls"),
-            Arg::new("help")
-                .long("help")
-                .short('h')
-                .action(ArgAction::SetTrue)
-                .help("Print this"),
-            Arg::new("rest")
-                .num_args(0..)
-                .hide(true)
-                .trailing_var_arg(false),
-        ])
-}
-
 /// Reads the command line and the environment.
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Flags, Done> {
     parse_with(
@@ -362,9 +244,9 @@ fn parse_with(
     environment: HashMap<String, String>,
 ) -> Result<Flags, Done> {
     let words = std::iter::once("daprd".to_owned()).chain(go::normalise(arguments));
-    let given = command()
+    let given = command::command()
         .try_get_matches_from(words)
-        .map_err(|error| usage(&error))?;
+        .map_err(|error| command::usage(&error))?;
     let told = |text: String| {
         Err(Done::Told {
             text,
@@ -373,7 +255,7 @@ fn parse_with(
     };
     if given.get_flag("help") {
         return Err(Done::Told {
-            text: command().render_help().to_string(),
+            text: command::command().render_help().to_string(),
             on_stderr: true,
         });
     }
@@ -406,44 +288,6 @@ fn parse_with(
         }
     }
     read.flags().map_err(Done::Value)
-}
-
-/// The form that Go's programs give a broken command line: usage, then why.
-fn usage(error: &clap::Error) -> Done {
-    use clap::error::{ContextKind, ContextValue, ErrorKind};
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => text.clone(),
-        _ => String::new(),
-    };
-    let flag = context(ContextKind::InvalidArg);
-    let flag = flag
-        .split(['=', ' ', '['])
-        .next()
-        .unwrap_or_default()
-        .to_owned();
-    let why = match error.kind() {
-        ErrorKind::UnknownArgument => match flag.strip_prefix('-') {
-            Some(short) if !short.starts_with('-') => format!(
-                "unknown shorthand flag: '{}' in {flag}",
-                short.chars().next().unwrap_or(' ')
-            ),
-            _ => format!("unknown flag: {flag}"),
-        },
-        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
-            format!("flag needs an argument: {flag}")
-        }
-        _ => format!(
-            "invalid argument \"{}\" for \"{flag}\" flag: {}",
-            context(ContextKind::InvalidValue),
-            error
-                .to_string()
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .trim_start_matches("error: ")
-        ),
-    };
-    Done::Usage(format!("{}{why}", command().render_help()))
 }
 
 struct Reader<'a> {
@@ -498,6 +342,24 @@ impl Reader<'_> {
         let nanoseconds = duration::parse_signed(&text)
             .map_err(|e| format!("invalid argument \"{text}\" for \"--{name}\" flag: {e}"))?;
         Ok(Duration::from_nanos(nanoseconds.max(0) as u64))
+    }
+
+    /// A variable with a length of time above zero.
+    fn interval(&self, name: &str, default: Duration, ignored: &mut Vec<String>) -> Duration {
+        let Some(text) = self.environment.get(name) else {
+            return default;
+        };
+        match duration::parse_signed(text).map(u64::try_from) {
+            Ok(Ok(nanoseconds)) if nanoseconds > 0 => Duration::from_nanos(nanoseconds),
+            _ => {
+                ignored.push(format!(
+                    "Ignoring invalid duration {} in {name}; using default {}",
+                    quote::go(text),
+                    duration::format(default)
+                ));
+                default
+            }
+        }
     }
 
     /// Bytes of a quantity, or of the older flag in units of `unit`; -1 means
@@ -589,6 +451,13 @@ impl Reader<'_> {
             }
         }
         let log_file = self.text("log-file");
+        let mut ignored = Vec::new();
+        let mut interval =
+            |name, seconds| self.interval(name, Duration::from_secs(seconds), &mut ignored);
+        let peers = Peers {
+            idle: interval("DAPR_GRPC_MAX_CONN_IDLE", 180),
+            interval: interval("DAPR_GRPC_CONN_COLLECTOR_INTERVAL", 45),
+        };
         Ok(Flags {
             mode: self.text("mode"),
             app_id: self.text("app-id"),
@@ -667,6 +536,7 @@ impl Reader<'_> {
                 port: self.text("metrics-port"),
                 address: self.text("metrics-listen-address"),
             },
+            peers,
             shutdown: Shutdown {
                 grace: match grace {
                     0 => None,
@@ -694,6 +564,7 @@ impl Reader<'_> {
                 .variable("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK")
                 .as_deref()
                 == Some("true"),
+            ignored,
             environment: self.environment.clone(),
         })
     }

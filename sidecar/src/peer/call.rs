@@ -13,6 +13,7 @@ use outrider_proto::Any;
 use outrider_proto::common::v1::{HttpExtension, InvokeRequest, StreamPayload, http_extension};
 use outrider_security::Security;
 use prost::Message as _;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::connection::Received;
@@ -20,6 +21,7 @@ use super::pool::{Pool, Target, boxed};
 use super::wire::{self, flat, gathered};
 use crate::api::invoke::headers::{CALLEE_ID, CALLER_ID, CALLER_NAMESPACE, DESTINATION};
 use crate::api::invoke::message::{self, Data, Metadata, Request, Response};
+use crate::flags;
 use crate::grpc::{self, Messages};
 use crate::server::body::{self, Body, BoxError};
 
@@ -89,6 +91,16 @@ impl Peers {
         }
     }
 
+    /// Ends connections that nobody uses, until told to stop.
+    pub fn collect(
+        &self,
+        settings: &flags::Peers,
+        stopping: CancellationToken,
+    ) -> impl Future<Output = ()> + use<> {
+        let pool = self.pool.clone();
+        pool.collect(settings.idle, settings.interval, stopping)
+    }
+
     /// Adds where the call comes from.
     pub fn forwarded(&self, metadata: &mut Metadata) {
         let mut add = |name: &str, value: &str| metadata.push((name.to_owned(), value.to_owned()));
@@ -146,7 +158,8 @@ impl Peers {
             pieces.queue(payload)?;
         }
         let message = response.message.unwrap_or_default();
-        if let Some(data) = message.data.filter(|data| !data.value.is_empty()) {
+        let data = message.data.unwrap_or_default();
+        if !data.value.is_empty() {
             pieces.queued = Some(data.value.into());
         }
         let code = if status.code >= 100 {
@@ -159,6 +172,7 @@ impl Peers {
             headers: flat(response.headers),
             trailers: flat(response.trailers),
             content_type: Some(message.content_type).filter(|c| !c.is_empty()),
+            data_type_url: data.type_url,
             body: pieces.into_body(),
         })
     }

@@ -84,17 +84,11 @@ impl Callee {
             let (mut call, data) = decode(head)?;
             call.content_length = Some(data.len() as u64);
             call.body = Data::Whole(data);
-            let answer = self.call(call, peer).await?;
-            let data = body::collect(answer.body, None)
+            let mut answer = self.call(call, peer).await?;
+            let data = body::collect(&mut answer.body, None)
                 .await
                 .map_err(|e| Status::internal(format!("error invoking app channel: {e}")))?;
-            let head = encode(
-                answer.code,
-                answer.headers,
-                answer.trailers,
-                answer.content_type,
-                Some(data),
-            );
+            let (head, _) = encode(answer, Some(data));
             Ok(grpc::frame(&head))
         };
         match called.await {
@@ -135,7 +129,17 @@ impl Callee {
         self.admit(peer.and_then(|p| p.id.as_ref()), &call.method, way)?;
         let caller = call.metadata.iter().find(|(name, _)| name == CALLER_ID);
         let answering = self.calls.received(caller.map(|(_, id)| id.as_str()));
-        match channel.invoke(call).await {
+        let wants_events = wants_events(&call);
+        let answered = channel.invoke(call).await.and_then(|answer| {
+            // A caller that reads events cannot do with anything else.
+            match answer.code {
+                message::Code::Http(code) if wants_events && !(200..300).contains(&code) => {
+                    Err(Status::internal("no response received from stream"))
+                }
+                _ => Ok(answer),
+            }
+        });
+        match answered {
             Ok(answer) => {
                 answering.answered(&answer.code);
                 Ok(answer)
@@ -171,6 +175,16 @@ impl Callee {
         tracing::debug!(target: "dapr.acl", "{denial}");
         Err(Status::permission_denied(denial))
     }
+}
+
+/// Whether the caller wants server-sent events.
+/// <https://html.spec.whatwg.org/multipage/server-sent-events.html>
+fn wants_events(call: &message::Request) -> bool {
+    let accept = call
+        .metadata
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("accept"));
+    accept.is_some_and(|(_, kind)| kind.trim().eq_ignore_ascii_case("text/event-stream"))
 }
 
 fn missing() -> Status {
@@ -242,14 +256,9 @@ pub(crate) fn decode(head: wire::Request) -> Result<(message::Request, Bytes), S
     Ok((call, data.value.into()))
 }
 
-fn encode(
-    code: message::Code,
-    headers: message::Metadata,
-    trailers: message::Metadata,
-    content_type: Option<String>,
-    data: Option<Bytes>,
-) -> wire::Response {
-    let status = match code {
+/// The head of an answer; `data` goes with it where there are no pieces.
+fn encode(answer: message::Response, data: Option<Bytes>) -> (wire::Response, Body) {
+    let status = match answer.code {
         message::Code::Http(code) => wire::Status {
             code: code.into(),
             ..Default::default()
@@ -262,34 +271,30 @@ fn encode(
                 .unwrap_or_default(),
         },
     };
-    wire::Response {
+    let type_url = answer.data_type_url;
+    let head = wire::Response {
         status: Some(status),
-        headers: gathered(headers),
-        trailers: gathered(trailers),
+        headers: gathered(answer.headers),
+        trailers: gathered(answer.trailers),
         message: Some(InvokeResponse {
-            data: data.map(|data| Any {
-                type_url: String::new(),
-                value: data.into(),
+            data: (data.is_some() || !type_url.is_empty()).then(|| Any {
+                type_url,
+                value: data.unwrap_or_default().into(),
             }),
-            content_type: content_type.unwrap_or_default(),
+            content_type: answer.content_type.unwrap_or_default(),
         }),
-    }
+    };
+    (head, answer.body)
 }
 
 /// The answer's messages: the head with the first piece, if that is there.
 fn encode_stream(answer: message::Response) -> Body {
-    let head = encode(
-        answer.code,
-        answer.headers,
-        answer.trailers,
-        answer.content_type,
-        None,
-    );
+    let (head, body) = encode(answer, None);
     let frame = |head: Option<wire::Response>, payload| {
         grpc::frame(&wire::ResponsePiece {
             response: head,
             payload,
         })
     };
-    body::stream(Framed::new(answer.body, head, frame).ending(grpc::ok_trailers()))
+    body::stream(Framed::new(body, head, frame).ending(grpc::ok_trailers()))
 }

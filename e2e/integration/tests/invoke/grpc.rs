@@ -21,6 +21,18 @@ fn echo(request: InvokeRequest) -> Result<InvokeResponse, Status> {
     })
 }
 
+/// What a typed message comes back as.
+fn typed(request: InvokeRequest) -> Result<InvokeResponse, Status> {
+    let given = request.data.unwrap_or_default();
+    Ok(InvokeResponse {
+        data: Some(Any {
+            type_url: format!("{}.Answer", given.type_url),
+            value: given.value,
+        }),
+        content_type: "ignored".to_owned(),
+    })
+}
+
 fn invocation(method: &str, data: &'static str) -> InvokeRequest {
     InvokeRequest {
         method: method.to_owned(),
@@ -88,6 +100,28 @@ async fn to_a_grpc_application() -> Result<()> {
             "failed to invoke, id: nobody, err: no host found with the given ID"
         )
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn data_keeps_its_type() -> Result<()> {
+    let app = GrpcApp::start(typed).await?;
+    let pair = Pair::start(|called| called.grpc_app(&app)).await?;
+    let mut message = invocation("typed", "hello");
+    if let Some(data) = &mut message.data {
+        data.type_url = "type.googleapis.com/shop.Order".to_owned();
+    }
+    let sidecars = [pair.caller.grpc().await?, pair.called.grpc().await?];
+    for mut grpc in sidecars {
+        let answer = grpc
+            .invoke_service(call("called", message.clone()))
+            .await?
+            .into_inner();
+        let data = answer.data.context("no data")?;
+        assert_eq!(data.type_url, "type.googleapis.com/shop.Order.Answer");
+        assert_eq!(&data.value[..], b"hello");
+        assert_eq!(answer.content_type, "application/x-protobuf");
+    }
     Ok(())
 }
 

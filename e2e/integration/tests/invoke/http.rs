@@ -93,6 +93,24 @@ async fn answers_come_back_as_they_are() -> Result<()> {
 }
 
 #[tokio::test]
+async fn slashes_in_a_row_count_once() -> Result<()> {
+    let app = HttpApp::start(routes()).await?;
+    let pair = Pair::start(|called| called.app(&app)).await?;
+    for path in [
+        "/v1.0////invoke/called/method/echo",
+        "//v1.0//invoke//called/method//echo",
+    ] {
+        let http = pair.caller.http();
+        let answer = http.request(Method::POST, path, path).await?;
+        assert_eq!((answer.status, &*answer.text()), (200, path));
+    }
+    let http = pair.caller.http().with("dapr-app-id", "called");
+    let answer = http.request(Method::POST, "///echo", "by header").await?;
+    assert_eq!((answer.status, &*answer.text()), (200, "by header"));
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_target_may_be_in_a_header() -> Result<()> {
     let app = HttpApp::start(routes()).await?;
     let pair = Pair::start(|called| called.app(&app)).await?;

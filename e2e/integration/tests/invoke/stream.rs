@@ -3,11 +3,12 @@ use std::convert::Infallible;
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::Body;
-use axum::routing::post;
+use axum::routing::{get, post};
 use bytes::Bytes;
-use outrider_harness::{HttpApp, feed, wait};
+use outrider_harness::{Builder, HttpApp, feed, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
@@ -113,4 +114,109 @@ async fn large_bodies_survive() -> Result<()> {
     assert_eq!(answer.status, 200);
     assert!(answer.body == body, "{} bytes came back", answer.body.len());
     Ok(())
+}
+
+/// Answers every request with these bytes and closes the connection.
+async fn raw(answer: &'static str) -> Result<(u16, JoinSet<()>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            if read_until(&mut stream, "\r\n\r\n").await.is_ok() {
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        }
+    });
+    Ok((port, server))
+}
+
+#[tokio::test]
+async fn a_declared_length_that_is_not_true() -> Result<()> {
+    let (port, _server) = raw(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n\"ok\"",
+    )
+    .await?;
+    let flag = format!("--app-port={port}");
+    let pair = Pair::start(|called| called.flag(&flag)).await?;
+    for sidecar in [&pair.caller, &pair.called] {
+        let answer = sidecar
+            .http()
+            .get("/v1.0/invoke/called/method/short")
+            .await?;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "\"ok\""));
+    }
+    let told = "ended 995 bytes before the length that it declared";
+    pair.called.line(told).await.map(drop)
+}
+
+#[tokio::test]
+async fn an_answer_in_chunks_that_breaks_off_is_none() -> Result<()> {
+    let (port, _server) =
+        raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").await?;
+    let flag = format!("--app-port={port}");
+    let pair = Pair::start(|called| called.flag(&flag)).await?;
+    for sidecar in [&pair.caller, &pair.called] {
+        let answer = sidecar
+            .http()
+            .get("/v1.0/invoke/called/method/broken")
+            .await;
+        assert!(answer.is_err(), "{answer:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_reads_events_is_told_that_there_are_none() -> Result<()> {
+    let app = HttpApp::start(Router::new()).await?;
+    let pair = Pair::start(|called| called.app(&app)).await?;
+    let answer = pair
+        .caller
+        .http()
+        .with("accept", "text/event-stream")
+        .get("/v1.0/invoke/called/method/events")
+        .await?;
+    assert_eq!(answer.status, 500);
+    assert_eq!(
+        answer.error()?,
+        (
+            "ERR_DIRECT_INVOKE".to_owned(),
+            "failed to invoke, id: called, err: rpc error: code = Internal desc = error invoking app channel: no response received from stream".to_owned()
+        )
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_outlives_the_look_for_idle_connections() -> Result<()> {
+    let (parts, body) = feed::<Bytes>();
+    let body = std::sync::Mutex::new(Some(body.map(Ok::<_, Infallible>)));
+    let body = std::sync::Arc::new(body);
+    let router = Router::new().route(
+        "/parts",
+        get(async move || {
+            let body = body.lock().expect("no panic").take();
+            Body::from_stream(body.expect("is called once"))
+        }),
+    );
+    let app = HttpApp::start(router).await?;
+    let quick = |caller: Builder| {
+        caller
+            .flag("--log-level=debug")
+            .env("DAPR_GRPC_MAX_CONN_IDLE", "10ms")
+            .env("DAPR_GRPC_CONN_COLLECTOR_INTERVAL", "10ms")
+    };
+    let pair = Pair::both(quick, |called| called.app(&app)).await?;
+    let mut stream = TcpStream::connect(("127.0.0.1", pair.caller.http_port())).await?;
+    stream
+        .write_all(b"GET /v1.0/invoke/called/method/parts HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await?;
+    for part in ["first", "second"] {
+        parts.send(part.into()).await?;
+        read_until(&mut stream, part).await?;
+    }
+    drop(parts);
+    read_until(&mut stream, "0\r\n\r\n").await?;
+    let told = "Purged 1 expired gRPC connection(s) to";
+    pair.caller.line(told).await.map(drop)
 }

@@ -10,7 +10,7 @@ use crate::api::error::Result;
 use crate::server::path;
 
 pub const APP_ID: &str = "dapr-app-id";
-const PREFIX: &str = "/v1.0/invoke/";
+const PREFIX: [&str; 2] = ["v1.0", "invoke"];
 const METHOD: &str = "/method/";
 
 /// The target's text and the method's, both decoded.
@@ -44,13 +44,8 @@ pub fn of_http(headers: &HeaderMap, raw_path: &str) -> Result<Address> {
             by_header: false,
         });
     }
-    // Slashes in front are tolerated; those of a URL as target are not touched.
-    let trimmed = format!("/{}", decoded.trim_start_matches('/'));
-    let rest = trimmed
-        .strip_prefix(PREFIX)
-        .map(|rest| rest.trim_start_matches('/'));
-    let (target, method) = rest
-        .and_then(|rest| split(rest))
+    let (target, method) = behind_prefix(&decoded)
+        .and_then(split)
         .ok_or_else(error::no_target)?;
     if target.is_empty() {
         return Err(error::no_target());
@@ -60,6 +55,20 @@ pub fn of_http(headers: &HeaderMap, raw_path: &str) -> Result<Address> {
         method: method.to_owned(),
         by_header: false,
     })
+}
+
+/// What follows the prefix, whose parts may have any number of slashes between
+/// them. Those of a URL as target are not touched.
+fn behind_prefix(path: &str) -> Option<&str> {
+    let mut rest = path.trim_start_matches('/');
+    for part in PREFIX {
+        let after = rest.strip_prefix(part)?;
+        rest = after.trim_start_matches('/');
+        if rest.len() == after.len() {
+            return None;
+        }
+    }
+    Some(rest)
 }
 
 fn split(rest: &str) -> Option<(&str, &str)> {
@@ -155,6 +164,14 @@ mod tests {
             by_path("/v1.0/invoke/app.ns/method/x%2Fy"),
             both("app.ns", "x/y")
         );
+        assert_eq!(by_path("/v1.0////invoke/app/method/a"), both("app", "a"));
+        assert_eq!(
+            by_path("//v1.0//invoke//app/method//a"),
+            both("app", "/a"),
+            "the method is tidied with all others"
+        );
+        assert_eq!(by_path("/v1.0invoke/app/method/a"), None);
+        assert_eq!(by_path("/v1.0/invokeapp/method/a"), None);
         assert_eq!(by_path("/v1.0/invoke/app"), None);
         assert_eq!(by_path("/other"), None);
     }

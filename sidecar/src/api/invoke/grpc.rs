@@ -36,7 +36,7 @@ pub async fn invoke(
         Some(extension) => (Some(verb(extension.verb)), extension.querystring),
     };
     let content_type = match (message.content_type.is_empty(), data.type_url.is_empty()) {
-        (_, false) => Some("application/x-protobuf".to_owned()),
+        (_, false) => Some(message::PROTOBUF.to_owned()),
         (false, true) => Some(message.content_type),
         (true, true) => None,
     };
@@ -56,6 +56,7 @@ pub async fn invoke(
         .invoke(&request.id, call)
         .await
         .map_err(|status| failed(&status))?;
+    let content_type = answer.content_type().unwrap_or_default().to_owned();
     let data = body::collect(answer.body, api.peers.limit)
         .await
         .map_err(|e| failed(&error::local(tonic::Code::Internal, e.to_string())))?;
@@ -80,10 +81,10 @@ pub async fn invoke(
     }
     let mut response = Response::new(InvokeResponse {
         data: Some(Any {
-            type_url: String::new(),
+            type_url: answer.data_type_url,
             value: data.into(),
         }),
-        content_type: answer.content_type.unwrap_or_default(),
+        content_type,
     });
     *response.metadata_mut() = MetadataMap::from_headers(initial);
     Ok(response)

@@ -101,12 +101,11 @@ async fn answer(target: &str, response: message::Response, streaming: bool) -> R
     };
     let mut answer = Response::new(body::empty());
     *answer.status_mut() = status;
+    let content_type = response
+        .content_type()
+        .and_then(|c| HeaderValue::try_from(c).ok());
     headers::to_http(response.headers, Origin::Http, answer.headers_mut());
-    if let Some(content_type) = response
-        .content_type
-        .as_deref()
-        .and_then(|c| HeaderValue::try_from(c).ok())
-    {
+    if let Some(content_type) = content_type {
         answer
             .headers_mut()
             .insert(header::CONTENT_TYPE, content_type);

@@ -101,10 +101,24 @@ pub struct Response {
     pub headers: Metadata,
     pub trailers: Metadata,
     pub content_type: Option<String>,
+    /// Type of the data that a gRPC application answered with.
+    pub data_type_url: String,
     pub body: Body,
 }
 
+/// What typed data is, whatever else its sender said.
+pub const PROTOBUF: &str = "application/x-protobuf";
+
 impl Response {
+    /// How the body is to be read.
+    pub fn content_type(&self) -> Option<&str> {
+        if self.data_type_url.is_empty() {
+            self.content_type.as_deref()
+        } else {
+            Some(PROTOBUF)
+        }
+    }
+
     /// Whether policies take the answer for a failure.
     pub fn is_failure(&self) -> bool {
         match &self.code {

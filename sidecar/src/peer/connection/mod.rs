@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -30,17 +30,24 @@ use crate::server::body::{Body, BoxError};
 /// does not answer in the time below.
 const PING_AFTER: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Exchanges at once while the other end has not said how many it takes: no
+/// server should take fewer (RFC 9113, section 6.5.2).
+const AT_FIRST: usize = 100;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// Cloning shares the connection, which ends with its last clone.
 #[derive(Clone)]
-pub struct Connection {
+pub struct Connection(Arc<Shared>);
+
+struct Shared {
     sender: SendRequest<Bytes>,
     /// How every request names the target: many servers refuse one without
     /// scheme and authority (RFC 9113, section 8.3.1), or with others' ones.
     target: (Scheme, Authority),
     closed: Arc<AtomicBool>,
+    /// Exchanges that have begun and not ended.
+    open: AtomicUsize,
     tasks: Tasks,
 }
 
@@ -54,6 +61,7 @@ impl Connection {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .enable_push(false)
+            .initial_max_send_streams(AT_FIRST)
             .handshake(stream)
             .await?;
         let closed = Arc::new(AtomicBool::new(false));
@@ -70,29 +78,62 @@ impl Connection {
             }
             told.store(true, Ordering::Release);
         });
-        Ok(Self {
+        Ok(Self(Arc::new(Shared {
             sender,
             target,
             closed,
+            open: AtomicUsize::new(0),
             tasks: tasks.clone(),
-        })
+        })))
     }
 
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.0.closed.load(Ordering::Acquire)
     }
 
+    /// Exchanges that have begun and not ended.
+    pub fn open_exchanges(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether the other end wants no more exchanges at once (RFC 9113,
+    /// section 5.1.2).
+    pub fn is_full(&self) -> bool {
+        match self.open_exchanges() {
+            0 => false,
+            open => open >= self.0.sender.current_max_send_streams(),
+        }
+    }
+
+    /// A place for one exchange.
+    pub fn place(&self) -> Place {
+        self.0.open.fetch_add(1, Ordering::Relaxed);
+        Place(self.clone())
+    }
+}
+
+/// One exchange of a connection, until it is dropped.
+pub struct Place(Connection);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Place {
     /// Sends a request and waits for the head of its answer.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Received>, Status> {
-        let sender = self.sender.clone().ready().await;
+    pub async fn send(self, request: Request<Body>) -> Result<Response<Received>, Status> {
+        let shared = &self.0.0;
+        let sender = shared.sender.clone().ready().await;
         let mut sender = sender.map_err(|error| {
             // Takes no more requests, even if it still answers others.
-            self.closed.store(true, Ordering::Release);
+            shared.closed.store(true, Ordering::Release);
             explain(&error)
         })?;
         let (mut parts, body) = request.into_parts();
         parts.version = Version::HTTP_2;
-        parts.uri = self.uri(&parts.uri);
+        parts.uri = shared.uri(&parts.uri);
         let request = Request::from_parts(parts, ());
         let send = |end| sender.send_request(request, end).map_err(|e| explain(&e));
         let (answer, pump) = match body {
@@ -104,11 +145,11 @@ impl Connection {
             }
             body => {
                 let (answer, stream) = send(false)?;
-                (answer, self.pump(body, stream).await)
+                (answer, shared.pump(body, stream).await)
             }
         };
         let Some(Pump { failed, end }) = pump else {
-            return received(answer.await, None);
+            return received(answer.await, None, self);
         };
         let mut failed = pin!(failed);
         let mut answer = pin!(answer);
@@ -118,12 +159,14 @@ impl Connection {
             failed = failed.as_mut() => match failed {
                 Ok(error) => Err(broken(error)),
                 // The body is sent; the answer is still to come.
-                Err(_) => received(answer.await, Some(end)),
+                Err(_) => received(answer.await, Some(end), self),
             },
-            answer = answer.as_mut() => received(answer, Some(end)),
+            answer = answer.as_mut() => received(answer, Some(end), self),
         }
     }
+}
 
+impl Shared {
     /// Where the request goes on this connection, whatever it said.
     fn uri(&self, given: &Uri) -> Uri {
         let mut parts = http::uri::Parts::default();
@@ -247,9 +290,14 @@ async fn unanswered(pings: Option<PingPong>) {
 fn received(
     answer: Result<Response<RecvStream>, h2::Error>,
     end: Option<DropGuard>,
+    place: Place,
 ) -> Result<Response<Received>, Status> {
     match answer {
-        Ok(answer) => Ok(answer.map(|stream| Received { stream, _end: end })),
+        Ok(answer) => Ok(answer.map(|stream| Received {
+            stream,
+            _end: end,
+            _place: place,
+        })),
         Err(error) => Err(explain(&error)),
     }
 }
@@ -258,6 +306,7 @@ fn received(
 pub struct Received {
     stream: RecvStream,
     _end: Option<DropGuard>,
+    _place: Place,
 }
 
 impl http_body::Body for Received {

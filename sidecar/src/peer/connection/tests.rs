@@ -72,7 +72,11 @@ async fn a_whole_body_there_and_back() {
         stream.send_trailers(trailers).unwrap();
     };
     let asking = async {
-        let answer = connection.send(request(body::full("hello"))).await.unwrap();
+        let answer = connection
+            .place()
+            .send(request(body::full("hello")))
+            .await
+            .unwrap();
         let collected = answer.into_body().collect().await.unwrap();
         assert!(collected.trailers().is_some());
         assert_eq!(collected.to_bytes(), "world");
@@ -84,7 +88,7 @@ async fn a_whole_body_there_and_back() {
 async fn a_body_is_passed_on_while_it_comes() {
     let (connection, mut requests) = connected().await;
     let (body, stream) = coming();
-    let asking = connection.send(request(stream));
+    let asking = connection.place().send(request(stream));
     let answering = async {
         let (request, mut respond) = requests.recv().await.unwrap();
         let mut incoming = request.into_body();
@@ -118,7 +122,7 @@ async fn a_body_is_passed_on_while_it_comes() {
 async fn a_body_that_breaks_is_no_whole_one() {
     let (connection, mut requests) = connected().await;
     let (body, stream) = coming();
-    let asking = connection.send(request(stream));
+    let asking = connection.place().send(request(stream));
     let answering = async {
         let (request, respond) = requests.recv().await.unwrap();
         body.send(Ok(Frame::data(Bytes::from_static(b"half"))))
@@ -142,7 +146,7 @@ async fn an_answer_nobody_wants_ends_the_exchange() {
     let (connection, mut requests) = connected().await;
     let (_body, stream) = coming();
     let asking = async {
-        let answer = connection.send(request(stream)).await.unwrap();
+        let answer = connection.place().send(request(stream)).await.unwrap();
         drop(answer);
     };
     let answering = async {
@@ -166,7 +170,8 @@ async fn resets_have_their_codes() {
             let (_request, mut respond) = requests.recv().await.unwrap();
             respond.send_reset(reason);
         };
-        let ((), answer) = tokio::join!(answering, connection.send(request(body::full("x"))));
+        let ((), answer) =
+            tokio::join!(answering, connection.place().send(request(body::full("x"))));
         assert_eq!(answer.err().map(|status| status.code()), Some(code));
     }
 }
@@ -178,7 +183,7 @@ async fn the_silent_are_given_up() {
         .await
         .unwrap();
     let start = tokio::time::Instant::now();
-    let answer = connection.send(request(body::full("x"))).await;
+    let answer = connection.place().send(request(body::full("x"))).await;
     assert_eq!(
         answer.err().map(|status| status.code()),
         Some(Code::Unavailable)
