@@ -29,8 +29,7 @@ use crate::channel::connect::Connector;
 use crate::components::disk;
 use crate::components::live::Live;
 use crate::components::operator::Operator;
-use crate::components::policies::Policies;
-use crate::components::reload::{Demand, Endpoints, Reload, Subscriptions};
+use crate::components::reload::{Components, Demand, Endpoints, Policies, Reload, Subscriptions};
 use crate::components::resolve::Sources;
 use crate::components::start::Starter;
 use crate::config;
@@ -278,8 +277,13 @@ impl Runtime {
         let (demand, demands) = mpsc::unbounded_channel();
         if features.iter().any(|f| f == "HotReload") {
             let reload = Reload {
-                starter: starter.clone(),
-                loaded,
+                components: Components {
+                    starter: starter.clone(),
+                    subscriber: subscriber.clone(),
+                    loaded,
+                    demands: demand.clone(),
+                    interval: flags.reconcile_interval,
+                },
                 subscriptions: Subscriptions {
                     subscriber: subscriber.clone(),
                     loaded: resources.subscriptions,
@@ -289,11 +293,9 @@ impl Runtime {
                     resiliency: resiliency.clone(),
                     loaded: resources.resiliencies,
                 },
-                demands: demand.clone(),
-                stopping: tasks.stopping(),
-                interval: flags.reconcile_interval,
+                demands: demand,
             };
-            parts::follow(flags, &tasks, reload, operator.clone(), &spec, demand);
+            parts::follow(flags, &tasks, reload, operator.clone(), &spec);
         }
         tracing::info!(target: SCOPE, "Loading endpoints\u{2026}");
         let pools = external::Pools::new(workers.slots(), flags.app.max_concurrency);

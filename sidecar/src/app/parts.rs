@@ -11,7 +11,7 @@ use outrider_kit::duration;
 use outrider_resiliency::Resiliency;
 use outrider_security::identity::Key;
 use outrider_security::{Security, anchors, token};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 use super::settings::Settings;
 use super::{Failure, SCOPE};
@@ -21,7 +21,8 @@ use crate::channel::connect::Connector;
 use crate::channel::{self, Channel, Healthy};
 use crate::components::live::Live;
 use crate::components::operator::Operator;
-use crate::components::reload::{BUILTIN_STORE, Demand, Reload, follow_configuration};
+use crate::components::reload::Reload;
+use crate::components::reload::components::BUILTIN_STORE;
 use crate::flags::{Flags, Mode, Protocol};
 use crate::metrics::Metrics;
 
@@ -86,33 +87,12 @@ pub fn follow(
     reload: Reload,
     operator: Option<Operator>,
     spec: &Spec,
-    demand: mpsc::UnboundedSender<Demand>,
 ) {
     match operator {
         Some(operator) => {
-            if let Some(name) = flags.config.first() {
-                let following = follow_configuration(
-                    operator.clone(),
-                    name.clone(),
-                    spec.clone(),
-                    demand,
-                    tasks.stopping(),
-                );
-                tasks.spawn("configuration updates", following);
-            }
-            let endpoints = reload.endpoints.clone().follow_operator(
-                operator.clone(),
-                reload.demands.clone(),
-                tasks.stopping(),
-            );
-            tasks.spawn("endpoint updates", endpoints);
-            let policies = reload.policies.clone();
-            let following = policies.follow_operator(operator.clone(), tasks.stopping());
-            tasks.spawn("resiliency updates", following);
-            let subscriptions = reload.subscriptions.clone();
-            let following = subscriptions.follow_operator(operator.clone(), tasks.stopping());
-            tasks.spawn("subscription updates", following);
-            tasks.spawn("component updates", reload.follow_operator(operator));
+            let name = flags.config.first().cloned();
+            let configuration = name.map(|name| (name, spec.clone()));
+            reload.follow_operator(&operator, configuration, tasks);
         }
         None if flags.resources.is_empty() => {}
         None => {
@@ -120,7 +100,7 @@ pub fn follow(
             let namespace = flags.namespace.clone();
             tasks.spawn(
                 "resource files",
-                reload.follow_files(folders, app_id, namespace),
+                reload.follow_files(folders, app_id, namespace, tasks.stopping()),
             );
         }
     }

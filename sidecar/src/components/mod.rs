@@ -3,7 +3,6 @@
 pub mod disk;
 pub mod live;
 pub mod operator;
-pub mod policies;
 pub mod reload;
 pub mod resilient;
 pub mod resolve;

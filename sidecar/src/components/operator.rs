@@ -14,7 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
 use super::disk::Resources;
-use super::policies;
+use super::reload::policies;
 use crate::metrics;
 
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
@@ -179,8 +179,12 @@ impl Operator {
         let request = wire::ListResiliencyRequest {
             namespace: self.namespace.clone(),
         };
-        let answer = self.client.clone().list_resiliency(request).await?;
-        let listed = answer.into_inner().resiliencies;
+        let (sent, mut client) = (request.encoded_len(), self.client.clone());
+        let listing = client.list_resiliency(request);
+        let listed = self
+            .timed("ListResiliency", sent, listing)
+            .await?
+            .resiliencies;
         let mut resiliencies = Vec::with_capacity(listed.len());
         for bytes in listed {
             match one::<Resiliency>(&bytes) {
@@ -208,78 +212,48 @@ impl Operator {
 
     /// Changes of components, as they come.
     pub async fn component_events(&self) -> Result<Events<wire::ComponentUpdateEvent>, Error> {
-        let request = wire::ComponentUpdateRequest {
-            namespace: self.namespace.clone(),
-        };
-        Ok(Events(
-            self.client
-                .clone()
-                .component_update(request)
-                .await?
-                .into_inner(),
-        ))
+        let namespace = self.namespace.clone();
+        let request = wire::ComponentUpdateRequest { namespace };
+        let answer = self.client.clone().component_update(request).await?;
+        Ok(Events(answer.into_inner()))
     }
 
     /// Changes of Subscriptions, as they come.
     pub async fn subscription_events(
         &self,
     ) -> Result<Events<wire::SubscriptionUpdateEvent>, Error> {
-        let request = wire::SubscriptionUpdateRequest {
-            namespace: self.namespace.clone(),
-        };
-        Ok(Events(
-            self.client
-                .clone()
-                .subscription_update(request)
-                .await?
-                .into_inner(),
-        ))
+        let namespace = self.namespace.clone();
+        let request = wire::SubscriptionUpdateRequest { namespace };
+        let answer = self.client.clone().subscription_update(request).await?;
+        Ok(Events(answer.into_inner()))
     }
 
     /// Changes of Configurations, as they come.
     pub async fn configuration_events(
         &self,
     ) -> Result<Events<wire::ConfigurationUpdateEvent>, Error> {
-        let request = wire::ConfigurationUpdateRequest {
-            namespace: self.namespace.clone(),
-        };
-        Ok(Events(
-            self.client
-                .clone()
-                .configuration_update(request)
-                .await?
-                .into_inner(),
-        ))
+        let namespace = self.namespace.clone();
+        let request = wire::ConfigurationUpdateRequest { namespace };
+        let answer = self.client.clone().configuration_update(request).await?;
+        Ok(Events(answer.into_inner()))
     }
 
     /// Changes of HTTPEndpoints, as they come.
     pub async fn http_endpoint_events(
         &self,
     ) -> Result<Events<wire::HttpEndpointUpdateEvent>, Error> {
-        let request = wire::HttpEndpointUpdateRequest {
-            namespace: self.namespace.clone(),
-        };
-        Ok(Events(
-            self.client
-                .clone()
-                .http_endpoint_update(request)
-                .await?
-                .into_inner(),
-        ))
+        let namespace = self.namespace.clone();
+        let request = wire::HttpEndpointUpdateRequest { namespace };
+        let answer = self.client.clone().http_endpoint_update(request).await?;
+        Ok(Events(answer.into_inner()))
     }
 
     /// Changes of Resiliency resources, as they come.
     pub async fn resiliency_events(&self) -> Result<Events<wire::ResiliencyUpdateEvent>, Error> {
-        let request = wire::ResiliencyUpdateRequest {
-            namespace: self.namespace.clone(),
-        };
-        Ok(Events(
-            self.client
-                .clone()
-                .resiliency_update(request)
-                .await?
-                .into_inner(),
-        ))
+        let namespace = self.namespace.clone();
+        let request = wire::ResiliencyUpdateRequest { namespace };
+        let answer = self.client.clone().resiliency_update(request).await?;
+        Ok(Events(answer.into_inner()))
     }
 
     pub fn sees(&self, resource: &impl Kind) -> bool {
@@ -296,52 +270,75 @@ pub enum Change<K> {
     Deleted(K),
 }
 
-impl Events<wire::ComponentUpdateEvent> {
-    /// The next change; an error if the stream has ended.
-    pub async fn next(&mut self) -> Result<Change<Component>, Error> {
-        let event = self.0.message().await?.ok_or_else(ended)?;
-        change(&event.component, event.r#type)
+/// A message of such a stream.
+pub trait Event {
+    type Resource: Kind;
+
+    /// The resource as JSON, and what happened to it.
+    fn parts(&self) -> (&[u8], i32);
+}
+
+impl Event for wire::ComponentUpdateEvent {
+    type Resource = Component;
+
+    fn parts(&self) -> (&[u8], i32) {
+        (&self.component, self.r#type)
     }
 }
 
-impl Events<wire::SubscriptionUpdateEvent> {
+impl Event for wire::SubscriptionUpdateEvent {
+    type Resource = Subscription;
+
+    fn parts(&self) -> (&[u8], i32) {
+        (&self.subscription, self.r#type)
+    }
+}
+
+impl Event for wire::ConfigurationUpdateEvent {
+    type Resource = Configuration;
+
+    fn parts(&self) -> (&[u8], i32) {
+        (&self.configuration, self.r#type)
+    }
+}
+
+impl Event for wire::HttpEndpointUpdateEvent {
+    type Resource = HttpEndpoint;
+
+    fn parts(&self) -> (&[u8], i32) {
+        (&self.http_endpoints, self.r#type)
+    }
+}
+
+impl Event for wire::ResiliencyUpdateEvent {
+    type Resource = Resiliency;
+
+    fn parts(&self) -> (&[u8], i32) {
+        (&self.resiliency, self.r#type)
+    }
+}
+
+impl<E: Event> Events<E> {
+    /// The next change; an error if the stream has ended.
+    pub async fn next(&mut self) -> Result<Change<E::Resource>, Error> {
+        let event = self.event().await?;
+        let (bytes, kind) = event.parts();
+        let resource = one(bytes)?;
+        Ok(match wire::ResourceEventType::try_from(kind) {
+            Ok(wire::ResourceEventType::Deleted) => Change::Deleted(resource),
+            _ => Change::Set(resource),
+        })
+    }
+
     /// Returns when something has changed; an error if the stream has ended.
     pub async fn changed(&mut self) -> Result<(), Error> {
-        self.0.message().await?.map(drop).ok_or_else(ended)
+        self.event().await.map(drop)
     }
-}
 
-impl Events<wire::HttpEndpointUpdateEvent> {
-    pub async fn next(&mut self) -> Result<Change<HttpEndpoint>, Error> {
-        let event = self.0.message().await?.ok_or_else(ended)?;
-        change(&event.http_endpoints, event.r#type)
+    async fn event(&mut self) -> Result<E, Error> {
+        let ended = || Status::unavailable("the operator ended the stream");
+        Ok(self.0.message().await?.ok_or_else(ended)?)
     }
-}
-
-impl Events<wire::ResiliencyUpdateEvent> {
-    pub async fn next(&mut self) -> Result<Change<Resiliency>, Error> {
-        let event = self.0.message().await?.ok_or_else(ended)?;
-        change(&event.resiliency, event.r#type)
-    }
-}
-
-impl Events<wire::ConfigurationUpdateEvent> {
-    pub async fn next(&mut self) -> Result<Change<Configuration>, Error> {
-        let event = self.0.message().await?.ok_or_else(ended)?;
-        change(&event.configuration, event.r#type)
-    }
-}
-
-fn ended() -> Error {
-    Error::Call(Status::unavailable("the operator ended the stream"))
-}
-
-fn change<K: Kind>(bytes: &[u8], event: i32) -> Result<Change<K>, Error> {
-    let resource = one(bytes)?;
-    Ok(match wire::ResourceEventType::try_from(event) {
-        Ok(wire::ResourceEventType::Deleted) => Change::Deleted(resource),
-        _ => Change::Set(resource),
-    })
 }
 
 fn one<K: Kind>(bytes: &[u8]) -> Result<K, Error> {

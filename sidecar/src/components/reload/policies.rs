@@ -1,20 +1,14 @@
 //! Resiliency resources that change while the sidecar runs. The next call has
 //! the new policies; nothing is restarted.
 
-use std::time::Duration;
-
 use outrider_crds::Resiliency as Resource;
 use outrider_resiliency::Resiliency;
-use tokio_util::sync::CancellationToken;
 
-use super::operator::{Change, Error, Operator};
-
-const SCOPE: &str = "dapr.runtime.hotreload";
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+use super::SCOPE;
+use super::follow::Follow;
+use crate::components::operator::{Change, Error, Operator};
 
 /// Keeps the policies in use as the source wants them.
-#[derive(Clone)]
 pub struct Policies {
     pub resiliency: Resiliency,
     /// What is in use.
@@ -50,40 +44,6 @@ impl Policies {
         }
     }
 
-    /// Follows the operator. A broken stream is taken up again, and what was
-    /// missed is listed.
-    pub async fn follow_operator(mut self, operator: Operator, stopping: CancellationToken) {
-        tracing::info!(target: SCOPE, "Starting to watch Resiliency updates");
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let following = async {
-                let mut events = operator.resiliency_events().await?;
-                self.apply(operator.resiliencies().await?);
-                pause = FIRST_PAUSE;
-                loop {
-                    let change = events.next().await?;
-                    self.change(change, |resource| operator.sees(resource));
-                }
-            };
-            let ended: Result<(), Error> = tokio::select! {
-                () = stopping.cancelled() => return,
-                ended = following => ended,
-            };
-            match ended {
-                // An operator that does not know this stream has no changes to tell.
-                Err(Error::Call(status)) if status.code() == tonic::Code::Unimplemented => return,
-                Err(error) => {
-                    tracing::warn!(target: SCOPE, "lost the stream of Resiliency updates, trying again in {}ms: {error}", pause.as_millis());
-                }
-                Ok(()) => {}
-            }
-            tokio::select! {
-                () = stopping.cancelled() => return,
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
-            }
-        }
-    }
-
     fn change(&mut self, change: Change<Resource>, sees: impl Fn(&Resource) -> bool) {
         let mut wanted = self.loaded.clone();
         let (resource, stays) = match change {
@@ -99,6 +59,20 @@ impl Policies {
         }
         in_order(&mut wanted);
         self.apply(wanted);
+    }
+}
+
+impl Follow for Policies {
+    const WATCHED: &'static str = "Resiliency updates";
+
+    async fn stream(&mut self, operator: &Operator, alive: &mut bool) -> Result<(), Error> {
+        let mut events = operator.resiliency_events().await?;
+        self.apply(operator.resiliencies().await?);
+        *alive = true;
+        loop {
+            let change = events.next().await?;
+            self.change(change, |resource| operator.sees(resource));
+        }
     }
 }
 

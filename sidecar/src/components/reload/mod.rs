@@ -1,0 +1,189 @@
+//! Resources that change while the sidecar runs.
+//! <https://docs.dapr.io/operations/components/component-updates/>
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use notify::{RecursiveMode, Watcher as _};
+use outrider_crds::configuration::Spec;
+use outrider_host::Tasks;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::disk;
+use super::operator::Operator;
+
+pub mod components;
+mod configuration;
+mod endpoints;
+mod follow;
+pub mod policies;
+mod subscriptions;
+
+pub use components::Components;
+pub use endpoints::Endpoints;
+use follow::{Follow, follow};
+pub use policies::Policies;
+pub use subscriptions::Subscriptions;
+
+const SCOPE: &str = "dapr.runtime.hotreload";
+/// Events of one change of a file come in a burst.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+
+/// What a change demands of the process.
+#[derive(Debug)]
+pub enum Demand {
+    /// A resource that only a fresh start takes in has changed.
+    Restart,
+    /// A resource failed that the sidecar must not go on without.
+    Fatal(String),
+}
+
+/// Keeps the resources in use as their source wants them.
+pub struct Reload {
+    pub components: Components,
+    pub subscriptions: Subscriptions,
+    pub endpoints: Endpoints,
+    pub policies: Policies,
+    pub demands: mpsc::UnboundedSender<Demand>,
+}
+
+impl Reload {
+    /// Follows the streams of the operator; `configuration` is the one in use,
+    /// with its name.
+    pub fn follow_operator(
+        self,
+        operator: &Operator,
+        configuration: Option<(String, Spec)>,
+        tasks: &Tasks,
+    ) {
+        let demands = self.demands;
+        if let Some((name, current)) = configuration {
+            let following = configuration::Following {
+                name,
+                current,
+                demands: demands.clone(),
+            };
+            spawn(following, operator, tasks);
+        }
+        let endpoints = endpoints::Following {
+            endpoints: self.endpoints,
+            demands,
+        };
+        spawn(endpoints, operator, tasks);
+        spawn(self.policies, operator, tasks);
+        spawn(self.subscriptions, operator, tasks);
+        spawn(self.components, operator, tasks);
+    }
+
+    /// Follows the folders of resource files.
+    pub async fn follow_files(
+        mut self,
+        folders: Vec<PathBuf>,
+        app_id: String,
+        namespace: Option<String>,
+        stopping: CancellationToken,
+    ) {
+        tracing::info!(target: SCOPE, "Watching directories: [{}]", folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "));
+        tracing::info!(target: SCOPE, "Starting to watch Component updates");
+        tracing::info!(target: SCOPE, "Starting to watch Subscription updates");
+        tracing::info!(target: SCOPE, "Starting to watch HTTPEndpoint updates for SIGHUP reload");
+        tracing::info!(target: SCOPE, "Starting to watch Resiliency updates");
+        let (told, mut events) = mpsc::unbounded_channel();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|e| !e.kind.is_access()) {
+                let _ = told.send(());
+            }
+        });
+        let mut watcher = match watcher {
+            Ok(watcher) => watcher,
+            Err(error) => {
+                tracing::error!(target: SCOPE, "resource files cannot be watched, changes are seen every {}s only: {error}", self.components.interval.as_secs());
+                return self
+                    .compare_now_and_then(&folders, &app_id, namespace.as_deref(), &stopping)
+                    .await;
+            }
+        };
+        for folder in &folders {
+            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+                tracing::error!(target: SCOPE, "failed to watch {}: {error}", folder.display());
+            }
+        }
+        let mut ticks = tokio::time::interval_at(
+            tokio::time::Instant::now() + self.components.interval,
+            self.components.interval,
+        );
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                event = events.recv() => if event.is_none() { return },
+                _ = ticks.tick() => tracing::debug!(target: SCOPE, "Running scheduled Component reconcile"),
+            }
+            tokio::time::sleep(DEBOUNCE).await;
+            while events.try_recv().is_ok() {}
+            if !self.compare(&folders, &app_id, namespace.as_deref()).await {
+                return;
+            }
+        }
+    }
+
+    async fn compare_now_and_then(
+        mut self,
+        folders: &[PathBuf],
+        app_id: &str,
+        namespace: Option<&str>,
+        stopping: &CancellationToken,
+    ) {
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(self.components.interval) => {}
+            }
+            if !self.compare(folders, app_id, namespace).await {
+                return;
+            }
+        }
+    }
+
+    /// Whether to go on.
+    async fn compare(
+        &mut self,
+        folders: &[PathBuf],
+        app_id: &str,
+        namespace: Option<&str>,
+    ) -> bool {
+        match disk::load(folders, disk::Filter { app_id, namespace }) {
+            Ok(resources) => {
+                if let Some(change) = self.endpoints.change(&resources.http_endpoints) {
+                    change.tell();
+                    self.demand(Demand::Restart);
+                    return false;
+                }
+                self.policies.apply(resources.resiliencies);
+                let goes_on = self.components.apply(resources.components).await;
+                self.subscriptions.apply(resources.subscriptions);
+                goes_on
+            }
+            Err(error @ disk::Error::Duplicates(_)) => {
+                self.demand(Demand::Fatal(format!(
+                    "failed to load resources from disk: {error}"
+                )));
+                false
+            }
+            Err(error) => {
+                tracing::error!(target: SCOPE, "failed to load resources from disk: {error}");
+                true
+            }
+        }
+    }
+
+    fn demand(&self, demand: Demand) {
+        // Nobody listens any more when the process is already ending.
+        let _ = self.demands.send(demand);
+    }
+}
+
+fn spawn<F: Follow + 'static>(follower: F, operator: &Operator, tasks: &Tasks) {
+    let following = follow(follower, operator.clone(), tasks.stopping());
+    tasks.spawn(F::WATCHED, following);
+}

@@ -1,0 +1,57 @@
+//! Subscription resources that change while the sidecar runs.
+
+use outrider_crds::Subscription;
+
+use super::SCOPE;
+use super::follow::Follow;
+use crate::api::pubsub::subscribe::Subscriber;
+use crate::components::operator::{Error, Operator};
+
+/// Keeps the subscriptions of resources as the source wants them.
+pub struct Subscriptions {
+    pub subscriber: Subscriber,
+    /// What is in use.
+    pub loaded: Vec<Subscription>,
+}
+
+impl Subscriptions {
+    /// What is unchanged keeps its place before what is new.
+    pub fn apply(&mut self, wanted: Vec<Subscription>) {
+        let in_use = self.loaded.len();
+        let same = |a: &Subscription, b: &Subscription| {
+            a.metadata.name == b.metadata.name && a.spec == b.spec
+        };
+        self.loaded
+            .retain(|loaded| wanted.iter().any(|w| same(w, loaded)));
+        let changed: Vec<Subscription> = wanted
+            .into_iter()
+            .filter(|w| !self.loaded.iter().any(|loaded| same(w, loaded)))
+            .collect();
+        if changed.is_empty() && self.loaded.len() == in_use {
+            return;
+        }
+        let names: Vec<String> = changed.iter().map(|c| c.metadata.name.clone()).collect();
+        for name in &names {
+            tracing::info!(target: SCOPE, "Adding Subscription for processing: {name}");
+        }
+        self.loaded.extend(changed);
+        self.subscriber.declare(self.loaded.clone());
+        for name in &names {
+            tracing::info!(target: SCOPE, "Subscription updated: {name}");
+        }
+    }
+}
+
+impl Follow for Subscriptions {
+    const WATCHED: &'static str = "Subscription updates";
+
+    /// Whatever the operator tells, everything is listed again.
+    async fn stream(&mut self, operator: &Operator, alive: &mut bool) -> Result<(), Error> {
+        let mut events = operator.subscription_events().await?;
+        loop {
+            self.apply(operator.subscriptions().await?);
+            *alive = true;
+            events.changed().await?;
+        }
+    }
+}
