@@ -5,16 +5,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use outrider_host::{Readiness, Target, Tasks, health, listen, metrics, signal};
+use outrider_host::service::Service;
+use outrider_host::{Readiness, Target, Tasks, listen};
 use outrider_k8s::webhook as authority;
 use outrider_k8s::{Client, trust};
 use outrider_security::identity::Key;
 use outrider_security::{ControlPlane, Options, Security, TrustAnchors, anchors, token, user};
-use outrider_telemetry::log;
 use outrider_telemetry::metrics::Registry;
 use tokio_util::sync::CancellationToken;
 
-use crate::flags::Flags;
+use crate::flags::{self, Flags};
 use crate::matcher::Matcher;
 use crate::webhook::{self, Metrics, Webhook};
 
@@ -25,42 +25,23 @@ const GRACE: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_secs(5);
 
 pub async fn run(
-    flags: Result<Flags, crate::flags::Error>,
+    flags: Result<Flags, flags::Error>,
 ) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     let flags = match flags {
-        Err(crate::flags::Error::Usage(usage)) => usage.exit(),
+        Err(flags::Error::Usage(usage)) => usage.exit(),
         flags => flags,
     };
-    // Before anything else, so that whatever fails is told in a log line.
-    let (level, json, file) = match &flags {
-        Ok(flags) => (
-            flags.log_level.clone(),
-            flags.log_as_json,
-            flags.log_file.clone(),
-        ),
-        Err(_) => ("info".to_owned(), false, None),
+    let service = Service {
+        tell: |line| tracing::info!(target: "dapr.injector", "{line}"),
+        name: "Dapr Sidecar Injector",
+        ended: "Dapr sidecar injector shut down gracefully",
+        grace: GRACE,
     };
-    log::init(&log::Options {
-        level,
-        json,
-        app_id: None,
-        version: outrider_host::VERSION,
-        file,
-    })?;
-    let flags = flags?;
-    tracing::info!(target: "dapr.injector", "Starting Dapr Sidecar Injector -- version {} -- commit {}", outrider_host::VERSION, outrider_host::OUTRIDER_VERSION);
-    let tasks = Tasks::new();
-    let served = tokio::select! {
-        name = signal::shutdown() => {
-            tracing::info!(target: "dapr.injector", "Received signal '{name}'; beginning shutdown");
-            Ok(())
-        }
-        served = serve(flags, &tasks) => served,
+    let serving = async |flags, tasks| {
+        let served: anyhow::Result<()> = serve(flags, &tasks).await;
+        served.map_err(|error| format!("{error:#}").into())
     };
-    tasks.stop(Some(GRACE)).await;
-    served.map_err(|error| format!("{error:#}"))?;
-    tracing::info!(target: "dapr.injector", "Dapr sidecar injector shut down gracefully");
-    Ok(ExitCode::SUCCESS)
+    service.run(flags, |flags| &flags.service, serving).await
 }
 
 /// Starts everything, and returns only with an error.
@@ -72,19 +53,7 @@ async fn serve(flags: Flags, tasks: &Tasks) -> anyhow::Result<()> {
         readiness.target("webhook-configuration"),
     );
     let serving = readiness.target("injector-service");
-    health::serve(
-        &flags.healthz_listen_address,
-        flags.healthz_port,
-        readiness,
-        tasks,
-    )
-    .await
-    .context("health page")?;
-    if let Some((address, port)) = &flags.metrics {
-        metrics::serve(address, *port, registry.clone(), tasks)
-            .await
-            .context("metrics")?;
-    }
+    flags.service.pages(&registry, readiness, tasks).await?;
     if flags.deprecated_service_accounts {
         tracing::warn!(target: "dapr.injector", "ALLOWED_SERVICE_ACCOUNTS_PREFIX_NAMES is deprecated: use ALLOWED_SERVICE_ACCOUNTS");
     }
@@ -95,7 +64,7 @@ async fn serve(flags: Flags, tasks: &Tasks) -> anyhow::Result<()> {
         .collect();
     let matcher = Matcher::new(&lists).context("Error creating injector")?;
     user::refuse_root(true, flags.run_as_root)?;
-    let client = outrider_k8s::client(flags.kubeconfig.as_deref()).await?;
+    let client = outrider_k8s::client(flags.service.kubeconfig.as_deref()).await?;
 
     let source = trust::source(
         &client,
@@ -120,7 +89,7 @@ async fn serve(flags: Flags, tasks: &Tasks) -> anyhow::Result<()> {
     }
     secured.ready();
 
-    let listener = listen::tcp(&flags.listen_address, flags.port)
+    let listener = listen::tcp(&flags.service.listen_address, flags.service.port)
         .await
         .context("webhook")?;
     let address = listener.local_addr()?;

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::builder::BoolishValueParser;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::Command;
 use outrider_crds::annotations::truthy;
+use outrider_host::service::{self, flag};
 use outrider_kit::flags::normalise;
 use serde_json::Value;
 
@@ -33,15 +33,7 @@ pub enum Error {
 /// All that the process is told.
 #[derive(Debug)]
 pub struct Flags {
-    pub port: u16,
-    pub listen_address: String,
-    pub healthz_port: u16,
-    pub healthz_listen_address: String,
-    pub metrics: Option<(String, u16)>,
-    pub kubeconfig: Option<PathBuf>,
-    pub log_level: String,
-    pub log_as_json: bool,
-    pub log_file: Option<PathBuf>,
+    pub service: service::Settings,
     pub settings: Settings,
     /// Lists of patterns.
     pub allowed_service_accounts: Vec<String>,
@@ -82,23 +74,10 @@ impl Flags {
         );
         let deprecated = environment.text(address.1);
         Ok(Self {
-            port: port(&matches, "port"),
-            listen_address: text(&matches, "listen-address"),
-            healthz_port: port(&matches, "healthz-port"),
-            healthz_listen_address: text(&matches, "healthz-listen-address"),
-            metrics: on(&matches, "enable-metrics").then(|| {
-                (
-                    text(&matches, "metrics-listen-address"),
-                    port(&matches, "metrics-port"),
-                )
-            }),
-            kubeconfig: matches.get_one("kubeconfig").cloned(),
-            log_level: text(&matches, "log-level"),
-            log_as_json: on(&matches, "log-as-json"),
-            log_file: matches.get_one("log-file").cloned(),
+            service: service::Settings::read(&matches),
             settings: settings(
                 &environment,
-                on(&matches, "scheduler-enabled"),
+                flag::get(&matches, "scheduler-enabled"),
                 resolver,
                 tokens,
             )?,
@@ -115,57 +94,10 @@ impl Flags {
 }
 
 fn command() -> Command {
-    let port = |name: &'static str, default: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .default_value(default)
-            .value_parser(value_parser!(u16))
-    };
-    let text = |name: &'static str, default: &'static str| {
-        Arg::new(name).long(name).default_value(default)
-    };
-    let path = |name: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .value_parser(value_parser!(PathBuf))
-    };
-    let switch = |name: &'static str, default: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_value(default)
-            .default_missing_value("true")
-            .value_parser(BoolishValueParser::new())
-    };
     Command::new("injector")
         .about("Gives Kubernetes pods their sidecar.")
-        .args([
-            port("port", "4000").help("port of the webhook"),
-            text("listen-address", "").help("address of the webhook; empty for all"),
-            port("healthz-port", "8080").help("port of the health page"),
-            text("healthz-listen-address", "").help("address of the health page; empty for all"),
-            switch("enable-metrics", "true").help("serve metrics"),
-            port("metrics-port", "9090").help("port of the metrics"),
-            text("metrics-listen-address", "0.0.0.0").help("address of the metrics"),
-            path("kubeconfig").help("how to reach the API server from outside the cluster"),
-            switch("scheduler-enabled", "true").help("tell sidecars where the scheduler is"),
-            text("log-level", "info").help("debug, info, warn, error or fatal"),
-            switch("log-as-json", "false").help("write log lines as JSON"),
-            path("log-file").help("append the log to this file"),
-        ])
-}
-
-fn text(matches: &ArgMatches, name: &str) -> String {
-    matches.get_one(name).cloned().unwrap_or_default()
-}
-
-fn port(matches: &ArgMatches, name: &str) -> u16 {
-    matches.get_one(name).copied().unwrap_or_default()
-}
-
-fn on(matches: &ArgMatches, name: &str) -> bool {
-    matches.get_one(name).copied().unwrap_or_default()
+        .args(service::Settings::flags("4000", "webhook"))
+        .arg(flag::switch("scheduler-enabled", "true").help("tell sidecars where the scheduler is"))
 }
 
 struct Environment<'a>(&'a dyn Fn(&str) -> Option<String>);
@@ -340,8 +272,9 @@ mod tests {
     #[test]
     fn defaults() {
         let flags = parse(&[], &[]).unwrap();
-        assert_eq!((flags.port, flags.healthz_port), (4000, 8080));
-        assert_eq!(flags.metrics, Some(("0.0.0.0".into(), 9090)));
+        let service = flags.service;
+        assert_eq!((service.port, service.health.1), (4000, 8080));
+        assert_eq!(service.metrics, Some(("0.0.0.0".into(), 9090)));
         let settings = flags.settings;
         assert_eq!(settings.cluster_domain, "a.b");
         assert_eq!(
@@ -368,13 +301,18 @@ mod tests {
         );
         let flags = flags.unwrap();
         assert_eq!(
-            (flags.port, flags.metrics, flags.log_level.as_str()),
+            (
+                flags.service.port,
+                flags.service.metrics,
+                flags.service.log_level.as_str()
+            ),
             (1, None, "debug")
         );
         assert!(!flags.settings.scheduler);
         assert!(
             parse(&["--enable-metrics", "--metrics-port", "7"], &[])
                 .unwrap()
+                .service
                 .metrics
                 .unwrap()
                 .1

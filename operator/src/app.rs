@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use outrider_crds::{Configuration, Kind, decode};
-use outrider_host::{Readiness, Target, Tasks, health, listen, metrics, signal};
+use outrider_host::service::Service;
+use outrider_host::{Readiness, Target, Tasks, listen};
 use outrider_k8s::lease::Candidate;
 use outrider_k8s::objects::{self, Collection};
 use outrider_k8s::{Client, trust, webhook};
@@ -16,7 +17,6 @@ use outrider_security::{
     Clients, ControlPlane, Expected, Options, Security, TrustAnchors, anchors, incoming, token,
     user,
 };
-use outrider_telemetry::log;
 use outrider_telemetry::metrics::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -48,37 +48,17 @@ pub async fn run(
         Err(flags::Error::Usage(usage)) => usage.exit(),
         flags => flags,
     };
-    // Before anything else, so that whatever fails is told in a log line.
-    let (level, json, file) = match &flags {
-        Ok(flags) => (
-            flags.log_level.clone(),
-            flags.log_as_json,
-            flags.log_file.clone(),
-        ),
-        Err(_) => ("info".to_owned(), false, None),
+    let service = Service {
+        tell: |line| tracing::info!(target: "dapr.operator", "{line}"),
+        name: "Dapr Operator",
+        ended: "operator shut down gracefully",
+        grace: GRACE,
     };
-    log::init(&log::Options {
-        level,
-        json,
-        app_id: None,
-        version: outrider_host::VERSION,
-        file,
-    })?;
-    let flags = flags?;
-    tracing::info!(target: "dapr.operator", "Starting Dapr Operator -- version {} -- commit {}", outrider_host::VERSION, outrider_host::OUTRIDER_VERSION);
-    tracing::info!(target: "dapr.operator", "Log level set to: {}", flags.log_level);
-    let tasks = Tasks::new();
-    let ended = tokio::select! {
-        name = signal::shutdown() => {
-            tracing::info!(target: "dapr.operator", "Received signal '{name}'; beginning shutdown");
-            Ok(())
-        }
-        ended = serve(flags, &tasks) => ended,
+    let serving = async |flags, tasks| {
+        let served: anyhow::Result<()> = serve(flags, &tasks).await;
+        served.map_err(|error| format!("{error:#}").into())
     };
-    tasks.stop(Some(GRACE)).await;
-    ended.map_err(|error| format!("{error:#}"))?;
-    tracing::info!(target: "dapr.operator", "operator shut down gracefully");
-    Ok(ExitCode::SUCCESS)
+    service.run(flags, |flags| &flags.service, serving).await
 }
 
 /// Starts everything; what was started goes on in `tasks`.
@@ -92,21 +72,9 @@ async fn serve(flags: Flags, tasks: &Tasks) -> anyhow::Result<()> {
         "operator-webhook",
     ]
     .map(|it| readiness.target(it));
-    health::serve(
-        &flags.healthz_listen_address,
-        flags.healthz_port,
-        readiness,
-        tasks,
-    )
-    .await
-    .context("health page")?;
-    if let Some((address, port)) = &flags.metrics {
-        metrics::serve(address, *port, registry.clone(), tasks)
-            .await
-            .context("metrics")?;
-    }
+    flags.service.pages(&registry, readiness, tasks).await?;
     user::refuse_root(true, flags.run_as_root)?;
-    let client = outrider_k8s::client(flags.kubeconfig.as_deref()).await?;
+    let client = outrider_k8s::client(flags.service.kubeconfig.as_deref()).await?;
 
     let system = system(&client, &flags.namespace, &flags.config).await?;
     let source = trust::source(&client, &flags.namespace, &flags.trust_anchors_file).await;
@@ -196,7 +164,7 @@ async fn serve_api(
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
     tracing::info!(target: "dapr.operator", "Starting API server");
-    let listener = listen::tcp(&flags.listen_address, flags.port)
+    let listener = listen::tcp(&flags.service.listen_address, flags.service.port)
         .await
         .context("API")?;
     let acceptor = security.acceptor(Clients::Required(Expected::Any))?;
@@ -212,7 +180,7 @@ async fn serve_api(
             incoming(listener, acceptor),
             tasks.stopping().cancelled_owned(),
         );
-    tracing::info!(target: "dapr.operator.api", "Starting gRPC server on {}:{}", flags.listen_address, flags.port);
+    tracing::info!(target: "dapr.operator.api", "Starting gRPC server on {}:{}", flags.service.listen_address, flags.service.port);
     ready.ready();
     tracing::info!(target: "dapr.operator", "Dapr Operator started");
     serving.await.context("API")

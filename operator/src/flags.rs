@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::builder::BoolishValueParser;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, Command, value_parser};
 use outrider_crds::annotations::truthy;
+use outrider_host::service::{self, flag};
 use outrider_kit::flags::normalise;
 
 #[derive(Debug, thiserror::Error)]
@@ -28,17 +28,9 @@ pub struct Flags {
     pub service_reconciler: bool,
     pub conversion_webhook: bool,
     pub trust_anchors_file: PathBuf,
-    pub port: u16,
-    pub listen_address: String,
-    pub healthz_port: u16,
-    pub healthz_listen_address: String,
+    pub service: service::Settings,
     pub webhook_port: u16,
     pub webhook_listen_address: String,
-    pub metrics: Option<(String, u16)>,
-    pub kubeconfig: Option<PathBuf>,
-    pub log_level: String,
-    pub log_as_json: bool,
-    pub log_file: Option<PathBuf>,
     pub sentry_token_file: Option<String>,
     pub run_as_root: bool,
     /// Host name, for the lease.
@@ -63,10 +55,10 @@ impl Flags {
                 "0" | "false" | "f" | "no" | "off"
             )
         };
-        if !off(&text(&matches, "watch-interval")) {
+        if !off(&flag::get::<String>(&matches, "watch-interval")) {
             return Err(Error::Absent("the watchdog", "leave --watch-interval at 0"));
         }
-        if on(&matches, "enable-argo-rollout-service-reconciler") {
+        if flag::get::<bool>(&matches, "enable-argo-rollout-service-reconciler") {
             return Err(Error::Absent(
                 "the service reconciler for Argo Rollouts",
                 "leave --enable-argo-rollout-service-reconciler out",
@@ -75,34 +67,18 @@ impl Flags {
         let namespace = Some(variable("NAMESPACE"))
             .filter(|namespace| !namespace.is_empty())
             .ok_or(Error::Namespace)?;
-        let watch_namespace = text(&matches, "watch-namespace");
+        let watch_namespace: String = flag::get(&matches, "watch-namespace");
         Ok(Self {
             namespace,
-            config: text(&matches, "config"),
+            config: flag::get(&matches, "config"),
             watch_namespace: Some(watch_namespace).filter(|namespace| !namespace.is_empty()),
-            leader_election: !on(&matches, "disable-leader-election"),
-            service_reconciler: !on(&matches, "disable-service-reconciler"),
+            leader_election: !flag::get::<bool>(&matches, "disable-leader-election"),
+            service_reconciler: !flag::get::<bool>(&matches, "disable-service-reconciler"),
             conversion_webhook: !variable("ENABLE_WEBHOOKS").eq_ignore_ascii_case("false"),
-            trust_anchors_file: matches
-                .get_one("trust-anchors-file")
-                .cloned()
-                .unwrap_or_default(),
-            port: port(&matches, "port"),
-            listen_address: text(&matches, "listen-address"),
-            healthz_port: port(&matches, "healthz-port"),
-            healthz_listen_address: text(&matches, "healthz-listen-address"),
-            webhook_port: port(&matches, "webhook-server-port"),
-            webhook_listen_address: text(&matches, "webhook-server-listen-address"),
-            metrics: on(&matches, "enable-metrics").then(|| {
-                (
-                    text(&matches, "metrics-listen-address"),
-                    port(&matches, "metrics-port"),
-                )
-            }),
-            kubeconfig: matches.get_one("kubeconfig").cloned(),
-            log_level: text(&matches, "log-level"),
-            log_as_json: on(&matches, "log-as-json"),
-            log_file: matches.get_one("log-file").cloned(),
+            trust_anchors_file: flag::get(&matches, "trust-anchors-file"),
+            service: service::Settings::read(&matches),
+            webhook_port: flag::get(&matches, "webhook-server-port"),
+            webhook_listen_address: flag::get(&matches, "webhook-server-listen-address"),
             sentry_token_file: environment("DAPR_SENTRY_TOKEN_FILE"),
             run_as_root: truthy(&variable("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK")),
             host: variable("HOSTNAME"),
@@ -111,31 +87,10 @@ impl Flags {
 }
 
 fn command() -> Command {
-    let port = |name: &'static str, default: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .default_value(default)
-            .value_parser(value_parser!(u16))
-    };
-    let text = |name: &'static str, default: &'static str| {
-        Arg::new(name).long(name).default_value(default)
-    };
-    let path = |name: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .value_parser(value_parser!(PathBuf))
-    };
-    let switch = |name: &'static str, default: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_value(default)
-            .default_missing_value("true")
-            .value_parser(BoolishValueParser::new())
-    };
+    use flag::{path, port, switch, text};
     Command::new("operator")
         .about("Serves the cluster's resources to sidecars.")
+        .args(service::Settings::flags("6500", "gRPC API"))
         .args([
             text("config", "daprsystem").help("name of the control plane's Configuration"),
             text("watch-interval", "0").help("not part of this release; only 0 is accepted"),
@@ -156,35 +111,12 @@ fn command() -> Command {
             path("trust-anchors-file")
                 .default_value("/var/run/secrets/dapr.io/tls/ca.crt")
                 .help("trust anchors, PEM"),
-            port("port", "6500").help("port of the gRPC API"),
-            text("listen-address", "").help("address of the gRPC API; empty for all"),
-            port("healthz-port", "8080").help("port of the health page"),
-            text("healthz-listen-address", "").help("address of the health page; empty for all"),
             port("webhook-server-port", "19443").help("port of the conversion webhook"),
             text("webhook-server-listen-address", "")
                 .help("address of the conversion webhook; empty for all"),
             text("cache-sync-period", "")
                 .help("accepted, without effect: what is known is never replayed"),
-            switch("enable-metrics", "true").help("serve metrics"),
-            port("metrics-port", "9090").help("port of the metrics"),
-            text("metrics-listen-address", "0.0.0.0").help("address of the metrics"),
-            path("kubeconfig").help("how to reach the API server from outside the cluster"),
-            text("log-level", "info").help("debug, info, warn, error or fatal"),
-            switch("log-as-json", "false").help("write log lines as JSON"),
-            path("log-file").help("append the log to this file"),
         ])
-}
-
-fn text(matches: &ArgMatches, name: &str) -> String {
-    matches.get_one(name).cloned().unwrap_or_default()
-}
-
-fn port(matches: &ArgMatches, name: &str) -> u16 {
-    matches.get_one(name).copied().unwrap_or_default()
-}
-
-fn on(matches: &ArgMatches, name: &str) -> bool {
-    matches.get_one(name).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -210,7 +142,11 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            (flags.port, flags.webhook_port, flags.healthz_port),
+            (
+                flags.service.port,
+                flags.webhook_port,
+                flags.service.health.1
+            ),
             (1, 19443, 8080)
         );
         assert!(!flags.leader_election && flags.service_reconciler && flags.conversion_webhook);

@@ -55,11 +55,7 @@ fn build(profile: &[&str]) -> Result<(PathBuf, PathBuf)> {
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .context("cargo told of no program")?;
-    let metadata = run::metadata(false)?;
-    let target = metadata["target_directory"]
-        .as_str()
-        .context("cargo told of no target folder")?;
-    Ok((daprd, target.into()))
+    Ok((daprd, run::target()?))
 }
 
 /// A Python with what the suite requires, made once for each set of versions.

@@ -1,9 +1,7 @@
 //! libFuzzer over every target of `fuzz/`. Compiled for coverage with flags of
 //! the stable compiler.
 
-use std::path::PathBuf;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::run;
 
@@ -26,10 +24,11 @@ pub fn run(words: &[String]) -> Result<()> {
         Some((first, rest)) if first.bytes().all(|b| b.is_ascii_digit()) => (first.parse()?, rest),
         _ => (SECONDS, words),
     };
-    let target = target()?;
+    // Apart from other builds, whose flags are others.
+    let target = run::target()?.join("fuzz");
     build(&target)?;
     let corpus = run::root().join("fuzz/corpus");
-    let program = target.join(TRIPLE).join("release/fuzz");
+    let program = target.join(run::TRIPLE).join("release/fuzz");
     let mut all: Vec<String> = names.to_vec();
     if all.is_empty() {
         for entry in std::fs::read_dir(&corpus)? {
@@ -63,18 +62,6 @@ pub fn run(words: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Named, so that the flags are not those of procedural macros too.
-const TRIPLE: &str = "x86_64-unknown-linux-gnu";
-
-/// Apart from other builds, whose flags are others.
-fn target() -> Result<PathBuf> {
-    let metadata = run::metadata(false)?;
-    let target = metadata["target_directory"]
-        .as_str()
-        .context("cargo told of no target folder")?;
-    Ok(PathBuf::from(target).join("fuzz"))
-}
-
 fn build(target: &std::path::Path) -> Result<()> {
     let home = run::root().join("fuzz/libfuzzer");
     // The versions that the products have.
@@ -84,6 +71,6 @@ fn build(target: &std::path::Path) -> Result<()> {
         .current_dir(home)
         .env("CARGO_TARGET_DIR", target)
         .env("RUSTFLAGS", COVERAGE.join(" "))
-        .args(["build", "--release", "--target", TRIPLE]);
+        .args(["build", "--release", "--target", run::TRIPLE]);
     run::run(&mut cargo)
 }

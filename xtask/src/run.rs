@@ -73,6 +73,17 @@ fn show(command: &Command) -> String {
         .join(" ")
 }
 
+/// What is named in a folder of its own, so that flags are not those of build
+/// scripts and procedural macros too.
+pub const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// Where cargo builds.
+pub fn target() -> Result<PathBuf> {
+    let metadata = metadata(false)?;
+    let folder = metadata["target_directory"].as_str();
+    Ok(folder.context("cargo told of no target folder")?.into())
+}
+
 /// `cargo metadata` of the workspace.
 pub fn metadata(dependencies: bool) -> Result<serde_json::Value> {
     let mut command = cargo();

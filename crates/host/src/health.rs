@@ -8,7 +8,7 @@ use http::StatusCode;
 use crate::page::{self, Page};
 use crate::{Readiness, Tasks};
 
-/// Answers `/healthz` with 200 when ready, else with 500 and the names of the
+/// Answers `/healthz` with 200 when ready, else with 503 and the names of the
 /// parts that are not; any other path is 404.
 pub async fn serve(
     host: &str,
@@ -21,7 +21,7 @@ pub async fn serve(
         let (status, body) = match path {
             "/healthz" if pending.is_empty() => (StatusCode::OK, "ok".to_owned()),
             "/healthz" => (
-                StatusCode::INTERNAL_SERVER_ERROR,
+                StatusCode::SERVICE_UNAVAILABLE,
                 format!("not ready: {}", pending.join(", ")),
             ),
             _ => (StatusCode::NOT_FOUND, String::new()),

@@ -40,7 +40,10 @@ impl Acceptor {
         };
         let stream = tokio::time::timeout(HANDSHAKE, tls.accept(socket))
             .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            .map_err(|_| {
+                let told = format!("no TLS handshake within {}s", HANDSHAKE.as_secs());
+                io::Error::new(io::ErrorKind::TimedOut, told)
+            })??;
         Connection::secured(stream.into())
     }
 }

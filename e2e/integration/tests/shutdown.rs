@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::routing::get;
+use outrider_harness::http::Answer;
 use outrider_harness::{Daprd, HttpApp, Signal, wait};
 use serde_json::json;
 use tokio::sync::Notify;
@@ -42,32 +43,49 @@ async fn the_api_ends_it() -> Result<()> {
 }
 
 /// An application whose answer waits until it is let go.
-async fn slow(entered: &Arc<Notify>, go: &Arc<Notify>) -> Result<HttpApp> {
-    let (entered, go) = (Arc::clone(entered), Arc::clone(go));
+/// A sidecar with a call to its application under way.
+struct Busy {
+    daprd: Daprd,
+    call: JoinSet<Result<Answer>>,
+    /// Lets the application answer.
+    go: Arc<Notify>,
+    _app: HttpApp,
+}
+
+async fn busy(grace: &str) -> Result<Busy> {
+    let (entered, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (enter, going) = (Arc::clone(&entered), Arc::clone(&go));
     let router = axum::Router::new().route(
         "/slow",
         get(async move || {
-            entered.notify_one();
-            go.notified().await;
+            enter.notify_one();
+            going.notified().await;
             "done"
         }),
     );
-    HttpApp::start(router).await
-}
-
-#[tokio::test]
-async fn a_call_in_flight_is_finished() -> Result<()> {
-    let (entered, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let app = slow(&entered, &go).await?;
-    let daprd = Daprd::builder()
-        .app(&app)
-        .flag("--dapr-graceful-shutdown-seconds=30")
-        .start()
-        .await?;
+    let app = HttpApp::start(router).await?;
+    let daprd = Daprd::builder().app(&app).flag(grace).start().await?;
     let http = daprd.http();
     let mut call = JoinSet::new();
     call.spawn(async move { http.get("/v1.0/invoke/app/method/slow").await });
     timeout(wait::LONG, entered.notified()).await?;
+    Ok(Busy {
+        daprd,
+        call,
+        go,
+        _app: app,
+    })
+}
+
+#[tokio::test]
+async fn a_call_in_flight_is_finished() -> Result<()> {
+    let busy = busy("--dapr-graceful-shutdown-seconds=30").await?;
+    let Busy {
+        daprd,
+        mut call,
+        go,
+        _app,
+    } = busy;
     daprd.signal(Signal::TERM)?;
     daprd.line("beginning shutdown").await?;
     go.notify_one();
@@ -79,17 +97,13 @@ async fn a_call_in_flight_is_finished() -> Result<()> {
 
 #[tokio::test]
 async fn a_call_that_takes_too_long_is_cut() -> Result<()> {
-    let (entered, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let app = slow(&entered, &go).await?;
-    let daprd = Daprd::builder()
-        .app(&app)
-        .flag("--dapr-graceful-shutdown-seconds=1")
-        .start()
-        .await?;
-    let http = daprd.http();
-    let mut call = JoinSet::new();
-    call.spawn(async move { http.get("/v1.0/invoke/app/method/slow").await });
-    timeout(wait::LONG, entered.notified()).await?;
+    let busy = busy("--dapr-graceful-shutdown-seconds=1").await?;
+    let Busy {
+        daprd,
+        mut call,
+        go: _go,
+        _app,
+    } = busy;
     let asked = tokio::time::Instant::now();
     daprd.signal(Signal::TERM)?;
     assert_eq!(daprd.end().await?.code(), Some(1));

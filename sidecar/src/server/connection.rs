@@ -19,8 +19,6 @@ use super::linger::{Incoming, Lingering, Sending};
 
 /// Time in which a client has to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time in which a TLS handshake has to be over.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Clients of gRPC are pinged after this much silence, and given up when they
 /// do not answer in the time below.
 const PING_AFTER: Duration = Duration::from_secs(10);
@@ -79,16 +77,13 @@ impl<H: Handler> Server<H> {
                 let (acceptor, connection) = (acceptor.clone(), server.clone());
                 server.tasks.spawn_on(&worker, "connection", async move {
                     let Some(stream) = moved(stream) else { return };
-                    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => {
+                    match acceptor.accept(stream).await {
+                        Ok(stream) => {
                             let peer = stream.peer().clone();
                             connection.serve(stream, Some(peer)).await;
                         }
-                        Ok(Err(error)) => {
+                        Err(error) => {
                             tracing::warn!(target: "dapr.runtime.grpc.internal", "a connection from {peer} was refused: {error}");
-                        }
-                        Err(_) => {
-                            tracing::warn!(target: "dapr.runtime.grpc.internal", "a connection from {peer} was refused: no TLS handshake within {}s", HANDSHAKE_TIMEOUT.as_secs());
                         }
                     }
                 });

@@ -52,11 +52,7 @@ pub fn dist() -> Result<()> {
 }
 
 fn target() -> Result<PathBuf> {
-    let metadata = run::metadata(false)?;
-    let folder = metadata["target_directory"]
-        .as_str()
-        .context("no target directory")?;
-    Ok(Path::new(folder).join("x86_64-unknown-linux-gnu"))
+    Ok(run::target()?.join(run::TRIPLE))
 }
 
 /// Builds the sidecar and returns the words of the command that linked it,

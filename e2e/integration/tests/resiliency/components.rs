@@ -15,6 +15,13 @@ fn subscribe(subscriptions: Value) -> Router {
     Router::new().route("/dapr/subscribe", get(async move || Json(subscriptions)))
 }
 
+/// A sidecar that delivers to `app` with retries.
+async fn listening(app: &HttpApp) -> Result<Daprd> {
+    let rules = resource(RETRIES, "{components: {bus: {inbound: {retry: quick}}}}");
+    let daprd = Daprd::builder().app(app).resource(&rules);
+    daprd.component("bus", "pubsub.in-memory").start().await
+}
+
 #[tokio::test]
 async fn a_delivery_is_made_again_before_the_message_is_dead() -> Result<()> {
     let calls = Calls::default();
@@ -35,15 +42,7 @@ async fn a_delivery_is_made_again_before_the_message_is_dead() -> Result<()> {
         )
         .route("/dead", post(async || "{}"));
     let app = HttpApp::start(router).await?;
-    let daprd = Daprd::builder()
-        .app(&app)
-        .component("bus", "pubsub.in-memory")
-        .resource(&resource(
-            RETRIES,
-            "{components: {bus: {inbound: {retry: quick}}}}",
-        ))
-        .start()
-        .await?;
+    let daprd = listening(&app).await?;
     for topic in ["flaky", "orders"] {
         let path = format!("/v1.0/publish/bus/{topic}");
         let published = daprd.http().post(&path, &json!({"n": 1})).await?;
@@ -86,15 +85,7 @@ async fn a_batch_is_delivered_again_too() -> Result<()> {
         }),
     );
     let app = HttpApp::start(router).await?;
-    let daprd = Daprd::builder()
-        .app(&app)
-        .component("bus", "pubsub.in-memory")
-        .resource(&resource(
-            RETRIES,
-            "{components: {bus: {inbound: {retry: quick}}}}",
-        ))
-        .start()
-        .await?;
+    let daprd = listening(&app).await?;
     daprd
         .http()
         .post("/v1.0/publish/bus/orders", &json!({"n": 1}))

@@ -1,10 +1,12 @@
 use anyhow::{Context, Result};
 use outrider_harness::{GrpcApp, feed, wait};
 use outrider_proto::common::v1::{InvokeRequest, InvokeResponse};
-use outrider_proto::placement::v1::Host;
 use outrider_proto::placement::v1::placement_client::PlacementClient;
+use outrider_proto::placement::v1::{Host, PlacementOrder};
 use outrider_proto::runtime::v1::app_callback_client::AppCallbackClient;
+use tokio::sync::mpsc::Sender;
 use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::{Calls, for_calls};
@@ -81,24 +83,50 @@ fn host(name: &str) -> Host {
     }
 }
 
-#[tokio::test]
-async fn a_stream_is_not_made_again() -> Result<()> {
+/// A stream through the proxy under these policies, with one message there and
+/// back.
+struct Streaming {
+    client: PlacementClient<Channel>,
+    send: Sender<Host>,
+    orders: tonic::Streaming<PlacementOrder>,
+    _pair: Pair,
+    _app: GrpcApp,
+}
+
+async fn streaming(policies: &str) -> Result<Streaming> {
     let app = app(&Calls::default()).await?;
-    let rules = for_calls(RULES, "{retry: quick}");
+    let rules = for_calls(RULES, policies);
     let pair = Pair::both(
         |caller| caller.resource(&rules),
         |called| called.grpc_app(&app),
     )
     .await?;
     let mut client = PlacementClient::new(pair.caller.channel().await?);
-
-    // One that does not say that it is a stream.
+    // It does not say that it is a stream.
     let (send, hosts) = feed::<Host>();
     send.send(host("first")).await?;
     let response = client.report_dapr_status(to_called(hosts)).await?;
     let mut orders = response.into_inner();
     let first = orders.message().await?.context("ended")?;
     assert_eq!(first.operation, "first");
+    Ok(Streaming {
+        client,
+        send,
+        orders,
+        _pair: pair,
+        _app: app,
+    })
+}
+
+#[tokio::test]
+async fn a_stream_is_not_made_again() -> Result<()> {
+    let Streaming {
+        mut client,
+        send,
+        mut orders,
+        _pair,
+        _app,
+    } = streaming("{retry: quick}").await?;
     send.send(host("second")).await?;
     let error = orders.message().await.expect_err("is no stream");
     assert_eq!(
@@ -128,22 +156,9 @@ async fn a_stream_is_not_made_again() -> Result<()> {
 
 #[tokio::test]
 async fn a_call_that_takes_too_long_is_given_up() -> Result<()> {
-    let app = app(&Calls::default()).await?;
-    let rules = for_calls(RULES, "{timeout: soon}");
-    let pair = Pair::both(
-        |caller| caller.resource(&rules),
-        |called| called.grpc_app(&app),
-    )
-    .await?;
-    let mut client = PlacementClient::new(pair.caller.channel().await?);
+    let mut streaming = streaming("{timeout: soon}").await?;
     // The application waits for a message that does not come.
-    let (send, hosts) = feed::<Host>();
-    send.send(host("first")).await?;
-    let mut orders = client
-        .report_dapr_status(to_called(hosts))
-        .await?
-        .into_inner();
-    assert_eq!(orders.message().await?.context("ended")?.operation, "first");
+    let orders = &mut streaming.orders;
     let ended = tokio::time::timeout(wait::LONG, orders.message()).await?;
     let error = ended.expect_err("is late");
     assert_eq!(

@@ -30,9 +30,6 @@ use crate::server::body::{Body, BoxError};
 /// does not answer in the time below.
 const PING_AFTER: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// Exchanges at once while the other end has not said how many it takes: no
-/// server should take fewer (RFC 9113, section 6.5.2).
-const AT_FIRST: usize = 100;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
@@ -61,7 +58,6 @@ impl Connection {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .enable_push(false)
-            .initial_max_send_streams(AT_FIRST)
             .handshake(stream)
             .await?;
         let closed = Arc::new(AtomicBool::new(false));
@@ -94,15 +90,6 @@ impl Connection {
     /// Exchanges that have begun and not ended.
     pub fn open_exchanges(&self) -> usize {
         self.0.open.load(Ordering::Relaxed)
-    }
-
-    /// Whether the other end wants no more exchanges at once (RFC 9113,
-    /// section 5.1.2).
-    pub fn is_full(&self) -> bool {
-        match self.open_exchanges() {
-            0 => false,
-            open => open >= self.0.sender.current_max_send_streams(),
-        }
     }
 
     /// A place for one exchange.

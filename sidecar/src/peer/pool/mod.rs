@@ -20,8 +20,11 @@ use super::connection::{Connection, Place, Received};
 use crate::server::body::Body;
 
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
-/// Connections of one slot to one target, at most. Further exchanges wait for
-/// those before them.
+/// Exchanges that share a connection. Those that are more than the other end
+/// takes at once (RFC 9113, section 5.1.2) wait: a further connection would
+/// only get round what it asked for.
+const SHARED: usize = 2048;
+/// Connections of one slot to one target, at most.
 const MOST: usize = 8;
 
 /// Whom a connection is for.
@@ -75,11 +78,12 @@ impl Default for Kept {
 }
 
 impl Kept {
-    /// A place on the first connection that has one; on the least busy one
+    /// A place on the first connection that is free; on the least busy one
     /// where there may be no more of them.
     fn place(&mut self) -> Option<Place> {
         self.connections.retain(|(c, _)| !c.is_closed());
-        let free = self.connections.iter().position(|(c, _)| !c.is_full());
+        let is_free = |connection: &Connection| connection.open_exchanges() < SHARED;
+        let free = self.connections.iter().position(|(c, _)| is_free(c));
         let index = match free {
             Some(index) => index,
             None if self.connections.len() < MOST => return None,

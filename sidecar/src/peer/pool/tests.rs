@@ -99,18 +99,28 @@ async fn calls_that_begin_together_share_a_connection() {
 }
 
 #[tokio::test]
-async fn another_connection_where_one_is_full() {
+async fn what_the_other_end_takes_at_once_is_not_got_round() {
     let servers = servers(100);
-    let running = servers.ask(201);
-    servers.asked(201).await;
-    assert_eq!(servers.dials.load(Ordering::SeqCst), 3);
-    // There is an end to it: the rest wait for their turn.
-    let waiting = servers.ask(1000);
-    servers.asked(100 * MOST).await;
+    let running = servers.ask(SHARED);
+    servers.asked(100).await;
+    // One more goes over a connection of its own.
+    let another = servers.ask(1);
+    servers.asked(101).await;
+    assert_eq!(servers.dials.load(Ordering::SeqCst), 2);
     servers.answer.send_replace(true);
-    for calls in [running, waiting] {
+    for calls in [running, another] {
         assert!(calls.join_all().await.iter().all(Result::is_ok));
     }
+    assert_eq!(servers.asked.load(Ordering::SeqCst), SHARED + 1);
+}
+
+#[tokio::test]
+async fn there_is_an_end_to_connections() {
+    let servers = servers(100);
+    let running = servers.ask(SHARED * MOST + 1);
+    servers.asked(100 * MOST).await;
+    servers.answer.send_replace(true);
+    assert!(running.join_all().await.iter().all(Result::is_ok));
     assert_eq!(servers.dials.load(Ordering::SeqCst), MOST);
 }
 
