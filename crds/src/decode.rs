@@ -181,7 +181,11 @@ impl<'de> Deserializer<'de> for Lenient<'de> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         match self.0 {
-            Value::Null | Value::Object(_) => self.deserialize_map(visitor),
+            Value::Object(members) => visitor.visit_map(Members {
+                fields,
+                ..Members::of(members, false)
+            }),
+            Value::Null => visitor.visit_map(Members::none()),
             // A sequence would be taken for the fields in their order.
             Value::Array(_) => Err(Error::new(format!(
                 "invalid type: sequence, expected a map of {}",
@@ -258,6 +262,9 @@ struct Members<'de> {
     members: Option<serde_json::map::Iter<'de>>,
     /// A tree keeps its nulls; a type gets its zero value by not seeing the member.
     keep_null: bool,
+    /// Of a type: a key in other letters of the same case-folded name means its
+    /// field, as it does for Go's programs.
+    fields: &'static [&'static str],
     current: Option<(&'de str, &'de Value)>,
 }
 
@@ -266,6 +273,7 @@ impl<'de> Members<'de> {
         Self {
             members: Some(members.iter()),
             keep_null,
+            fields: &[],
             current: None,
         }
     }
@@ -274,8 +282,23 @@ impl<'de> Members<'de> {
         Self {
             members: None,
             keep_null: false,
+            fields: &[],
             current: None,
         }
+    }
+}
+
+impl Members<'_> {
+    /// The field that a key means.
+    fn field<'a>(&self, key: &'a str) -> &'a str {
+        if self.fields.contains(&key) {
+            return key;
+        }
+        let mut fields = self.fields.iter();
+        fields
+            .find(|field| field.eq_ignore_ascii_case(key))
+            .copied()
+            .unwrap_or(key)
     }
 }
 
@@ -295,7 +318,8 @@ impl<'de> MapAccess<'de> for Members<'de> {
             return Ok(None);
         };
         self.current = Some((key, value));
-        seed.deserialize(IntoDeserializer::<Error>::into_deserializer(key.as_str()))
+        let name = self.field(key);
+        seed.deserialize(IntoDeserializer::<Error>::into_deserializer(name))
             .map(Some)
     }
 
@@ -321,6 +345,17 @@ mod tests {
         flag: Option<bool>,
         inner: Vec<Inner>,
         raw: Value,
+    }
+
+    #[test]
+    fn keys_in_other_letters_mean_their_fields() {
+        let outer: Outer = from_value(&json!({"TEXT": "a", "Inner": [{"nAme": "b"}]})).unwrap();
+        assert_eq!(
+            (outer.text.as_str(), outer.inner[0].name.as_str()),
+            ("a", "b")
+        );
+        let raw: Outer = from_value(&json!({"raw": {"TEXT": 1}})).unwrap();
+        assert_eq!(raw.raw, json!({"TEXT": 1}));
     }
 
     #[derive(Debug, Default, Deserialize, PartialEq)]

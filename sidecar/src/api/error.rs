@@ -190,13 +190,21 @@ impl Error {
 
     /// The JSON body of the HTTP answer.
     pub fn body(&self) -> Bytes {
-        let mut object = serde_json::Map::new();
-        object.insert("errorCode".into(), self.code.into());
-        object.insert("message".into(), self.message.clone().into());
-        if let Some(rich) = self.rich.as_deref().filter(|rich| !rich.grpc_only) {
-            object.insert("details".into(), rich.json());
+        /// Clients see the keys in this order.
+        #[derive(serde::Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Shown<'a> {
+            error_code: &'a str,
+            message: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            details: Option<Value>,
         }
-        Bytes::from(super::json::to_vec(&Value::Object(object)))
+        let rich = self.rich.as_deref().filter(|rich| !rich.grpc_only);
+        Bytes::from(super::json::to_vec(&Shown {
+            error_code: self.code,
+            message: &self.message,
+            details: rich.map(Rich::json),
+        }))
     }
 
     /// The gRPC status, with the details of the rich form.
@@ -387,7 +395,9 @@ mod tests {
             "m",
         )
         .with_resource("state", "s", "");
-        let body: Value = serde_json::from_slice(&error.body()).unwrap();
+        let text = error.body();
+        assert!(text.starts_with(br#"{"errorCode":"ERR_X","message":"m","details":[{"#));
+        let body: Value = serde_json::from_slice(&text).unwrap();
         assert_eq!(body["details"][0]["resource_name"], "s");
         assert_eq!(
             body["details"][1]["@type"],

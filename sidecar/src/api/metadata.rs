@@ -17,6 +17,9 @@ use crate::components::live::{self, Live};
 use crate::server::body::Body;
 use crate::server::http::{self as edge, Request, no_content};
 
+/// What is told while there are no actors.
+const PLACEMENT: &str = "placement: disconnected";
+
 pub struct Api {
     pub app_id: String,
     pub features: Vec<String>,
@@ -124,7 +127,7 @@ pub fn http_get(api: &Api) -> Response<Body> {
     put("appConnectionProperties", app.into());
     put(
         "actorRuntime",
-        json!({"runtimeStatus": "DISABLED", "hostReady": false, "placement": ""}),
+        json!({"runtimeStatus": "DISABLED", "hostReady": false, "placement": PLACEMENT}),
     );
     edge::json(StatusCode::OK, json::to_line(&Value::Object(all)))
 }
@@ -256,6 +259,7 @@ pub fn grpc_get(api: &Api) -> wire::GetMetadataResponse {
         }),
         actor_runtime: Some(wire::ActorRuntime {
             runtime_status: ActorRuntimeStatus::Disabled.into(),
+            placement: PLACEMENT.to_owned(),
             ..Default::default()
         }),
         ..Default::default()

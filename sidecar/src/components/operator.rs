@@ -1,5 +1,6 @@
 //! Resources of a sidecar in Kubernetes, which come from the operator.
 
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use outrider_crds::configuration::Spec;
@@ -11,12 +12,15 @@ use outrider_proto::operator::v1::operator_client::OperatorClient;
 use outrider_security::Security;
 use prost::Message;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Response, Status};
+use tonic::{Code, Response, Status, Streaming};
 
 use super::disk::Resources;
 use super::reload::policies;
 use crate::metrics;
 
+/// What an operator takes at the most to open a stream, unless it says nothing
+/// before the first change.
+const ANSWER: Duration = Duration::from_millis(500);
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
 /// Tries for the Configuration, which may be created after the pod.
 const TRIES: u32 = 100;
@@ -214,8 +218,8 @@ impl Operator {
     pub async fn component_events(&self) -> Result<Events<wire::ComponentUpdateEvent>, Error> {
         let namespace = self.namespace.clone();
         let request = wire::ComponentUpdateRequest { namespace };
-        let answer = self.client.clone().component_update(request).await?;
-        Ok(Events(answer.into_inner()))
+        let mut client = self.client.clone();
+        Events::open(async move { client.component_update(request).await }).await
     }
 
     /// Changes of Subscriptions, as they come.
@@ -224,8 +228,8 @@ impl Operator {
     ) -> Result<Events<wire::SubscriptionUpdateEvent>, Error> {
         let namespace = self.namespace.clone();
         let request = wire::SubscriptionUpdateRequest { namespace };
-        let answer = self.client.clone().subscription_update(request).await?;
-        Ok(Events(answer.into_inner()))
+        let mut client = self.client.clone();
+        Events::open(async move { client.subscription_update(request).await }).await
     }
 
     /// Changes of Configurations, as they come.
@@ -234,8 +238,8 @@ impl Operator {
     ) -> Result<Events<wire::ConfigurationUpdateEvent>, Error> {
         let namespace = self.namespace.clone();
         let request = wire::ConfigurationUpdateRequest { namespace };
-        let answer = self.client.clone().configuration_update(request).await?;
-        Ok(Events(answer.into_inner()))
+        let mut client = self.client.clone();
+        Events::open(async move { client.configuration_update(request).await }).await
     }
 
     /// Changes of HTTPEndpoints, as they come.
@@ -244,16 +248,16 @@ impl Operator {
     ) -> Result<Events<wire::HttpEndpointUpdateEvent>, Error> {
         let namespace = self.namespace.clone();
         let request = wire::HttpEndpointUpdateRequest { namespace };
-        let answer = self.client.clone().http_endpoint_update(request).await?;
-        Ok(Events(answer.into_inner()))
+        let mut client = self.client.clone();
+        Events::open(async move { client.http_endpoint_update(request).await }).await
     }
 
     /// Changes of Resiliency resources, as they come.
     pub async fn resiliency_events(&self) -> Result<Events<wire::ResiliencyUpdateEvent>, Error> {
         let namespace = self.namespace.clone();
         let request = wire::ResiliencyUpdateRequest { namespace };
-        let answer = self.client.clone().resiliency_update(request).await?;
-        Ok(Events(answer.into_inner()))
+        let mut client = self.client.clone();
+        Events::open(async move { client.resiliency_update(request).await }).await
     }
 
     pub fn sees(&self, resource: &impl Kind) -> bool {
@@ -262,12 +266,32 @@ impl Operator {
 }
 
 /// A stream of changes.
-pub struct Events<E>(tonic::Streaming<E>);
+pub enum Events<E> {
+    /// The operator has not answered yet, as some do only with the first
+    /// change.
+    Opening(Pin<Box<dyn Future<Output = Result<Response<Streaming<E>>, Status>> + Send>>),
+    Open(Streaming<E>),
+}
 
 /// What happened to a resource.
 pub enum Change<K> {
     Set(K),
     Deleted(K),
+}
+
+impl<K: Kind> Change<K> {
+    /// Makes the change in a list, by name. What the application does not see
+    /// is as good as deleted.
+    pub fn amend(self, all: &mut Vec<K>, sees: impl Fn(&K) -> bool) {
+        let (Change::Set(changed) | Change::Deleted(changed)) = &self;
+        let name = &changed.metadata().name;
+        all.retain(|kept| kept.metadata().name != *name);
+        if let Change::Set(resource) = self
+            && sees(&resource)
+        {
+            all.push(resource);
+        }
+    }
 }
 
 /// A message of such a stream.
@@ -319,25 +343,34 @@ impl Event for wire::ResiliencyUpdateEvent {
 }
 
 impl<E: Event> Events<E> {
+    /// Sends the call, and waits a moment for the answer.
+    async fn open(
+        call: impl Future<Output = Result<Response<Streaming<E>>, Status>> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let mut call = Box::pin(call);
+        Ok(match tokio::time::timeout(ANSWER, &mut call).await {
+            Ok(answer) => Self::Open(answer?.into_inner()),
+            Err(_) => Self::Opening(call),
+        })
+    }
+
     /// The next change; an error if the stream has ended.
     pub async fn next(&mut self) -> Result<Change<E::Resource>, Error> {
-        let event = self.event().await?;
+        if let Self::Opening(call) = self {
+            *self = Self::Open(call.await?.into_inner());
+        }
+        let message = match self {
+            Self::Open(stream) => stream.message().await?,
+            Self::Opening(_) => None,
+        };
+        let ended = || Status::unavailable("the operator ended the stream");
+        let event = message.ok_or_else(ended)?;
         let (bytes, kind) = event.parts();
         let resource = one(bytes)?;
         Ok(match wire::ResourceEventType::try_from(kind) {
             Ok(wire::ResourceEventType::Deleted) => Change::Deleted(resource),
             _ => Change::Set(resource),
         })
-    }
-
-    /// Returns when something has changed; an error if the stream has ended.
-    pub async fn changed(&mut self) -> Result<(), Error> {
-        self.event().await.map(drop)
-    }
-
-    async fn event(&mut self) -> Result<E, Error> {
-        let ended = || Status::unavailable("the operator ended the stream");
-        Ok(self.0.message().await?.ok_or_else(ended)?)
     }
 }
 

@@ -119,14 +119,8 @@ impl Peers {
     }
 
     /// Calls a method of the application behind another sidecar.
-    pub async fn call(
-        &self,
-        target: &Target,
-        app_id: &str,
-        request: Request,
-    ) -> Result<Response, Status> {
-        let messages = head(request, app_id);
-        let mut outgoing = http::Request::new(messages);
+    pub async fn call(&self, target: &Target, call: Call) -> Result<Response, Status> {
+        let mut outgoing = http::Request::new(call.into_messages());
         *outgoing.method_mut() = Method::POST;
         *outgoing.uri_mut() = Uri::from_static(CALL);
         let headers = outgoing.headers_mut();
@@ -200,57 +194,81 @@ fn status_of(status: wire::Status) -> Status {
     Status::with_details(code, status.message, Bytes::from(details.encode_to_vec()))
 }
 
-/// The request's messages: everything but the body, with the first piece of it.
-fn head(request: Request, app_id: &str) -> Body {
-    let mut metadata = request.metadata;
-    metadata.push((DESTINATION.to_owned(), app_id.to_owned()));
-    if let Some(length) = request.content_length {
-        metadata.push(("Content-Length".to_owned(), length.to_string()));
-    }
-    let extension = request.verb.map(|verb| HttpExtension {
-        verb: http_extension::Verb::from_str_name(verb.as_str())
-            .unwrap_or(http_extension::Verb::Post)
-            .into(),
-        querystring: request.query,
-    });
-    let first = wire::RequestPiece {
-        request: Some(wire::Request {
-            ver: wire::ApiVersion::V1.into(),
-            metadata: gathered(metadata),
-            message: Some(InvokeRequest {
-                method: request.method,
-                data: (!request.data_type_url.is_empty()).then(|| Any {
-                    type_url: request.data_type_url,
-                    value: Default::default(),
-                }),
-                content_type: request.content_type.unwrap_or_default(),
-                http_extension: extension,
-            }),
-            actor: None,
-        }),
-        payload: None,
-    };
-    match request.body {
-        Data::Whole(bytes) if bytes.len() <= PIECE => {
-            body::full(grpc::frame(&wire::RequestPiece {
-                payload: Some(StreamPayload {
-                    data: bytes,
-                    seq: 0,
-                }),
-                ..first
-            }))
+/// A call as it travels, encoded once however often it is sent.
+pub enum Call {
+    /// One message with everything.
+    Message(Bytes),
+    /// A head, and data that takes several messages.
+    Pieces(Box<wire::RequestPiece>, Data),
+}
+
+impl Call {
+    /// Everything but the body goes into the first message, with the first
+    /// piece of it.
+    pub fn new(request: Request, app_id: &str) -> Self {
+        let mut metadata = request.metadata;
+        metadata.push((DESTINATION.to_owned(), app_id.to_owned()));
+        if let Some(length) = request.content_length {
+            metadata.push(("Content-Length".to_owned(), length.to_string()));
         }
-        data => body::stream(Framed::new(
-            data.into_body(),
-            first,
-            |head, payload| match head {
-                Some(first) => grpc::frame(&wire::RequestPiece { payload, ..first }),
-                None => grpc::frame(&wire::RequestPiece {
-                    request: None,
-                    payload,
+        let extension = request.verb.map(|verb| HttpExtension {
+            verb: http_extension::Verb::from_str_name(verb.as_str())
+                .unwrap_or(http_extension::Verb::Post)
+                .into(),
+            querystring: request.query,
+        });
+        let first = wire::RequestPiece {
+            request: Some(wire::Request {
+                ver: wire::ApiVersion::V1.into(),
+                metadata: gathered(metadata),
+                message: Some(InvokeRequest {
+                    method: request.method,
+                    data: (!request.data_type_url.is_empty()).then(|| Any {
+                        type_url: request.data_type_url,
+                        value: Default::default(),
+                    }),
+                    content_type: request.content_type.unwrap_or_default(),
+                    http_extension: extension,
                 }),
-            },
-        )),
+                actor: None,
+            }),
+            payload: None,
+        };
+        match request.body {
+            Data::Whole(data) if data.len() <= PIECE => {
+                let payload = Some(StreamPayload { data, seq: 0 });
+                Self::Message(grpc::frame(&wire::RequestPiece { payload, ..first }))
+            }
+            data => Self::Pieces(Box::new(first), data),
+        }
+    }
+
+    /// The same once more, unless its data passes through.
+    pub fn again(&self) -> Option<Self> {
+        match self {
+            Self::Message(bytes) => Some(Self::Message(bytes.clone())),
+            Self::Pieces(head, Data::Whole(data)) => {
+                Some(Self::Pieces(head.clone(), Data::Whole(data.clone())))
+            }
+            Self::Pieces(_, Data::Stream(_)) => None,
+        }
+    }
+
+    fn into_messages(self) -> Body {
+        match self {
+            Self::Message(bytes) => body::full(bytes),
+            Self::Pieces(head, data) => body::stream(Framed::new(
+                data.into_body(),
+                *head,
+                |head, payload| match head {
+                    Some(first) => grpc::frame(&wire::RequestPiece { payload, ..first }),
+                    None => grpc::frame(&wire::RequestPiece {
+                        request: None,
+                        payload,
+                    }),
+                },
+            )),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use tonic::{Code, Status};
 use super::address::{self, Target};
 use super::message::{self, Request, Response};
 use super::{Api, error, headers};
+use crate::peer::call::Call;
 use crate::peer::pool;
 use crate::server::body;
 
@@ -162,18 +163,21 @@ impl Api {
     ) -> Result<Response, Status> {
         self.sign(&mut request, app_id);
         self.peers.forwarded(&mut request.metadata);
-        if !built_in || request.is_streaming() {
-            return self.attempt(app_id, namespace, request).await;
+        // What passes through cannot be sent again.
+        let once = !built_in || request.is_streaming();
+        let call = Call::new(request, app_id);
+        if once {
+            return self.attempt(app_id, namespace, call).await;
         }
         let policy = self.resiliency.built_in(BuiltIn::Service);
         let mut retries = 0;
         let counted = &mut retries;
         let running = policy.run(move |attempt| {
             *counted = attempt.number - 1;
-            let request = request.again();
+            let call = call.again();
             async move {
-                match request {
-                    Some(request) => self.attempt(app_id, namespace, request).await,
+                match call {
+                    Some(call) => self.attempt(app_id, namespace, call).await,
                     None => Err(Status::internal("the request was sent before")),
                 }
                 .map_err(Unreachable)
@@ -195,15 +199,10 @@ impl Api {
     }
 
     /// Finds the other sidecar anew and calls it.
-    async fn attempt(
-        &self,
-        app_id: &str,
-        namespace: &str,
-        request: Request,
-    ) -> Result<Response, Status> {
+    async fn attempt(&self, app_id: &str, namespace: &str, call: Call) -> Result<Response, Status> {
         let target = self.find(app_id, namespace).await?;
         let calling = self.calls.sent(app_id, false);
-        let answered = self.peers.call(&target, app_id, request).await;
+        let answered = self.peers.call(&target, call).await;
         match &answered {
             Ok(response) => calling.answered(&response.code),
             Err(status) if is_unreachable(status) => self.suspect(app_id, namespace, &target),

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::follow::Follow;
 use super::{Demand, SCOPE};
-use crate::components::operator::{Change, Error, Operator};
+use crate::components::operator::{Error, Operator};
 
 /// The HTTPEndpoints in use, as they were read. A change takes a fresh start.
 #[derive(Clone)]
@@ -75,13 +75,7 @@ impl Follow for Following {
                 return Ok(());
             }
             let change = events.next().await?;
-            let (Change::Set(endpoint) | Change::Deleted(endpoint)) = &change;
-            wanted.retain(|w| w.metadata.name != endpoint.metadata.name);
-            if let Change::Set(endpoint) = change
-                && operator.sees(&endpoint)
-            {
-                wanted.push(endpoint);
-            }
+            change.amend(&mut wanted, |endpoint| operator.sees(endpoint));
         }
     }
 }

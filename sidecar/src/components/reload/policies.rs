@@ -46,17 +46,7 @@ impl Policies {
 
     fn change(&mut self, change: Change<Resource>, sees: impl Fn(&Resource) -> bool) {
         let mut wanted = self.loaded.clone();
-        let (resource, stays) = match change {
-            Change::Set(resource) => {
-                let seen = sees(&resource);
-                (resource, seen)
-            }
-            Change::Deleted(resource) => (resource, false),
-        };
-        wanted.retain(|r| r.metadata.name != resource.metadata.name);
-        if stays {
-            wanted.push(resource);
-        }
+        change.amend(&mut wanted, sees);
         in_order(&mut wanted);
         self.apply(wanted);
     }

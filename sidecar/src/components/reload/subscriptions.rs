@@ -45,13 +45,14 @@ impl Subscriptions {
 impl Follow for Subscriptions {
     const WATCHED: &'static str = "Subscription updates";
 
-    /// Whatever the operator tells, everything is listed again.
     async fn stream(&mut self, operator: &Operator, alive: &mut bool) -> Result<(), Error> {
         let mut events = operator.subscription_events().await?;
+        let mut wanted = operator.subscriptions().await?;
+        *alive = true;
         loop {
-            self.apply(operator.subscriptions().await?);
-            *alive = true;
-            events.changed().await?;
+            self.apply(wanted.clone());
+            let change = events.next().await?;
+            change.amend(&mut wanted, |subscription| operator.sees(subscription));
         }
     }
 }
