@@ -28,7 +28,7 @@ use crate::channel::Channel;
 use crate::channel::connect::Connector;
 use crate::components::disk;
 use crate::components::live::Live;
-use crate::components::operator::Operator;
+use crate::components::operator::{Operator, patiently};
 use crate::components::reload::{Components, Demand, Endpoints, Policies, Reload, Subscriptions};
 use crate::components::resolve::Sources;
 use crate::components::start::Starter;
@@ -242,7 +242,8 @@ impl Runtime {
             )
             .map_err(|e| format!("failed to load components: {e}"))?,
             Some(operator) => {
-                let mut resources = operator.resources().await?;
+                let listing = async || operator.resources().await;
+                let mut resources = patiently("resources", listing).await?;
                 if flags.builtin_secret_store {
                     resources.components.push(parts::builtin_store());
                 }

@@ -20,7 +20,7 @@ use crate::api::pubsub::subscribe::Subscriber;
 use crate::channel::connect::Connector;
 use crate::channel::{self, Channel, Healthy};
 use crate::components::live::Live;
-use crate::components::operator::Operator;
+use crate::components::operator::{Operator, patiently};
 use crate::components::reload::Reload;
 use crate::components::reload::components::BUILTIN_STORE;
 use crate::flags::{Flags, Mode, Protocol};
@@ -68,7 +68,8 @@ pub async fn config_of_operator(operator: &Operator, names: &[String]) -> Result
     if !rest.is_empty() {
         tracing::warn!(target: SCOPE, "only one Configuration is used in Kubernetes: {name}");
     }
-    Ok(operator.configuration(name).await?)
+    let what = format!("configuration {name}");
+    Ok(patiently(&what, async || operator.configuration(name).await).await?)
 }
 
 /// The secret store that every sidecar in Kubernetes has.

@@ -22,10 +22,28 @@ use crate::metrics;
 /// before the first change.
 const ANSWER: Duration = Duration::from_millis(500);
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
-/// Tries for the Configuration, which may be created after the pod.
+/// Tries at the start, before the process gives up.
 const TRIES: u32 = 100;
-const PAUSE: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const SCOPE: &str = "dapr.runtime.loader.operator";
+
+/// Asks again while the operator cannot answer: it may start after the
+/// sidecar, and what is asked for may be created after the pod.
+pub async fn patiently<T>(what: &str, ask: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+    let mut pause = FIRST_PAUSE;
+    for _ in 1..TRIES {
+        match ask().await {
+            Err(Error::Call(status)) => {
+                tracing::error!(target: SCOPE, "failed to get {what} from the operator, trying again in {}ms: {}", pause.as_millis(), crate::grpc::text(&status));
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            answered => return answered,
+        }
+    }
+    ask().await
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -107,30 +125,22 @@ impl Operator {
         Ok(answered?)
     }
 
-    /// The Configuration of this name, waited for while the operator cannot
-    /// be reached.
+    /// The Configuration of this name.
     pub async fn configuration(&self, name: &str) -> Result<Spec, Error> {
         let request = wire::GetConfigurationRequest {
             name: name.to_owned(),
             namespace: self.namespace.clone(),
         };
-        for tries in 1.. {
-            match self.client.clone().get_configuration(request.clone()).await {
-                Ok(answer) => {
-                    let bytes = answer.into_inner().configuration;
-                    if bytes.is_empty() {
-                        return Err(Error::NoConfiguration(name.to_owned()));
-                    }
-                    return one::<Configuration>(&bytes).map(|configuration| configuration.spec);
-                }
-                Err(status) if tries >= TRIES => return Err(status.into()),
-                Err(status) => {
-                    tracing::error!(target: SCOPE, "failed to get configuration {name}, trying again in {}s: {}", PAUSE.as_secs(), crate::grpc::text(&status));
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
+        let (sent, mut client) = (request.encoded_len(), self.client.clone());
+        let getting = client.get_configuration(request);
+        let bytes = self
+            .timed("GetConfiguration", sent, getting)
+            .await?
+            .configuration;
+        if bytes.is_empty() {
+            return Err(Error::NoConfiguration(name.to_owned()));
         }
-        Err(Error::NoConfiguration(name.to_owned()))
+        one::<Configuration>(&bytes).map(|configuration| configuration.spec)
     }
 
     /// All that this application may see.
