@@ -4,6 +4,7 @@
 mod chart;
 mod lifecycle;
 mod rolling;
+mod streams;
 
 use std::time::Duration;
 
@@ -112,6 +113,36 @@ impl Stage {
         asked.unwrap_or_else(|error| format!("{error:#}"))
     }
 
+    /// Has an application publish, as soon as its sidecar takes it.
+    async fn publish(&self, app: &str, topic: &str, news: &str) -> Result<()> {
+        let path = format!("/announce/{topic}");
+        let told = std::cell::RefCell::new(String::new());
+        let published = wait("a publish", PATIENCE, async || {
+            let namespace = self.namespace.name();
+            let text = self.cluster.tell(namespace, app, &path, news).await?;
+            let done = text.contains("published");
+            told.replace(text);
+            Ok(done.then_some(()))
+        });
+        published
+            .await
+            .with_context(|| format!("{app} answers {}", told.borrow()))
+    }
+
+    /// An error if a container of the application's pods was started again.
+    async fn never_restarted(&self, app: &str) -> Result<()> {
+        let selector = format!("app={app}");
+        let words = ["pods", "-n", self.namespace.name(), "-l", &selector];
+        let pods = self.cluster.get(words).await?;
+        let statuses = pods["items"][0]["status"]["containerStatuses"]
+            .as_array()
+            .context("no containers")?;
+        for status in statuses {
+            ensure!(status["restartCount"] == 0, "{status}");
+        }
+        Ok(())
+    }
+
     async fn logs(&self, app: &str) -> Result<String> {
         let of = format!("deploy/{app}");
         self.cluster
@@ -196,25 +227,9 @@ async fn what_is_published_arrives() -> Result<()> {
     stage.app("writer", &App::default()).await?;
     stage.ready("reader").await?;
     stage.ready("writer").await?;
-    let namespace = stage.namespace.name();
-    let told = std::cell::RefCell::new(String::new());
-    let published = wait("a publish", PATIENCE, async || {
-        let text = stage
-            .cluster
-            .tell(
-                namespace,
-                "writer",
-                "/announce/news",
-                r#"{"headline":"rain"}"#,
-            )
-            .await?;
-        let done = text.contains("published");
-        told.replace(text);
-        Ok(done.then_some(()))
-    });
-    published
-        .await
-        .with_context(|| format!("writer answers {}", told.borrow()))?;
+    stage
+        .publish("writer", "news", r#"{"headline":"rain"}"#)
+        .await?;
     stage
         .until("reader", "/news", |news| news[0]["headline"] == "rain")
         .await?;
@@ -248,17 +263,7 @@ async fn components_change_under_a_running_sidecar() -> Result<()> {
     // Of another kind now: what was in Redis is not there.
     let before = stage.ask("orders", "/orders/1").await;
     assert!(!before.contains("book"), "{before}");
-    let pods = stage
-        .cluster
-        .get(["pods", "-n", stage.namespace.name(), "-l", "app=orders"])
-        .await?;
-    for status in pods["items"][0]["status"]["containerStatuses"]
-        .as_array()
-        .context("no containers")?
-    {
-        assert_eq!(status["restartCount"], 0, "{status}");
-    }
-    Ok(())
+    stage.never_restarted("orders").await
 }
 
 #[tokio::test]
