@@ -65,7 +65,7 @@ async fn up(options: Options) -> Result<()> {
     }
     eprintln!(
         "cluster: export KUBECONFIG={}",
-        cluster.kubeconfig().display()
+        cluster.layout.kubeconfig().display()
     );
     loop {
         cluster.check()?;

@@ -22,10 +22,28 @@ use crate::run::{Run as _, run_with_input};
 use crate::sandbox::Sandbox;
 use crate::wait::wait;
 
+/// How kubectl and helm find a cluster.
+#[derive(Clone)]
+pub(crate) enum Access {
+    Kubeconfig(PathBuf),
+    /// A name in the user's own configuration, wherever that is.
+    Context(String),
+}
+
+impl Access {
+    /// `flag` is the program's own for a context.
+    pub fn tell(&self, command: &mut Command, flag: &str) {
+        match self {
+            Self::Kubeconfig(path) => command.env("KUBECONFIG", path),
+            Self::Context(name) => command.arg(flag).arg(name),
+        };
+    }
+}
+
 /// A Kubernetes that answers. It ends with this value, or with the process, if this process booted it.
 pub struct Cluster {
     pub(crate) layout: Layout,
-    kubeconfig: PathBuf,
+    pub(crate) access: Access,
     /// Unknown for a cluster that only a kubeconfig leads to.
     network: Option<Network>,
     pub(crate) sandbox: Option<Sandbox>,
@@ -49,11 +67,26 @@ impl Cluster {
         {
             return Ok(Self::attach(layout, state.network));
         }
-        let progress = Progress::new(&options);
+        Self::foreign(layout, &options, Access::Kubeconfig(kubeconfig))
+    }
+
+    /// A cluster of the user's, by the name of a context of theirs.
+    pub async fn of_context(options: Options, name: &str) -> Result<Self> {
+        let layout = Layout::new(&options.work, &options.cache)?;
+        let cluster = Self::foreign(layout, &options, Access::Context(name.to_owned()))?;
+        cluster
+            .kubectl(["get", "--raw", "/version"])
+            .await
+            .with_context(|| format!("the cluster of the context {name} does not answer"))?;
+        Ok(cluster)
+    }
+
+    fn foreign(layout: Layout, options: &Options, access: Access) -> Result<Self> {
+        let progress = Progress::new(options);
         crate::programs::build(&layout, |what| progress.say(what))?;
         Ok(Self {
             layout,
-            kubeconfig,
+            access,
             network: None,
             sandbox: None,
         })
@@ -69,7 +102,7 @@ impl Cluster {
 
     pub(crate) fn attach(layout: Layout, network: Network) -> Self {
         Self {
-            kubeconfig: layout.kubeconfig(),
+            access: Access::Kubeconfig(layout.kubeconfig()),
             layout,
             network: Some(network),
             sandbox: None,
@@ -98,8 +131,12 @@ impl Cluster {
         Ok(tokio::task::spawn_blocking(move || drop(self)).await?)
     }
 
-    pub fn kubeconfig(&self) -> &Path {
-        &self.kubeconfig
+    /// None for a context of the user's.
+    pub fn kubeconfig(&self) -> Option<&Path> {
+        match &self.access {
+            Access::Kubeconfig(path) => Some(path),
+            Access::Context(_) => None,
+        }
     }
 
     /// The folder with `kubectl` and `helm`, for a PATH.
@@ -118,9 +155,8 @@ impl Cluster {
     }
 
     fn network(&self) -> Result<Network> {
-        self.network.context(
-            "the addresses of a cluster given by OUTRIDER_CLUSTER_KUBECONFIG are not known",
-        )
+        self.network
+            .context("the addresses of a cluster that was not booted by this program are not known")
     }
 
     /// What kubectl remembers of the API must not outlive it.
@@ -139,10 +175,10 @@ impl Cluster {
         let mut command = Command::new(self.layout.binary("helm"));
         let folder = self.layout.cache.join("tools");
         command
-            .env("KUBECONFIG", &self.kubeconfig)
             .env("HELM_CACHE_HOME", folder.join("cache"))
             .env("HELM_CONFIG_HOME", folder.join("config"))
             .env("HELM_DATA_HOME", folder.join("data"));
+        self.access.tell(&mut command, "--kube-context");
         command
     }
 
@@ -233,7 +269,7 @@ impl Cluster {
     fn container_runtime(&self) -> Result<&Layout> {
         ensure!(
             self.network.is_some(),
-            "images can't be put into a cluster given by OUTRIDER_CLUSTER_KUBECONFIG; load them with its own tools"
+            "images can't be put into a cluster that was not booted by this program; load them with its own tools"
         );
         Ok(&self.layout)
     }

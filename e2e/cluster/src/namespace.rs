@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Access, Cluster};
 use crate::run::Run as _;
 use crate::wait::wait;
 
@@ -22,7 +22,7 @@ pub enum PodSecurity {
 /// Enough of a cluster to ask it and to clean up, without borrowing it.
 pub(crate) struct Kubectl {
     program: PathBuf,
-    kubeconfig: PathBuf,
+    access: Access,
     cache: PathBuf,
 }
 
@@ -30,16 +30,15 @@ impl Kubectl {
     pub fn new(cluster: &Cluster) -> Self {
         Self {
             program: cluster.programs().join("kubectl"),
-            kubeconfig: cluster.kubeconfig().to_owned(),
+            access: cluster.access.clone(),
             cache: cluster.kubectl_cache(),
         }
     }
 
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .env("KUBECONFIG", &self.kubeconfig)
-            .env("KUBECACHEDIR", &self.cache);
+        command.env("KUBECACHEDIR", &self.cache);
+        self.access.tell(&mut command, "--context");
         command
     }
 

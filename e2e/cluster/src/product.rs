@@ -12,6 +12,8 @@ use crate::image::Image;
 /// Where images of a local build are said to come from. Nothing is ever
 /// fetched from there.
 pub const REGISTRY: &str = "outrider.local";
+/// Of images whose makers name no other.
+const TAG: &str = "dev";
 pub const RELEASE: &str = "dapr";
 pub const SYSTEM: &str = "dapr-system";
 const SERVICES: [&str; 4] = ["daprd", "operator", "sentry", "injector"];
@@ -52,8 +54,17 @@ impl Product {
         Ok(Self {
             binaries: folder.to_owned(),
             registry: REGISTRY.to_owned(),
-            tag: "dev".to_owned(),
+            tag: TAG.to_owned(),
         })
+    }
+
+    /// Images that the user has pushed; there is nothing to load.
+    pub fn pushed(registry: &str) -> Self {
+        Self {
+            binaries: PathBuf::new(),
+            registry: registry.to_owned(),
+            tag: TAG.to_owned(),
+        }
     }
 
     /// The same binaries as images of another tag.
@@ -64,8 +75,8 @@ impl Product {
         }
     }
 
-    /// Images that the user has pushed.
-    pub fn from_registry(&self, registry: &str) -> Self {
+    /// The same binaries as images of another registry.
+    pub fn at(&self, registry: &str) -> Self {
         Self {
             registry: registry.to_owned(),
             ..self.clone()

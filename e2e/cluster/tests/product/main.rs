@@ -2,6 +2,7 @@
 //! its own.
 
 mod chart;
+mod context;
 mod lifecycle;
 mod rolling;
 mod streams;

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use outrider_cluster::product::{self, App, Product, SYSTEM};
 use outrider_cluster::{Cluster, Options, wait};
 use serde_json::Value;
 
+mod guest;
 mod self_hosted;
 
 const NAMESPACE: &str = "shop";
@@ -18,6 +19,8 @@ struct Words {
     self_hosted: bool,
     context: Option<String>,
     registry: Option<String>,
+    /// Where to write the images that a registry is to get.
+    save: Option<PathBuf>,
     /// Ends after the last step instead of leaving the cluster up.
     exit: bool,
     /// Programs that are built already.
@@ -30,6 +33,7 @@ impl Words {
             self_hosted: false,
             context: None,
             registry: None,
+            save: None,
             exit: false,
             binaries: None,
         };
@@ -43,18 +47,25 @@ impl Words {
                 "--registry" => {
                     parsed.registry = Some(words.next().context("--registry needs a prefix")?)
                 }
+                "--save" => {
+                    parsed.save = Some(words.next().context("--save needs a folder")?.into());
+                }
                 "--binaries" => {
                     parsed.binaries =
                         Some(words.next().context("--binaries needs a folder")?.into());
                 }
                 other => bail!(
-                    "unknown word {other}: demo knows --self-hosted, --context, --registry, --binaries and --exit"
+                    "unknown word {other}: demo knows --self-hosted, --context, --registry, --save, --binaries and --exit"
                 ),
             }
         }
         ensure!(
-            parsed.context.is_some() == parsed.registry.is_some(),
-            "--context and --registry go together: a cluster of yours pulls the images that you pushed"
+            parsed.context.is_none() || parsed.save.is_none(),
+            "--save writes images to be pushed, --context uses those that were: give one of them"
+        );
+        ensure!(
+            parsed.registry.is_some() == (parsed.context.is_some() || parsed.save.is_some()),
+            "--registry goes with --save, which writes the images to push, or with --context, whose cluster pulls them"
         );
         Ok(parsed)
     }
@@ -98,26 +109,28 @@ async fn run() -> Result<()> {
         start: Instant::now(),
         count: 0,
     };
-    let folder = match &words.binaries {
-        Some(folder) => folder.clone(),
-        None => {
-            steps
-                .step("build the programs", async || build().await)
-                .await?
-        }
-    };
-    let product = Product::in_folder(&folder)?;
-    if words.self_hosted {
-        return self_hosted::run(&folder, &mut steps, words.exit).await;
-    }
     let (cluster, product) = match (&words.context, &words.registry) {
         (Some(context), Some(registry)) => {
-            let cluster = steps
-                .step("reach your cluster", async || existing(context).await)
-                .await?;
-            (cluster, product.from_registry(registry))
+            let reached = steps.step("reach your cluster", async || {
+                Cluster::of_context(Options::from_env()?, context).await
+            });
+            (reached.await?, Product::pushed(registry))
         }
         _ => {
+            let folder = match &words.binaries {
+                Some(folder) => folder.clone(),
+                None => {
+                    let built = steps.step("build the programs", async || build().await);
+                    built.await?
+                }
+            };
+            let product = Product::in_folder(&folder)?;
+            if words.self_hosted {
+                return self_hosted::run(&folder, &mut steps, words.exit).await;
+            }
+            if let (Some(save), Some(registry)) = (&words.save, &words.registry) {
+                return write_images(&product.at(registry), save);
+            }
             let cluster = steps
                 .step("boot a Kubernetes of one node", async || {
                     Cluster::boot(Options::from_env()?).await
@@ -135,26 +148,75 @@ async fn run() -> Result<()> {
             (cluster, product)
         }
     };
-    let shown = show(&cluster, &product, &mut steps).await;
-    if let Err(error) = &shown {
+    // A cluster that is not ours stays as it was; our own ends whole.
+    let before = match cluster.is_owned() {
+        true => None,
+        false => Some(guest::Before::look(&cluster).await?),
+    };
+    let shown = tokio::select! {
+        shown = tour(&words, &cluster, &product, &mut steps) => shown,
+        stopped = stopped() => stopped.and(Err(anyhow!("it was interrupted"))),
+    };
+    let cleaned = match &before {
+        None => Ok(()),
+        Some(before) => {
+            let cleaning = steps.step("remove all that the demo brought", async || {
+                before.restore(&cluster).await
+            });
+            cleaning.await
+        }
+    };
+    cluster.down().await?;
+    shown.and(cleaned)
+}
+
+async fn tour(
+    words: &Words,
+    cluster: &Cluster,
+    product: &Product,
+    steps: &mut Steps,
+) -> Result<()> {
+    if let Err(error) = show(cluster, product, steps).await {
         for namespace in [SYSTEM, NAMESPACE] {
             eprintln!("{}", cluster.explain(namespace).await.unwrap_or_default());
         }
-        eprintln!("\ndemo: {error:#}");
+        return Err(error);
     }
     println!(
         "\nall steps took {:.1} s",
         steps.start.elapsed().as_secs_f64()
     );
-    if !words.exit && shown.is_ok() {
-        println!("the cluster stays up until you press Ctrl-C; look around with");
-        println!("    export KUBECONFIG={}", cluster.kubeconfig().display());
-        println!("    {}/kubectl get pods -A", cluster.programs().display());
-        stopped().await?;
+    if words.exit {
+        return Ok(());
     }
-    clean(&cluster, words.context.is_some()).await;
-    cluster.down().await?;
-    shown
+    println!("everything stays up until you press Ctrl-C; look around with");
+    match (&words.context, cluster.kubeconfig()) {
+        (Some(context), _) => println!("    kubectl --context {context} get pods -A"),
+        (None, Some(path)) => {
+            println!("    export KUBECONFIG={}", path.display());
+            println!("    {}/kubectl get pods -A", cluster.programs().display());
+        }
+        (None, None) => {}
+    }
+    stopped().await
+}
+
+/// Archives of all images, and how to push them.
+fn write_images(product: &Product, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let mut images = product.images();
+    images.push(product::redis_image(&product.registry)?);
+    for image in &images {
+        let name = image.reference().rsplit('/').next().unwrap_or_default();
+        let path = folder.join(format!("{}.tar", name.replace(':', "-")));
+        image.build()?.write(std::fs::File::create(&path)?)?;
+        println!(
+            "docker load -i {} && docker push {}",
+            path.display(),
+            image.reference()
+        );
+    }
+    Ok(())
 }
 
 async fn show(cluster: &Cluster, product: &Product, steps: &mut Steps) -> Result<()> {
@@ -280,10 +342,9 @@ async fn build() -> Result<PathBuf> {
         .parent()
         .context("the program has no folder")?
         .to_owned();
-    let profile = if folder.ends_with("release") {
-        "release"
-    } else {
-        "dev"
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        None | Some("debug") => "dev",
+        Some(profile) => profile,
     };
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let packages = ["sidecar", "operator", "sentry", "injector", "apps"];
@@ -301,34 +362,6 @@ async fn build() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// A cluster of the user's own, by the name of a context.
-async fn existing(context: &str) -> Result<Cluster> {
-    let mut options = Options::from_env()?;
-    // Built first, so that kubectl is there to read the user's configuration.
-    let path = options.work.join("context.kubeconfig");
-    std::fs::create_dir_all(&options.work)?;
-    let output = tokio::process::Command::new("kubectl")
-        .args([
-            "config",
-            "view",
-            "--minify",
-            "--flatten",
-            "--context",
-            context,
-        ])
-        .output()
-        .await
-        .context("kubectl is not on the path: it reads your contexts")?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    std::fs::write(&path, output.stdout)?;
-    options.kubeconfig = Some(path);
-    Cluster::boot(options).await
-}
-
 async fn apply(cluster: &Cluster, manifests: &str) -> Result<()> {
     cluster
         .kubectl_with_input(["apply", "-n", NAMESPACE, "-f", "-"], manifests)
@@ -340,29 +373,6 @@ fn namespace() -> String {
     format!(
         "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n  labels: {{pod-security.kubernetes.io/enforce: restricted}}\n"
     )
-}
-
-/// Leaves a cluster that is not ours as it was; our own ends whole.
-async fn clean(cluster: &Cluster, theirs: bool) {
-    if !theirs && cluster.is_owned() {
-        return;
-    }
-    let _ = cluster
-        .kubectl(["delete", "namespace", NAMESPACE, "--ignore-not-found"])
-        .await;
-    let _ = cluster
-        .helm([
-            "uninstall",
-            product::RELEASE,
-            "-n",
-            SYSTEM,
-            "--wait",
-            "--ignore-not-found",
-        ])
-        .await;
-    let _ = cluster
-        .kubectl(["delete", "namespace", SYSTEM, "--ignore-not-found"])
-        .await;
 }
 
 pub async fn stopped() -> Result<()> {
