@@ -58,11 +58,14 @@ pub fn incoming(
         .map(move |socket| {
             let acceptor = acceptor.clone();
             async move {
-                let address = socket.peer_addr().ok();
+                let peer = match socket.peer_addr() {
+                    Ok(address) => address.to_string(),
+                    Err(_) => "an address that is gone".to_owned(),
+                };
                 match acceptor.accept(socket).await {
                     Ok(connection) => Some(Ok(connection)),
                     Err(error) => {
-                        tracing::debug!(target: "dapr.runtime.security", "handshake with {address:?} failed: {error}");
+                        refuse(&peer, &error);
                         None
                     }
                 }
@@ -70,6 +73,16 @@ pub fn incoming(
         })
         .buffer_unordered(HANDSHAKES)
         .filter_map(std::future::ready)
+}
+
+fn refuse(peer: &str, error: &io::Error) {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    // Probes of ports come and go without a word.
+    if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof) {
+        tracing::debug!(target: "dapr.runtime.security", "a connection from {peer} ended in the TLS handshake: {error}");
+    } else {
+        tracing::warn!(target: "dapr.runtime.security", "a connection from {peer} was refused: {error}");
+    }
 }
 
 fn sockets(listener: TcpListener) -> impl Stream<Item = TcpStream> + Send {

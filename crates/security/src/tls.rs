@@ -181,8 +181,19 @@ fn refusal(error: chain::Error) -> rustls::Error {
         chain::Error::Untrusted(W::CertExpired { .. }) => CertificateError::Expired.into(),
         chain::Error::Untrusted(W::CertNotValidYet { .. }) => CertificateError::NotValidYet.into(),
         other => rustls::Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(
-            Arc::new(other),
+            Arc::new(Told(other)),
         ))),
+    }
+}
+
+/// rustls shows causes by their `Debug` form, which is for nobody to read.
+#[derive(thiserror::Error)]
+#[error("{0}")]
+struct Told(chain::Error);
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
     }
 }
 

@@ -10,7 +10,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::http::Client;
 use crate::process::{Process, binary};
-use crate::{GrpcApp, HttpApp, Sentry, port, wait};
+use crate::{GrpcApp, HttpApp, Kubernetes, Sentry, port, wait};
 
 /// How a sidecar is started.
 #[derive(Debug, Default)]
@@ -22,6 +22,7 @@ pub struct Builder {
     environment: Vec<(String, String)>,
     names: Option<PathBuf>,
     mdns: bool,
+    operator: bool,
     binary: Option<PathBuf>,
 }
 
@@ -120,6 +121,20 @@ impl Builder {
             .env("NAMESPACE", "default"))
     }
 
+    /// Takes its resources from the operator at this port, as in Kubernetes,
+    /// and its identity from the sentry. Resources and configurations of the
+    /// builder then count for nothing.
+    pub fn operator(mut self, port: u16, cluster: &Kubernetes, sentry: &Sentry) -> Result<Builder> {
+        self.operator = true;
+        let builder = self
+            .flag("--mode=kubernetes")
+            .flag(&format!("--control-plane-address=127.0.0.1:{port}"))
+            .flag("--control-plane-namespace=default")
+            .env("KUBECONFIG", &cluster.kubeconfig().display().to_string())
+            .env("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true");
+        builder.sentry(sentry)
+    }
+
     /// Starts it without waiting for anything.
     pub fn spawn(self) -> Result<Daprd> {
         let folder = tempfile::tempdir()?;
@@ -158,7 +173,7 @@ impl Builder {
         let names = self.names.unwrap_or_else(|| folder.path().to_owned());
         // Some builds of Dapr have no SQLite in them.
         let multicast = std::env::var_os("OUTRIDER_NAMES").is_some_and(|names| names == "mdns");
-        if !self.mdns && !multicast {
+        if !self.mdns && !multicast && !self.operator {
             let names = names.join("names.db");
             configs.push(format!(
                 "nameResolution: {{component: sqlite, version: v1, configuration: {{connectionString: \"{}\"}}}}",

@@ -4,8 +4,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::port;
 use crate::process::{Process, binary};
+use crate::{Authority, port};
 
 /// A running certificate authority outside Kubernetes.
 #[derive(Debug)]
@@ -26,12 +26,32 @@ impl Sentry {
         }
     }
 
+    /// Starts it with this authority, for certificates that live so long, and
+    /// waits until it is ready.
+    pub async fn of(authority: &Authority, ttl: &str) -> Result<Sentry> {
+        let sentry = Sentry::configured(
+            &authority.credentials()?,
+            &format!("workloadCertTTL: {ttl}"),
+        )?;
+        match sentry.ready().await {
+            Ok(()) => Ok(sentry),
+            Err(error) => bail!("{error:#}\n{}", sentry.lines().join("\n")),
+        }
+    }
+
     /// Starts it with these files as credentials, and waits for nothing.
     pub fn spawn(credentials: &[(&str, String)]) -> Result<Sentry> {
+        Sentry::configured(credentials, "enabled: true")
+    }
+
+    /// `mtls` is what the Configuration says of it, as one line of YAML.
+    fn configured(credentials: &[(&str, String)], mtls: &str) -> Result<Sentry> {
         let folder = tempfile::tempdir()?;
         let (port, healthz_port) = (port::free(), port::free());
         let config = folder.path().join("config.yaml");
-        let yaml = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: sentry}\nspec: {mtls: {enabled: true}}\n";
+        let yaml = format!(
+            "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {{name: sentry}}\nspec: {{mtls: {{{mtls}}}}}\n"
+        );
         std::fs::write(&config, yaml)?;
         let home = folder.path().join("credentials");
         std::fs::create_dir(&home)?;

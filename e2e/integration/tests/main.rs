@@ -10,6 +10,7 @@ mod logs;
 mod metadata;
 mod metrics;
 mod mtls;
+mod operator;
 mod pubsub;
 mod resiliency;
 mod secrets;

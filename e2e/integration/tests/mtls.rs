@@ -1,8 +1,10 @@
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use axum::Router;
 use http::Method;
 use outrider_harness::http::Client;
-use outrider_harness::{Builder, Daprd, GrpcApp, HttpApp, Sentry};
+use outrider_harness::{Authority, Builder, Daprd, GrpcApp, HttpApp, Sentry, wait};
 use outrider_proto::common::v1::{InvokeRequest, InvokeResponse};
 use outrider_proto::runtime::v1::InvokeServiceRequest;
 use outrider_proto::runtime::v1::app_callback_client::AppCallbackClient;
@@ -113,6 +115,52 @@ async fn grpc_calls_are_checked_too() -> Result<()> {
         .await;
     let refused = refused.expect_err("is a stranger");
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_expired() -> Result<()> {
+    let life = Duration::from_secs(3);
+    let authority = Authority::new()?;
+    let sentry = Sentry::of(&authority, "24h").await?;
+    let hasty = Sentry::of(&authority, &format!("{}s", life.as_secs())).await?;
+    let folder = tempfile::tempdir()?;
+    let app = HttpApp::start(echo()).await?;
+    let late = named("late", &folder, &hasty)?.app(&app).start().await?;
+    let prompt = named("prompt", &folder, &sentry)?.app(&app).start().await?;
+    // Nobody renews it. It is good until its last second is over.
+    hasty.stop().await?;
+    let end = Instant::now() + life + Duration::from_secs(1);
+    wait::until("the certificate has expired", async || {
+        (Instant::now() > end).then_some(())
+    })
+    .await?;
+    // Who shows the old certificate may have sent its request before it is
+    // refused, and then sees no more than a broken connection.
+    let refused = "rpc error: code = Unavailable desc = ";
+    for (from, to, reason) in [
+        (&prompt, "late", "invalid peer certificate: Expired"),
+        (&late, "prompt", refused),
+    ] {
+        let path = format!("/v1.0/invoke/{to}/method/echo");
+        let refused = from.http().get(&path).await?;
+        let (code, message) = refused.error()?;
+        assert_eq!(
+            (refused.status, &*code),
+            (500, "ERR_DIRECT_INVOKE"),
+            "{message}"
+        );
+        let start = format!("failed to invoke, id: {to}, err: ");
+        assert!(
+            message.starts_with(&start) && message.contains(reason),
+            "{message}"
+        );
+    }
+    prompt
+        .line("was refused: invalid peer certificate: Expired")
+        .await?;
+    late.line("Error renewing identity, trying again").await?;
+    assert!(app.seen().is_empty());
     Ok(())
 }
 

@@ -1,0 +1,317 @@
+//! What sidecars are told by an operator, and who is told nothing.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use outrider_harness::{Authority, Daprd, Kubernetes, Operator, Sentry, wait};
+use outrider_proto::operator::v1::operator_client::OperatorClient;
+use outrider_proto::operator::v1::{
+    ComponentUpdateEvent, ComponentUpdateRequest, ListComponentsRequest, ResourceEventType as Event,
+};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+const DAY: time::Duration = time::Duration::DAY;
+
+/// A control plane of a sentry and an operator.
+struct Plane {
+    operator: Operator,
+    authority: Authority,
+    cluster: Kubernetes,
+    sentry: Sentry,
+}
+
+impl Plane {
+    async fn start() -> Result<Plane> {
+        let authority = Authority::new()?;
+        let cluster = Kubernetes::start().await?;
+        let sentry = Sentry::of(&authority, "24h").await?;
+        Ok(Plane {
+            operator: Operator::start(&cluster, &sentry).await?,
+            authority,
+            cluster,
+            sentry,
+        })
+    }
+
+    fn component(&self, namespace: &str, name: &str, object: Value) {
+        self.cluster.put("components", namespace, name, object);
+    }
+
+    /// A connection of the sidecar of an application, by a certificate of
+    /// `authority`.
+    async fn channel(&self, authority: &Authority, id: &str) -> Result<Channel> {
+        let identity = authority.identify(id, OffsetDateTime::now_utc() + DAY)?;
+        let port = self.operator.port();
+        let channel = self.authority.channel(Operator::NAME, port, Some(identity));
+        channel.await
+    }
+
+    async fn client(&self, namespace: &str, app_id: &str) -> Result<OperatorClient<Channel>> {
+        let id = format!("spiffe://public/ns/{namespace}/{app_id}");
+        let channel = self.channel(&self.authority, &id).await?;
+        Ok(OperatorClient::new(channel))
+    }
+
+    fn daprd(&self, port: u16) -> Result<outrider_harness::Builder> {
+        Daprd::builder().operator(port, &self.cluster, &self.sentry)
+    }
+}
+
+fn memory() -> Value {
+    json!({"spec": {"type": "state.in-memory", "version": "v1"}})
+}
+
+async fn names(
+    client: &mut OperatorClient<Channel>,
+    namespace: &str,
+) -> Result<Vec<String>, Status> {
+    let namespace = namespace.to_owned();
+    let answer = client.list_components(ListComponentsRequest { namespace });
+    let components = answer.await?.into_inner().components;
+    let named = components.iter().map(|json| {
+        let json: Value = serde_json::from_slice(json).unwrap_or_default();
+        json["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    });
+    Ok(named.collect())
+}
+
+#[tokio::test]
+async fn a_sidecar_is_told_what_is_its_own() -> Result<()> {
+    let plane = Plane::start().await?;
+    let mut theirs = memory();
+    theirs["scopes"] = json!(["other"]);
+    plane.component("default", "ours", memory());
+    plane.component("default", "theirs", theirs.clone());
+    plane.component("other", "elsewhere", memory());
+    let mut client = plane.client("default", "app").await?;
+    wait::until("the list is right", async || {
+        let names = names(&mut plane.client("default", "app").await.ok()?, "default").await;
+        names.is_ok_and(|names| names == ["ours"]).then_some(())
+    })
+    .await?;
+
+    let request = || ComponentUpdateRequest {
+        namespace: "default".to_owned(),
+    };
+    let mut events = client.component_update(request()).await?.into_inner();
+    // Changes of the last moments are told first.
+    plane.component("default", "theirs", theirs);
+    plane.component("default", "late", memory());
+    plane.component(
+        "default",
+        "late",
+        json!({"spec": {"type": "state.redis", "version": "v1"}}),
+    );
+    plane.cluster.delete("components", "default", "late");
+    let mut told = Vec::new();
+    while told.last() != Some(&(Event::Deleted, "late".to_owned())) {
+        let event = tokio::time::timeout(wait::LONG, events.message()).await??;
+        let ComponentUpdateEvent { component, r#type } = event.context("the stream is over")?;
+        let component: Value = serde_json::from_slice(&component)?;
+        let name = component["metadata"]["name"].as_str().context("no name")?;
+        told.push((Event::try_from(r#type)?, name.to_owned()));
+    }
+    let late: Vec<Event> = told
+        .iter()
+        .filter(|(_, name)| name == "late")
+        .map(|(event, _)| *event)
+        .collect();
+    assert_eq!(late, [Event::Created, Event::Updated, Event::Deleted]);
+    assert!(
+        told.iter()
+            .all(|(_, name)| name == "late" || name == "ours"),
+        "{told:?}"
+    );
+
+    let mut stranger = plane.client("other", "app").await?;
+    for (client, asked, own) in [
+        (&client, "other", "default"),
+        (&client, "", "default"),
+        (&stranger, "default", "other"),
+    ] {
+        let wanted = format!("identity does not match requested namespace exp={asked} got={own}");
+        let mut client = client.clone();
+        let listed = names(&mut client, asked).await;
+        let refused = listed.expect_err("is not theirs");
+        assert_eq!(
+            (refused.code(), refused.message()),
+            (Code::PermissionDenied, wanted.as_str())
+        );
+        let namespace = asked.to_owned();
+        let streamed = client.component_update(ComponentUpdateRequest { namespace });
+        let refused = streamed.await.expect_err("is not theirs");
+        assert_eq!(
+            (refused.code(), refused.message()),
+            (Code::PermissionDenied, wanted.as_str())
+        );
+    }
+    assert_eq!(names(&mut stranger, "other").await?, ["elsewhere"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_is_nobody_is_told_nothing() -> Result<()> {
+    let plane = Plane::start().await?;
+    let (port, name) = (plane.operator.port(), Operator::NAME);
+    let works = async || {
+        names(&mut plane.client("default", "app").await?, "default")
+            .await
+            .map_err(anyhow::Error::from)
+    };
+    works().await?;
+
+    // A connection may look made to the client before the server has judged
+    // its certificate.
+    let refused = async |channel: Result<Channel>| match channel {
+        Err(_) => true,
+        Ok(channel) => names(&mut OperatorClient::new(channel), "default")
+            .await
+            .is_err(),
+    };
+    let told = async |reason: &str| {
+        let refusals = || async {
+            let lines = plane.operator.lines();
+            let mut refusals = lines.iter().filter(|line| line.contains("was refused: "));
+            refusals.any(|line| line.contains(reason)).then_some(())
+        };
+        wait::until(
+            &format!("a refusal because of '{reason}' is told"),
+            refusals,
+        )
+        .await
+    };
+    let id = "spiffe://public/ns/default/app";
+    let other = Authority::new()?;
+    assert!(refused(plane.channel(&other, id).await).await);
+    told("the chain does not lead to a trust anchor").await?;
+    let dial = async |identity| plane.authority.channel(name, port, identity).await;
+    assert!(refused(dial(None).await).await);
+    told("peer sent no certificates").await?;
+    let old = plane
+        .authority
+        .identify(id, OffsetDateTime::now_utc() - DAY)?;
+    assert!(refused(dial(Some(old)).await).await);
+    told("invalid peer certificate: Expired").await?;
+    let web = plane.channel(&plane.authority, "https://example.com/app");
+    assert!(refused(web.await).await);
+    told("malformed SPIFFE id").await?;
+    works().await?;
+
+    for garbage in [
+        &b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"[..],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+        &[0xff; 70_000],
+    ] {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).await?;
+        // The other side may have had enough before all of it is sent.
+        let _ = socket.write_all(garbage).await;
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(wait::LONG, socket.read_to_end(&mut answer));
+        let _ = ended.await.context("the connection stays open")?;
+        assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    }
+    told("received corrupt message").await?;
+    works().await?;
+
+    // Garbage from somebody who is known.
+    let identity = plane
+        .authority
+        .identify(id, OffsetDateTime::now_utc() + DAY)?;
+    let mut stream = plane.authority.dial(name, port, Some(identity)).await?;
+    stream.write_all(&[0xff; 4096]).await?;
+    let mut answer = Vec::new();
+    let ended = tokio::time::timeout(wait::LONG, stream.read_to_end(&mut answer));
+    let _ = ended.await.context("the connection stays open")?;
+    works().await?;
+    assert_eq!(plane.operator.status(), None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_drips_is_cut_off_and_keeps_nobody_waiting() -> Result<()> {
+    let plane = Plane::start().await?;
+    let mut dripping = Vec::new();
+    for _ in 0..64 {
+        dripping.push(TcpStream::connect(("127.0.0.1", plane.operator.port())).await?);
+    }
+    // The head of a long TLS record, whose rest comes byte by byte.
+    for socket in &mut dripping {
+        socket.write_all(&[22, 3, 1, 0x20, 0, 1, 0, 0x1f]).await?;
+    }
+    let mut rounds = tokio::time::interval(Duration::from_millis(500));
+    let cut = async {
+        let mut byte = [0];
+        while !dripping.is_empty() {
+            rounds.tick().await;
+            names(&mut plane.client("default", "app").await?, "default").await?;
+            dripping.retain_mut(|socket| {
+                let open = match socket.try_read(&mut byte) {
+                    Ok(0) => false,
+                    Ok(_) => true,
+                    Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+                };
+                open && socket.try_write(&[0]).is_ok()
+            });
+        }
+        anyhow::Ok(())
+    };
+    let cut = tokio::time::timeout(wait::LONG, cut).await;
+    cut.context("some may drip for ever")??;
+    let told = "was refused: no TLS handshake within 10s";
+    plane.operator.line(told).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn resources_that_are_wrong() -> Result<()> {
+    let plane = Plane::start().await?;
+    plane.component("default", "good", memory());
+    let mut odd = memory();
+    odd["spec"]["colour"] = json!({"is": ["not", "known"]});
+    odd["more"] = json!(7);
+    plane.component("default", "odd", odd);
+    plane.component(
+        "default",
+        "wanting",
+        json!({
+            "spec": {
+                "type": "state.redis", "version": "v1", "ignoreErrors": true,
+                "metadata": [
+                    {"name": "redisHost", "value": "127.0.0.1:1"},
+                    {"name": "redisPassword", "secretKeyRef": {"name": "nope", "key": "nope"}},
+                ],
+            },
+            "auth": {"secretStore": "kubernetes"},
+        }),
+    );
+    let daprd = plane.daprd(plane.operator.port())?.start().await?;
+    plane.operator.line("secret default/nope not found").await?;
+    let metadata = daprd.http().get("/v1.0/metadata").await?.json()?;
+    let mut names: Vec<&str> = metadata["components"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|component| component["name"].as_str())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["good", "kubernetes", "odd"]);
+    daprd.line("wanting (state.redis/v1)").await?;
+
+    // One that cannot even be read.
+    plane.component("default", "crooked", json!({"spec": "text"}));
+    let told = "sent a Component that cannot be read: spec: invalid type: string";
+    daprd.line(told).await?;
+    plane.cluster.delete("components", "default", "crooked");
+    plane.component("default", "late", memory());
+    daprd.line("Component loaded: late").await?;
+    assert_eq!(plane.operator.status(), None);
+    Ok(())
+}
