@@ -315,3 +315,30 @@ async fn resources_that_are_wrong() -> Result<()> {
     assert_eq!(plane.operator.status(), None);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_configuration_that_changes_while_the_operator_is_away() -> Result<()> {
+    let plane = Plane::start().await?;
+    let put = |rate: &str| {
+        let configuration = json!({"spec": {"tracing": {"samplingRate": rate}}});
+        plane
+            .cluster
+            .put("configurations", "default", "app", configuration);
+    };
+    put("0");
+    let annotations =
+        json!({"dapr.io/enabled": "true", "dapr.io/app-id": "app", "dapr.io/config": "app"});
+    plane.cluster.put_at(
+        "/api/v1/namespaces/default/pods/app",
+        json!({"metadata": {"annotations": annotations}}),
+    );
+    let port = plane.operator.port();
+    let daprd = plane.daprd(port)?.flag("--config=app").start().await?;
+    plane.operator.stop().await?;
+    put("1");
+    let _operator = Operator::at(port, &plane.cluster, &plane.sentry).await?;
+    daprd
+        .line("Received Configuration UPDATED event: app")
+        .await?;
+    daprd.ready().await
+}
