@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use outrider_cluster::product::{self, App, Product, RELEASE, SYSTEM};
 use outrider_cluster::{Cluster, Options, PodSecurity, may_boot, wait};
 
@@ -96,10 +96,14 @@ async fn install_heal_upgrade_uninstall() -> Result<()> {
         .filter_map(|line| line.rsplit('/').next())
         .collect();
     assert_eq!(ours, BTreeSet::from(DEFINITIONS));
-    let workloads = cluster
-        .kubectl(["get", "all", "-n", SYSTEM, "-o", "name"])
-        .await?;
-    assert_eq!(workloads.trim(), "");
+    // Helm does not wait for pods that are about to end.
+    wait("an empty namespace", PATIENCE, async || {
+        let words = ["get", "all", "-n", SYSTEM, "-o", "name"];
+        let workloads = cluster.kubectl(words).await?;
+        ensure!(workloads.trim().is_empty(), "{workloads}");
+        Ok(Some(()))
+    })
+    .await?;
     cluster.down().await
 }
 
