@@ -1,8 +1,8 @@
 //! Resources of a sidecar in Kubernetes, which come from the operator.
 
-use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use futures_util::future::{BoxFuture, FutureExt as _};
 use outrider_crds::configuration::Spec;
 use outrider_crds::{
     Component, Configuration, HttpEndpoint, Kind, Resiliency, Subscription, decode,
@@ -275,12 +275,14 @@ impl Operator {
     }
 }
 
+type Opened<E> = Result<Response<Streaming<E>>, Status>;
+
 /// A stream of changes.
 pub enum Events<E> {
     /// The operator has not answered yet, as some do only with the first
     /// change.
-    Opening(Pin<Box<dyn Future<Output = Result<Response<Streaming<E>>, Status>> + Send>>),
-    Open(Streaming<E>),
+    Opening(BoxFuture<'static, Opened<E>>),
+    Open(Box<Streaming<E>>),
 }
 
 /// What happened to a resource.
@@ -354,12 +356,10 @@ impl Event for wire::ResiliencyUpdateEvent {
 
 impl<E: Event> Events<E> {
     /// Sends the call, and waits a moment for the answer.
-    async fn open(
-        call: impl Future<Output = Result<Response<Streaming<E>>, Status>> + Send + 'static,
-    ) -> Result<Self, Error> {
-        let mut call = Box::pin(call);
+    async fn open(call: impl Future<Output = Opened<E>> + Send + 'static) -> Result<Self, Error> {
+        let mut call = call.boxed();
         Ok(match tokio::time::timeout(ANSWER, &mut call).await {
-            Ok(answer) => Self::Open(answer?.into_inner()),
+            Ok(answer) => Self::Open(Box::new(answer?.into_inner())),
             Err(_) => Self::Opening(call),
         })
     }
@@ -367,7 +367,7 @@ impl<E: Event> Events<E> {
     /// The next change; an error if the stream has ended.
     pub async fn next(&mut self) -> Result<Change<E::Resource>, Error> {
         if let Self::Opening(call) = self {
-            *self = Self::Open(call.await?.into_inner());
+            *self = Self::Open(Box::new(call.await?.into_inner()));
         }
         let message = match self {
             Self::Open(stream) => stream.message().await?,
