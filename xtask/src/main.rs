@@ -15,7 +15,7 @@ mod stages;
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  demo [--self-hosted] [--context NAME --registry PREFIX] [--exit]
+  demo [--self-hosted] [--exit] [--registry PREFIX (--save FOLDER | --context NAME)]
                   show the main job on a real cluster, or as plain processes
   test [--all]    install what the tests need, then run them, cheap ones first
   bench BINARY..  compare daprd binaries given by path

@@ -1,6 +1,6 @@
 //! What sidecars are told by an operator, and who is told nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use outrider_harness::{Authority, Daprd, Kubernetes, Operator, Sentry, wait};
@@ -341,4 +341,46 @@ async fn a_configuration_that_changes_while_the_operator_is_away() -> Result<()>
         .line("Received Configuration UPDATED event: app")
         .await?;
     daprd.ready().await
+}
+
+#[tokio::test]
+async fn two_changes_in_a_row() -> Result<()> {
+    let plane = Plane::start().await?;
+    let put = |rate: &str| {
+        let configuration = json!({"spec": {"tracing": {"samplingRate": rate}}});
+        plane
+            .cluster
+            .put("configurations", "default", "app", configuration);
+    };
+    put("0");
+    let annotations =
+        json!({"dapr.io/enabled": "true", "dapr.io/app-id": "app", "dapr.io/config": "app"});
+    plane.cluster.put_at(
+        "/api/v1/namespaces/default/pods/app",
+        json!({"metadata": {"annotations": annotations}}),
+    );
+    let port = plane.operator.port();
+    let daprd = plane.daprd(port)?.flag("--config=app").start().await?;
+    put("1");
+    put("2");
+    // The last life is over a second old: nothing of before is told again.
+    let reloads = || {
+        let lines = daprd.lines();
+        lines
+            .iter()
+            .filter(|line| line.contains("UPDATED event: app"))
+            .count()
+    };
+    let mut last = (reloads(), Instant::now());
+    wait::until("the sidecar settles", || {
+        let now = reloads();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        let settled = now > 0 && last.1.elapsed() > Duration::from_secs(2);
+        std::future::ready(settled.then_some(()))
+    })
+    .await?;
+    assert!(reloads() <= 2, "{} reloads for two changes", reloads());
+    Ok(())
 }

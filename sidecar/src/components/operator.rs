@@ -7,8 +7,8 @@ use outrider_crds::configuration::Spec;
 use outrider_crds::{
     Component, Configuration, HttpEndpoint, Kind, Resiliency, Subscription, decode,
 };
-use outrider_proto::operator::v1 as wire;
 use outrider_proto::operator::v1::operator_client::OperatorClient;
+use outrider_proto::operator::v1::{self as wire, ResourceEventType as Type};
 use outrider_security::Security;
 use prost::Message;
 use tonic::transport::{Channel, Endpoint};
@@ -55,8 +55,12 @@ pub enum Error {
     Connect(String, String),
     #[error("configuration {0} not found")]
     NoConfiguration(String),
-    #[error("the operator sent a {kind} that cannot be read: {cause}")]
-    Decode { kind: &'static str, cause: String },
+    #[error("the operator sent the {kind} {name} that cannot be read: {cause}")]
+    Decode {
+        kind: &'static str,
+        name: String,
+        cause: String,
+    },
     #[error("operator: {}", crate::grpc::text(.0))]
     Call(#[from] Status),
 }
@@ -164,7 +168,7 @@ impl Operator {
         let (sent, mut client) = (request.encoded_len(), self.client.clone());
         let listing = client.list_components(request);
         let answer = self.timed("ListComponents", sent, listing).await?;
-        self.scoped(&answer.components)
+        Ok(self.scoped(&answer.components))
     }
 
     pub async fn http_endpoints(&self) -> Result<Vec<HttpEndpoint>, Error> {
@@ -174,7 +178,7 @@ impl Operator {
         let (sent, mut client) = (request.encoded_len(), self.client.clone());
         let listing = client.list_http_endpoints(request);
         let answer = self.timed("ListHTTPEndpoints", sent, listing).await?;
-        self.scoped(&answer.http_endpoints)
+        Ok(self.scoped(&answer.http_endpoints))
     }
 
     pub async fn subscriptions(&self) -> Result<Vec<Subscription>, Error> {
@@ -184,44 +188,33 @@ impl Operator {
         let (sent, mut client) = (request.encoded_len(), self.client.clone());
         let listing = client.list_subscriptions_v2(request);
         let answer = self.timed("ListSubscriptionsV2", sent, listing).await?;
-        self.scoped(&answer.subscriptions)
+        Ok(self.scoped(&answer.subscriptions))
     }
 
-    /// One that cannot be read is left out. They are in the order of their
-    /// names.
+    /// In the order of their names.
     pub async fn resiliencies(&self) -> Result<Vec<Resiliency>, Error> {
         let request = wire::ListResiliencyRequest {
             namespace: self.namespace.clone(),
         };
         let (sent, mut client) = (request.encoded_len(), self.client.clone());
         let listing = client.list_resiliency(request);
-        let listed = self
-            .timed("ListResiliency", sent, listing)
-            .await?
-            .resiliencies;
-        let mut resiliencies = Vec::with_capacity(listed.len());
-        for bytes in listed {
-            match one::<Resiliency>(&bytes) {
-                Ok(resource) if self.sees(&resource) => resiliencies.push(resource),
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::error!(target: SCOPE, "Could not parse resiliency: {error}");
-                }
-            }
-        }
+        let answer = self.timed("ListResiliency", sent, listing).await?;
+        let mut resiliencies = self.scoped(&answer.resiliencies);
         policies::in_order(&mut resiliencies);
         Ok(resiliencies)
     }
 
-    fn scoped<K: Kind>(&self, all: &[bytes::Bytes]) -> Result<Vec<K>, Error> {
-        let decoded: Vec<K> = all
-            .iter()
-            .map(|bytes| one(bytes))
-            .collect::<Result<_, _>>()?;
-        Ok(decoded
-            .into_iter()
-            .filter(|resource| resource.in_scope(&self.app_id))
-            .collect())
+    /// What this application may see. One that cannot be read is left out, so
+    /// that it does not keep others from being used.
+    fn scoped<K: Kind>(&self, all: &[bytes::Bytes]) -> Vec<K> {
+        let decoded = all.iter().filter_map(|bytes| match one::<K>(bytes) {
+            Ok(resource) => Some(resource),
+            Err(error) => {
+                tracing::error!(target: SCOPE, "{error}");
+                None
+            }
+        });
+        decoded.filter(|resource| self.sees(resource)).collect()
     }
 
     /// Changes of components, as they come.
@@ -364,29 +357,40 @@ impl<E: Event> Events<E> {
         })
     }
 
-    /// The next change; an error if the stream has ended.
+    /// The next change that can be read; an error if the stream has ended.
     pub async fn next(&mut self) -> Result<Change<E::Resource>, Error> {
         if let Self::Opening(call) = self {
             *self = Self::Open(Box::new(call.await?.into_inner()));
         }
-        let message = match self {
-            Self::Open(stream) => stream.message().await?,
-            Self::Opening(_) => None,
-        };
-        let ended = || Status::unavailable("the operator ended the stream");
-        let event = message.ok_or_else(ended)?;
-        let (bytes, kind) = event.parts();
-        let resource = one(bytes)?;
-        Ok(match wire::ResourceEventType::try_from(kind) {
-            Ok(wire::ResourceEventType::Deleted) => Change::Deleted(resource),
-            _ => Change::Set(resource),
-        })
+        loop {
+            let message = match self {
+                Self::Open(stream) => stream.message().await?,
+                Self::Opening(_) => None,
+            };
+            let ended = || Status::unavailable("the operator ended the stream");
+            let event = message.ok_or_else(ended)?;
+            let (bytes, kind) = event.parts();
+            match one(bytes) {
+                Ok(resource) if kind == Type::Deleted as i32 => {
+                    return Ok(Change::Deleted(resource));
+                }
+                Ok(resource) => return Ok(Change::Set(resource)),
+                Err(error) => tracing::error!(target: SCOPE, "{error}"),
+            }
+        }
     }
 }
 
 fn one<K: Kind>(bytes: &[u8]) -> Result<K, Error> {
-    decode::from_slice(bytes).map_err(|e| Error::Decode {
-        kind: K::KIND,
-        cause: e.to_string(),
+    decode::from_slice(bytes).map_err(|cause| {
+        let object: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+        let name = object["metadata"]["name"]
+            .as_str()
+            .unwrap_or("without a name");
+        Error::Decode {
+            kind: K::KIND,
+            name: name.to_owned(),
+            cause: cause.to_string(),
+        }
     })
 }

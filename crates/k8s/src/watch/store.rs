@@ -34,6 +34,10 @@ impl Object {
         json
     }
 
+    fn key(&self) -> (&str, &str) {
+        (&self.namespace, &self.name)
+    }
+
     /// A server that gives versions gives equal ones to equal objects.
     fn same(&self, other: &Self) -> bool {
         let version = super::version_of(&self.json);
@@ -57,6 +61,16 @@ pub enum Change {
     },
     /// As it was last.
     Deleted(Arc<Object>),
+}
+
+impl Change {
+    /// The object as it is now, or was last.
+    fn object(&self) -> &Object {
+        match self {
+            Change::Created(object) | Change::Deleted(object) => object,
+            Change::Updated { new, .. } => new,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,13 +130,18 @@ impl Store {
     }
 
     /// The changes of the last second, and those from now on: for readers who have looked just before, and whom a
-    /// change may have overtaken.
+    /// change may have overtaken. Of several changes of an object only the last one is told: who has looked after it
+    /// must not hear of what was before.
     pub fn subscribe_recent(&self) -> (Vec<Change>, broadcast::Receiver<Change>) {
         // With the lock held nothing is told, so nothing is missed or told twice.
         let known = self.read();
         let recent = known.recent.iter().filter(|(at, _)| at.elapsed() <= RECENT);
-        let recent = recent.map(|(_, change)| change.clone()).collect();
-        (recent, self.0.changes.subscribe())
+        let mut last: Vec<Change> = Vec::new();
+        for (_, change) in recent {
+            last.retain(|before| before.object().key() != change.object().key());
+            last.push(change.clone());
+        }
+        (last, self.0.changes.subscribe())
     }
 
     pub fn state(&self) -> State {
@@ -277,6 +296,33 @@ mod tests {
             ["-a3", "-c1", "+a1"],
             "a collection that came back"
         );
+    }
+
+    #[test]
+    fn of_the_recent_changes_the_last_of_each_object() {
+        let store = Store::default();
+        store.replace(vec![object("a", "", 1), object("b", "", 1)]);
+        store.put(object("a", "", 2));
+        store.put(object("b", "", 2));
+        store.put(object("a", "", 3));
+        store.remove(&(String::new(), "b".into()));
+        store.put(object("c", "", 1));
+        let (recent, mut changes) = store.subscribe_recent();
+        let values: Vec<_> = recent
+            .iter()
+            .map(|change| {
+                (
+                    change.object().name.as_str(),
+                    &change.object().json["value"],
+                )
+            })
+            .collect();
+        assert_eq!(
+            values,
+            [("a", &json!(3)), ("b", &json!(2)), ("c", &json!(1))]
+        );
+        assert!(matches!(recent[1], Change::Deleted(_)));
+        assert_eq!(told(&mut changes), [] as [&str; 0]);
     }
 
     #[test]

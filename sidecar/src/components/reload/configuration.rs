@@ -2,6 +2,7 @@
 
 use outrider_crds::configuration::Spec;
 use tokio::sync::mpsc;
+use tonic::Code;
 
 use super::follow::Follow;
 use super::{Demand, SCOPE};
@@ -22,9 +23,14 @@ impl Follow for Following {
         let mut events = operator.configuration_events().await?;
         let mut wanted = match operator.configuration(&self.name).await {
             Ok(spec) => spec,
-            // One that was deleted stays in use.
-            Err(Error::NoConfiguration(_)) => self.current.clone(),
-            Err(error) => return Err(error),
+            Err(Error::Call(status)) if status.code() == Code::Unavailable => {
+                return Err(status.into());
+            }
+            // One that was deleted, or that cannot be read, leaves the one before in use.
+            Err(error) => {
+                tracing::warn!(target: SCOPE, "the Configuration {} stays in use as it was: {error}", self.name);
+                self.current.clone()
+            }
         };
         *alive = true;
         while wanted == self.current {
