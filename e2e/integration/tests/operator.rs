@@ -307,9 +307,8 @@ async fn resources_that_are_wrong() -> Result<()> {
 
     // One that cannot even be read.
     plane.component("default", "crooked", json!({"spec": "text"}));
-    let told = "sent a Component that cannot be read: spec: invalid type: string";
+    let told = "sent the Component crooked that cannot be read: spec: invalid type: string";
     daprd.line(told).await?;
-    plane.cluster.delete("components", "default", "crooked");
     plane.component("default", "late", memory());
     daprd.line("Component loaded: late").await?;
     assert_eq!(plane.operator.status(), None);
