@@ -18,9 +18,9 @@ use super::disk::Resources;
 use super::reload::policies;
 use crate::metrics;
 
-/// What an operator takes at the most to open a stream, unless it says nothing
+/// What an operator that answers takes to open a stream; others say nothing
 /// before the first change.
-const ANSWER: Duration = Duration::from_millis(500);
+const ANSWER: Duration = Duration::from_millis(50);
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
 /// Tries at the start, before the process gives up.
 const TRIES: u32 = 100;
