@@ -154,6 +154,8 @@ async fn run() -> Result<()> {
         false => Some(guest::Before::look(&cluster).await?),
     };
     let shown = tokio::select! {
+        // Where it waits to be stopped, that is a good end.
+        biased;
         shown = tour(&words, &cluster, &product, &mut steps) => shown,
         stopped = stopped() => stopped.and(Err(anyhow!("it was interrupted"))),
     };
