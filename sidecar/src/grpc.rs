@@ -134,27 +134,26 @@ fn check(length: usize, limit: Option<usize>) -> Result<(), Status> {
 
 /// The status that an HTTP/2 failure amounts to.
 pub fn transport_error(error: &(dyn std::error::Error + 'static)) -> Status {
-    let mut cause = Some(error);
-    while let Some(inner) = cause {
-        if let Some(status) = inner.downcast_ref::<Status>() {
-            return status.clone();
-        }
-        cause = inner.source();
-    }
-    Status::unavailable(chain(error))
+    let status = causes(error).find_map(|cause| cause.downcast_ref::<Status>());
+    status.map_or_else(|| Status::unavailable(chain(error)), Status::clone)
+}
+
+/// An error and what it came from, outermost first.
+pub fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
 }
 
 /// An error with its causes, the way people read it.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let next = inner.to_string();
+    for cause in causes(error).skip(1) {
+        let next = cause.to_string();
         if !text.ends_with(&next) {
             text.push_str(": ");
             text.push_str(&next);
         }
-        cause = inner.source();
     }
     text
 }

@@ -60,6 +60,26 @@ impl Plane {
     fn daprd(&self, port: u16) -> Result<outrider_harness::Builder> {
         Daprd::builder().operator(port, &self.cluster, &self.sentry)
     }
+
+    /// Changes the Configuration `app`.
+    fn configure(&self, rate: &str) {
+        let configuration = json!({"spec": {"tracing": {"samplingRate": rate}}});
+        self.cluster
+            .put("configurations", "default", "app", configuration);
+    }
+
+    /// A sidecar that uses the Configuration `app`.
+    async fn configured(&self) -> Result<Daprd> {
+        self.configure("0");
+        let annotations =
+            json!({"dapr.io/enabled": "true", "dapr.io/app-id": "app", "dapr.io/config": "app"});
+        self.cluster.put_at(
+            "/api/v1/namespaces/default/pods/app",
+            json!({"metadata": {"annotations": annotations}}),
+        );
+        let daprd = self.daprd(self.operator.port())?;
+        daprd.flag("--config=app").start().await
+    }
 }
 
 fn memory() -> Value {
@@ -318,23 +338,10 @@ async fn resources_that_are_wrong() -> Result<()> {
 #[tokio::test]
 async fn a_configuration_that_changes_while_the_operator_is_away() -> Result<()> {
     let plane = Plane::start().await?;
-    let put = |rate: &str| {
-        let configuration = json!({"spec": {"tracing": {"samplingRate": rate}}});
-        plane
-            .cluster
-            .put("configurations", "default", "app", configuration);
-    };
-    put("0");
-    let annotations =
-        json!({"dapr.io/enabled": "true", "dapr.io/app-id": "app", "dapr.io/config": "app"});
-    plane.cluster.put_at(
-        "/api/v1/namespaces/default/pods/app",
-        json!({"metadata": {"annotations": annotations}}),
-    );
+    let daprd = plane.configured().await?;
     let port = plane.operator.port();
-    let daprd = plane.daprd(port)?.flag("--config=app").start().await?;
     plane.operator.stop().await?;
-    put("1");
+    plane.configure("1");
     let _operator = Operator::at(port, &plane.cluster, &plane.sentry).await?;
     daprd
         .line("Received Configuration UPDATED event: app")
@@ -345,23 +352,9 @@ async fn a_configuration_that_changes_while_the_operator_is_away() -> Result<()>
 #[tokio::test]
 async fn two_changes_in_a_row() -> Result<()> {
     let plane = Plane::start().await?;
-    let put = |rate: &str| {
-        let configuration = json!({"spec": {"tracing": {"samplingRate": rate}}});
-        plane
-            .cluster
-            .put("configurations", "default", "app", configuration);
-    };
-    put("0");
-    let annotations =
-        json!({"dapr.io/enabled": "true", "dapr.io/app-id": "app", "dapr.io/config": "app"});
-    plane.cluster.put_at(
-        "/api/v1/namespaces/default/pods/app",
-        json!({"metadata": {"annotations": annotations}}),
-    );
-    let port = plane.operator.port();
-    let daprd = plane.daprd(port)?.flag("--config=app").start().await?;
-    put("1");
-    put("2");
+    let daprd = plane.configured().await?;
+    plane.configure("1");
+    plane.configure("2");
     // The last life is over a second old: nothing of before is told again.
     let reloads = || {
         let lines = daprd.lines();

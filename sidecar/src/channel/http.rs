@@ -94,8 +94,7 @@ impl Client {
     }
 
     fn explain(&self, error: &hyper_util::client::legacy::Error) -> String {
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-        while let Some(inner) = cause {
+        for inner in grpc::causes(error) {
             if let Some(hyper) = inner.downcast_ref::<hyper::Error>()
                 && hyper.is_parse_too_large()
             {
@@ -116,7 +115,6 @@ impl Client {
             if let Some(read) = inner.downcast_ref::<body::ReadError>() {
                 return read.to_string();
             }
-            cause = inner.source();
         }
         grpc::chain(error)
     }
@@ -273,14 +271,8 @@ where
 }
 
 fn ended_early(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(inner) = cause {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return io.kind() == std::io::ErrorKind::UnexpectedEof;
-        }
-        cause = inner.source();
-    }
-    false
+    let io = grpc::causes(error).find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof)
 }
 
 /// `GET` as `Get`, the way Go's client begins its errors.

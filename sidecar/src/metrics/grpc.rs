@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use crate::server::linger::Incoming;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Frame, SizeHint};
@@ -17,6 +16,7 @@ use super::{Errors, Names};
 use crate::api::error::Known;
 use crate::grpc;
 use crate::server::body::{self, Body};
+use crate::server::linger::Incoming;
 
 /// Bytes before every message.
 const PREFIX: u64 = 5;

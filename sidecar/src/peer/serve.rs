@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::server::linger::Incoming;
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use outrider_proto::Any;
@@ -21,6 +20,7 @@ use crate::grpc::{self, Messages};
 use crate::metrics::grpc::Counted;
 use crate::metrics::service::Calls;
 use crate::server::body::{self, Body};
+use crate::server::linger::Incoming;
 
 /// Answers `CallLocal` and `CallLocalStream`.
 pub struct Callee {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::server::linger::Incoming;
 use bytes::Bytes;
 use http::{Request, Response};
 use outrider_proto::runtime::v1::dapr_server::DaprServer;
@@ -17,6 +16,7 @@ use crate::api::Apis;
 use crate::api::invoke::proxy;
 use crate::api::service::Service;
 use crate::grpc;
+use crate::server::linger::Incoming;
 
 const OURS: &str = "/dapr.proto.runtime.v1.Dapr/";
 /// Lasts as long as a client stays, which is no latency of anything.

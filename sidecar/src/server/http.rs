@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::server::linger::Incoming;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
 use outrider_security::Peer;
@@ -13,6 +12,7 @@ use super::connection::Handler;
 use super::{path, token};
 use crate::api::error::Error;
 use crate::api::{Apis, router};
+use crate::server::linger::Incoming;
 
 /// A request to the API.
 pub struct Request {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::server::linger::Incoming;
 use http::{Request, Response};
 use outrider_security::Peer;
 use tonic::Status;
@@ -14,6 +13,7 @@ use crate::grpc;
 use crate::metrics::Metrics;
 use crate::peer::call::CALL;
 use crate::peer::serve::Callee;
+use crate::server::linger::Incoming;
 
 const SERVICE: &str = "/dapr.proto.internals.v1.ServiceInvocation/";
 const UNARY: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallLocal";

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::server::linger::Incoming;
 use http::{Method, Request, Response, StatusCode};
 use outrider_security::Peer;
 
@@ -11,6 +10,7 @@ use super::body::Body;
 use super::connection::Handler;
 use super::{http as edge, path};
 use crate::api::{Apis, health, metadata};
+use crate::server::linger::Incoming;
 
 #[derive(Clone)]
 pub struct Edge {

@@ -1,13 +1,15 @@
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::Body;
-use axum::routing::{get, post};
+use axum::routing::{any, post};
 use bytes::Bytes;
 use outrider_harness::{Builder, HttpApp, feed, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
@@ -28,35 +30,40 @@ async fn read_until(stream: &mut TcpStream, text: &str) -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn an_answer_is_passed_on_while_it_is_made() -> Result<()> {
+/// An application whose only answer is made of what it is fed.
+async fn feeding() -> Result<(Sender<Bytes>, HttpApp)> {
     let (parts, body) = feed::<Bytes>();
-    let body = std::sync::Mutex::new(Some(body.map(Ok::<_, Infallible>)));
-    let body = std::sync::Arc::new(body);
+    let body = Arc::new(Mutex::new(Some(body.map(Ok::<_, Infallible>))));
     let router = Router::new().route(
         "/parts",
-        post(async move || {
-            let body = body
-                .lock()
-                .expect("no panic")
-                .take()
-                .expect("is called once");
-            Body::from_stream(body)
+        any(async move || {
+            let body = body.lock().expect("no panic").take();
+            Body::from_stream(body.expect("is called once"))
         }),
     );
-    let app = HttpApp::start(router).await?;
+    Ok((parts, HttpApp::start(router).await?))
+}
+
+/// Feeds the answer and reads it at the other end, part by part to its end.
+async fn passed_on(parts: Sender<Bytes>, stream: &mut TcpStream) -> Result<()> {
+    for part in ["first", "second"] {
+        parts.send(part.into()).await?;
+        read_until(stream, part).await?;
+    }
+    drop(parts);
+    read_until(stream, "0\r\n\r\n").await
+}
+
+#[tokio::test]
+async fn an_answer_is_passed_on_while_it_is_made() -> Result<()> {
+    let (parts, app) = feeding().await?;
     let pair = Pair::start(|called| called.app(&app)).await?;
 
     let mut stream = TcpStream::connect(("127.0.0.1", pair.caller.http_port())).await?;
     stream
         .write_all(b"POST /v1.0/invoke/called/method/parts HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
         .await?;
-    for part in ["first", "second"] {
-        parts.send(part.into()).await?;
-        read_until(&mut stream, part).await?;
-    }
-    drop(parts);
-    read_until(&mut stream, "0\r\n\r\n").await
+    passed_on(parts, &mut stream).await
 }
 
 #[tokio::test]
@@ -189,17 +196,7 @@ async fn who_reads_events_is_told_that_there_are_none() -> Result<()> {
 
 #[tokio::test]
 async fn a_stream_outlives_the_look_for_idle_connections() -> Result<()> {
-    let (parts, body) = feed::<Bytes>();
-    let body = std::sync::Mutex::new(Some(body.map(Ok::<_, Infallible>)));
-    let body = std::sync::Arc::new(body);
-    let router = Router::new().route(
-        "/parts",
-        get(async move || {
-            let body = body.lock().expect("no panic").take();
-            Body::from_stream(body.expect("is called once"))
-        }),
-    );
-    let app = HttpApp::start(router).await?;
+    let (parts, app) = feeding().await?;
     let quick = |caller: Builder| {
         caller
             .flag("--log-level=debug")
@@ -211,12 +208,7 @@ async fn a_stream_outlives_the_look_for_idle_connections() -> Result<()> {
     stream
         .write_all(b"GET /v1.0/invoke/called/method/parts HTTP/1.1\r\nHost: x\r\n\r\n")
         .await?;
-    for part in ["first", "second"] {
-        parts.send(part.into()).await?;
-        read_until(&mut stream, part).await?;
-    }
-    drop(parts);
-    read_until(&mut stream, "0\r\n\r\n").await?;
+    passed_on(parts, &mut stream).await?;
     let told = "Purged 1 expired gRPC connection(s) to";
     pair.caller.line(told).await.map(drop)
 }

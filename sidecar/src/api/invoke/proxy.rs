@@ -2,7 +2,6 @@
 //! came.
 //! <https://docs.dapr.io/developing-applications/building-blocks/service-invocation/howto-invoke-services-grpc/>
 
-use crate::server::linger::Incoming;
 use http::{HeaderMap, Response};
 use outrider_resiliency::{Attempt, Error as Failed, Policy};
 use outrider_security::{Peer, acl};
@@ -20,6 +19,7 @@ use crate::peer::connection::Received;
 use crate::peer::pool;
 use crate::peer::serve::Callee;
 use crate::server::body::{self, Body};
+use crate::server::linger::Incoming;
 use crate::server::path;
 
 /// Says that a call is a stream rather than one message each way.

@@ -134,8 +134,7 @@ impl Dialer {
             let mut refusals = self.refusals.lock().unwrap_or_else(|e| e.into_inner());
             refusals.remove(&authority(uri))
         };
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-        while let Some(inner) = cause {
+        for inner in grpc::causes(error) {
             if let Some(read) = inner.downcast_ref::<body::ReadError>() {
                 return read.to_string();
             }
@@ -148,7 +147,6 @@ impl Dialer {
                     return io.to_string();
                 }
             }
-            cause = inner.source();
         }
         let refused = (!error.is_connect()).then(refusal).flatten();
         refused.unwrap_or_else(|| grpc::chain(error))
