@@ -4,6 +4,8 @@
 
 mod text;
 
+use std::path::PathBuf;
+
 use outrider_components_local::nameresolution::mdns;
 
 /// A target panics where something is wrong.
@@ -28,6 +30,14 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("review", outrider_injector::fuzz::review),
     ("traces", outrider_sidecar::fuzz::traces),
 ];
+
+/// The folder of the examples, in the clone that runs: clones may share what
+/// was built.
+pub fn corpus() -> PathBuf {
+    let here =
+        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(here).join("corpus")
+}
 
 /// The target of a name.
 pub fn target(name: &str) -> Option<Target> {

@@ -25,7 +25,7 @@ fn every_example() {
 }
 
 fn examples() -> std::io::Result<()> {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let corpus = outrider_fuzz::corpus();
     for (name, target) in TARGETS {
         let examples = files(&corpus.join(name))?;
         assert!(!examples.is_empty(), "{name} has no examples");
@@ -42,7 +42,7 @@ fn examples() -> std::io::Result<()> {
 
 #[test]
 fn folders_are_targets() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let corpus = outrider_fuzz::corpus();
     let folders: BTreeSet<_> = files(&corpus)
         .unwrap()
         .iter()

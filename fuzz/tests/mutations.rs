@@ -1,7 +1,6 @@
 //! Examples with small changes, the same in every run. `OUTRIDER_FUZZ_SECONDS`
 //! goes on with others for so long per target, and `OUTRIDER_FUZZ` names one.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use outrider_fuzz::TARGETS;
@@ -104,7 +103,7 @@ fn mutations() -> std::io::Result<()> {
     let seconds = variable("OUTRIDER_FUZZ_SECONDS")
         .and_then(|text| text.parse().ok())
         .unwrap_or(0);
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let corpus = outrider_fuzz::corpus();
     for (name, target) in TARGETS {
         if variable("OUTRIDER_FUZZ").is_some_and(|wanted| wanted != name) {
             continue;

@@ -7,7 +7,11 @@ use anyhow::{Context as _, Result, bail};
 
 /// The top of the repository.
 pub fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Of the clone that runs now: a shared target folder may hold an xtask that
+    // another clone built.
+    let here =
+        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let here = Path::new(&here);
     here.parent().unwrap_or(here).to_owned()
 }
 

@@ -27,4 +27,5 @@ pub use flags::{Options, may_boot};
 pub use image::{Archive, Image};
 pub use machine::debian as install_debian;
 pub use namespace::{Namespace, PodSecurity};
+pub use programs::folder;
 pub use wait::wait;

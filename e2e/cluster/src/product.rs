@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::Cluster;
 use crate::image::Image;
+use crate::programs::folder;
 
 /// Where images of a local build are said to come from. Nothing is ever
 /// fetched from there.
@@ -274,8 +275,8 @@ pub fn component(name: &str, kind: &str, properties: &[(&str, &str)]) -> String 
     )
 }
 
-fn chart() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/dapr")
+pub fn chart() -> PathBuf {
+    folder().join("../../charts/dapr")
 }
 
 impl Cluster {

@@ -1,7 +1,7 @@
 //! The programs of a node, built from their Go sources once and kept in the cache.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -23,8 +23,17 @@ const PROGRAMS: [(&str, &str, &str); 4] = [
     ("node", ".", KUBERNETES),
 ];
 
+/// This crate's folder. Cargo tells it to what it runs; a program that was
+/// started by itself knows only where it was built, and clones that share a
+/// target folder do not build it again.
+pub fn folder() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into())
+        .into()
+}
+
 fn source() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("node")
+    folder().join("node")
 }
 
 /// What the programs were built from.

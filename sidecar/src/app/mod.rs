@@ -20,6 +20,7 @@ use self::end::{Ask, ended_early};
 use self::serve::Servers;
 use self::settings::{Settings, settings};
 use crate::api::invoke::external::{self, Endpoint};
+use crate::api::invoke::reach::Sidecars;
 use crate::api::log as calls;
 use crate::api::pubsub::subscribe::{self, Subscriber};
 use crate::api::shutdown::Asked;
@@ -346,8 +347,10 @@ impl Runtime {
                 app_id: flags.app_id.clone(),
                 namespace: settings.namespace.clone(),
                 channel: app.clone(),
-                peers,
-                resolver: resolver.clone(),
+                sidecars: Sidecars {
+                    peers,
+                    resolver: resolver.clone(),
+                },
                 live: live.clone(),
                 external: external::Client::new(&pools, &metrics),
                 calls: metrics.calls(),

@@ -16,7 +16,7 @@ use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use super::connection::Received;
+use super::connection::{Place, Received};
 use super::pool::{Pool, Target, boxed};
 use super::wire::{self, flat, gathered};
 use crate::api::invoke::headers::{CALLEE_ID, CALLER_ID, CALLER_NAMESPACE, DESTINATION};
@@ -109,9 +109,14 @@ impl Peers {
         add("Forwarded", &self.host.forwarded);
     }
 
-    /// Makes sure that there is a connection to another sidecar.
-    pub async fn dial(&self, target: &Target) -> Result<(), Status> {
-        self.pool.dial(target).await
+    /// A place on a connection to another sidecar that is there.
+    pub fn open(&self, target: &Target) -> Option<Place> {
+        self.pool.open(target)
+    }
+
+    /// The same, on a new connection if need be.
+    pub async fn place(&self, target: &Target) -> Result<Place, Status> {
+        self.pool.place(target).await
     }
 
     pub fn forget(&self, target: &Target) {
@@ -119,7 +124,7 @@ impl Peers {
     }
 
     /// Calls a method of the application behind another sidecar.
-    pub async fn call(&self, target: &Target, call: Call) -> Result<Response, Status> {
+    pub async fn call(&self, place: Place, call: Call) -> Result<Response, Status> {
         let mut outgoing = http::Request::new(call.into_messages());
         *outgoing.method_mut() = Method::POST;
         *outgoing.uri_mut() = Uri::from_static(CALL);
@@ -129,7 +134,7 @@ impl Peers {
             header::CONTENT_TYPE,
             HeaderValue::from_static(grpc::CONTENT_TYPE),
         );
-        let answer = self.pool.send(target, outgoing).await?;
+        let answer = place.send(outgoing).await?;
         self.read(answer).await
     }
 
@@ -169,15 +174,6 @@ impl Peers {
             data_type_url: data.type_url,
             body: pieces.into_body(),
         })
-    }
-
-    /// Passes a proxied gRPC call on to another sidecar.
-    pub async fn forward(
-        &self,
-        target: &Target,
-        request: http::Request<Body>,
-    ) -> Result<http::Response<Received>, Status> {
-        self.pool.send(target, request).await
     }
 }
 

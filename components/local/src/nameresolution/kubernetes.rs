@@ -13,10 +13,14 @@ use serde_json::Value;
 
 /// How long the answer of a name server is used.
 const KEPT: Duration = Duration::from_secs(20);
+/// How long an address that did not answer is passed over if there are others:
+/// name servers give it a while longer.
+const SUSPECTED: Duration = Duration::from_secs(10);
 
 struct Kubernetes {
     name: Template,
     answers: Mutex<HashMap<String, Answer>>,
+    suspects: Mutex<HashMap<SocketAddr, Instant>>,
 }
 
 struct Answer {
@@ -54,6 +58,7 @@ pub fn start(config: &Value) -> Result<Arc<dyn Resolver>, Error> {
     Ok(Arc::new(Kubernetes {
         name,
         answers: Mutex::default(),
+        suspects: Mutex::default(),
     }))
 }
 
@@ -103,6 +108,28 @@ impl Template {
 impl Kubernetes {
     fn answers(&self) -> MutexGuard<'_, HashMap<String, Answer>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn suspects(&self) -> MutexGuard<'_, HashMap<SocketAddr, Instant>> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One of the addresses, of which there is at least one: by chance among
+    /// those that nobody suspects.
+    fn choose(&self, addresses: &[SocketAddr]) -> SocketAddr {
+        let chance = super::random() as usize;
+        let suspects = self.suspects();
+        if suspects.is_empty() {
+            return addresses[chance % addresses.len()];
+        }
+        let now = Instant::now();
+        let is_good =
+            |address: &&SocketAddr| suspects.get(*address).is_none_or(|until| *until < now);
+        let good: Vec<_> = addresses.iter().filter(is_good).collect();
+        match good.len() {
+            0 => addresses[chance % addresses.len()],
+            count => *good[chance % count],
+        }
     }
 
     fn kept(&self, name: &str) -> Option<Arc<[SocketAddr]>> {
@@ -155,12 +182,18 @@ impl Resolver for Kubernetes {
             Some(addresses) => addresses,
             None => self.look_up(&name, request.port).await?,
         };
-        let choice = super::random() as usize % addresses.len();
-        Ok(addresses[choice].to_string())
+        Ok(self.choose(&addresses).to_string())
     }
 
-    fn suspect(&self, request: &Request, _: &str) {
+    fn suspect(&self, request: &Request, address: &str) {
         self.answers().remove(&self.name.fill(request));
+        let Ok(address) = address.parse() else {
+            return;
+        };
+        let now = Instant::now();
+        let mut suspects = self.suspects();
+        suspects.retain(|_, until| now < *until);
+        suspects.insert(address, now + SUSPECTED);
     }
 }
 
@@ -213,6 +246,7 @@ mod tests {
         let resolver = Kubernetes {
             name: Template::parse("localhost:{{.Port}}").expect("is right"),
             answers: Mutex::default(),
+            suspects: Mutex::default(),
         };
         let address = resolver
             .resolve(&request())
@@ -226,20 +260,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_address_of_a_service_gets_calls() {
-        let addresses = ["10.0.0.1:1", "10.0.0.2:1"].map(|text| text.parse().expect("is one"));
-        let answer = Answer {
-            addresses: Arc::new(addresses),
-            until: Instant::now() + KEPT,
-        };
+    async fn every_address_of_a_service_gets_calls_unless_it_is_suspected() {
+        let addresses: Arc<[SocketAddr]> = ["10.0.0.1:1", "10.0.0.2:1"]
+            .map(|text| text.parse().expect("is one"))
+            .into();
         let resolver = Kubernetes {
             name: Template(vec![Piece::Id]),
-            answers: Mutex::new(HashMap::from([("cart".to_owned(), answer)])),
+            answers: Mutex::default(),
+            suspects: Mutex::default(),
         };
-        let mut seen = std::collections::BTreeSet::new();
-        for _ in 0..200 {
-            seen.insert(resolver.resolve(&request()).await.expect("is kept"));
-        }
-        assert_eq!(seen.len(), 2);
+        let seen = async || {
+            let mut seen = std::collections::BTreeSet::new();
+            for _ in 0..200 {
+                // What a name server says once more after a suspicion.
+                let answer = Answer {
+                    addresses: addresses.clone(),
+                    until: Instant::now() + KEPT,
+                };
+                resolver.answers().insert("cart".to_owned(), answer);
+                seen.insert(resolver.resolve(&request()).await.expect("is kept"));
+            }
+            Vec::from_iter(seen)
+        };
+        assert_eq!(seen().await.len(), 2);
+        resolver.suspect(&request(), "10.0.0.1:1");
+        assert_eq!(seen().await, ["10.0.0.2:1"]);
+        // With nothing better left, those that did not answer are tried again.
+        resolver.suspect(&request(), "10.0.0.2:1");
+        assert_eq!(seen().await.len(), 2);
     }
 }

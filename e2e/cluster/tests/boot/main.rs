@@ -93,7 +93,7 @@ async fn connect(
 async fn a_chart_runs_and_is_reached(cluster: &Cluster) -> Result<()> {
     let namespace = cluster.namespace("page", PodSecurity::Restricted).await?;
     let name = namespace.name();
-    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/page");
+    let chart = outrider_cluster::folder().join("testdata/page");
     let chart = chart.to_str().context("not a UTF-8 path")?;
     cluster.helm(["lint", chart]).await?;
     cluster

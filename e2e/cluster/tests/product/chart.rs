@@ -1,8 +1,7 @@
 //! What the chart renders, for values that people have.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result, ensure};
+use outrider_cluster::product;
 use outrider_cluster::{Cluster, may_boot};
 
 /// A rendered object.
@@ -17,7 +16,7 @@ async fn rendered(values: &[&str]) -> Result<Option<Vec<Object>>> {
         return Ok(None);
     }
     let cluster = Cluster::shared().await?;
-    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/dapr");
+    let chart = product::chart();
     let chart = chart.to_str().context("the chart's path is no text")?;
     let mut words = vec!["template", "dapr", chart, "--namespace", "dapr-system"];
     for value in values {

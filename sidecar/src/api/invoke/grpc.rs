@@ -57,7 +57,7 @@ pub async fn invoke(
         .await
         .map_err(|status| failed(&status))?;
     let content_type = answer.content_type().unwrap_or_default().to_owned();
-    let data = body::collect(answer.body, api.peers.limit)
+    let data = body::collect(answer.body, api.sidecars.peers.limit)
         .await
         .map_err(|e| failed(&error::local(tonic::Code::Internal, e.to_string())))?;
     let mut initial = http::HeaderMap::new();

@@ -10,6 +10,7 @@ pub mod http;
 pub mod message;
 pub mod ops;
 pub mod proxy;
+pub mod reach;
 mod replay;
 
 use std::sync::Arc;
@@ -17,9 +18,9 @@ use std::sync::Arc;
 use crate::channel::Channel;
 use crate::components::live::Live;
 use crate::metrics::service::Calls;
-use crate::peer::call::Peers;
-use outrider_components::resolve::Resolver;
 use outrider_resiliency::Resiliency;
+
+use reach::Sidecars;
 
 /// What invocation needs.
 pub struct Api {
@@ -27,9 +28,7 @@ pub struct Api {
     pub namespace: String,
     /// None without an application.
     pub channel: Option<Arc<Channel>>,
-    pub peers: Peers,
-    /// None if it could not be made.
-    pub resolver: Option<Arc<dyn Resolver>>,
+    pub sidecars: Sidecars,
     pub live: Arc<Live>,
     pub external: external::Client,
     pub calls: Calls,

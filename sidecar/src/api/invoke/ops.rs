@@ -2,9 +2,7 @@
 //! could not be reached.
 
 use std::fmt;
-use std::time::Duration;
 
-use outrider_components::resolve;
 use outrider_resiliency::{BuiltIn, Error as Failed, Failure, Policy};
 use tonic::{Code, Status};
 
@@ -12,12 +10,7 @@ use super::address::{self, Target};
 use super::message::{self, Request, Response};
 use super::{Api, error, headers};
 use crate::peer::call::Call;
-use crate::peer::pool;
 use crate::server::body;
-
-/// Empty answers of a resolver are asked again this often.
-const RESOLVE_TRIES: u32 = 6;
-const RESOLVE_PAUSE: Duration = Duration::from_millis(100);
 
 impl Api {
     /// Calls a method of `target`, under the policies of that target. What the
@@ -162,7 +155,7 @@ impl Api {
         built_in: bool,
     ) -> Result<Response, Status> {
         self.sign(&mut request, app_id);
-        self.peers.forwarded(&mut request.metadata);
+        self.sidecars.peers.forwarded(&mut request.metadata);
         // What passes through cannot be sent again.
         let once = !built_in || request.is_streaming();
         let call = Call::new(request, app_id);
@@ -200,58 +193,18 @@ impl Api {
 
     /// Finds the other sidecar anew and calls it.
     async fn attempt(&self, app_id: &str, namespace: &str, call: Call) -> Result<Response, Status> {
-        let target = self.find(app_id, namespace).await?;
+        let first = self.sidecars.find(app_id, namespace).await?;
         let calling = self.calls.sent(app_id, false);
-        let answered = self.peers.call(&target, call).await;
+        let (target, place) = self.sidecars.reach(app_id, namespace, first).await?;
+        let answered = self.sidecars.peers.call(place, call).await;
         match &answered {
             Ok(response) => calling.answered(&response.code),
-            Err(status) if is_unreachable(status) => self.suspect(app_id, namespace, &target),
+            Err(status) if is_unreachable(status) => {
+                self.sidecars.suspect(app_id, namespace, &target)
+            }
             Err(_) => {}
         }
         answered
-    }
-
-    fn request(&self, app_id: &str, namespace: &str) -> resolve::Request {
-        resolve::Request {
-            app_id: app_id.to_owned(),
-            namespace: namespace.to_owned(),
-            port: self.peers.own_port,
-        }
-    }
-
-    /// The sidecar of an application.
-    pub async fn find(&self, app_id: &str, namespace: &str) -> Result<pool::Target, Status> {
-        let Some(resolver) = &self.resolver else {
-            return Err(error::local(
-                Code::Internal,
-                "name resolver not initialized",
-            ));
-        };
-        let request = self.request(app_id, namespace);
-        for _ in 0..RESOLVE_TRIES {
-            let address = resolver
-                .resolve(&request)
-                .await
-                .map_err(|e| error::local(Code::Internal, e.to_string()))?;
-            if !address.is_empty() {
-                return Ok(pool::Target {
-                    address,
-                    app: Some((namespace.to_owned(), app_id.to_owned())),
-                });
-            }
-            tokio::time::sleep(RESOLVE_PAUSE).await;
-        }
-        Err(error::local(
-            Code::Internal,
-            format!("failed to resolve address for '{app_id}'"),
-        ))
-    }
-
-    pub fn suspect(&self, app_id: &str, namespace: &str, target: &pool::Target) {
-        self.peers.forget(target);
-        if let Some(resolver) = &self.resolver {
-            resolver.suspect(&self.request(app_id, namespace), &target.address);
-        }
     }
 }
 

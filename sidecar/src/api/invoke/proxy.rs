@@ -51,10 +51,11 @@ pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<B
         match api.resiliency.app(&text, || format!("{text}:{path}")) {
             None => {
                 let peer = api
+                    .sidecars
                     .find(&call.app_id, &call.namespace)
                     .await
                     .map_err(plain)?;
-                call.forward(&peer, outgoing).await
+                call.forward(peer, outgoing).await
             }
             // Kept off the way of calls without a policy.
             Some(policy) => Box::pin(call.guarded(&policy, outgoing)).await,
@@ -75,24 +76,29 @@ struct Outgoing<'a> {
 impl Outgoing<'_> {
     async fn forward(
         &self,
-        peer: &pool::Target,
+        peer: pool::Target,
         mut request: http::Request<Body>,
     ) -> Result<Response<Body>, Status> {
         let (api, app_id) = (self.api, &self.app_id);
         let calling = api.calls.sent(app_id, is_stream(request.headers()));
         sign(request.headers_mut(), &api.app_id, &api.namespace, app_id);
-        match api.peers.forward(peer, request).await {
+        let answered = match api.sidecars.reach(app_id, &self.namespace, peer).await {
+            Ok((peer, place)) => place.send(request).await.inspect_err(|_| {
+                api.sidecars.suspect(app_id, &self.namespace, &peer);
+            }),
+            Err(status) => Err(status),
+        };
+        match answered {
             Ok(answer) => Ok(Passed::answer(calling, answer)),
             Err(status) => {
                 calling.ended(status.code() as u32);
-                api.suspect(app_id, &self.namespace, peer);
                 Err(status)
             }
         }
     }
 
     async fn find(&self) -> Result<pool::Target, Refusal> {
-        let found = self.api.find(&self.app_id, &self.namespace).await;
+        let found = self.api.sidecars.find(&self.app_id, &self.namespace).await;
         found.map_err(|status| Refusal::Failed(plain(status)))
     }
 
@@ -103,11 +109,11 @@ impl Outgoing<'_> {
     ) -> Result<Response<Body>, Status> {
         let result = if is_stream(request.headers()) {
             match self.connect(policy).await {
-                Ok(peer) => return self.forward(&peer, request).await,
+                Ok(peer) => return self.forward(peer, request).await,
                 Err(failed) => Err(failed),
             }
         } else if policy.has_retries() {
-            let replay = Replay::read(request, self.api.peers.limit).await?;
+            let replay = Replay::read(request, self.api.sidecars.peers.limit).await?;
             let running = policy.run(|attempt| {
                 let request = replay.request();
                 let replay = &replay;
@@ -147,11 +153,12 @@ impl Outgoing<'_> {
         policy
             .run(|_| async {
                 let peer = self.find().await?;
-                let dialled = self.api.peers.dial(&peer).await;
-                dialled.map_err(|status| {
-                    self.api.suspect(&self.app_id, &self.namespace, &peer);
-                    Refusal::Failed(status)
-                })?;
+                let reached = self
+                    .api
+                    .sidecars
+                    .reach(&self.app_id, &self.namespace, peer)
+                    .await;
+                let (peer, _) = reached.map_err(Refusal::Failed)?;
                 Ok(peer)
             })
             .await
@@ -164,7 +171,7 @@ impl Outgoing<'_> {
         attempt: Attempt,
     ) -> Result<Response<Body>, Refusal> {
         let peer = self.find().await?;
-        let answered = self.forward(&peer, request).await;
+        let answered = self.forward(peer, request).await;
         let answer = replay::examine(answered.map_err(Refusal::Failed)?).await?;
         Ok(match attempt.deadline {
             None => answer,

@@ -12,7 +12,7 @@ use http::uri::{Authority, Scheme};
 use http::{Request, Response};
 use outrider_host::{Tasks, Workers};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -57,24 +57,16 @@ pub struct Pool {
 
 type Slot = HashMap<Target, Kept>;
 
+/// How a dial ended, once it has.
+type Outcome = watch::Receiver<Option<Result<(), Status>>>;
+
 /// The connections of one slot to one target.
+#[derive(Default)]
 struct Kept {
     connections: Vec<(Connection, Instant)>,
-    /// Those that find no place dial one after the other, since a new
-    /// connection has places for many.
-    dialling: Arc<Semaphore>,
-    /// When a dial failed last, and why.
-    failed: Option<(Instant, Status)>,
-}
-
-impl Default for Kept {
-    fn default() -> Self {
-        Self {
-            connections: Vec::new(),
-            dialling: Arc::new(Semaphore::new(1)),
-            failed: None,
-        }
-    }
+    /// One dial for all that find no place, since a new connection has places
+    /// for many.
+    dialling: Option<Outcome>,
 }
 
 impl Kept {
@@ -121,14 +113,11 @@ impl Pool {
         self.place(target).await?.send(request).await
     }
 
-    /// Makes sure that there is a connection, so that a call may begin.
-    pub async fn dial(&self, target: &Target) -> Result<(), Status> {
-        self.place(target).await.map(drop)
-    }
-
     /// Drops the connections of this slot, so that the next call dials anew.
     pub fn forget(&self, target: &Target) {
-        self.slot().remove(target);
+        if let Some(kept) = self.slot().get_mut(target) {
+            kept.connections.clear();
+        }
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {
@@ -136,43 +125,52 @@ impl Pool {
         locked(&self.slots[index])
     }
 
-    async fn place(&self, target: &Target) -> Result<Place, Status> {
-        if let Some(place) = self.slot().get_mut(target).and_then(Kept::place) {
-            return Ok(place);
-        }
-        let started = Instant::now();
-        let turn = {
-            let mut slot = self.slot();
-            slot.entry(target.clone()).or_default().dialling.clone()
-        };
-        // It is never closed; without it two might dial at once.
-        let _turn = turn.acquire().await;
-        if let Some(kept) = self.slot().get_mut(target) {
-            if let Some(place) = kept.place() {
-                return Ok(place);
+    /// A place on a connection that is there.
+    pub fn open(&self, target: &Target) -> Option<Place> {
+        self.slot().get_mut(target).and_then(Kept::place)
+    }
+
+    /// A place, on a new connection if need be. A dial that fails fails for all
+    /// that wait for it; it goes on when they no longer do.
+    pub async fn place(&self, target: &Target) -> Result<Place, Status> {
+        loop {
+            let mut dialling = {
+                let mut slot = self.slot();
+                if let Some(place) = slot.get_mut(target).and_then(Kept::place) {
+                    return Ok(place);
+                }
+                let kept = slot.entry(target.clone()).or_default();
+                let begin = || self.begin(target.clone());
+                kept.dialling.get_or_insert_with(begin).clone()
+            };
+            match dialling.wait_for(Option::is_some).await.as_deref() {
+                Ok(Some(Err(status))) => return Err(status.clone()),
+                Ok(_) => {}
+                Err(_) => return Err(Status::unavailable("the dial was cut off")),
             }
-            // What failed while this one waited has failed for it, too.
-            if let Some((at, status)) = &kept.failed
-                && *at >= started
+        }
+    }
+
+    /// Dials on this worker.
+    fn begin(&self, target: Target) -> Outcome {
+        let (tell, outcome) = watch::channel(None);
+        let pool = self.clone();
+        self.tasks.spawn("dial", async move {
+            let connected = pool.connect(&target).await;
+            let told = connected.as_ref().map(drop).map_err(Status::clone);
             {
-                return Err(status.clone());
+                let mut slot = pool.slot();
+                let kept = slot.entry(target.clone()).or_default();
+                kept.dialling = None;
+                kept.connections
+                    .extend(connected.map(|connection| (connection, Instant::now())));
+                if kept.connections.is_empty() {
+                    slot.remove(&target);
+                }
             }
-        }
-        let connected = self.connect(target).await;
-        let mut slot = self.slot();
-        let kept = slot.entry(target.clone()).or_default();
-        match connected {
-            Ok(connection) => {
-                let place = connection.place();
-                kept.connections.push((connection, Instant::now()));
-                kept.failed = None;
-                Ok(place)
-            }
-            Err(status) => {
-                kept.failed = Some((Instant::now(), status.clone()));
-                Err(status)
-            }
-        }
+            tell.send_replace(Some(told));
+        });
+        outcome
     }
 
     async fn connect(&self, target: &Target) -> Result<Connection, Status> {
@@ -227,7 +225,7 @@ fn purge(slot: &mut Slot, idle: Duration) {
             );
         }
         // Whoever dials at this moment keeps the entry.
-        !kept.connections.is_empty() || kept.dialling.available_permits() == 0
+        !kept.connections.is_empty() || kept.dialling.is_some()
     });
 }
 

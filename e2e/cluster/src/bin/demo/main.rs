@@ -351,7 +351,7 @@ async fn build() -> Result<PathBuf> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let packages = ["sidecar", "operator", "sentry", "injector", "apps"];
     let status = tokio::process::Command::new(cargo)
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+        .current_dir(outrider_cluster::folder().join("../.."))
         .args(["build", "--bins", "--profile", profile])
         .args(
             packages
