@@ -1,6 +1,7 @@
 //! The accepting side: streams that know who is at the other end.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,23 @@ impl Acceptor {
             })??;
         Connection::secured(stream.into())
     }
+
+    /// The same for a listener that goes on whoever comes: a connection that
+    /// cannot be had is told about, and is none.
+    pub async fn admit(&self, socket: TcpStream, peer: SocketAddr) -> Option<Connection> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        let error = match self.accept(socket).await {
+            Ok(connection) => return Some(connection),
+            Err(error) => error,
+        };
+        // Probes of ports come and go without a word.
+        if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof) {
+            tracing::debug!(target: "dapr.runtime.security", "a connection from {peer} ended in the TLS handshake: {error}");
+        } else {
+            tracing::warn!(target: "dapr.runtime.security", "a connection from {peer} was refused: {error}");
+        }
+        None
+    }
 }
 
 /// The connections of `listener`, for `serve_with_incoming`. Handshakes run
@@ -55,41 +73,19 @@ pub fn incoming(
     acceptor: Acceptor,
 ) -> impl Stream<Item = io::Result<Connection>> + Send {
     sockets(listener)
-        .map(move |socket| {
+        .map(move |(socket, peer)| {
             let acceptor = acceptor.clone();
-            async move {
-                let peer = match socket.peer_addr() {
-                    Ok(address) => address.to_string(),
-                    Err(_) => "an address that is gone".to_owned(),
-                };
-                match acceptor.accept(socket).await {
-                    Ok(connection) => Some(Ok(connection)),
-                    Err(error) => {
-                        refuse(&peer, &error);
-                        None
-                    }
-                }
-            }
+            async move { acceptor.admit(socket, peer).await.map(Ok) }
         })
         .buffer_unordered(HANDSHAKES)
         .filter_map(std::future::ready)
 }
 
-fn refuse(peer: &str, error: &io::Error) {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-    // Probes of ports come and go without a word.
-    if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof) {
-        tracing::debug!(target: "dapr.runtime.security", "a connection from {peer} ended in the TLS handshake: {error}");
-    } else {
-        tracing::warn!(target: "dapr.runtime.security", "a connection from {peer} was refused: {error}");
-    }
-}
-
-fn sockets(listener: TcpListener) -> impl Stream<Item = TcpStream> + Send {
+fn sockets(listener: TcpListener) -> impl Stream<Item = (TcpStream, SocketAddr)> + Send {
     stream::unfold(listener, |listener| async move {
         loop {
             match listener.accept().await {
-                Ok((socket, _)) => return Some((socket, listener)),
+                Ok(accepted) => return Some((accepted, listener)),
                 // Out of file descriptors, most likely: others may close soon.
                 Err(error) => {
                     tracing::warn!(target: "dapr.runtime.security", "cannot accept a connection, trying again: {error}");

@@ -65,10 +65,11 @@ pub async fn run(flags: &Flags) -> Result<()> {
 
 async fn measure(table: &mut Table, index: usize, pair: &Pair, time: Duration) -> Result<()> {
     let row = pair.invoke(1, time).await?;
-    table.add("invoke, 1 conn: p50 us", index, row.outcome.median());
+    table.add("invoke, 1 conn: p50 us", index, row.outcome.quantile(0.5));
     let row = pair.invoke(MANY, time).await?;
     table.add("invoke, 16 conn: req/s", index, row.outcome.rate());
     table.add("invoke, 16 conn: CPU us", index, row.cpu);
+    table.add("invoke, 16 conn: p99 us", index, row.outcome.quantile(0.99));
     let row = pair.echo(MANY, time).await?;
     table.add("echo 1 KiB: req/s", index, row.outcome.rate());
     table.add("echo 1 KiB: CPU us", index, row.cpu);

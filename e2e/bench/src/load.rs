@@ -33,14 +33,15 @@ impl Outcome {
         self.times.len() as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// In microseconds.
-    pub fn median(&self) -> f64 {
-        let times: Vec<_> = self
-            .times
-            .iter()
-            .map(|time| time.as_secs_f64() * 1e6)
-            .collect();
-        crate::measure::median(&times)
+    /// The time that this share of the answers took at most, in microseconds.
+    pub fn quantile(&self, share: f64) -> f64 {
+        let mut times = self.times.clone();
+        times.sort_unstable();
+        let last = times.len().saturating_sub(1);
+        let at = (last as f64 * share).round() as usize;
+        times
+            .get(at)
+            .map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
     }
 }
 
@@ -91,4 +92,21 @@ async fn connection(shot: Shot, deadline: Instant) -> Result<Vec<Duration>> {
         );
     }
     Ok(times)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles() {
+        let outcome = Outcome {
+            times: (1..=100).rev().map(Duration::from_micros).collect(),
+            elapsed: Duration::from_secs(1),
+        };
+        assert_eq!(outcome.quantile(0.0).round(), 1.0);
+        assert_eq!(outcome.quantile(0.99).round(), 99.0);
+        assert_eq!(outcome.quantile(1.0).round(), 100.0);
+        assert!(Outcome::default().quantile(0.5).is_nan());
+    }
 }

@@ -77,14 +77,9 @@ impl<H: Handler> Server<H> {
                 let (acceptor, connection) = (acceptor.clone(), server.clone());
                 server.tasks.spawn_on(&worker, "connection", async move {
                     let Some(stream) = moved(stream) else { return };
-                    match acceptor.accept(stream).await {
-                        Ok(stream) => {
-                            let peer = stream.peer().clone();
-                            connection.serve(stream, Some(peer)).await;
-                        }
-                        Err(error) => {
-                            tracing::warn!(target: "dapr.runtime.grpc.internal", "a connection from {peer} was refused: {error}");
-                        }
+                    if let Some(stream) = acceptor.admit(stream, peer).await {
+                        let peer = stream.peer().clone();
+                        connection.serve(stream, Some(peer)).await;
                     }
                 });
                 async {}

@@ -1,5 +1,5 @@
-//! What is shipped: the programs, built for size and speed, the sidecar with
-//! the functions that it uses laid out together.
+//! What is shipped: the programs, built for size and speed; the sidecar by a
+//! profile of its work, with the functions that it uses laid out together.
 //!
 //! A program is read into memory page by page. Spread over all of it, the few
 //! functions that every sidecar uses make most of its pages resident; next to
@@ -17,8 +17,10 @@ use anyhow::{Context as _, Result, ensure};
 use crate::run;
 
 mod rehearsal;
+mod training;
 
-const OTHERS: [&str; 4] = [
+const OTHERS: [&str; 5] = [
+    "outrider-apps",
     "outrider-operator",
     "outrider-injector",
     "outrider-sentry",
@@ -37,8 +39,10 @@ pub fn dist() -> Result<()> {
     let shipped = target()?.join("dist");
     fs::create_dir_all(&shipped)?;
 
-    let link = sidecar()?;
-    let order = order(&folder, &shipped)?;
+    let profile = training::profile(&folder, &shipped.join("training"))?;
+    let trained = run::target()?.join("trained");
+    let link = sidecar(&profile, &trained)?;
+    let order = order(&trained, &folder, &shipped)?;
     link_again(&link, &order, &shipped.join("daprd"))?;
     for name in ["operator", "injector", "sentry"] {
         fs::copy(folder.join(name), shipped.join(name))?;
@@ -57,17 +61,21 @@ fn target() -> Result<PathBuf> {
 
 /// Builds the sidecar and returns the words of the command that linked it,
 /// whose inputs are kept.
-fn sidecar() -> Result<Vec<String>> {
+fn sidecar(profile: &Path, target: &Path) -> Result<Vec<String>> {
     let package = ["-p", "outrider-sidecar", "--bin", "daprd"];
-    // Up to date, it would not be linked and would tell nothing.
-    let program = target()?.join("release/daprd");
-    if program.exists() {
-        fs::remove_file(program)?;
+    // Cargo does not see that a profile is another one.
+    if target.exists() {
+        fs::remove_dir_all(target)?;
     }
     let told = run::output(
         run::cargo()
-            .args(["rustc", "--release"])
+            .args(["rustc", "--release", "--target-dir"])
+            .arg(target)
             .args(package)
+            .args(training::flag(&format!(
+                "-Cprofile-use={}",
+                profile.display()
+            )))
             .args(["--", "-Csave-temps", "--print=link-args"]),
     )?;
     let told = String::from_utf8(told)?;
@@ -125,7 +133,7 @@ fn link_again(link: &[String], order: &Path, program: &Path) -> Result<()> {
 
 /// Runs sidecars through a rehearsal and through what the benchmark does, under
 /// valgrind, and lists the functions that were called.
-fn order(folder: &Path, shipped: &Path) -> Result<PathBuf> {
+fn order(trained: &Path, folder: &Path, shipped: &Path) -> Result<PathBuf> {
     let traces = shipped.join("traces");
     if traces.exists() {
         fs::remove_dir_all(&traces)?;
@@ -135,11 +143,11 @@ fn order(folder: &Path, shipped: &Path) -> Result<PathBuf> {
     let script = format!(
         "#!/bin/sh\nexec valgrind --quiet --demangle=no --tool=callgrind --callgrind-out-file='{}/%p.trace' '{}' \"$@\"\n",
         traces.display(),
-        folder.join("daprd").display(),
+        trained.join(run::TRIPLE).join("release/daprd").display(),
     );
     fs::write(&traced, script)?;
     fs::set_permissions(&traced, fs::Permissions::from_mode(0o755))?;
-    rehearsal::run(&traced, &folder.join("sentry"), &traces.join("rehearsal"))?;
+    rehearsal::run(&traced, folder, &traces.join("rehearsal"))?;
     let mut bench = Command::new(folder.join("outrider-bench"));
     bench.args(["--seconds", "2", "--rounds", "1"]).arg(&traced);
     run::run(&mut bench)?;

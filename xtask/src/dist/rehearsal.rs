@@ -1,5 +1,6 @@
 //! Sidecars that do what sidecars mostly do, so that a trace shows what that
-//! takes: an identity from sentry, names in SQLite, state, an event, a call.
+//! takes: an identity from sentry, names in SQLite, calls of an application,
+//! state and events in memory and in Redis.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -23,14 +24,35 @@ kind: Component
 metadata: {name: broker}
 spec: {type: pubsub.in-memory, version: v1}
 ";
+const REDIS: [(&str, &str); 2] = [("statestore", "state.redis"), ("pubsub", "pubsub.redis")];
 
-/// Runs two sidecars of `program`, with the sentry beside it in `folder`.
-pub fn run(program: &Path, sentry: &Path, folder: &Path) -> Result<()> {
+/// Runs two sidecars of `program`, with sentry and the test application of
+/// `programs` beside them.
+pub fn run(program: &Path, programs: &Path, folder: &Path) -> Result<()> {
     let credentials = folder.join("credentials");
     let resources = folder.join("resources");
     fs::create_dir_all(&credentials)?;
     fs::create_dir_all(&resources)?;
     fs::write(resources.join("components.yaml"), COMPONENTS)?;
+    let redis_port = free_port()?;
+    let _redis = Ended(
+        Command::new("redis-server")
+            .args(["--port", &redis_port.to_string(), "--save", ""])
+            .stdout(Stdio::null())
+            .spawn()
+            .context("the sidecars need Debian's redis-server")?,
+    );
+    for (name, kind) in REDIS {
+        fs::write(
+            resources.join(format!("{name}.yaml")),
+            format!(
+                "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\nspec:\n  type: {kind}\n  version: v1\n  metadata:\n  - {{name: redisHost, value: \"127.0.0.1:{redis_port}\"}}\n"
+            ),
+        )?;
+    }
+    wait("Redis", || {
+        TcpStream::connect(("127.0.0.1", redis_port)).ok()
+    })?;
     let config = folder.join("config.yaml");
     let names = folder.join("names.db");
     fs::write(
@@ -45,7 +67,7 @@ pub fn run(program: &Path, sentry: &Path, folder: &Path) -> Result<()> {
 
     let port = free_port()?;
     let _sentry = Ended(
-        Command::new(sentry)
+        Command::new(programs.join("sentry"))
             .arg(format!("--port={port}"))
             .arg(format!("--healthz-port={}", free_port()?))
             .arg(format!("--metrics-port={}", free_port()?))
@@ -64,10 +86,11 @@ pub fn run(program: &Path, sentry: &Path, folder: &Path) -> Result<()> {
     })?;
     let anchors = fs::read_to_string(anchors)?;
 
-    let start = |app_id: &str| -> Result<(u16, Ended)> {
+    let start = |app_id: &str, app_port: Option<u16>| -> Result<(u16, Ended)> {
         let http = free_port()?;
         let child = Command::new(program)
             .arg(format!("--app-id={app_id}"))
+            .args(app_port.map(|port| format!("--app-port={port}")))
             .arg(format!("--dapr-http-port={http}"))
             .arg(format!("--dapr-grpc-port={}", free_port()?))
             .arg(format!("--dapr-internal-grpc-port={}", free_port()?))
@@ -83,8 +106,17 @@ pub fn run(program: &Path, sentry: &Path, folder: &Path) -> Result<()> {
             .spawn()?;
         Ok((http, Ended(child)))
     };
-    let (caller, mut first) = start("caller")?;
-    let (called, mut second) = start("called")?;
+    let app_port = free_port()?;
+    let (caller, mut first) = start("caller", None)?;
+    let (called, mut second) = start("called", Some(app_port))?;
+    let _app = Ended(
+        Command::new(programs.join("shop"))
+            .env("APP_PORT", app_port.to_string())
+            .env("DAPR_HTTP_PORT", called.to_string())
+            .env("SUBSCRIBE", "news")
+            .stdout(Stdio::null())
+            .spawn()?,
+    );
     for port in [caller, called] {
         wait("a sidecar", || {
             let answer = ask(port, "GET", "/v1.0/healthz", "").ok()?;
@@ -99,14 +131,23 @@ pub fn run(program: &Path, sentry: &Path, folder: &Path) -> Result<()> {
         ),
         ("GET", "/v1.0/state/store/k", ""),
         ("POST", "/v1.0/publish/broker/news", r#"{"a":1}"#),
-        // There is no application; the way to its sidecar is what counts.
-        ("GET", "/v1.0/invoke/called/method/x", ""),
+        (
+            "POST",
+            "/v1.0/invoke/called/method/orders",
+            r#"{"id":"1","item":"book"}"#,
+        ),
+        ("GET", "/v1.0/invoke/called/method/orders/1", ""),
+        ("POST", "/v1.0/publish/pubsub/news", r#"{"a":1}"#),
         ("GET", "/v1.0/metadata", ""),
     ] {
         for _ in 0..5 {
             ask(caller, method, path, body).with_context(|| path.to_owned())?;
         }
     }
+    wait("the news", || {
+        let answer = ask(caller, "GET", "/v1.0/invoke/called/method/news", "").ok()?;
+        answer.contains("\"a\":1").then_some(())
+    })?;
     // A trace is written when its process ends well.
     for (port, child) in [(caller, &mut first), (called, &mut second)] {
         ask(port, "POST", "/v1.0/shutdown", "")?;

@@ -11,8 +11,15 @@ use outrider_components::resolve::{Request, Resolver};
 use outrider_components::{Error, Kind};
 use serde_json::Value;
 
-/// How long the answer of a name server is used.
-const KEPT: Duration = Duration::from_secs(20);
+/// How long the answer of a name server is used: what name servers in
+/// Kubernetes ask for, so that new pods are found and old ones are left.
+/// <https://coredns.io/plugins/kubernetes/>
+const KEPT: Duration = Duration::from_secs(5);
+/// While one caller asks anew the others use the last answer, this long before
+/// another of them asks too.
+const ASKING: Duration = Duration::from_secs(1);
+/// How long an answer that nobody asked for stays in memory.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 /// How long an address that did not answer is passed over if there are others:
 /// name servers give it a while longer.
 const SUSPECTED: Duration = Duration::from_secs(10);
@@ -26,6 +33,14 @@ struct Kubernetes {
 struct Answer {
     addresses: Arc<[SocketAddr]>,
     until: Instant,
+}
+
+/// What is known of a name.
+enum Kept {
+    Fresh(Arc<[SocketAddr]>),
+    /// It is this caller's turn to ask anew.
+    Stale(Arc<[SocketAddr]>),
+    Nothing,
 }
 
 /// Text with fields of the request in it.
@@ -132,10 +147,18 @@ impl Kubernetes {
         }
     }
 
-    fn kept(&self, name: &str) -> Option<Arc<[SocketAddr]>> {
-        let answers = self.answers();
-        let answer = answers.get(name)?;
-        (Instant::now() < answer.until).then(|| Arc::clone(&answer.addresses))
+    fn kept(&self, name: &str) -> Kept {
+        let mut answers = self.answers();
+        let Some(answer) = answers.get_mut(name) else {
+            return Kept::Nothing;
+        };
+        let addresses = Arc::clone(&answer.addresses);
+        let now = Instant::now();
+        if now < answer.until {
+            return Kept::Fresh(addresses);
+        }
+        answer.until = now + ASKING;
+        Kept::Stale(addresses)
     }
 
     async fn look_up(&self, name: &str, port: u16) -> Result<Arc<[SocketAddr]>, Error> {
@@ -164,7 +187,7 @@ impl Kubernetes {
         let addresses: Arc<[SocketAddr]> = addresses.into();
         let now = Instant::now();
         let mut answers = self.answers();
-        answers.retain(|_, answer| now < answer.until);
+        answers.retain(|_, answer| now < answer.until + FORGOTTEN);
         let answer = Answer {
             addresses: Arc::clone(&addresses),
             until: now + KEPT,
@@ -179,8 +202,13 @@ impl Resolver for Kubernetes {
     async fn resolve(&self, request: &Request) -> Result<String, Error> {
         let name = self.name.fill(request);
         let addresses = match self.kept(&name) {
-            Some(addresses) => addresses,
-            None => self.look_up(&name, request.port).await?,
+            Kept::Fresh(addresses) => addresses,
+            // A name server that is away for a moment stops no calls.
+            Kept::Stale(addresses) => {
+                let found = self.look_up(&name, request.port).await;
+                found.unwrap_or(addresses)
+            }
+            Kept::Nothing => self.look_up(&name, request.port).await?,
         };
         Ok(self.choose(&addresses).to_string())
     }
@@ -253,10 +281,40 @@ mod tests {
             .await
             .expect("is in every hosts file");
         assert!(address.ends_with(":50002"), "{address}");
-        assert!(resolver.kept("localhost:50002").is_some());
+        assert!(matches!(resolver.kept("localhost:50002"), Kept::Fresh(_)));
 
         resolver.suspect(&request(), &address);
-        assert!(resolver.kept("localhost:50002").is_none());
+        assert!(matches!(resolver.kept("localhost:50002"), Kept::Nothing));
+    }
+
+    #[tokio::test]
+    async fn one_caller_asks_anew_while_the_others_go_on() {
+        let old = || Answer {
+            addresses: Arc::new(["10.0.0.1:1".parse().expect("is one")]),
+            until: Instant::now(),
+        };
+        let resolver = Kubernetes {
+            name: Template(vec![Piece::Id]),
+            // No name server knows the first.
+            answers: Mutex::new(
+                ["cart", "localhost"]
+                    .map(|name| (name.to_owned(), old()))
+                    .into(),
+            ),
+            suspects: Mutex::default(),
+        };
+        assert!(matches!(resolver.kept("cart"), Kept::Stale(_)));
+        assert!(matches!(resolver.kept("cart"), Kept::Fresh(_)));
+        resolver.answers().insert("cart".to_owned(), old());
+        let asked = async |app_id: &str| {
+            let request = Request {
+                app_id: app_id.to_owned(),
+                ..request()
+            };
+            resolver.resolve(&request).await.expect("is known")
+        };
+        assert_eq!(asked("cart").await, "10.0.0.1:1");
+        assert!(asked("localhost").await.ends_with(":50002"));
     }
 
     #[tokio::test]

@@ -91,10 +91,18 @@ async fn an_address_that_nobody_answers_at_holds_up_nothing_for_long() {
 }
 
 #[tokio::test]
-async fn where_all_refuse_the_last_refusal_is_told() {
-    let (address, listener) = there().await;
-    drop(listener);
-    let sidecars = sidecars(&[address]);
+async fn where_one_refuses_the_next_is_asked_at_once() {
+    let refusing = [there().await, there().await].map(|(address, _)| address);
+    let (good, _listener) = there().await;
+    let [one, another] = refusing.clone();
+    let sidecars_of_three = sidecars(&[one, another, good.clone()]);
+    let start = Instant::now();
+    let first = sidecars_of_three.find("callee", "").await.unwrap();
+    let reached = sidecars_of_three.reach("callee", "", first).await;
+    assert_eq!(reached.unwrap().0.address, good);
+    assert!(start.elapsed() < ANOTHER_AFTER);
+
+    let sidecars = sidecars(&refusing);
     let first = sidecars.find("callee", "").await.unwrap();
     let status = sidecars.reach("callee", "", first).await.err().unwrap();
     assert!(status.message().contains("connection refused"), "{status}");

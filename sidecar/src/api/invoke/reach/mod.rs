@@ -75,8 +75,9 @@ impl Sidecars {
         }
     }
 
-    /// Dials one sidecar after the other until one answers. Those that do not
-    /// are dialled on, for the calls to come.
+    /// Dials one sidecar after the other until one answers: the next at once
+    /// where one refuses, soon where one is silent. The silent ones are dialled
+    /// on, for the calls to come.
     async fn race(
         &self,
         app_id: &str,
@@ -98,26 +99,26 @@ impl Sidecars {
                 }
                 self.find(app_id, namespace).await
             };
-            let found = tokio::select! {
+            let (found, failed) = tokio::select! {
                 Some((target, placed)) = dials.next() => match placed {
                     Ok(place) => return Ok((target, place)),
                     Err(status) => {
                         self.suspect(app_id, namespace, &target);
-                        if dials.is_empty() {
-                            return Err(status);
-                        }
-                        continue;
+                        let find = self.find(app_id, namespace);
+                        let found = tokio::time::timeout(ANOTHER_AFTER, find).await;
+                        (found.ok().and_then(Result::ok), Some(status))
                     }
                 },
-                found = another => found.ok(),
+                found = another => (found.ok(), None),
             };
-            match found.filter(|found| !tried.contains(found)) {
-                Some(found) => {
+            match (found.filter(|found| !tried.contains(found)), failed) {
+                (Some(found), _) => {
                     pause = ANOTHER_AFTER;
                     tried.push(found.clone());
                     dials.push(dial(found));
                 }
-                None => pause = (pause * 2).min(ANOTHER_AT_LEAST),
+                (None, Some(status)) if dials.is_empty() => return Err(status),
+                (None, _) => pause = (pause * 2).min(ANOTHER_AT_LEAST),
             }
         }
     }
