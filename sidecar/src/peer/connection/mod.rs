@@ -338,7 +338,23 @@ fn explain(error: &h2::Error) -> Status {
         Some(Reason::INADEQUATE_SECURITY) => Code::PermissionDenied,
         _ => Code::Internal,
     };
-    Status::new(code, status.message())
+    let mut explained = Status::new(code, status.message());
+    if error.reason() == Some(Reason::REFUSED_STREAM) {
+        explained.set_source(Arc::new(Refused));
+    }
+    explained
+}
+
+/// The other end did not look at the request.
+#[derive(Debug, thiserror::Error)]
+#[error("refused stream before processing any application logic")]
+struct Refused;
+
+/// Whether the request may be sent again, whatever it does (RFC 9113, section
+/// 8.7).
+pub fn is_refused(status: &Status) -> bool {
+    let mut causes = grpc::causes(status);
+    causes.any(|cause| cause.is::<Refused>())
 }
 
 /// What the failure of a body amounts to.

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::connection::{Connection, Place, Received};
+use super::connection::{self, Connection, Place, Received};
 use crate::server::body::Body;
 
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
@@ -24,6 +24,8 @@ const DIAL_LIMIT: Duration = Duration::from_secs(30);
 /// takes at once (RFC 9113, section 5.1.2) wait: a further connection would
 /// only get round what it asked for.
 const SHARED: usize = 2048;
+/// How often a request that was refused unseen is sent again.
+const REFUSALS: usize = 3;
 /// Connections of one slot to one target, at most.
 const MOST: usize = 8;
 
@@ -41,6 +43,20 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 pub fn boxed(stream: impl Io + 'static) -> Box<dyn Io> {
     Box::new(stream)
+}
+
+/// The same request, unless its body passes through.
+fn replica(request: &Request<Body>) -> Option<Request<Body>> {
+    let body = match request.body() {
+        Body::Empty => Body::Empty,
+        Body::Full(bytes) => Body::Full(bytes.clone()),
+        _ => return None,
+    };
+    let mut replica = Request::new(body);
+    *replica.method_mut() = request.method().clone();
+    *replica.uri_mut() = request.uri().clone();
+    *replica.headers_mut() = request.headers().clone();
+    Some(replica)
 }
 
 type Dialling = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>>;
@@ -104,12 +120,23 @@ impl Pool {
         }
     }
 
-    /// Sends a request over a connection of this slot.
+    /// Sends a request over a connection of this slot; once more if it was
+    /// refused unseen, which happens where the other end counts an exchange
+    /// that has ended as one that is open.
     pub async fn send(
         &self,
         target: &Target,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response<Received>, Status> {
+        for _ in 0..REFUSALS {
+            let Some(again) = replica(&request) else {
+                break;
+            };
+            match self.place(target).await?.send(request).await {
+                Err(status) if connection::is_refused(&status) => request = again,
+                answered => return answered,
+            }
+        }
         self.place(target).await?.send(request).await
     }
 

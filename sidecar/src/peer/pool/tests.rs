@@ -171,3 +171,51 @@ async fn what_nobody_uses_is_purged() {
     assert!(again.join_next().await.unwrap().unwrap().is_ok());
     assert_eq!(servers.dials.load(Ordering::SeqCst), 2);
 }
+
+/// Refuses the first requests unseen.
+async fn refusing(far: DuplexStream, refusals: usize, answered: Arc<AtomicUsize>) {
+    let mut server = h2::server::handshake(far).await.unwrap();
+    let mut left = refusals;
+    while let Some(Ok((request, mut respond))) = server.accept().await {
+        if left > 0 {
+            left -= 1;
+            respond.send_reset(h2::Reason::REFUSED_STREAM);
+            continue;
+        }
+        assert_eq!(request.headers()["name"], "value");
+        answered.fetch_add(1, Ordering::SeqCst);
+        respond.send_response(Response::new(()), true).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_was_refused_unseen_is_sent_again() {
+    for (refusals, body, goes_well) in [
+        (REFUSALS, body::full("x"), true),
+        (REFUSALS + 1, body::full("x"), false),
+        // What passes through cannot be sent again.
+        (
+            1,
+            body::stream(http_body_util::Full::new(Bytes::from("x"))),
+            false,
+        ),
+    ] {
+        let answered = Arc::<AtomicUsize>::default();
+        let counted = answered.clone();
+        let pool = Pool::new(1, Scheme::HTTP, move |_: &Target| {
+            let (near, far) = tokio::io::duplex(64 << 10);
+            tokio::spawn(refusing(far, refusals, counted.clone()));
+            Box::pin(async move { Ok(boxed(near)) })
+        });
+        let mut request = Request::new(body);
+        request
+            .headers_mut()
+            .insert("name", "value".parse().unwrap());
+        let answer = pool.send(&target(), request).await;
+        assert_eq!(answer.is_ok(), goes_well);
+        assert_eq!(answered.load(Ordering::SeqCst), usize::from(goes_well));
+        if let Err(status) = answer {
+            assert_eq!(status.code(), tonic::Code::Unavailable);
+        }
+    }
+}
