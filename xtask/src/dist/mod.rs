@@ -8,7 +8,6 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -135,22 +134,12 @@ fn link_again(link: &[String], order: &Path, program: &Path) -> Result<()> {
 /// valgrind, and lists the functions that were called.
 fn order(trained: &Path, folder: &Path, shipped: &Path) -> Result<PathBuf> {
     let traces = shipped.join("traces");
-    if traces.exists() {
-        fs::remove_dir_all(&traces)?;
-    }
-    fs::create_dir_all(&traces)?;
-    let traced = traces.join("daprd");
-    let script = format!(
-        "#!/bin/sh\nexec valgrind --quiet --demangle=no --tool=callgrind --callgrind-out-file='{}/%p.trace' '{}' \"$@\"\n",
+    let traced = format!(
+        "valgrind --quiet --demangle=no --tool=callgrind --callgrind-out-file='{}/%p.trace' '{}'",
         traces.display(),
         trained.join(run::TRIPLE).join("release/daprd").display(),
     );
-    fs::write(&traced, script)?;
-    fs::set_permissions(&traced, fs::Permissions::from_mode(0o755))?;
-    rehearsal::run(&traced, folder, &traces.join("rehearsal"))?;
-    let mut bench = Command::new(folder.join("outrider-bench"));
-    bench.args(["--seconds", "2", "--rounds", "1"]).arg(&traced);
-    run::run(&mut bench)?;
+    rehearsal::watch(&traced, folder, &traces)?;
     let mut seen = HashSet::new();
     let mut list = String::new();
     for entry in fs::read_dir(&traces)? {

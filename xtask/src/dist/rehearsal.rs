@@ -5,11 +5,14 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+
+use crate::run;
 
 /// Under valgrind everything takes its time.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,9 +29,28 @@ spec: {type: pubsub.in-memory, version: v1}
 ";
 const REDIS: [(&str, &str); 2] = [("statestore", "state.redis"), ("pubsub", "pubsub.redis")];
 
+/// Has sidecars that the words of `command` start do what is below, and what
+/// the benchmark does. `folder` is theirs, and empty before; the other programs
+/// are in `programs`.
+pub fn watch(command: &str, programs: &Path, folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder)?;
+    let watched = folder.join("daprd");
+    fs::write(&watched, format!("#!/bin/sh\nexec {command} \"$@\"\n"))?;
+    fs::set_permissions(&watched, fs::Permissions::from_mode(0o755))?;
+    rehearse(&watched, programs, &folder.join("rehearsal"))?;
+    let mut bench = Command::new(programs.join("outrider-bench"));
+    bench
+        .args(["--seconds", "2", "--rounds", "1"])
+        .arg(&watched);
+    run::run(&mut bench)
+}
+
 /// Runs two sidecars of `program`, with sentry and the test application of
 /// `programs` beside them.
-pub fn run(program: &Path, programs: &Path, folder: &Path) -> Result<()> {
+fn rehearse(program: &Path, programs: &Path, folder: &Path) -> Result<()> {
     let credentials = folder.join("credentials");
     let resources = folder.join("resources");
     fs::create_dir_all(&credentials)?;

@@ -3,7 +3,6 @@
 //! <https://doc.rust-lang.org/rustc/profile-guided-optimization.html>
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,25 +30,13 @@ pub fn profile(programs: &Path, folder: &Path) -> Result<PathBuf> {
             .arg(&target)
             .args(flag("-Cprofile-generate")),
     )?;
-    if folder.exists() {
-        fs::remove_dir_all(folder)?;
-    }
-    fs::create_dir_all(folder)?;
     let counts = folder.join("counts");
-    let counting = folder.join("daprd");
-    let script = format!(
-        "#!/bin/sh\nLLVM_PROFILE_FILE='{}/%p.profraw' exec '{}' \"$@\"\n",
+    let counting = format!(
+        "env LLVM_PROFILE_FILE='{}/%p.profraw' '{}'",
         counts.display(),
         target.join(run::TRIPLE).join("release/daprd").display(),
     );
-    fs::write(&counting, script)?;
-    fs::set_permissions(&counting, fs::Permissions::from_mode(0o755))?;
-    rehearsal::run(&counting, programs, &folder.join("rehearsal"))?;
-    let mut bench = Command::new(programs.join("outrider-bench"));
-    bench
-        .args(["--seconds", "2", "--rounds", "1"])
-        .arg(&counting);
-    run::run(&mut bench)?;
+    rehearsal::watch(&counting, programs, folder)?;
 
     let profile = folder.join("daprd.profdata");
     let mut merge = Command::new(merge);

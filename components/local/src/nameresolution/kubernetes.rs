@@ -133,17 +133,13 @@ impl Kubernetes {
     /// those that nobody suspects.
     fn choose(&self, addresses: &[SocketAddr]) -> SocketAddr {
         let chance = super::random() as usize;
-        let suspects = self.suspects();
-        if suspects.is_empty() {
-            return addresses[chance % addresses.len()];
-        }
-        let now = Instant::now();
+        let (suspects, now) = (self.suspects(), Instant::now());
         let is_good =
             |address: &&SocketAddr| suspects.get(*address).is_none_or(|until| *until < now);
-        let good: Vec<_> = addresses.iter().filter(is_good).collect();
-        match good.len() {
+        let good = || addresses.iter().filter(is_good);
+        match good().count() {
             0 => addresses[chance % addresses.len()],
-            count => *good[chance % count],
+            count => *good().nth(chance % count).unwrap_or(&addresses[0]),
         }
     }
 
