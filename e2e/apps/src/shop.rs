@@ -104,7 +104,7 @@ async fn take(
     State(shop): State<Shop>,
     headers: HeaderMap,
     Json(order): Json<Value>,
-) -> Json<Value> {
+) -> (StatusCode, Json<Value>) {
     let header = |name: &str| {
         headers
             .get(name)
@@ -128,7 +128,13 @@ async fn take(
             json!({"order": order, "stored": true, "caller": caller}),
         ))
     };
-    answer(stored.await)
+    let stored = stored.await;
+    // Who lost its own sidecar says so: the caller's may try another one.
+    let status = match stored {
+        Ok(_) => StatusCode::OK,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, answer(stored))
 }
 
 async fn look_up(State(shop): State<Shop>, Path(id): Path<String>) -> Json<Value> {

@@ -68,6 +68,27 @@ async fn a_client_that_never_finishes_is_cut_off() -> Result<()> {
     Ok(())
 }
 
+/// Clients keep connections for later. Whoever closes them in the meantime
+/// may lose a request that is on its way.
+#[tokio::test]
+async fn a_client_may_rest_between_requests() -> Result<()> {
+    const REST: Duration = Duration::from_secs(12);
+    let daprd = Daprd::builder().start().await?;
+    let mut stream = TcpStream::connect(("127.0.0.1", daprd.http_port())).await?;
+    let mut buffer = [0; 1024];
+    for _ in 0..2 {
+        stream
+            .write_all(b"GET /v1.0/healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await?;
+        let length = timeout(Duration::from_secs(20), stream.read(&mut buffer)).await??;
+        assert!(buffer[..length].starts_with(b"HTTP/1.1 204 "));
+        // What is waited for is that nothing comes, not even an end.
+        let rested = timeout(REST, stream.read(&mut buffer)).await;
+        assert!(rested.is_err(), "{rested:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn requests_that_are_no_http() -> Result<()> {
     let daprd = Daprd::builder().start().await?;

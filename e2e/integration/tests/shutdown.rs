@@ -122,6 +122,28 @@ async fn a_call_that_takes_too_long_is_cut() -> Result<()> {
     Ok(())
 }
 
+/// A connection that is closed by an answer loses no request; one that is
+/// closed between two of them may (RFC 9112, section 9.6).
+#[tokio::test]
+async fn who_still_asks_while_it_leaves_is_told_to_connect_anew() -> Result<()> {
+    let daprd = Daprd::builder()
+        .flag("--dapr-block-shutdown-duration=2s")
+        .start()
+        .await?;
+    let http = daprd.http();
+    let before = http.get("/v1.0/metadata").await?;
+    assert_eq!((before.status, before.header("connection")), (200, None));
+    daprd.signal(Signal::TERM)?;
+    daprd.line("Blocking graceful shutdown for 2s").await?;
+    let after = http.get("/v1.0/metadata").await?;
+    assert_eq!(
+        (after.status, after.header("connection")),
+        (200, Some("close"))
+    );
+    assert_eq!(daprd.end().await?.code(), Some(0));
+    Ok(())
+}
+
 #[tokio::test]
 async fn it_waits_for_no_application_that_never_came() -> Result<()> {
     let port = outrider_harness::port::free();

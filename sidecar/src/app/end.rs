@@ -105,6 +105,7 @@ impl Runtime {
     async fn block(&mut self, block: Duration, signals: &mut Signals) -> Option<Signal> {
         tracing::info!(target: SCOPE, "Blocking graceful shutdown for {} or until app reports unhealthy...", duration::format(block));
         self.subscriber.finish();
+        self.leaving.set();
         let mut health = self.health.subscribe();
         let probing = self.probes.is_some();
         let unhealthy = async {

@@ -38,6 +38,7 @@ use crate::flags::{Flags, Mode, Protocol};
 use crate::metrics::Metrics;
 use crate::peer::call::Peers;
 use crate::peer::serve::Callee;
+use crate::server::phase::Leaving;
 use crate::server::{connection, grpc, http, internal, public};
 
 mod application;
@@ -117,6 +118,7 @@ struct Runtime {
     tasks: Tasks,
     /// Listeners and connections, which end first.
     serving: Tasks,
+    leaving: Leaving,
     live: Arc<Live>,
     subscriber: Subscriber,
     resolver: Option<Arc<dyn Resolver>>,
@@ -383,6 +385,7 @@ impl Runtime {
             flags,
             workers: workers.clone(),
             tasks: serving.clone(),
+            leaving: Leaving::default(),
             sockets: Vec::new(),
         };
         let target = readiness.target("grpc-api-server");
@@ -458,6 +461,7 @@ impl Runtime {
         Ok(Self {
             tasks,
             serving,
+            leaving: servers.leaving,
             live,
             subscriber,
             resolver,

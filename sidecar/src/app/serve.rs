@@ -5,12 +5,14 @@ use outrider_host::{Tasks, Workers, listen};
 use super::{Failure, SCOPE, host};
 use crate::flags::Flags;
 use crate::server::connection::{self, Handler, Server};
+use crate::server::phase::Leaving;
 
 /// Opens the listeners of the APIs.
 pub struct Servers<'a> {
     pub flags: &'a Flags,
     pub workers: Workers,
     pub tasks: Tasks,
+    pub leaving: Leaving,
     pub sockets: Vec<std::path::PathBuf>,
 }
 
@@ -21,6 +23,7 @@ impl Servers<'_> {
             protocol,
             workers: self.workers.clone(),
             tasks: self.tasks.clone(),
+            leaving: self.leaving.clone(),
         }
     }
 

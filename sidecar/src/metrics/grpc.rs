@@ -16,7 +16,7 @@ use super::{Errors, Names};
 use crate::api::error::Known;
 use crate::grpc;
 use crate::server::body::{self, Body};
-use crate::server::linger::Incoming;
+use crate::server::phase::Incoming;
 
 /// Bytes before every message.
 const PREFIX: u64 = 5;

@@ -20,7 +20,7 @@ use crate::grpc::{self, Messages};
 use crate::metrics::grpc::Counted;
 use crate::metrics::service::Calls;
 use crate::server::body::{self, Body};
-use crate::server::linger::Incoming;
+use crate::server::phase::Incoming;
 
 /// Answers `CallLocal` and `CallLocalStream`.
 pub struct Callee {

@@ -15,10 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::body::Body;
-use super::linger::{Incoming, Lingering, Sending};
+use super::phase::{Incoming, Leaving, Phase};
+use super::stream::Stream;
 
-/// Time in which a client has to send the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Clients of gRPC are pinged after this much silence, and given up when they
 /// do not answer in the time below.
 const PING_AFTER: Duration = Duration::from_secs(10);
@@ -51,6 +50,7 @@ pub struct Server<H> {
     pub workers: Workers,
     /// Owns listeners and connections.
     pub tasks: Tasks,
+    pub leaving: Leaving,
 }
 
 impl<H: Handler> Server<H> {
@@ -136,17 +136,18 @@ impl<H: Handler> Server<H> {
     ) {
         let stopping = self.tasks.stopping();
         let (handler, peer) = (self.handler.clone(), &peer);
-        let sending = Sending::default();
-        let io = TokioIo::new(Lingering::new(stream, sending.clone()));
+        let phase = Phase::new(self.leaving.clone());
+        let io = TokioIo::new(Stream::new(stream, phase.clone()));
         let service = service_fn(|request: Request<hyper::body::Incoming>| {
-            let (handler, peer, sending) = (handler.clone(), peer.clone(), sending.clone());
+            let (handler, peer, phase) = (handler.clone(), peer.clone(), phase.clone());
             async move {
                 let single = request.version() < Version::HTTP_2;
-                let request = request.map(|body| Incoming::new(body, sending.clone()));
+                let request = request.map(|body| Incoming::new(body, phase.clone()));
                 let mut answer = handler.call(request, peer.as_ref()).await;
                 // Who is refused while sending must not send the next request
                 // behind a body that nobody reads.
-                if single && answer.status().as_u16() >= 400 && sending.get() {
+                let unread = answer.status().as_u16() >= 400 && phase.is_sending();
+                if single && (unread || phase.is_last()) {
                     let close = HeaderValue::from_static("close");
                     answer.headers_mut().insert(header::CONNECTION, close);
                 }
@@ -160,7 +161,7 @@ impl<H: Handler> Server<H> {
             biased;
             _ = connection.as_mut() => {}
             () = stopping.cancelled() => {
-                sending.set(false);
+                phase.rest();
                 connection.as_mut().graceful_shutdown();
                 let _ = connection.await;
             }
@@ -171,8 +172,6 @@ impl<H: Handler> Server<H> {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size((self.protocol.headers + 4096).max(8192))
             .half_close(true);
         builder

@@ -16,7 +16,7 @@ use crate::api::Apis;
 use crate::api::invoke::proxy;
 use crate::api::service::Service;
 use crate::grpc;
-use crate::server::linger::Incoming;
+use crate::server::phase::Incoming;
 
 const OURS: &str = "/dapr.proto.runtime.v1.Dapr/";
 /// Lasts as long as a client stays, which is no latency of anything.

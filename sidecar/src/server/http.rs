@@ -12,7 +12,7 @@ use super::connection::Handler;
 use super::{path, token};
 use crate::api::error::Error;
 use crate::api::{Apis, router};
-use crate::server::linger::Incoming;
+use crate::server::phase::Incoming;
 
 /// A request to the API.
 pub struct Request {

@@ -13,7 +13,7 @@ use crate::grpc;
 use crate::metrics::Metrics;
 use crate::peer::call::CALL;
 use crate::peer::serve::Callee;
-use crate::server::linger::Incoming;
+use crate::server::phase::Incoming;
 
 const SERVICE: &str = "/dapr.proto.internals.v1.ServiceInvocation/";
 const UNARY: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallLocal";

@@ -10,7 +10,7 @@ use super::body::Body;
 use super::connection::Handler;
 use super::{http as edge, path};
 use crate::api::{Apis, health, metadata};
-use crate::server::linger::Incoming;
+use crate::server::phase::Incoming;
 
 #[derive(Clone)]
 pub struct Edge {

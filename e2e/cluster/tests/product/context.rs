@@ -10,6 +10,8 @@ use outrider_cluster::{Cluster, Options, may_boot};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
+use crate::MACHINE;
+
 const CONTEXT: &str = "theirs";
 const REGISTRY: &str = "registry.example/team";
 
@@ -57,6 +59,7 @@ async fn the_demo_in_a_cluster_of_the_users_own() -> Result<()> {
     if !may_boot() {
         return Ok(());
     }
+    let _machine = MACHINE.read().await;
     let cluster = Cluster::boot(Options::from_env()?.separate("outrider-context")).await?;
     let folder = std::env::temp_dir().join(format!("outrider-context-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use outrider_cluster::product::{self, App, Product, RELEASE, SYSTEM};
 use outrider_cluster::{Cluster, Options, PodSecurity, may_boot, wait};
 
-use crate::{PATIENCE, VALUES};
+use crate::{MACHINE, PATIENCE, VALUES};
 
 const DEFINITIONS: [&str; 7] = [
     "components.dapr.io",
@@ -23,6 +23,7 @@ async fn install_heal_upgrade_uninstall() -> Result<()> {
     if !may_boot() {
         return Ok(());
     }
+    let _machine = MACHINE.read().await;
     let cluster = Cluster::boot(Options::from_env()?.separate("outrider-lifecycle")).await?;
     let product = Product::built_beside()?;
     product.load(&cluster).await?;

@@ -13,11 +13,14 @@ use anyhow::{Context as _, Result, ensure};
 use outrider_cluster::product::{self, App, Product};
 use outrider_cluster::{Cluster, Namespace, PodSecurity, may_boot, wait};
 use serde_json::Value;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 /// What lets sidecars into namespaces with restricted Pod Security.
 pub const VALUES: [&str; 1] = ["dapr_sidecar_injector.sidecarDropALLCapabilities=true"];
+
+/// Shared by all tests that keep the machine busy, but for one that measures.
+static MACHINE: RwLock<()> = RwLock::const_new(());
 
 /// The cluster with everything installed. None where no cluster can be booted.
 async fn installed() -> Result<Option<(&'static Cluster, &'static Product)>> {
@@ -45,10 +48,31 @@ struct Stage {
     cluster: &'static Cluster,
     product: &'static Product,
     namespace: Namespace,
+    _machine: Machine,
+}
+
+enum Machine {
+    Shared {
+        _guard: RwLockReadGuard<'static, ()>,
+    },
+    Alone {
+        _guard: RwLockWriteGuard<'static, ()>,
+    },
 }
 
 impl Stage {
     async fn set(name: &str) -> Result<Option<Self>> {
+        let _guard = MACHINE.read().await;
+        Self::on(Machine::Shared { _guard }, name).await
+    }
+
+    /// For tests that say how long something may take.
+    async fn alone(name: &str) -> Result<Option<Self>> {
+        let _guard = MACHINE.write().await;
+        Self::on(Machine::Alone { _guard }, name).await
+    }
+
+    async fn on(machine: Machine, name: &str) -> Result<Option<Self>> {
         let Some((cluster, product)) = installed().await? else {
             return Ok(None);
         };
@@ -57,6 +81,7 @@ impl Stage {
             cluster,
             product,
             namespace,
+            _machine: machine,
         };
         let redis = [("redisHost", "redis:6379"), ("redisPassword", "")];
         stage.apply(&product::redis(&product.registry)).await?;

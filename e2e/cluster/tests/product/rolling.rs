@@ -29,7 +29,7 @@ spec:
 
 #[tokio::test]
 async fn a_rolling_restart_under_load_loses_nothing() -> Result<()> {
-    let Some(stage) = Stage::set("rolling").await? else {
+    let Some(stage) = Stage::alone("rolling").await? else {
         return Ok(());
     };
     stage.apply(POLICY).await?;
@@ -85,6 +85,13 @@ async fn a_rolling_restart_under_load_loses_nothing() -> Result<()> {
     .await?;
     println!("{restarts} restarts under load: {report}");
     ensure!(restarts >= 1, "the callee was never restarted");
+    match judge(&report) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(error.context(stage.cluster.explain(namespace).await?)),
+    }
+}
+
+fn judge(report: &Value) -> Result<()> {
     for lost in ["failed", "lost_orders", "lost_events"] {
         ensure!(report[lost] == 0, "{lost}: {report}");
     }

@@ -19,8 +19,8 @@ use crate::peer::connection::Received;
 use crate::peer::pool;
 use crate::peer::serve::Callee;
 use crate::server::body::{self, Body};
-use crate::server::linger::Incoming;
 use crate::server::path;
+use crate::server::phase::Incoming;
 
 /// Says that a call is a stream rather than one message each way.
 const STREAM: &str = "dapr-stream";
