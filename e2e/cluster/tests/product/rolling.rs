@@ -12,8 +12,9 @@ use crate::Stage;
 const PER_SECOND: u64 = 200;
 const SECONDS: u64 = 60;
 const PATIENCE: Duration = Duration::from_secs(240);
-/// Milliseconds of one order, with all that is tried anew.
-const SLOWEST: u64 = 20_000;
+/// Milliseconds of one order, with all that is tried anew: less than a dial of
+/// a pod that is gone is given.
+const SLOWEST: u64 = 28_000;
 const POLICY: &str = "\
 apiVersion: dapr.io/v1alpha1
 kind: Resiliency
