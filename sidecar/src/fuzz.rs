@@ -117,6 +117,7 @@ pub fn bodies(bytes: &[u8]) {
             let _ = operation.into_operation(&metadata);
         }
     }
+    let _ = outrider_components::state::Query::parse(bytes);
     let _ = pubsub::decode::entries(bytes, &Pairs::default());
 }
 

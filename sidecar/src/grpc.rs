@@ -194,34 +194,12 @@ pub fn ok_trailers() -> Frame<Bytes> {
 
 /// A code by the name that Go gives it.
 pub fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "Canceled",
-        Code::Unknown => "Unknown",
-        Code::InvalidArgument => "InvalidArgument",
-        Code::DeadlineExceeded => "DeadlineExceeded",
-        Code::NotFound => "NotFound",
-        Code::AlreadyExists => "AlreadyExists",
-        Code::PermissionDenied => "PermissionDenied",
-        Code::ResourceExhausted => "ResourceExhausted",
-        Code::FailedPrecondition => "FailedPrecondition",
-        Code::Aborted => "Aborted",
-        Code::OutOfRange => "OutOfRange",
-        Code::Unimplemented => "Unimplemented",
-        Code::Internal => "Internal",
-        Code::Unavailable => "Unavailable",
-        Code::DataLoss => "DataLoss",
-        Code::Unauthenticated => "Unauthenticated",
-    }
+    outrider_kit::grpc::code_name(code as i32)
 }
 
 /// A status as Go prints it.
 pub fn text(status: &Status) -> String {
-    format!(
-        "rpc error: code = {} desc = {}",
-        code_name(status.code()),
-        status.message()
-    )
+    outrider_kit::grpc::status(status.code() as i32, status.message())
 }
 
 /// The HTTP status that a gRPC code becomes.

@@ -14,6 +14,7 @@ const LAYERS: [&[&str]; 6] = [
     &[
         "components-kubernetes",
         "components-local",
+        "components-pluggable",
         "components-redis",
         "components-sql",
         "host",
@@ -89,7 +90,9 @@ fn refused(from: &str, to: &str, is_test: bool) -> Option<String> {
     if from == "harness" && !HARNESS.contains(&to) {
         return Some("the harness reaches products through sockets and files alone".to_owned());
     }
-    if from.starts_with("components-") && !FAMILY.contains(&to) && !is_test {
+    // What other programs serve is told by messages.
+    let wire = (from, to) == ("components-pluggable", "proto");
+    if from.starts_with("components-") && !FAMILY.contains(&to) && !is_test && !wire {
         return Some("a component family knows components/api and kit only".to_owned());
     }
     let plane = ["injector", "operator", "sentry"].contains(&from);

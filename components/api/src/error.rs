@@ -24,12 +24,31 @@ pub enum Kind {
     Internal,
 }
 
+/// How a component wants an API to refuse, where that is not the API's choice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The gRPC code.
+    pub code: i32,
+    /// The HTTP status; any number of three digits.
+    pub http: u16,
+    /// The message by itself.
+    pub message: String,
+    /// The error code, where the API has none of its own.
+    pub tag: String,
+    /// What happened, in one word.
+    pub reason: String,
+    /// Whose word that is.
+    pub domain: String,
+}
+
 /// A failed operation of a component. Its text is what applications see.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
     message: String,
     retry_safe: bool,
+    code: Option<i32>,
+    refusal: Option<Box<Refusal>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -40,6 +59,8 @@ impl Error {
             kind,
             message: message.into(),
             retry_safe: matches!(kind, Kind::Unavailable | Kind::Internal),
+            code: None,
+            refusal: None,
             source: None,
         }
     }
@@ -96,6 +117,20 @@ impl Error {
         self
     }
 
+    /// Keeps the gRPC code with which the backing service answered.
+    #[must_use]
+    pub fn with_code(mut self, code: i32) -> Error {
+        self.code = Some(code);
+        self
+    }
+
+    /// Says how an API should refuse.
+    #[must_use]
+    pub fn refusing(mut self, refusal: Refusal) -> Error {
+        self.refusal = Some(Box::new(refusal));
+        self
+    }
+
     /// Overrides whether the operation may be repeated.
     #[must_use]
     pub fn retryable(mut self, safe: bool) -> Error {
@@ -108,6 +143,16 @@ impl Error {
     pub fn context(mut self, prefix: &str) -> Error {
         self.message = format!("{prefix}: {}", self.message);
         self
+    }
+
+    /// How an API should refuse, if the component says.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_deref()
+    }
+
+    /// The gRPC code of the backing service, if it has such.
+    pub fn code(&self) -> Option<i32> {
+        self.code
     }
 
     /// What went wrong.

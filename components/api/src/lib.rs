@@ -15,7 +15,7 @@ pub mod state;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-pub use error::{Error, Kind};
+pub use error::{Error, Kind, Refusal};
 pub use metadata::Metadata;
 pub use registry::{Block, Constructor, Duplicate, Found, Missing, Registry, Row, Table, Versions};
 

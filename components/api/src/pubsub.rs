@@ -29,6 +29,19 @@ pub enum Feature {
 }
 
 impl Feature {
+    /// All of them.
+    const ALL: [Feature; 4] = [
+        Feature::MessageTtl,
+        Feature::SubscribeWildcards,
+        Feature::BulkPublish,
+        Feature::BulkSubscribeImmediate,
+    ];
+
+    /// The feature of this name.
+    pub fn named(name: &str) -> Option<Feature> {
+        Feature::ALL.into_iter().find(|f| f.name() == name)
+    }
+
     /// The name that the metadata API reports.
     pub fn name(self) -> &'static str {
         match self {

@@ -14,6 +14,12 @@ pub enum Feature {
 }
 
 impl Feature {
+    /// The feature of this name.
+    pub fn named(name: &str) -> Option<Feature> {
+        let only = Feature::MultipleKeyValuesPerSecret;
+        (name == only.name()).then_some(only)
+    }
+
     /// The name that the metadata API reports.
     pub fn name(self) -> &'static str {
         match self {

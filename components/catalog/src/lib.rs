@@ -20,6 +20,14 @@ pub fn registry() -> Result<Registry, Duplicate> {
     Ok(registry)
 }
 
+/// Adds what other programs serve on the sockets of `folder`.
+pub async fn discover(registry: &mut Registry, folder: &std::path::Path) {
+    #[cfg(feature = "pluggable")]
+    outrider_components_pluggable::register(registry, folder).await;
+    #[cfg(not(feature = "pluggable"))]
+    let _ = (registry, folder);
+}
+
 #[cfg(all(test, feature = "lean"))]
 mod tests {
     use super::registry;

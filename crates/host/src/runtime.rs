@@ -59,6 +59,11 @@ fn allow_many_files() {
     }
 }
 
+/// Workers that are started unless another number is asked for. Each has its
+/// own connections to every peer: what a large machine would gain by more, all
+/// its peers would pay for.
+const MOST: usize = 8;
+
 /// The threads that serve connections. Cloning shares them; they end when the
 /// last clone is dropped.
 #[derive(Clone, Debug)]
@@ -78,9 +83,11 @@ std::thread_local! {
 }
 
 impl Workers {
-    /// Starts one thread per processor that this process may use.
-    pub fn start() -> std::io::Result<Self> {
-        Self::with_threads(std::thread::available_parallelism().map_or(1, |n| n.get()))
+    /// Starts `wanted` threads, or one per processor that this process may
+    /// use, but no more than 8.
+    pub fn start(wanted: Option<usize>) -> std::io::Result<Self> {
+        let processors = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        Self::with_threads(wanted.unwrap_or_else(|| processors().min(MOST)))
     }
 
     pub fn with_threads(count: usize) -> std::io::Result<Self> {

@@ -3,6 +3,7 @@
 
 pub mod duration;
 pub mod flags;
+pub mod grpc;
 pub mod quantity;
 pub mod quote;
 

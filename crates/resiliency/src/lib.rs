@@ -19,6 +19,7 @@ mod retry;
 mod set;
 
 pub use metrics::Metrics;
+pub use parse::Matching;
 pub use policy::{Attempt, Error, Failure, Policy};
 pub use resiliency::Resiliency;
 

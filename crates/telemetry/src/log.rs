@@ -118,7 +118,8 @@ impl<S: Subscriber> Layer<S> for Printer {
             return false;
         };
         // Libraries speak only when something is wrong with them.
-        let level = if target.starts_with("dapr") || target.starts_with("outrider") {
+        let ours = ["dapr", "outrider", "pluggable-components"];
+        let level = if ours.iter().any(|prefix| target.starts_with(prefix)) {
             level
         } else {
             level.min(Level::WARN)

@@ -112,6 +112,13 @@ impl Builder {
         self
     }
 
+    /// Finds pluggable components in this folder.
+    #[must_use]
+    pub fn components(self, folder: &Path) -> Builder {
+        let folder = folder.display().to_string();
+        self.env("DAPR_COMPONENTS_SOCKETS_FOLDER", &folder)
+    }
+
     pub fn sentry(self, sentry: &Sentry) -> Result<Builder> {
         Ok(self
             .flag("--enable-mtls")

@@ -24,6 +24,7 @@ pub mod http;
 mod injector;
 mod kubernetes;
 mod operator;
+pub mod pluggable;
 pub mod port;
 mod process;
 mod sentry;

@@ -11,6 +11,7 @@ mod metadata;
 mod metrics;
 mod mtls;
 mod operator;
+mod pluggable;
 mod pubsub;
 mod resiliency;
 mod secrets;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
+use outrider_components::Refusal;
 use prost::Message as _;
 use serde_json::{Value, json};
 use tonic::Code;
@@ -45,6 +46,9 @@ pub struct Rich {
     pub resource: Option<Resource>,
     pub violation: Option<Violation>,
     pub help: Option<Help>,
+    /// What the component says instead: to gRPC clients, and to HTTP ones if
+    /// they get the rich form.
+    pub refusal: Option<Refusal>,
     /// Whether HTTP still answers in the short form.
     pub grpc_only: bool,
 }
@@ -161,6 +165,14 @@ impl Error {
         self
     }
 
+    /// Answers the way that the component wants.
+    pub fn with_refusal(mut self, refusal: &Refusal) -> Self {
+        self.http = StatusCode::from_u16(refusal.http).unwrap_or(self.http);
+        self.grpc = Code::from_i32(refusal.code);
+        self.edit(|rich| rich.refusal = Some(refusal.clone()));
+        self
+    }
+
     /// What metrics know the error by; nothing if it has no code.
     pub fn known(&self) -> Option<Known> {
         let reason = self.rich.as_deref().map_or("", |rich| rich.reason);
@@ -200,9 +212,10 @@ impl Error {
             details: Option<Value>,
         }
         let rich = self.rich.as_deref().filter(|rich| !rich.grpc_only);
+        let refusal = rich.and_then(|rich| rich.refusal.as_ref());
         Bytes::from(super::json::to_vec(&Shown {
-            error_code: self.code,
-            message: &self.message,
+            error_code: refusal.map_or(self.code, |refusal| &refusal.tag),
+            message: refusal.map_or(&self.message, |refusal| &refusal.message),
             details: rich.map(Rich::json),
         }))
     }
@@ -220,16 +233,15 @@ impl Error {
         match &self.rich {
             None => tonic::Status::new(self.grpc, self.message.clone()),
             Some(rich) => {
+                let refusal = rich.refusal.as_ref();
+                let message = refusal.map_or(&self.message, |refusal| &refusal.message);
                 let status = tonic_types::Status {
                     code: self.grpc as i32,
-                    message: self.message.clone(),
+                    message: message.clone(),
                     details: rich.any(),
                 };
-                tonic::Status::with_details(
-                    self.grpc,
-                    self.message.clone(),
-                    Bytes::from(status.encode_to_vec()),
-                )
+                let details = Bytes::from(status.encode_to_vec());
+                tonic::Status::with_details(self.grpc, message, details)
             }
         }
     }
@@ -283,11 +295,20 @@ impl Rich {
                 }),
             ));
         }
+        let (reason, domain) = self.origin();
         details.push(typed(
             "ErrorInfo",
-            json!({"reason": self.reason, "domain": "dapr.io", "metadata": self.metadata}),
+            json!({"reason": reason, "domain": domain, "metadata": self.metadata}),
         ));
         details.into()
+    }
+
+    /// What happened, and whose word that is.
+    fn origin(&self) -> (&str, &str) {
+        match &self.refusal {
+            None => (self.reason, "dapr.io"),
+            Some(refusal) => (&refusal.reason, &refusal.domain),
+        }
     }
 
     fn any(&self) -> Vec<outrider_proto::Any> {
@@ -324,9 +345,10 @@ impl Rich {
             };
             details.push(any("ResourceInfo", info.encode_to_vec()));
         }
+        let (reason, domain) = self.origin();
         let info = pb::ErrorInfo {
-            reason: self.reason.into(),
-            domain: "dapr.io".into(),
+            reason: reason.into(),
+            domain: domain.into(),
             metadata: self
                 .metadata
                 .clone()

@@ -183,7 +183,7 @@ pub async fn dispatch(apis: &Apis, path: &str, request: Request) -> Response<Bod
         DeleteState => super::state::http::delete(&apis.state, request, first, second).await,
         GetBulkState => super::state::http::bulk_get(&apis.state, request, first).await,
         ExecuteStateTransaction => super::state::http::transact(&apis.state, request, first).await,
-        QueryStateAlpha1 => super::state::http::query(&apis.state, first),
+        QueryStateAlpha1 => super::state::http::query(&apis.state, request, first).await,
         GetSecret => super::secrets::http::get(&apis.secrets, request, first, second).await,
         GetBulkSecret => super::secrets::http::bulk_get(&apis.secrets, request, first).await,
         PublishEvent => super::pubsub::http::publish(&apis.pubsub, request, first, second).await,

@@ -47,7 +47,7 @@ impl Dapr for Service {
         &self,
         request: Request<wire::QueryStateRequest>,
     ) -> Answer<wire::QueryStateResponse> {
-        state::grpc::query(&self.apis.state, request.get_ref())
+        state::grpc::query(&self.apis.state, request.into_inner()).await
     }
 
     async fn delete_state(&self, request: Request<wire::DeleteStateRequest>) -> Answer<()> {

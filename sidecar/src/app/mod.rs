@@ -187,7 +187,7 @@ impl Runtime {
         let operator = operator.map(|operator| operator.counted(metrics.grpc_client()));
         tracing::info!(target: SCOPE, "{} mode configured", settings.mode.name());
         tracing::info!(target: SCOPE, "app id: {}", flags.app_id);
-        let workers = Workers::start()?;
+        let workers = Workers::start(flags.workers)?;
         let serving = tasks.child();
 
         let address = &flags.api.internal_address;
@@ -212,8 +212,10 @@ impl Runtime {
         let counted = metrics.resiliency(&registry, &flags.app_id);
         let resiliency = Resiliency::new(counted, serving.stopping());
         let live = Arc::new(Live::default());
+        let mut components = catalog::registry()?;
+        catalog::discover(&mut components, &flags.sockets).await;
         let starter = Arc::new(Starter {
-            registry: catalog::registry()?,
+            registry: components,
             live: live.clone(),
             sources: Sources {
                 app_id: flags.app_id.clone(),

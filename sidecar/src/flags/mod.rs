@@ -11,6 +11,9 @@ use outrider_kit::{duration, flags as go, quantity, quote, truthy};
 
 mod command;
 
+/// Where pluggable components have their sockets, unless it is said.
+const SOCKETS_FOLDER: &str = "/tmp/dapr-components-sockets";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Standalone,
@@ -168,6 +171,10 @@ pub struct Flags {
     pub config: Vec<String>,
     pub resources: Vec<PathBuf>,
     pub disable_init: Vec<String>,
+    /// Threads that serve connections, if it is said how many.
+    pub workers: Option<usize>,
+    /// Where the sockets of pluggable components are.
+    pub sockets: PathBuf,
     pub builtin_secret_store: bool,
     pub reconcile_interval: Duration,
     /// Absent and empty are told apart: only a namespace filters resources.
@@ -554,6 +561,15 @@ impl Reader<'_> {
                 .collect(),
             resources: resources.into_iter().map(PathBuf::from).collect(),
             disable_init,
+            workers: self
+                .variable("GOMAXPROCS")
+                .and_then(|count| count.parse().ok())
+                .filter(|count| *count > 0),
+            sockets: self
+                .variable("DAPR_COMPONENTS_SOCKETS_FOLDER")
+                // The injector's spelling.
+                .or_else(|| self.variable("DAPR_COMPONENT_SOCKETS_FOLDER"))
+                .map_or_else(|| SOCKETS_FOLDER.into(), PathBuf::from),
             builtin_secret_store: !self.switch("disable-builtin-k8s-secret-store"),
             reconcile_interval: Some(self.duration("hot-reload-reconcile-interval")?)
                 .filter(|d| !d.is_zero())

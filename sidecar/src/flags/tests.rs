@@ -131,3 +131,25 @@ fn the_environment() {
     assert_eq!(flags.api.token.as_deref(), Some("t"));
     assert_eq!(flags.control_plane.namespace, "dapr-system");
 }
+
+#[test]
+fn the_number_of_workers_and_the_folder_of_sockets() {
+    let plain = parsed(&[]);
+    assert_eq!(plain.workers, None);
+    assert_eq!(plain.sockets, PathBuf::from("/tmp/dapr-components-sockets"));
+    let given = |count| {
+        let environment = [
+            ("GOMAXPROCS", count),
+            ("DAPR_COMPONENTS_SOCKETS_FOLDER", "/run/c"),
+        ];
+        parse_env(&[], &environment).unwrap()
+    };
+    assert_eq!(given("3").workers, Some(3));
+    assert_eq!(given("3").sockets, PathBuf::from("/run/c"));
+    let injected = [("DAPR_COMPONENT_SOCKETS_FOLDER", "/run/i")];
+    let injected = parse_env(&[], &injected).unwrap();
+    assert_eq!(injected.sockets, PathBuf::from("/run/i"));
+    for nonsense in ["0", "-1", "many"] {
+        assert_eq!(given(nonsense).workers, None);
+    }
+}

@@ -139,11 +139,12 @@ pub enum Operation {
     Delete,
     BulkGet,
     BulkDelete,
+    Query,
     Transaction,
 }
 
 impl Operation {
-    const COUNT: usize = 6;
+    const COUNT: usize = 7;
 
     fn name(self) -> &'static str {
         match self {
@@ -152,6 +153,7 @@ impl Operation {
             Self::Delete => "delete",
             Self::BulkGet => "bulk_get",
             Self::BulkDelete => "bulk_delete",
+            Self::Query => "query",
             Self::Transaction => "transaction",
         }
     }

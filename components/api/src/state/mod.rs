@@ -1,6 +1,7 @@
 //! Key and value stores: <https://docs.dapr.io/developing-applications/building-blocks/state-management/>.
 
 mod bulk;
+mod query;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 use crate::{Error, Pairs};
 
 pub use bulk::{BulkError, BulkItem, ItemError};
+pub use query::{Match, Matches, Page, Query, Sorting};
 pub use request::{
     Concurrency, Consistency, DeleteRequest, GetRequest, Item, KeysLikePage, KeysLikeRequest,
     Operation, SetRequest, TTL_EXPIRE_TIME, TTL_IN_SECONDS, Value,
@@ -37,6 +39,22 @@ pub enum Feature {
 }
 
 impl Feature {
+    /// All of them.
+    const ALL: [Feature; 7] = [
+        Feature::Etag,
+        Feature::Transactional,
+        Feature::QueryApi,
+        Feature::Ttl,
+        Feature::DeleteWithPrefix,
+        Feature::PartitionKey,
+        Feature::KeysLike,
+    ];
+
+    /// The feature of this name.
+    pub fn named(name: &str) -> Option<Feature> {
+        Feature::ALL.into_iter().find(|f| f.name() == name)
+    }
+
     /// The name that the metadata API reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -103,8 +121,19 @@ pub trait Store: Send + Sync {
     }
 
     /// How many operations fit into one transaction; `None` means no limit.
-    fn max_operations(&self) -> Option<usize> {
+    async fn max_operations(&self) -> Option<usize> {
         None
+    }
+
+    /// Whether items can be searched.
+    fn can_query(&self) -> bool {
+        false
+    }
+
+    /// Searches items.
+    async fn query(&self, query: &Query) -> Result<Matches, Error> {
+        let _ = query;
+        Err(Error::unsupported("the state store cannot be searched"))
     }
 
     /// Deletes every item whose key is `prefix` followed by text without

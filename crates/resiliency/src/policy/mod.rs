@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::SCOPE;
 use crate::breaker::{Breaker, Refused, Settings};
 use crate::metrics::{Kind, Sourced, Watch};
+use crate::parse::Matching;
 use crate::retry::Retry;
 
 /// A failed operation, as far as policies look at it.
@@ -21,6 +22,11 @@ pub trait Failure: fmt::Display {
     /// tried again.
     fn code(&self) -> Option<u16> {
         None
+    }
+
+    /// Whether retries for some codes only are for this failure too.
+    fn is_among(&self, codes: &Matching) -> bool {
+        self.code().is_none_or(|code| codes.has(code))
     }
 
     /// Whether trying again is in vain or impossible.
@@ -233,10 +239,7 @@ impl<E: Failure> Error<E> {
         match self {
             Error::TimedOut => true,
             Error::Open | Error::TooManyRequests => false,
-            Error::Failed(failure) => {
-                !failure.is_permanent()
-                    && failure.code().is_none_or(|code| retry.matching.has(code))
-            }
+            Error::Failed(failure) => !failure.is_permanent() && failure.is_among(&retry.matching),
         }
     }
 }

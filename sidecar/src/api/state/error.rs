@@ -31,7 +31,7 @@ pub fn not_found(store: &str, app_id: &str) -> Error {
     .with_metadata([("appID", app_id)])
 }
 
-pub fn illegal_key(key: &str) -> Error {
+pub fn illegal_key(key: &str, store: &str) -> Error {
     let message = format!("input key/keyPrefix '{key}' can't contain '||'");
     Error::rich(
         "ERR_MALFORMED_REQUEST",
@@ -40,7 +40,7 @@ pub fn illegal_key(key: &str) -> Error {
         Code::InvalidArgument,
         message.clone(),
     )
-    .with_resource(KIND, "", "")
+    .with_resource(KIND, store, "")
     .with_violation(key, message)
 }
 
@@ -65,6 +65,7 @@ pub fn no_transactions(store: &str) -> Error {
         Code::Unimplemented,
         format!("state store {store} doesn't support transactions"),
     )
+    .with_resource(KIND, store, "")
     .with_help(
         "https://docs.dapr.io/reference/components-reference/supported-state-stores/",
         "Check the list of state stores and the features they support",
@@ -72,18 +73,17 @@ pub fn no_transactions(store: &str) -> Error {
 }
 
 pub fn no_queries(store: &str) -> Error {
-    let message = "state store does not support querying";
     Error::rich(
         NOT_SUPPORTED,
         "DAPR_STATE_QUERYING_NOT_SUPPORTED",
         StatusCode::INTERNAL_SERVER_ERROR,
         Code::Internal,
-        message,
+        "state store does not support querying",
     )
-    .with_resource(KIND, store, message)
+    .with_resource(KIND, store, "")
 }
 
-pub fn too_many(count: usize, most: usize) -> Error {
+pub fn too_many(store: &str, count: usize, most: usize) -> Error {
     Error::rich(
         "ERR_STATE_STORE_TOO_MANY_TRANSACTIONS",
         "DAPR_STATE_TOO_MANY_TRANSACTIONS",
@@ -92,6 +92,7 @@ pub fn too_many(count: usize, most: usize) -> Error {
         format!("the transaction contains {count} operations, which is more than what the state store supports: {most}"),
     )
     .with_metadata([("currentOpsTransaction", count.to_string()), ("maxOpsPerTransaction", most.to_string())])
+    .with_resource(KIND, store, "")
 }
 
 pub fn unsupported_operation(operation: &str) -> Error {
@@ -107,6 +108,7 @@ pub fn get(key: &str, store: &str, cause: &Cause) -> Error {
     failed(
         "ERR_STATE_GET",
         format!("fail to get {key} from state store {store}: {cause}"),
+        cause,
     )
 }
 
@@ -135,12 +137,35 @@ pub fn bulk_delete(store: &str, cause: &Cause) -> Error {
 }
 
 pub fn bulk_get(cause: &Cause) -> Error {
-    Error::legacy(
+    let error = Error::legacy(
         "ERR_STATE_BULK_GET",
         StatusCode::INTERNAL_SERVER_ERROR,
         Code::Unknown,
         cause.to_string(),
+    );
+    refused(error, cause)
+}
+
+/// Of a search that could not be made, or that the store says nothing about.
+pub fn query(store: &str, cause: impl std::fmt::Display) -> Error {
+    Error::rich(
+        "ERR_STATE_QUERY",
+        "DAPR_STATE_QUERY_FAILED",
+        StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Internal,
+        format!("state store {store} query failed: {cause}"),
     )
+    .with_resource(KIND, store, "")
+}
+
+/// Of a search that the store refused, in its own words if it has any.
+pub fn query_refused(store: &str, cause: &Cause) -> Error {
+    let mut error = query(store, cause);
+    if let (Some(refusal), Some(rich)) = (cause.refusal(), &mut error.rich) {
+        rich.resource = None;
+        error = error.with_refusal(refusal);
+    }
+    error
 }
 
 /// Conflicts have no status of their own here.
@@ -148,16 +173,13 @@ pub fn transaction(cause: &Cause) -> Error {
     failed(
         "ERR_STATE_TRANSACTION",
         format!("error while executing state transaction: {cause}"),
+        cause,
     )
 }
 
-fn failed(code: &'static str, message: String) -> Error {
-    Error::rich_on_grpc(
-        code,
-        StatusCode::INTERNAL_SERVER_ERROR,
-        Code::Internal,
-        message,
-    )
+fn failed(code: &'static str, message: String, cause: &Cause) -> Error {
+    let (http, grpc) = (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal);
+    refused(Error::rich_on_grpc(code, http, grpc, message), cause)
 }
 
 fn changed(code: &'static str, message: String, cause: &Cause) -> Error {
@@ -166,5 +188,13 @@ fn changed(code: &'static str, message: String, cause: &Cause) -> Error {
         Kind::EtagInvalid => (StatusCode::BAD_REQUEST, Code::InvalidArgument),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
     };
-    Error::rich_on_grpc(code, http, grpc, message)
+    refused(Error::rich_on_grpc(code, http, grpc, message), cause)
+}
+
+/// A component may say what its caller sees.
+fn refused(error: Error, cause: &Cause) -> Error {
+    match cause.refusal() {
+        None => error,
+        Some(refusal) => error.with_refusal(refusal),
+    }
 }

@@ -125,9 +125,25 @@ pub async fn transact(api: &Api, request: wire::ExecuteStateTransactionRequest) 
     Ok(Response::new(()))
 }
 
-pub fn query(api: &Api, request: &wire::QueryStateRequest) -> Answer<wire::QueryStateResponse> {
+pub async fn query(
+    api: &Api,
+    request: wire::QueryStateRequest,
+) -> Answer<wire::QueryStateResponse> {
     let store = store(api, &request.store_name)?;
-    Err(error::no_queries(&store.component.name).into())
+    let found = store
+        .query(request.query.as_bytes(), request.metadata)
+        .await?;
+    let results = found.items.into_iter().map(|item| wire::QueryStateItem {
+        key: item.key,
+        data: item.value,
+        etag: item.etag.unwrap_or_default(),
+        error: item.error,
+    });
+    Ok(Response::new(wire::QueryStateResponse {
+        results: results.collect(),
+        token: found.token,
+        metadata: found.metadata,
+    }))
 }
 
 /// Over gRPC these two errors carry no metadata.

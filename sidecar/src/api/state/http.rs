@@ -8,10 +8,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{Api, decode, error};
-use crate::api::error::{Error, Result, malformed};
+use crate::api::error::{Error, Result, body_read, malformed};
 use crate::api::json;
 use crate::server::body::{Body, ReadError};
 use crate::server::http::{self as edge, Request, no_content};
+
+/// Of a value that cannot be told among others.
+const NOT_JSON: &str = "the stored value is not JSON: read it with a single get";
 
 pub async fn get(api: &Api, request: Request, store: &str, key: &str) -> Response<Body> {
     answer(async {
@@ -121,38 +124,34 @@ pub async fn bulk_get(api: &Api, mut request: Request, store: &str) -> Response<
             .await
             .map_err(wrapped)?;
         let nothing = HashMap::new();
-        let rows: Vec<Row<'_>> =
-            items
-                .iter()
-                .map(|item| {
-                    let mut row = Row {
-                        key: &item.key,
-                        data: None,
-                        etag: None,
-                        metadata: &nothing,
-                        error: None,
-                    };
-                    match &item.result {
-                        Err(cause) => row.error = Some(cause.to_string()),
-                        Ok(None) => {}
-                        Ok(Some(found)) => {
-                            row.etag = found.etag.as_deref().filter(|etag| !etag.is_empty());
-                            row.metadata = &found.metadata;
-                            if !found.value.is_empty() {
-                                // A value that is no JSON spoils its own row only.
-                                match serde_json::from_slice(&found.value) {
-                                    Ok(raw) => row.data = Some(raw),
-                                    Err(_) => row.error = Some(
-                                        "the stored value is not JSON: read it with a single get"
-                                            .to_owned(),
-                                    ),
-                                }
+        let rows: Vec<Row<'_>> = items
+            .iter()
+            .map(|item| {
+                let mut row = Row {
+                    key: &item.key,
+                    data: None,
+                    etag: None,
+                    metadata: &nothing,
+                    error: None,
+                };
+                match &item.result {
+                    Err(cause) => row.error = Some(cause.to_string()),
+                    Ok(None) => {}
+                    Ok(Some(found)) => {
+                        row.etag = found.etag.as_deref().filter(|etag| !etag.is_empty());
+                        row.metadata = &found.metadata;
+                        if !found.value.is_empty() {
+                            // A value that is no JSON spoils its own row only.
+                            match serde_json::from_slice(&found.value) {
+                                Ok(raw) => row.data = Some(raw),
+                                Err(_) => row.error = Some(NOT_JSON.to_owned()),
                             }
                         }
                     }
-                    row
-                })
-                .collect();
+                }
+                row
+            })
+            .collect();
         Ok(edge::json(StatusCode::OK, json::to_line(&rows)))
     })
     .await
@@ -179,12 +178,53 @@ pub async fn transact(api: &Api, mut request: Request, store: &str) -> Response<
     .await
 }
 
-/// No store of this release can be queried.
-pub fn query(api: &Api, store: &str) -> Response<Body> {
-    match api.store(store) {
-        Ok(store) => error::no_queries(&store.component.name).into(),
-        Err(error) => error.into(),
-    }
+/// One item that was found. What is empty is left out.
+#[derive(Serialize)]
+struct Found<'a> {
+    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etag: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    error: &'a str,
+}
+
+#[derive(Serialize)]
+struct Page<'a> {
+    results: Vec<Found<'a>>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    token: &'a str,
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    metadata: &'a HashMap<String, String>,
+}
+
+pub async fn query(api: &Api, mut request: Request, store: &str) -> Response<Body> {
+    answer(async {
+        let store = api.store(store)?;
+        let bytes = request.bytes().await.map_err(body_read)?;
+        let found = store.query(&bytes, request.metadata()).await?;
+        if found.items.is_empty() {
+            return Ok(no_content());
+        }
+        let results = found.items.iter().map(|item| {
+            let data = serde_json::from_slice(&item.value);
+            let broken = data.is_err() && !item.value.is_empty() && item.error.is_empty();
+            Found {
+                key: &item.key,
+                data: data.ok(),
+                etag: item.etag.as_deref().filter(|etag| !etag.is_empty()),
+                error: if broken { NOT_JSON } else { &item.error },
+            }
+        });
+        let page = Page {
+            results: results.collect(),
+            token: &found.token,
+            metadata: &found.metadata,
+        };
+        Ok(edge::json(StatusCode::OK, json::to_line(&page)))
+    })
+    .await
 }
 
 async fn answer(work: impl Future<Output = Result<Response<Body>>>) -> Response<Body> {

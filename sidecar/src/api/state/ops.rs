@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use outrider_components::state::{
-    self, BulkError, BulkItem, DeleteRequest, Feature, GetRequest, Item, SetRequest,
+    self, BulkError, BulkItem, DeleteRequest, Feature, GetRequest, Item, Matches, Query, SetRequest,
 };
 use outrider_components::{Error as Cause, Pairs};
 
@@ -25,9 +25,15 @@ impl Api {
 }
 
 impl Store {
+    /// The stored form of a client's key.
+    fn stored(&self, key: &str) -> Result<String> {
+        let stored = self.prefix.apply(key);
+        stored.ok_or_else(|| error::illegal_key(key, &self.component.name))
+    }
+
     pub async fn get(&self, mut request: GetRequest) -> Result<Option<Item>> {
         let key = std::mem::take(&mut request.key);
-        request.key = self.prefix.apply(&key)?;
+        request.key = self.stored(&key)?;
         let getting = self.store.get(&request);
         self.metrics
             .time(Operation::Get, getting)
@@ -43,7 +49,7 @@ impl Store {
         parallelism: i64,
     ) -> Result<Vec<BulkItem>> {
         for request in &mut requests {
-            request.key = self.prefix.apply(&request.key)?;
+            request.key = self.stored(&request.key)?;
         }
         if requests.is_empty() {
             return Ok(Vec::new());
@@ -68,7 +74,7 @@ impl Store {
     /// without transactions may have saved some of the others.
     pub async fn save(&self, mut requests: Vec<SetRequest>) -> Result<()> {
         for request in &mut requests {
-            request.key = self.prefix.apply(&request.key)?;
+            request.key = self.stored(&request.key)?;
         }
         if requests.is_empty() {
             return Ok(());
@@ -87,7 +93,7 @@ impl Store {
 
     pub async fn delete(&self, mut request: DeleteRequest) -> Result<()> {
         let key = std::mem::take(&mut request.key);
-        request.key = self.prefix.apply(&key)?;
+        request.key = self.stored(&key)?;
         let deleting = self.store.delete(&request);
         self.metrics
             .time(Operation::Delete, deleting)
@@ -97,7 +103,7 @@ impl Store {
 
     pub async fn bulk_delete(&self, mut requests: Vec<DeleteRequest>) -> Result<()> {
         for request in &mut requests {
-            request.key = self.prefix.apply(&request.key)?;
+            request.key = self.stored(&request.key)?;
         }
         if requests.is_empty() {
             return Ok(());
@@ -116,6 +122,27 @@ impl Store {
             .time(Operation::BulkDelete, deleting)
             .await
             .map_err(|cause| error::bulk_delete(&self.component.name, &cause))
+    }
+
+    /// Searches items. Their keys are told without the prefix.
+    pub async fn query(&self, document: &[u8], metadata: Pairs) -> Result<Matches> {
+        let name = &self.component.name;
+        if !self.store.can_query() {
+            return Err(error::no_queries(name));
+        }
+        let mut query = Query::parse(document).map_err(|cause| {
+            error::query(name, format!("failed to parse JSON query body: {cause}"))
+        })?;
+        query.metadata = metadata;
+        let mut found = self
+            .metrics
+            .time(Operation::Query, self.store.query(&query))
+            .await
+            .map_err(|cause| error::query_refused(name, &cause))?;
+        for item in &mut found.items {
+            item.key = self.prefix.strip(&item.key).to_owned();
+        }
+        Ok(found)
     }
 
     /// Refused before the request is even decoded, where the store has no
@@ -138,7 +165,7 @@ impl Store {
                 state::Operation::Upsert(request) => &mut request.key,
                 state::Operation::Delete(request) => &mut request.key,
             };
-            *key = self.prefix.apply(key)?;
+            *key = self.stored(key)?;
         }
         if operations.is_empty() {
             return Ok(());
@@ -146,9 +173,14 @@ impl Store {
         if let Some(most) = self
             .store
             .max_operations()
+            .await
             .filter(|most| operations.len() > *most)
         {
-            return Err(error::too_many(operations.len(), most));
+            return Err(error::too_many(
+                &self.component.name,
+                operations.len(),
+                most,
+            ));
         }
         let transacting = self.store.transact(&operations, metadata);
         self.metrics

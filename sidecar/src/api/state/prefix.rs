@@ -1,9 +1,6 @@
 //! What a key is stored under.
 //! <https://docs.dapr.io/developing-applications/building-blocks/state-management/howto-share-state/>
 
-use super::error;
-use crate::api::error::Result;
-
 const SEPARATOR: &str = "||";
 
 /// A store's strategy, already applied to this application.
@@ -26,12 +23,12 @@ impl Prefix {
         Self(Some(text))
     }
 
-    /// The stored form of a client's key.
-    pub fn apply(&self, key: &str) -> Result<String> {
+    /// The stored form of a client's key, if it can have one.
+    pub fn apply(&self, key: &str) -> Option<String> {
         if key.contains(SEPARATOR) {
-            return Err(error::illegal_key(key));
+            return None;
         }
-        Ok(match &self.0 {
+        Some(match &self.0 {
             Some(prefix) => [prefix, SEPARATOR, key].concat(),
             None => key.to_owned(),
         })
@@ -61,7 +58,7 @@ mod tests {
         assert_eq!(stored(Some("namespace"), ""), "app||k");
         assert_eq!(stored(Some("none"), ""), "k");
         assert_eq!(stored(Some("Shared"), ""), "shared||k");
-        assert!(Prefix::new(None, "a", "", "s").apply("x||y").is_err());
+        assert!(Prefix::new(None, "a", "", "s").apply("x||y").is_none());
         assert_eq!(Prefix::new(None, "a", "", "s").strip("a||k"), "k");
     }
 }

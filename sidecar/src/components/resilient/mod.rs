@@ -11,7 +11,10 @@ use std::future::Future;
 use std::pin::Pin;
 
 use outrider_components::Error as Cause;
-use outrider_resiliency::{Block, Direction, Error, Failure, Policy, Resiliency};
+use outrider_resiliency::{Block, Direction, Error, Failure, Matching, Policy, Resiliency};
+use tonic::Code;
+
+use crate::grpc;
 
 /// A call of a component, as its trait returns it.
 type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -53,6 +56,15 @@ where
     })
 }
 
+/// Components have no HTTP status: lists of those are for the status that the
+/// gRPC code stands for. Each list that there is has to have it.
+fn is_among(cause: &Cause, codes: &Matching) -> bool {
+    cause.code().is_none_or(|code| {
+        let http = grpc::http_status(Code::from_i32(code)).as_u16();
+        u16::try_from(code).is_ok_and(|code| codes.has(code)) && codes.has(http)
+    })
+}
+
 /// A failure as policies see it.
 struct Failed(Cause);
 
@@ -63,6 +75,10 @@ impl fmt::Display for Failed {
 }
 
 impl Failure for Failed {
+    fn is_among(&self, codes: &Matching) -> bool {
+        is_among(&self.0, codes)
+    }
+
     /// A conflict stays one.
     fn is_permanent(&self) -> bool {
         self.0.is_etag()

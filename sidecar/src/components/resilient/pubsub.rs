@@ -9,9 +9,9 @@ use outrider_components::pubsub::{
     Broker, BulkPublishRequest, FailedEntry, Feature, Handler, PublishRequest, SubscribeRequest,
     Subscription,
 };
-use outrider_resiliency::{Block, Error, Failure, Policy, Resiliency};
+use outrider_resiliency::{Block, Error, Failure, Matching, Policy, Resiliency};
 
-use super::{Call, Guard, run};
+use super::{Call, Guard, is_among, run};
 
 struct Resilient {
     inner: Arc<dyn Broker>,
@@ -100,7 +100,14 @@ impl fmt::Display for Unpublished {
     }
 }
 
-impl Failure for Unpublished {}
+impl Failure for Unpublished {
+    fn is_among(&self, codes: &Matching) -> bool {
+        match self {
+            Unpublished::Some(_) => true,
+            Unpublished::All(cause) => is_among(cause, codes),
+        }
+    }
+}
 
 impl Resilient {
     /// Publishes again only what failed.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use outrider_components::state::{
     BulkError, BulkItem, DeleteRequest, Feature, GetRequest, Item, ItemError, KeysLikePage,
-    KeysLikeRequest, Operation, SetRequest, Store,
+    KeysLikeRequest, Matches, Operation, Query, SetRequest, Store,
 };
 use outrider_components::{Error as Cause, Pairs};
 use outrider_resiliency::{Block, Error, Failure, Policy, Resiliency};
@@ -75,6 +75,11 @@ impl Store for Resilient {
         get(GetRequest) -> Option<Item>;
         set(SetRequest) -> ();
         delete(DeleteRequest) -> ();
+        query(Query) -> Matches;
+    }
+
+    fn can_query(&self) -> bool {
+        self.inner.can_query()
     }
 
     bulk! {
@@ -117,8 +122,8 @@ impl Store for Resilient {
         }
     }
 
-    fn max_operations(&self) -> Option<usize> {
-        self.inner.max_operations()
+    async fn max_operations(&self) -> Option<usize> {
+        self.inner.max_operations().await
     }
 
     async fn delete_with_prefix(&self, prefix: &str) -> Result<u64, Cause> {

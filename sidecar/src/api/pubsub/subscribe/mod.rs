@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use outrider_components::Pairs;
 use outrider_components::pubsub::SubscribeRequest;
+use outrider_components::{Kind, Pairs};
 use outrider_crds::subscription::Spec;
 use outrider_host::{Tasks, Workers};
 use outrider_resiliency::{BuiltIn, Resiliency};
@@ -31,6 +31,8 @@ const SCOPE: &str = "dapr.runtime.processor.subscription";
 /// Pauses between tries to start a subscription.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long a broker may take to pause.
+const PAUSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Who asked for a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -385,6 +387,7 @@ impl Inner {
                     resiliency: self.resiliency.clone(),
                 },
                 stop: running.stop.clone(),
+                ending: self.ending.clone(),
                 tried: Some(running.tried.clone().drop_guard()),
                 first,
             };
@@ -438,6 +441,8 @@ impl Inner {
 struct Job {
     inlet: Inlet,
     stop: CancellationToken,
+    /// Cancelled before `stop` when the process ends.
+    ending: CancellationToken,
     tried: Option<DropGuard>,
     first: Option<oneshot::Sender<Result<(), String>>>,
 }
@@ -497,6 +502,9 @@ impl Job {
         }
         let until_stopped = async {
             self.stop.cancelled().await;
+            if self.ending.is_cancelled() {
+                self.pause().await;
+            }
             subscription.close().await;
         };
         match batches {
@@ -507,6 +515,26 @@ impl Job {
             }
         }
         Ok(())
+    }
+}
+
+impl Job {
+    /// Asks the broker to send no more while what is at hand is delivered.
+    /// Most cannot, and are just not read from any more.
+    async fn pause(&self) {
+        let topic = &self.inlet.subscription.spec.topic;
+        match tokio::time::timeout(PAUSE_LIMIT, self.inlet.broker.broker.pause()).await {
+            Ok(Ok(())) => {
+                tracing::info!(target: SCOPE, "pausing subscription on topic {topic} during graceful shutdown");
+            }
+            Ok(Err(cause)) if cause.kind() == Kind::Unsupported => {}
+            Ok(Err(cause)) => {
+                tracing::warn!(target: SCOPE, "subscription on topic {topic} could not be paused: {cause}");
+            }
+            Err(_) => {
+                tracing::warn!(target: SCOPE, "subscription on topic {topic} could not be paused: no answer within {}s", PAUSE_LIMIT.as_secs());
+            }
+        }
     }
 }
 

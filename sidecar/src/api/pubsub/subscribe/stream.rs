@@ -9,7 +9,7 @@ use outrider_crds::subscription::{Routes, Spec};
 use outrider_proto::runtime::v1 as wire;
 use outrider_proto::runtime::v1::subscribe_topic_events_request_alpha1::SubscribeTopicEventsRequestType as Asked;
 pub use outrider_proto::runtime::v1::subscribe_topic_events_response_alpha1::SubscribeTopicEventsResponseType as Told;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, Streaming};
@@ -34,6 +34,8 @@ pub struct Outlet {
     waiting: Mutex<Answers>,
     /// Cancelled when the client is gone.
     gone: CancellationToken,
+    /// Told when no delivery waits any more.
+    idle: Notify,
 }
 
 /// Who waits for the client's word, by the events' ids. Two events may have
@@ -46,6 +48,7 @@ impl Outlet {
             events,
             waiting: Mutex::default(),
             gone: CancellationToken::new(),
+            idle: Notify::new(),
         }
     }
 
@@ -125,6 +128,9 @@ impl Drop for Waiting<'_> {
             if all.is_empty() {
                 waiting.remove(self.id);
             }
+        }
+        if waiting.is_empty() {
+            self.outlet.idle.notify_one();
         }
     }
 }
@@ -212,6 +218,7 @@ async fn read(subscriber: Subscriber, mut requests: Requests, outlet: Arc<Outlet
         }
         tokio::select! {
             () = ending.cancelled(), if !draining => draining = true,
+            () = outlet.idle.notified(), if draining => {}
             () = outlet.events.closed() => break None,
             message = requests.message() => match message {
                 Ok(Some(message)) => match message.subscribe_topic_events_request_type {
