@@ -2,7 +2,7 @@
 
 use outrider_components::{Error, Kind, Refusal};
 use outrider_kit::grpc;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetail, ErrorInfo, StatusExt as _};
 
 /// A status as Go prints it.
@@ -11,8 +11,13 @@ pub fn text(status: &Status) -> String {
 }
 
 /// The error of any operation.
-pub fn of(status: &Status) -> Error {
-    meaning(status).with_code(status.code() as i32)
+pub fn of(status: Status) -> Error {
+    meaning(&status).with_code(status.code() as i32)
+}
+
+/// Of an operation whose answer says nothing but that it went well.
+pub fn done<T>(answer: Result<Response<T>, Status>) -> Result<(), Error> {
+    answer.map(drop).map_err(of)
 }
 
 fn meaning(status: &Status) -> Error {
@@ -40,7 +45,7 @@ fn meaning(status: &Status) -> Error {
 }
 
 /// The error of a bulk delete, which may have hit fewer rows than asked for.
-pub fn of_bulk_delete(status: &Status) -> Error {
+pub fn of_bulk_delete(status: Status) -> Error {
     if status.code() == Code::Internal
         && let [ErrorDetail::ErrorInfo(info)] = status.get_error_details_vec().as_slice()
         && let Some(expected) = info.metadata.get("expected")
@@ -52,7 +57,7 @@ pub fn of_bulk_delete(status: &Status) -> Error {
             )),
             _ => Error::internal(format!(
                 "{}; the numbers of rows are none: expected {expected:?}, affected {affected:?}",
-                text(status)
+                text(&status)
             )),
         };
     }
@@ -104,31 +109,31 @@ mod tests {
 
     #[test]
     fn etags_have_their_own_kinds() {
-        let mismatch = of(&violation(Code::FailedPrecondition, "etag"));
+        let mismatch = of(violation(Code::FailedPrecondition, "etag"));
         assert_eq!(mismatch.kind(), Kind::EtagMismatch);
         assert_eq!(
             mismatch.to_string(),
             "possible etag mismatch. error from state store: it is 3"
         );
-        let invalid = of(&violation(Code::InvalidArgument, "etag"));
+        let invalid = of(violation(Code::InvalidArgument, "etag"));
         assert_eq!(invalid.kind(), Kind::EtagInvalid);
         for other in [
             violation(Code::FailedPrecondition, "key"),
             violation(Code::Aborted, "etag"),
         ] {
-            assert_eq!(of(&other).kind(), Kind::Internal);
+            assert_eq!(of(other).kind(), Kind::Internal);
         }
     }
 
     #[test]
     fn a_component_may_say_what_its_caller_sees() {
         let pairs = [("kit_error", "true"), ("http_code", "507"), ("tag", "T")];
-        let error = of(&info(Code::DataLoss, &pairs));
+        let error = of(info(Code::DataLoss, &pairs));
         assert_eq!(error.to_string(), "api error: code = DataLoss desc = no");
         let refusal = error.refusal().expect("it was said");
         assert_eq!((refusal.code, refusal.http), (15, 507));
         assert_eq!((&*refusal.tag, &*refusal.reason), ("T", "why"));
-        let plain = of(&info(Code::DataLoss, &pairs[1..]));
+        let plain = of(info(Code::DataLoss, &pairs[1..]));
         assert!(plain.refusal().is_none());
         assert_eq!(plain.to_string(), "rpc error: code = DataLoss desc = no");
     }
@@ -137,19 +142,19 @@ mod tests {
     fn rows_that_were_not_deleted_are_counted() {
         let rows = |affected| info(Code::Internal, &[("expected", "3"), ("affected", affected)]);
         assert_eq!(
-            of_bulk_delete(&rows("1")).to_string(),
+            of_bulk_delete(rows("1")).to_string(),
             "delete affected only 1 rows, expected 3"
         );
-        assert!(of_bulk_delete(&rows("x")).to_string().contains("\"x\""));
+        assert!(of_bulk_delete(rows("x")).to_string().contains("\"x\""));
     }
 
     #[test]
     fn the_rest_goes_by_code() {
-        assert_eq!(of(&Status::unimplemented("")).kind(), Kind::Unsupported);
-        assert_eq!(of(&Status::unavailable("")).kind(), Kind::Unavailable);
-        assert_eq!(of(&Status::unavailable("")).code(), Some(14));
+        assert_eq!(of(Status::unimplemented("")).kind(), Kind::Unsupported);
+        assert_eq!(of(Status::unavailable("")).kind(), Kind::Unavailable);
+        assert_eq!(of(Status::unavailable("")).code(), Some(14));
         assert_eq!(
-            of(&Status::not_found("gone")).to_string(),
+            of(Status::not_found("gone")).to_string(),
             "rpc error: code = NotFound desc = gone"
         );
     }

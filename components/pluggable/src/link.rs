@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use outrider_components::{Error, Metadata};
-use outrider_proto::components::v1::MetadataRequest;
+use outrider_proto::components::v1::{FeaturesResponse, MetadataRequest};
 use tokio::net::UnixStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
+
+use crate::error::of;
 
 /// Which component of the sidecar a call is for: one program may serve several.
 const INSTANCE: &str = "x-component-instance";
@@ -47,13 +49,13 @@ pub async fn open(socket: &Path, name: &str) -> Result<Link, Error> {
 pub async fn channel(socket: &Path) -> Channel {
     // Servers want a host, though a socket has none.
     let endpoint = Endpoint::from_static("http://localhost");
+    let socket = socket.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
     loop {
-        let socket = socket.to_owned();
-        let connector = tower::service_fn(move |_: Uri| {
-            let socket = socket.clone();
-            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-        });
-        match endpoint.connect_with_connector(connector).await {
+        match endpoint.connect_with_connector(connector.clone()).await {
             Ok(channel) => return channel,
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
@@ -66,4 +68,13 @@ pub fn properties(metadata: &Metadata) -> MetadataRequest {
     MetadataRequest {
         properties: pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
     }
+}
+
+/// The features that a program says it has, as far as `named` knows them.
+pub fn features<F>(
+    answer: Result<Response<FeaturesResponse>, Status>,
+    named: impl Fn(&str) -> Option<F>,
+) -> Result<Vec<F>, Error> {
+    let said = answer.map_err(of)?.into_inner().features;
+    Ok(said.iter().filter_map(|name| named(name)).collect())
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use wire::pub_sub_client::PubSubClient;
 
-use crate::error::{self, of};
+use crate::error::{self, done, of};
 use crate::link::{self, Link};
 
 const SCOPE: &str = "dapr.contrib";
@@ -40,14 +40,13 @@ pub async fn connect(socket: Arc<Path>, metadata: Metadata) -> Result<Arc<dyn Br
     let mut client = PubSubClient::new(link).max_decoding_message_size(usize::MAX);
     let metadata = Some(link::properties(&metadata));
     let init = wire::PubSubInitRequest { metadata };
-    client.init(init).await.map_err(|s| of(&s))?;
+    done(client.init(init).await)?;
     let said = client.features(wire::FeaturesRequest {}).await;
-    let said = said.map_err(|s| of(&s))?.into_inner().features;
-    let features = said.iter().filter_map(|name| Feature::named(name));
+    let features = link::features(said, Feature::named)?;
     Ok(Arc::new(Remote {
         client,
         name,
-        features: features.collect(),
+        features,
         closing: CancellationToken::new(),
     }))
 }
@@ -66,8 +65,7 @@ impl Broker for Remote {
             metadata: request.metadata.clone(),
             content_type: request.content_type.clone().unwrap_or_default(),
         };
-        let answer = self.client.clone().publish(request).await;
-        answer.map(drop).map_err(|s| of(&s))
+        done(self.client.clone().publish(request).await)
     }
 
     async fn bulk_publish(&self, request: &BulkPublishRequest) -> Result<Vec<FailedEntry>, Error> {
@@ -84,7 +82,7 @@ impl Broker for Remote {
             metadata: request.metadata.clone(),
         };
         let answer = self.client.clone().bulk_publish(request).await;
-        let failed = answer.map_err(|s| of(&s))?.into_inner().failed_entries;
+        let failed = answer.map_err(of)?.into_inner().failed_entries;
         let failed = failed.into_iter().map(|entry| FailedEntry {
             id: entry.entry_id,
             error: Error::internal(entry.error),
@@ -112,18 +110,15 @@ impl Broker for Remote {
     }
 
     async fn pause(&self) -> Result<(), Error> {
-        let answer = self.client.clone().pause(wire::PauseRequest {}).await;
-        answer.map(drop).map_err(|s| of(&s))
+        done(self.client.clone().pause(wire::PauseRequest {}).await)
     }
 
     async fn resume(&self) -> Result<(), Error> {
-        let answer = self.client.clone().resume(wire::ResumeRequest {}).await;
-        answer.map(drop).map_err(|s| of(&s))
+        done(self.client.clone().resume(wire::ResumeRequest {}).await)
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        let answer = self.client.clone().ping(wire::PingRequest {}).await;
-        answer.map(drop).map_err(|s| of(&s))
+        done(self.client.clone().ping(wire::PingRequest {}).await)
     }
 
     async fn close(&self) -> Result<(), Error> {

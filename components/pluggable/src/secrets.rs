@@ -10,7 +10,7 @@ use outrider_components::{Error, Metadata, Pairs};
 use outrider_proto::components::v1 as wire;
 use wire::secret_store_client::SecretStoreClient;
 
-use crate::error::of;
+use crate::error::{done, of};
 use crate::link::{self, Link};
 
 struct Remote {
@@ -23,14 +23,10 @@ pub async fn connect(socket: Arc<Path>, metadata: Metadata) -> Result<Arc<dyn St
     let mut client = SecretStoreClient::new(link).max_decoding_message_size(usize::MAX);
     let metadata = Some(link::properties(&metadata));
     let init = wire::SecretStoreInitRequest { metadata };
-    client.init(init).await.map_err(|s| of(&s))?;
+    done(client.init(init).await)?;
     let said = client.features(wire::FeaturesRequest {}).await;
-    let said = said.map_err(|s| of(&s))?.into_inner().features;
-    let features = said.iter().filter_map(|name| Feature::named(name));
-    Ok(Arc::new(Remote {
-        client,
-        features: features.collect(),
-    }))
+    let features = link::features(said, Feature::named)?;
+    Ok(Arc::new(Remote { client, features }))
 }
 
 #[async_trait]
@@ -45,19 +41,18 @@ impl Store for Remote {
             metadata: request.metadata.clone(),
         };
         let answer = self.client.clone().get(request).await;
-        Ok(answer.map_err(|s| of(&s))?.into_inner().data)
+        Ok(answer.map_err(of)?.into_inner().data)
     }
 
     async fn bulk_get(&self, metadata: &Pairs) -> Result<HashMap<String, Pairs>, Error> {
         let metadata = metadata.clone();
         let request = wire::BulkGetSecretRequest { metadata };
         let answer = self.client.clone().bulk_get(request).await;
-        let data = answer.map_err(|s| of(&s))?.into_inner().data;
+        let data = answer.map_err(of)?.into_inner().data;
         Ok(data.into_iter().map(|(k, v)| (k, v.secrets)).collect())
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        let answer = self.client.clone().ping(wire::PingRequest {}).await;
-        answer.map(drop).map_err(|s| of(&s))
+        done(self.client.clone().ping(wire::PingRequest {}).await)
     }
 }

@@ -20,7 +20,7 @@ use wire::transactional_state_operation::Request as Step;
 use wire::transactional_state_store_client::TransactionalStateStoreClient;
 use wire::transactional_store_multi_max_size_client::TransactionalStoreMultiMaxSizeClient;
 
-use crate::error::{of, of_bulk_delete};
+use crate::error::{done, of, of_bulk_delete};
 use crate::link::{self, Link};
 
 const SCOPE: &str = "state-pluggable-logger";
@@ -57,10 +57,9 @@ pub async fn connect(
     let mut client = StateStoreClient::new(link.clone()).max_decoding_message_size(usize::MAX);
     let metadata = Some(link::properties(&metadata));
     let init = wire::InitRequest { metadata };
-    client.init(init).await.map_err(|s| of(&s))?;
+    done(client.init(init).await)?;
     let said = client.features(wire::FeaturesRequest {}).await;
-    let said = said.map_err(|s| of(&s))?.into_inner().features;
-    let features: Vec<_> = said.iter().filter_map(|f| Feature::named(f)).collect();
+    let features = link::features(said, Feature::named)?;
     let limit = TransactionalStoreMultiMaxSizeClient::new(link.clone());
     let queries = QueriableStateStoreClient::new(link.clone());
     Ok(Arc::new(Remote {
@@ -82,7 +81,7 @@ async fn most(mut client: TransactionalStoreMultiMaxSizeClient<Link>) -> Option<
             .ok()
             .filter(|most| *most > 0),
         Ok(Err(status)) => {
-            let cause = of(&status);
+            let cause = of(status);
             tracing::error!(target: SCOPE, "failed to get multi max size from state store: {cause}");
             None
         }
@@ -101,7 +100,7 @@ impl Store for Remote {
 
     async fn get(&self, request: &GetRequest) -> Result<Option<Item>, Error> {
         let answer = self.client.clone().get(get(request)).await;
-        let answer = answer.map_err(|s| of(&s))?.into_inner();
+        let answer = answer.map_err(of)?.into_inner();
         Ok(item(
             answer.data,
             answer.etag,
@@ -111,13 +110,11 @@ impl Store for Remote {
     }
 
     async fn set(&self, request: &SetRequest) -> Result<(), Error> {
-        let answer = self.client.clone().set(set(request)?).await;
-        answer.map(drop).map_err(|s| of(&s))
+        done(self.client.clone().set(set(request)?).await)
     }
 
     async fn delete(&self, request: &DeleteRequest) -> Result<(), Error> {
-        let answer = self.client.clone().delete(delete(request)).await;
-        answer.map(drop).map_err(|s| of(&s))
+        done(self.client.clone().delete(delete(request)).await)
     }
 
     async fn bulk_get(
@@ -131,7 +128,7 @@ impl Store for Remote {
             options: Some(wire::BulkGetRequestOptions { parallelism }),
         };
         let answer = self.client.clone().bulk_get(request).await;
-        let items = answer.map_err(|s| of(&s))?.into_inner().items;
+        let items = answer.map_err(of)?.into_inner().items;
         Ok(items
             .into_iter()
             .map(|found| BulkItem {
@@ -158,7 +155,7 @@ impl Store for Remote {
             options: Some(wire::BulkSetRequestOptions { parallelism }),
         };
         let answer = self.client.clone().bulk_set(request).await;
-        answer.map(drop).map_err(|s| of(&s).into())
+        answer.map(drop).map_err(|s| of(s).into())
     }
 
     async fn bulk_delete(
@@ -172,7 +169,7 @@ impl Store for Remote {
             options: Some(wire::BulkDeleteRequestOptions { parallelism }),
         };
         let answer = self.client.clone().bulk_delete(request).await;
-        answer.map(drop).map_err(|s| of_bulk_delete(&s).into())
+        answer.map(drop).map_err(|s| of_bulk_delete(s).into())
     }
 
     async fn transact(&self, operations: &[Operation], metadata: &Pairs) -> Result<(), Error> {
@@ -187,8 +184,7 @@ impl Store for Remote {
             operations: operations.iter().map(step).collect::<Result<_, Error>>()?,
             metadata: metadata.clone(),
         };
-        let answer = self.transactions.clone().transact(request).await;
-        answer.map(drop).map_err(|s| of(&s))
+        done(self.transactions.clone().transact(request).await)
     }
 
     async fn max_operations(&self) -> Option<usize> {
@@ -205,7 +201,7 @@ impl Store for Remote {
             return Err(Error::unsupported("the state store cannot be searched"));
         };
         let answer = client.clone().query(search(query)).await;
-        let answer = answer.map_err(|s| of(&s))?.into_inner();
+        let answer = answer.map_err(of)?.into_inner();
         let items = answer.items.into_iter().map(|item| Match {
             key: item.key,
             value: item.data,
@@ -220,8 +216,7 @@ impl Store for Remote {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        let answer = self.client.clone().ping(wire::PingRequest {}).await;
-        answer.map(drop).map_err(|s| of(&s))
+        done(self.client.clone().ping(wire::PingRequest {}).await)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use outrider_kit::grpc;
 use outrider_proto::sentry::v1::SignCertificateRequest;
 use outrider_proto::sentry::v1::ca_client::CaClient;
 use tonic::transport::Endpoint;
@@ -31,11 +32,7 @@ pub enum IssueError {
     Connect(String),
     #[error("error obtaining token: {0}")]
     Token(#[from] token::Error),
-    #[error(
-        "error from sentry SignCertificate: rpc error: code = {} desc = {}",
-        code_name(.0.code()),
-        .0.message()
-    )]
+    #[error("error from sentry SignCertificate: {}", grpc::status(.0.code() as i32, .0.message()))]
     Sign(Box<Status>),
     #[error("error parsing ValidUntil: {0}")]
     ValidUntil(&'static str),
@@ -134,9 +131,4 @@ fn causes(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
-}
-
-/// `PermissionDenied`, for instance.
-fn code_name(code: Code) -> String {
-    format!("{code:?}")
 }

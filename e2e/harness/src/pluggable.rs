@@ -429,12 +429,11 @@ impl PubSub for Memory {
         let mut requests = request.into_inner();
         let first = requests.message().await?.and_then(|first| first.topic);
         let topic = first.ok_or_else(|| Status::invalid_argument("no topic"))?;
-        let (sender, messages) = mpsc::channel(16);
+        let (sender, mut messages) = mpsc::channel(16);
         self.inner().subscribers.push((topic, sender));
         // Acknowledgements come on the same stream; it is read for as long as
         // the other half is open.
         let (relay, relayed) = mpsc::channel(16);
-        let mut messages = messages;
         let memory = self.acknowledgements();
         self.inner().streams.spawn(async move {
             loop {

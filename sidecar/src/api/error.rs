@@ -165,11 +165,18 @@ impl Error {
         self
     }
 
-    /// Answers the way that the component wants.
+    /// Answers the way that the component wants, without details of ours.
     pub fn with_refusal(mut self, refusal: &Refusal) -> Self {
         self.http = StatusCode::from_u16(refusal.http).unwrap_or(self.http);
         self.grpc = Code::from_i32(refusal.code);
-        self.edit(|rich| rich.refusal = Some(refusal.clone()));
+        self.edit(|rich| {
+            *rich = Rich {
+                reason: rich.reason,
+                grpc_only: rich.grpc_only,
+                refusal: Some(refusal.clone()),
+                ..Rich::default()
+            };
+        });
         self
     }
 

@@ -160,12 +160,7 @@ pub fn query(store: &str, cause: impl std::fmt::Display) -> Error {
 
 /// Of a search that the store refused, in its own words if it has any.
 pub fn query_refused(store: &str, cause: &Cause) -> Error {
-    let mut error = query(store, cause);
-    if let (Some(refusal), Some(rich)) = (cause.refusal(), &mut error.rich) {
-        rich.resource = None;
-        error = error.with_refusal(refusal);
-    }
-    error
+    refused(query(store, cause), cause)
 }
 
 /// Conflicts have no status of their own here.

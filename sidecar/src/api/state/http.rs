@@ -13,9 +13,6 @@ use crate::api::json;
 use crate::server::body::{Body, ReadError};
 use crate::server::http::{self as edge, Request, no_content};
 
-/// Of a value that cannot be told among others.
-const NOT_JSON: &str = "the stored value is not JSON: read it with a single get";
-
 pub async fn get(api: &Api, request: Request, store: &str, key: &str) -> Response<Body> {
     answer(async {
         let store = api.store(store)?;
@@ -140,12 +137,9 @@ pub async fn bulk_get(api: &Api, mut request: Request, store: &str) -> Response<
                     Ok(Some(found)) => {
                         row.etag = found.etag.as_deref().filter(|etag| !etag.is_empty());
                         row.metadata = &found.metadata;
-                        if !found.value.is_empty() {
-                            // A value that is no JSON spoils its own row only.
-                            match serde_json::from_slice(&found.value) {
-                                Ok(raw) => row.data = Some(raw),
-                                Err(_) => row.error = Some(NOT_JSON.to_owned()),
-                            }
+                        match raw(&found.value) {
+                            Ok(data) => row.data = data,
+                            Err(told) => row.error = Some(told.to_owned()),
                         }
                     }
                 }
@@ -208,13 +202,15 @@ pub async fn query(api: &Api, mut request: Request, store: &str) -> Response<Bod
             return Ok(no_content());
         }
         let results = found.items.iter().map(|item| {
-            let data = serde_json::from_slice(&item.value);
-            let broken = data.is_err() && !item.value.is_empty() && item.error.is_empty();
+            let data = raw(&item.value);
             Found {
                 key: &item.key,
-                data: data.ok(),
+                data: data.unwrap_or_default(),
                 etag: item.etag.as_deref().filter(|etag| !etag.is_empty()),
-                error: if broken { NOT_JSON } else { &item.error },
+                error: match data {
+                    Err(told) if item.error.is_empty() => told,
+                    _ => &item.error,
+                },
             }
         });
         let page = Page {
@@ -225,6 +221,17 @@ pub async fn query(api: &Api, mut request: Request, store: &str) -> Response<Bod
         Ok(edge::json(StatusCode::OK, json::to_line(&page)))
     })
     .await
+}
+
+/// A value among others, if there is one. What is no JSON spoils its own row
+/// only, which then tells why.
+fn raw(value: &[u8]) -> std::result::Result<Option<&RawValue>, &'static str> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(value)
+        .map(Some)
+        .map_err(|_| "the stored value is not JSON: read it with a single get")
 }
 
 async fn answer(work: impl Future<Output = Result<Response<Body>>>) -> Response<Body> {

@@ -516,9 +516,7 @@ impl Job {
         }
         Ok(())
     }
-}
 
-impl Job {
     /// Asks the broker to send no more while what is at hand is delivered.
     /// Most cannot, and are just not read from any more.
     async fn pause(&self) {
