@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use outrider_host::server::{self, Limits};
 use outrider_host::service::Service;
 use outrider_host::{Readiness, Target, Tasks, listen};
 use outrider_k8s::webhook as authority;
@@ -102,10 +103,11 @@ async fn serve(flags: Flags, tasks: &Tasks) -> anyhow::Result<()> {
     };
     let router = webhook::router(webhook);
     let acceptor = security.web_acceptor()?;
-    tasks.spawn(
-        "webhook",
-        authority::serve(listener, acceptor, router, tasks.stopping()),
-    );
+    let owner = tasks.clone();
+    tasks.spawn("webhook", async move {
+        let limits = Limits::REVIEWS;
+        server::serve("webhook", listener, acceptor, limits, router, &owner).await;
+    });
     tracing::info!(target: "dapr.injector.service", "Sidecar injector is listening on {address}, patching Dapr-enabled pods");
     serving.ready();
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use outrider_crds::{Configuration, Kind, decode};
+use outrider_host::server::{self, Limits};
 use outrider_host::service::Service;
 use outrider_host::{Readiness, Target, Tasks, listen};
 use outrider_k8s::lease::Candidate;
@@ -14,8 +15,7 @@ use outrider_k8s::{Client, trust, webhook};
 use outrider_proto::operator::v1::operator_server::OperatorServer;
 use outrider_security::identity::Key;
 use outrider_security::{
-    Clients, ControlPlane, Expected, Options, Security, TrustAnchors, anchors, incoming, token,
-    user,
+    Clients, ControlPlane, Expected, Options, Security, TrustAnchors, anchors, token, user,
 };
 use outrider_telemetry::metrics::Registry;
 use tokio::sync::watch;
@@ -36,7 +36,6 @@ const CONFIGURATIONS: Collection = Collection {
 };
 /// How long open calls may take after the signal to end.
 const GRACE: Duration = Duration::from_secs(5);
-const KEEPALIVE: Duration = Duration::from_secs(60);
 /// An applied chart takes our authority out of the definition again: look at this interval.
 const REPAIR: Duration = Duration::from_secs(30);
 const WAIT: Duration = Duration::from_secs(1);
@@ -102,10 +101,11 @@ async fn serve(flags: Flags, tasks: &Tasks) -> anyhow::Result<()> {
             .await
             .context("webhook")?;
         let acceptor = security.web_acceptor()?;
-        tasks.spawn(
-            "webhook",
-            webhook::serve(listener, acceptor, conversion::router(), tasks.stopping()),
-        );
+        let owner = tasks.clone();
+        tasks.spawn("webhook", async move {
+            let (limits, router) = (Limits::CONVERSIONS, conversion::router());
+            server::serve("webhook", listener, acceptor, limits, router, &owner).await;
+        });
         let publishing = publish(
             client.clone(),
             flags.namespace.clone(),
@@ -173,17 +173,12 @@ async fn serve_api(
         resources,
         stopping: tasks.stopping(),
     };
-    let serving = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .add_service(OperatorServer::new(server).max_encoding_message_size(usize::MAX))
-        .serve_with_incoming_shutdown(
-            incoming(listener, acceptor),
-            tasks.stopping().cancelled_owned(),
-        );
+    let service = OperatorServer::new(server).max_encoding_message_size(usize::MAX);
     tracing::info!(target: "dapr.operator.api", "Starting gRPC server on {}:{}", flags.service.listen_address, flags.service.port);
     ready.ready();
     tracing::info!(target: "dapr.operator", "Dapr Operator started");
-    serving.await.context("API")
+    server::serve("API", listener, acceptor, Limits::WORKLOADS, service, tasks).await;
+    Ok(())
 }
 
 /// The control plane's Configuration. A chart may create it after this process.

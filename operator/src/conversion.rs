@@ -10,13 +10,11 @@ use http::{StatusCode, header};
 use outrider_crds::subscription;
 use serde_json::{Value, json};
 
-/// The API server converts whole lists at once.
-const LARGEST_REVIEW: usize = 64 << 20;
-
 pub fn router() -> Router {
     Router::new()
         .route("/convert", any(convert))
-        .layer(DefaultBodyLimit::max(LARGEST_REVIEW))
+        // The listener has a limit of its own.
+        .layer(DefaultBodyLimit::disable())
 }
 
 async fn convert(body: Bytes) -> Response {

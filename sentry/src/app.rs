@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outrider_host::server::{self, Limits};
 use outrider_host::signal::Signals;
 use outrider_host::{Readiness, Tasks, health, listen, metrics as metrics_page};
 use outrider_proto::sentry::v1::ca_server::CaServer;
-use outrider_security::{Clients, ControlPlane, Security, incoming, user};
+use outrider_security::{Clients, ControlPlane, Security, user};
 use outrider_telemetry::{log, metrics::Registry};
-use tonic::transport::Server;
 
 use crate::ca::{Current, Policy, Store};
 use crate::config::{self, Config};
@@ -24,8 +24,6 @@ type Fatal = Box<dyn Error + Send + Sync>;
 
 /// Time for calls under way when the process is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
-/// A connection without any traffic for this long is asked whether it lives.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 
 pub async fn run(flags: Flags) -> Result<ExitCode, Fatal> {
     let mut signals = Signals::new()?;
@@ -63,21 +61,25 @@ pub async fn run(flags: Flags) -> Result<ExitCode, Fatal> {
 async fn serve(flags: Flags, tasks: Tasks) -> Result<(), Fatal> {
     let stopping = tasks.stopping();
     let start = build(flags, &tasks);
-    let (server, ready) = tokio::select! {
+    let (service, ready) = tokio::select! {
         biased;
         () = stopping.cancelled() => return Ok(()),
         built = start => built?,
     };
     tracing::info!(target: "dapr.sentry.server", "Running gRPC server on port {}", ready.port);
-    let serving = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .add_service(server)
-        .serve_with_incoming_shutdown(
-            incoming(ready.listener, ready.acceptor),
-            stopping.cancelled(),
-        );
     ready.target.ready();
-    serving.await?;
+    let Ready {
+        listener, acceptor, ..
+    } = ready;
+    server::serve(
+        "sentry",
+        listener,
+        acceptor,
+        Limits::STRANGERS,
+        service,
+        &tasks,
+    )
+    .await;
     tracing::info!(target: "dapr.sentry.server", "Shutting down gRPC server");
     Ok(())
 }

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use outrider_host::server::{self, Limits, Received};
 use outrider_host::{Target, Tasks, listen};
+use outrider_security::Acceptor;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -19,14 +18,10 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
 
 use crate::ca::Current;
 use crate::flags::Oidc;
 
-const HEADERS: Duration = Duration::from_secs(10);
-const HANDSHAKE: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_secs(5);
 const LOG: &str = "dapr.sentry.oidc";
 
@@ -46,7 +41,7 @@ pub async fn serve(
     tasks: Tasks,
     target: Target,
 ) {
-    let tls = match &settings.tls {
+    let acceptor = match &settings.tls {
         Some((cert, key)) => {
             let certificate = Certificate::wait_for(cert, key).await;
             let acceptor = certificate.acceptor();
@@ -59,11 +54,11 @@ pub async fn serve(
                 }
             });
             match acceptor {
-                Ok(acceptor) => Some(acceptor),
+                Ok(acceptor) => acceptor,
                 Err(error) => return tracing::error!(target: LOG, "cannot serve OIDC: {error}"),
             }
         }
-        None => None,
+        None => Acceptor::plaintext(),
     };
     let listener = match listen::tcp_patient(&settings.listen_address, settings.port).await {
         Ok(listener) => listener,
@@ -79,42 +74,11 @@ pub async fn serve(
         issuer,
         current,
     });
-    listen::accept(listener, tasks.stopping(), |socket, _| {
-        let (tls, discovery, stopping) = (tls.clone(), discovery.clone(), tasks.stopping());
-        tasks.spawn("OIDC connection", async move {
-            let serving = async {
-                match tls {
-                    None => connection(socket, discovery).await,
-                    Some(tls) => {
-                        let handshake = tokio::time::timeout(HANDSHAKE, tls.accept(socket)).await;
-                        if let Ok(Ok(stream)) = handshake {
-                            connection(stream, discovery).await;
-                        }
-                    }
-                }
-            };
-            tokio::select! {
-                () = stopping.cancelled() => {}
-                () = serving => {}
-            }
-        });
-        std::future::ready(())
-    })
-    .await;
-}
-
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, discovery: Arc<Discovery>) {
-    let service = service_fn(|request: Request<Incoming>| {
-        let answer = discovery.answer(&request);
-        async move { answer.respond() }
+    let service = tower::service_fn(move |request: Request<Received>| {
+        let answer = discovery.answer(&request).respond();
+        std::future::ready(Ok(answer))
     });
-    let serving = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = serving.await {
-        tracing::debug!(target: LOG, "connection ended: {error}");
-    }
+    server::serve("OIDC", listener, acceptor, Limits::PAGES, service, &tasks).await;
 }
 
 enum Answer {
@@ -123,18 +87,33 @@ enum Answer {
 }
 
 impl Answer {
-    fn respond(self) -> Result<Response<Full<Bytes>>, http::Error> {
-        match self {
-            Self::Json(value) => Response::builder()
-                .header(header::CONTENT_TYPE, "application/json")
-                .header(header::CACHE_CONTROL, "public, max-age=3600")
-                .body(Full::from(value.to_string())),
-            Self::Refusal(status, text) => Response::builder()
-                .status(status)
-                .header(header::CONTENT_TYPE, "text/plain; charset=utf-8")
-                .header("x-content-type-options", "nosniff")
-                .body(Full::from(format!("{text}\n"))),
+    fn respond(self) -> Response<Full<Bytes>> {
+        let (status, body, headers) = match self {
+            Self::Json(value) => (
+                StatusCode::OK,
+                value.to_string(),
+                [
+                    (header::CONTENT_TYPE, "application/json"),
+                    (header::CACHE_CONTROL, "public, max-age=3600"),
+                ],
+            ),
+            Self::Refusal(status, text) => (
+                status,
+                format!("{text}\n"),
+                [
+                    (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+                    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+                ],
+            ),
+        };
+        let mut answer = Response::new(Full::from(body));
+        *answer.status_mut() = status;
+        for (name, value) in headers {
+            answer
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
         }
+        answer
     }
 }
 
@@ -266,14 +245,14 @@ impl Certificate {
         }
     }
 
-    fn acceptor(&self) -> Result<TlsAcceptor, rustls::Error> {
+    fn acceptor(&self) -> Result<Acceptor, rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(self.clone()));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(TlsAcceptor::from(Arc::new(config)))
+        Ok(Acceptor::tls(config))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod metrics;
 mod page;
 mod readiness;
 mod runtime;
+pub mod server;
 pub mod service;
 pub mod signal;
 mod tasks;

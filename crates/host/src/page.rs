@@ -3,15 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use outrider_security::Acceptor;
+use tower::service_fn;
 
+use crate::server::{self, Limits, Received};
 use crate::{Tasks, listen};
 
 pub(crate) struct Page {
@@ -30,40 +29,23 @@ pub(crate) async fn serve(
     let listener = listen::tcp(host, port).await?;
     let address = listener.local_addr()?;
     let page = Arc::new(page);
-    let connections = tasks.clone();
-    let stopping = tasks.stopping();
+    let service = service_fn(move |request: http::Request<Received>| {
+        std::future::ready(Ok(respond(page(request.uri().path()))))
+    });
+    let owner = tasks.clone();
     tasks.spawn("page listener", async move {
-        listen::accept(listener, stopping.clone(), |stream, _| {
-            let page = page.clone();
-            let stopping = stopping.clone();
-            connections.spawn("page connection", async move {
-                let service = service_fn(move |request: http::Request<Incoming>| {
-                    let answer = page(request.uri().path());
-                    async move { respond(answer) }
-                });
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(Duration::from_secs(10))
-                    .serve_connection(TokioIo::new(stream), service);
-                let mut connection = std::pin::pin!(connection);
-                tokio::select! {
-                    _ = connection.as_mut() => {}
-                    () = stopping.cancelled() => {
-                        connection.as_mut().graceful_shutdown();
-                        let _ = connection.await;
-                    }
-                }
-            });
-            async {}
-        })
-        .await;
+        let plaintext = Acceptor::plaintext();
+        server::serve("pages", listener, plaintext, Limits::PAGES, service, &owner).await;
     });
     Ok(address)
 }
 
-fn respond(page: Page) -> Result<Response<Full<Bytes>>, http::Error> {
-    Response::builder()
-        .status(page.status)
-        .header(header::CONTENT_TYPE, page.content_type)
-        .body(Full::new(Bytes::from(page.body)))
+fn respond(page: Page) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::from(page.body));
+    *answer.status_mut() = page.status;
+    let content_type = HeaderValue::from_static(page.content_type);
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
+    answer
 }

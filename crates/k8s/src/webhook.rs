@@ -1,24 +1,11 @@
-//! Webhooks: serving them, and telling the API server which certificate authority their certificates come from.
+//! Telling the API server which certificate authority the certificates of webhooks come from.
 
-use std::pin::pin;
-
-use axum::Router;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use futures_util::StreamExt;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use kube::{Client, Error};
-use outrider_security::Acceptor;
 use serde_json::json;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::objects;
-
-/// Connections served at once; the API server keeps a few.
-const CONNECTIONS: usize = 256;
 
 const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -70,36 +57,4 @@ pub async fn trust_conversion(
     ]);
     objects::json_patch(client, &path, &patch).await?;
     Ok(true)
-}
-
-/// Serves a webhook over TLS until `stopping` is cancelled and the requests under way are answered.
-pub async fn serve(
-    listener: TcpListener,
-    acceptor: Acceptor,
-    router: Router,
-    stopping: CancellationToken,
-) {
-    let connections = outrider_security::incoming(listener, acceptor)
-        .take_until(stopping.clone().cancelled_owned());
-    connections
-        .for_each_concurrent(CONNECTIONS, |connection| {
-            let (router, stopping) = (router.clone(), stopping.clone());
-            async move {
-                let Ok(connection) = connection else { return };
-                let builder = auto::Builder::new(TokioExecutor::new());
-                let service = TowerToHyperService::new(router);
-                let mut serving = pin!(builder.serve_connection(TokioIo::new(connection), service));
-                let served = tokio::select! {
-                    served = serving.as_mut() => served,
-                    () = stopping.cancelled() => {
-                        serving.as_mut().graceful_shutdown();
-                        serving.await
-                    }
-                };
-                if let Err(error) = served {
-                    tracing::debug!(target: "dapr.k8s.webhook", "a connection ended: {error}");
-                }
-            }
-        })
-        .await;
 }

@@ -27,7 +27,7 @@ pub use anchors::{Roots, TrustAnchors};
 pub use dial::Connector;
 pub use id::{SpiffeId, TrustDomain};
 pub use identity::{Identity, Svid};
-pub use listen::{Acceptor, incoming};
+pub use listen::Acceptor;
 pub use request::{Issue, IssueError, Issued, SentryClient};
 pub use security::{ControlPlane, Options, Security, StartError, Upkeep};
 pub use stream::{Connection, Peer};

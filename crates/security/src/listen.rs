@@ -3,18 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::{Stream, StreamExt, stream};
 use rustls::ServerConfig;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::stream::Connection;
 use crate::tls::HANDSHAKE;
-
-/// Handshakes under way at once, per listener.
-const HANDSHAKES: usize = 512;
 
 /// Turns an accepted socket into a [`Connection`], with or without TLS.
 #[derive(Clone)]
@@ -25,7 +20,9 @@ impl Acceptor {
         Self(None)
     }
 
-    pub(crate) fn tls(config: ServerConfig) -> Self {
+    /// TLS as `config` says, for servers whose certificate is not the process's
+    /// own.
+    pub fn tls(config: ServerConfig) -> Self {
         Self(Some(TlsAcceptor::from(Arc::new(config))))
     }
 
@@ -64,34 +61,4 @@ impl Acceptor {
         }
         None
     }
-}
-
-/// The connections of `listener`, for `serve_with_incoming`. Handshakes run
-/// side by side, and one that fails ends nothing but itself.
-pub fn incoming(
-    listener: TcpListener,
-    acceptor: Acceptor,
-) -> impl Stream<Item = io::Result<Connection>> + Send {
-    sockets(listener)
-        .map(move |(socket, peer)| {
-            let acceptor = acceptor.clone();
-            async move { acceptor.admit(socket, peer).await.map(Ok) }
-        })
-        .buffer_unordered(HANDSHAKES)
-        .filter_map(std::future::ready)
-}
-
-fn sockets(listener: TcpListener) -> impl Stream<Item = (TcpStream, SocketAddr)> + Send {
-    stream::unfold(listener, |listener| async move {
-        loop {
-            match listener.accept().await {
-                Ok(accepted) => return Some((accepted, listener)),
-                // Out of file descriptors, most likely: others may close soon.
-                Err(error) => {
-                    tracing::warn!(target: "dapr.runtime.security", "cannot accept a connection, trying again: {error}");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
-    })
 }

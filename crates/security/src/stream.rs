@@ -8,12 +8,11 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
-use tonic::transport::server::Connected;
 
 use crate::chain;
 use crate::id::SpiffeId;
 
-/// Who is at the other end. In a tonic server: `request.extensions().get::<Peer>()`.
+/// Who is at the other end. Our servers add it to the extensions of requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Peer {
     pub address: Option<SocketAddr>,
@@ -67,14 +66,6 @@ impl Connection {
             Stage::Plain(_) => None,
             Stage::Tls(stream) => stream.get_ref().1.alpn_protocol(),
         }
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
     }
 }
 

@@ -28,6 +28,7 @@ pub mod pluggable;
 pub mod port;
 mod process;
 mod sentry;
+mod stranger;
 pub mod wait;
 
 pub use app::authority::Authority;
@@ -39,3 +40,4 @@ pub use kubernetes::Kubernetes;
 pub use operator::Operator;
 pub use process::{Process, Signal, binary};
 pub use sentry::Sentry;
+pub use stranger::{Stranger, channel};

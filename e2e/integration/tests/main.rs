@@ -1,6 +1,7 @@
 //! One binary for all tests, so that there is one thing to link and to run.
 //! The folders mirror what the sidecar does.
 
+mod flood;
 mod health;
 mod injector;
 mod invoke;

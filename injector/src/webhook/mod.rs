@@ -21,9 +21,6 @@ use crate::matcher::Matcher;
 use crate::patch::{self, Pod, Settings, Situation};
 use crate::review::{Request, Review, Verdict};
 
-/// Twice what the API server stores of one object.
-const LARGEST_REVIEW: usize = 8 << 20;
-
 /// All that an admission needs.
 pub struct Webhook {
     pub client: Client,
@@ -64,7 +61,8 @@ impl Metrics {
 pub fn router(webhook: Webhook) -> Router {
     Router::new()
         .route("/mutate", any(mutate))
-        .layer(DefaultBodyLimit::max(LARGEST_REVIEW))
+        // The listener has a limit of its own.
+        .layer(DefaultBodyLimit::disable())
         .with_state(Arc::new(webhook))
 }
 
@@ -76,7 +74,8 @@ async fn mutate(
     webhook.metrics.requests.inc();
     let body = match body {
         Ok(body) if !body.is_empty() => body,
-        _ => return plain(StatusCode::BAD_REQUEST, "empty body\n"),
+        Ok(_) => return plain(StatusCode::BAD_REQUEST, "empty body\n"),
+        Err(rejection) => return rejection.into_response(),
     };
     if headers
         .get(header::CONTENT_TYPE)

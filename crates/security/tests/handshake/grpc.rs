@@ -1,15 +1,18 @@
-//! A tonic server and a tonic client over these connections.
+//! A gRPC server and a tonic client over these connections.
 
 use std::sync::Arc;
 
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use outrider_proto::sentry::v1::ca_client::CaClient;
 use outrider_proto::sentry::v1::ca_server::{Ca, CaServer};
 use outrider_proto::sentry::v1::{SignCertificateRequest, SignCertificateResponse};
-use outrider_security::{Peer, Security, incoming};
+use outrider_security::{Acceptor, Peer, Security};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tonic::transport::{Endpoint, Server};
+use tonic::transport::Endpoint;
 use tonic::{Code, Request, Response, Status};
+use tower_service::Service as _;
 
 use crate::ca::Authority;
 use crate::{ID, required, started};
@@ -34,15 +37,28 @@ impl Ca for WhoAmI {
     }
 }
 
+/// Serves one connection after another.
+async fn serve(listener: TcpListener, acceptor: Acceptor) {
+    loop {
+        let (socket, address) = listener.accept().await.unwrap();
+        let Some(connection) = acceptor.admit(socket, address).await else {
+            continue;
+        };
+        let peer = connection.peer().clone();
+        let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            CaServer::new(WhoAmI).call(request)
+        });
+        let _ = http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(connection), service)
+            .await;
+    }
+}
+
 async fn ask(server: &Security, client: &Security, service: &str) -> Result<String, Status> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let connections = incoming(listener, server.acceptor(required()).unwrap());
-    let stop = CancellationToken::new();
-    let serving = Server::builder()
-        .add_service(CaServer::new(WhoAmI))
-        .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
-    let running = tokio::spawn(serving);
+    let running = tokio::spawn(serve(listener, server.acceptor(required()).unwrap()));
     let connector = client.connector_to_service(service).unwrap();
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
     let answer = match endpoint.connect_with_connector(connector).await {
@@ -52,8 +68,7 @@ async fn ask(server: &Security, client: &Security, service: &str) -> Result<Stri
             .map(|a| String::from_utf8_lossy(&a.into_inner().workload_certificate).into_owned()),
         Err(error) => Err(Status::from_error(Box::new(error))),
     };
-    stop.cancel();
-    running.await.unwrap().unwrap();
+    running.abort();
     answer
 }
 

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use hyper_util::rt::TokioIo;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
@@ -14,7 +13,9 @@ use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
+
+use crate::stranger::channel;
 
 /// A certificate authority of the world outside, or of a control plane.
 pub struct Authority {
@@ -114,16 +115,7 @@ impl Authority {
         port: u16,
         identity: Option<(String, String)>,
     ) -> Result<Channel> {
-        let stream = self.dial(name, port, identity).await?;
-        let mut stream = Some(TokioIo::new(stream));
-        let connector = tower::service_fn(move |_: http::Uri| {
-            let once = stream
-                .take()
-                .ok_or_else(|| std::io::Error::other("the connection is over"));
-            std::future::ready(once)
-        });
-        let endpoint = Endpoint::from_static("http://localhost");
-        Ok(endpoint.connect_with_connector(connector).await?)
+        channel(self.dial(name, port, identity).await?).await
     }
 
     /// What a server for `localhost` needs. With `clients` it wants

@@ -1,0 +1,261 @@
+//! What a connection is doing, and by when it has to do something else.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::gate::{Gate, Place};
+use super::limits::Limits;
+use super::slots::{Id, State};
+
+/// A body that is late is refused first; its connection is closed when that
+/// does not help.
+const AFTER_BODY: Duration = Duration::from_secs(5);
+
+/// Requests of one connection. Cloning shares it.
+#[derive(Clone)]
+pub(super) struct Activity(Arc<Inner>);
+
+struct Inner {
+    gate: Arc<Gate>,
+    id: Id,
+    requests: Mutex<Requests>,
+    changed: Notify,
+}
+
+struct Requests {
+    next: u64,
+    /// Since when the head of a request is owed.
+    head: Option<Instant>,
+    /// When each request began whose body is not here yet.
+    receiving: BTreeMap<u64, Instant>,
+    /// When each request began whose answer is not out yet.
+    answering: BTreeMap<u64, Instant>,
+    idle: Instant,
+}
+
+/// What a connection has to do in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// The connection is closed then.
+    Close(Instant),
+    /// The connection is ended politely then.
+    Rest(Instant),
+    Nothing,
+}
+
+impl Requests {
+    fn state(&self) -> State {
+        if !self.answering.is_empty() {
+            State::Busy
+        } else if self.head.is_some() || !self.receiving.is_empty() {
+            State::Waiting
+        } else {
+            State::Idle
+        }
+    }
+
+    fn due(&self, limits: &Limits) -> Due {
+        let first = |requests: &BTreeMap<u64, Instant>| requests.values().next().copied();
+        let head = self.head.filter(|_| self.answering.is_empty());
+        let head = head.map(|since| since + limits.head_time);
+        let body = first(&self.receiving).map(|since| since + limits.body_time + AFTER_BODY);
+        let answer = first(&self.answering).zip(limits.answer_time);
+        let answer = answer.map(|(since, time)| since + time);
+        match [head, body, answer].into_iter().flatten().min() {
+            Some(at) => Due::Close(at),
+            None if self.state() == State::Idle => Due::Rest(self.idle + limits.idle_time),
+            None => Due::Nothing,
+        }
+    }
+}
+
+impl Activity {
+    /// Of a connection that was accepted just now.
+    pub fn new(place: &Place) -> Self {
+        let now = Instant::now();
+        Self(Arc::new(Inner {
+            gate: place.gate.clone(),
+            id: place.id,
+            requests: Mutex::new(Requests {
+                next: 0,
+                head: Some(now),
+                receiving: BTreeMap::new(),
+                answering: BTreeMap::new(),
+                idle: now,
+            }),
+            changed: Notify::new(),
+        }))
+    }
+
+    pub fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
+
+    pub fn due(&self) -> Due {
+        self.requests().due(&self.0.gate.limits)
+    }
+
+    /// Waits for a change of what is due.
+    pub async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.0
+            .requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Requests)) {
+        let mut requests = self.requests();
+        let before = requests.state();
+        change(&mut requests);
+        let after = requests.state();
+        if after == State::Idle && before != State::Idle {
+            requests.idle = Instant::now();
+        }
+        if before != after {
+            self.0.gate.set(self.0.id, after);
+        }
+        drop(requests);
+        self.0.changed.notify_one();
+    }
+
+    /// Bytes came on a connection that serves one request after another.
+    pub fn bytes(&self) {
+        let requests = self.requests();
+        let is_head = requests.state() == State::Idle;
+        drop(requests);
+        if is_head {
+            self.change(|requests| requests.head = Some(Instant::now()));
+        }
+    }
+
+    /// The head of a request is here.
+    pub fn request(&self) -> Arc<Request> {
+        let mut number = 0;
+        self.change(|requests| {
+            number = requests.next;
+            requests.next += 1;
+            requests.head = None;
+            requests.receiving.insert(number, Instant::now());
+        });
+        Arc::new(Request {
+            activity: self.clone(),
+            number,
+            held: AtomicUsize::new(0),
+        })
+    }
+}
+
+/// One request, from its head to the end of its answer. Its body counts until
+/// then, since whoever answers may still have it.
+pub(super) struct Request {
+    activity: Activity,
+    number: u64,
+    held: AtomicUsize,
+}
+
+impl Request {
+    /// Its body is here whole.
+    pub fn received(&self) {
+        self.activity.change(|requests| {
+            if let Some(since) = requests.receiving.remove(&self.number) {
+                requests.answering.insert(self.number, since);
+            }
+        });
+    }
+
+    /// Room for more of its body.
+    pub fn hold(&self, bytes: usize) -> bool {
+        let inner = &self.activity.0;
+        let held = inner.gate.hold(inner.id, bytes);
+        if held {
+            self.held.fetch_add(bytes, Relaxed);
+        }
+        held
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.activity.0.gate.release(self.held.load(Relaxed));
+        self.activity.change(|requests| {
+            requests.receiving.remove(&self.number);
+            requests.answering.remove(&self.number);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn limits() -> Limits {
+        Limits {
+            head_time: 10 * SECOND,
+            body_time: 20 * SECOND,
+            answer_time: Some(60 * SECOND),
+            idle_time: 120 * SECOND,
+            bodies: 100,
+            ..Limits::STRANGERS
+        }
+    }
+
+    fn place(gate: &Arc<Gate>) -> Place {
+        gate.admit(([127, 0, 0, 1], 1).into()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_part_of_a_request_has_its_time() {
+        let place = place(&Gate::new("test", limits()));
+        let activity = Activity::new(&place);
+        let start = Instant::now();
+        assert_eq!(activity.due(), Due::Close(start + 10 * SECOND));
+        let request = activity.request();
+        assert_eq!(activity.due(), Due::Close(start + 25 * SECOND));
+        request.received();
+        assert_eq!(activity.due(), Due::Close(start + 60 * SECOND));
+        tokio::time::advance(SECOND).await;
+        drop(request);
+        assert_eq!(activity.due(), Due::Rest(start + 121 * SECOND));
+        activity.bytes();
+        assert_eq!(activity.due(), Due::Close(start + 11 * SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn later_requests_do_not_prolong_an_earlier_one() {
+        let place = place(&Gate::new("test", limits()));
+        let activity = Activity::new(&place);
+        let start = Instant::now();
+        let _slow = activity.request();
+        tokio::time::advance(3 * SECOND).await;
+        let good = activity.request();
+        good.received();
+        assert_eq!(activity.due(), Due::Close(start + 25 * SECOND));
+    }
+
+    #[tokio::test]
+    async fn bodies_share_a_budget_and_the_oldest_unfinished_one_makes_room() {
+        let gate = Gate::new("test", limits());
+        let (old, new) = (place(&gate), place(&gate));
+        let (first, second) = (Activity::new(&old), Activity::new(&new));
+        let (slow, good) = (first.request(), second.request());
+        assert!(slow.hold(90));
+        assert!(good.hold(20));
+        assert!(old.evicted.is_cancelled() && !new.evicted.is_cancelled());
+        drop((slow, first, old));
+        assert!(good.hold(80));
+        assert!(!good.hold(1), "nobody is left to make room");
+        drop(good);
+        assert!(second.request().hold(100));
+    }
+}

@@ -1,0 +1,168 @@
+//! Bodies of requests within their limits, and of answers that say when they end.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
+
+use super::activity::Request;
+use super::limits::Limits;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why the body of a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("the request body is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("too many request bodies are being received: try again later")]
+    TooMany,
+    #[error("the request body did not arrive within {0} seconds")]
+    TooSlow(u64),
+}
+
+impl Refused {
+    /// For gRPC, whose answers have a code of their own.
+    pub(super) fn status(self) -> tonic::Status {
+        let text = self.to_string();
+        match self {
+            Self::TooLarge(_) | Self::TooMany => tonic::Status::resource_exhausted(text),
+            Self::TooSlow(_) => tonic::Status::deadline_exceeded(text),
+        }
+    }
+}
+
+/// The body of a request.
+pub struct Received {
+    body: hyper::body::Incoming,
+    /// Nothing once the body is here.
+    owed: Option<Owed>,
+    is_grpc: bool,
+}
+
+struct Owed {
+    request: Arc<Request>,
+    /// Bytes that may still come.
+    left: usize,
+    limits: Limits,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Received {
+    pub(super) fn new(
+        body: hyper::body::Incoming,
+        request: Arc<Request>,
+        limits: Limits,
+        is_grpc: bool,
+    ) -> Self {
+        let owed = if body.is_end_stream() {
+            request.received();
+            None
+        } else {
+            Some(Owed {
+                request,
+                left: limits.body,
+                limits,
+                deadline: Box::pin(tokio::time::sleep(limits.body_time)),
+            })
+        };
+        Self {
+            body,
+            owed,
+            is_grpc,
+        }
+    }
+
+    fn refuse(&self, refused: Refused) -> BoxError {
+        match self.is_grpc {
+            true => refused.status().into(),
+            false => refused.into(),
+        }
+    }
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let Some(owed) = &mut this.owed else {
+            let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        };
+        if owed.deadline.as_mut().poll(context).is_ready() {
+            let refused = Refused::TooSlow(owed.limits.body_time.as_secs());
+            return Poll::Ready(Some(Err(this.refuse(refused))));
+        }
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            let refused = match owed.left.checked_sub(data.len()) {
+                None => Some(Refused::TooLarge(owed.limits.body)),
+                Some(_) if !owed.request.hold(data.len()) => Some(Refused::TooMany),
+                Some(left) => {
+                    owed.left = left;
+                    None
+                }
+            };
+            if let Some(refused) = refused {
+                return Poll::Ready(Some(Err(this.refuse(refused))));
+            }
+        }
+        if frame.is_none() || this.body.is_end_stream() {
+            owed.request.received();
+            this.owed = None;
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer, which holds its request until it ends.
+pub struct Answer<B> {
+    body: B,
+    _request: Arc<Request>,
+}
+
+impl<B> Answer<B> {
+    pub(super) fn new(body: B, request: Arc<Request>) -> Self {
+        let _request = request;
+        Self { body, _request }
+    }
+}
+
+impl<B: Body + Unpin> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,137 @@
+//! The places of a listener: who is there, who has to go, and how many bytes
+//! of bodies are held.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::limits::Limits;
+use super::slots::{Admission, Id, Slots, State};
+
+/// At most one log line in this time about connections that had to go.
+const REPORT: Duration = Duration::from_secs(10);
+
+pub(super) struct Gate {
+    pub name: &'static str,
+    pub limits: Limits,
+    places: Mutex<Places>,
+    /// Bytes of bodies that are held now.
+    held: AtomicUsize,
+}
+
+struct Places {
+    slots: Slots,
+    evictions: HashMap<Id, CancellationToken>,
+    /// Closed since the last log line about it, and when that was.
+    closed: u64,
+    reported: Option<Instant>,
+}
+
+/// A connection's place, given back when dropped.
+pub(super) struct Place {
+    pub gate: Arc<Gate>,
+    pub id: Id,
+    /// Cancelled when the connection has to make room.
+    pub evicted: CancellationToken,
+}
+
+impl Gate {
+    pub fn new(name: &'static str, limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            limits,
+            places: Mutex::new(Places {
+                slots: Slots::new(limits.caps()),
+                evictions: HashMap::new(),
+                closed: 0,
+                reported: None,
+            }),
+            held: AtomicUsize::new(0),
+        })
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a new connection; none when all others are being served.
+    pub fn admit(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
+        let mut places = self.places();
+        match places.slots.admit(peer.ip().into()) {
+            Admission::Admitted { id, evicted } => {
+                if let Some(evicted) = evicted {
+                    places.close(evicted);
+                    self.report(&mut places, peer);
+                }
+                let evicted = CancellationToken::new();
+                places.evictions.insert(id, evicted.clone());
+                Some(Place {
+                    gate: self.clone(),
+                    id,
+                    evicted,
+                })
+            }
+            Admission::Refused => {
+                self.report(&mut places, peer);
+                None
+            }
+        }
+    }
+
+    /// Says how many were closed, once in a while.
+    fn report(&self, places: &mut Places, peer: SocketAddr) {
+        places.closed += 1;
+        let now = Instant::now();
+        if places.reported.is_some_and(|at| now - at < REPORT) {
+            return;
+        }
+        places.reported = Some(now);
+        let closed = std::mem::take(&mut places.closed);
+        tracing::warn!(target: "dapr.host", "{}: too many connections, {closed} closed; the latest came from {}: look for clients that connect and send nothing", self.name, peer.ip());
+    }
+
+    pub fn set(&self, id: Id, state: State) {
+        self.places().slots.set(id, state);
+    }
+
+    /// Room for `bytes` of a body of connection `id`; the oldest one that owes
+    /// bytes makes it where there is none.
+    pub fn hold(&self, id: Id, bytes: usize) -> bool {
+        if self.held.fetch_add(bytes, Relaxed) + bytes <= self.limits.bodies {
+            return true;
+        }
+        let mut places = self.places();
+        if let Some(evicted) = places.slots.evict_waiting(id) {
+            places.close(evicted);
+            return true;
+        }
+        drop(places);
+        self.release(bytes);
+        false
+    }
+
+    pub fn release(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Relaxed);
+    }
+}
+
+impl Places {
+    fn close(&mut self, id: Id) {
+        if let Some(evicted) = self.evictions.remove(&id) {
+            evicted.cancel();
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut places = self.gate.places();
+        places.slots.remove(self.id);
+        places.evictions.remove(&self.id);
+    }
+}

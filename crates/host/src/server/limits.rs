@@ -1,0 +1,103 @@
+//! What a listener lets its clients take.
+
+use std::time::Duration;
+
+use super::slots::Caps;
+
+/// Limits of one listener. Clients that exceed them are refused or closed;
+/// others do not notice.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// All connections.
+    pub connections: usize,
+    /// Connections of one address. Behind address translation that may be a
+    /// whole node.
+    pub per_source: usize,
+    /// HTTP/2 streams of a connection at once.
+    pub streams: u32,
+    /// Bytes of a request's headers.
+    pub headers: u32,
+    /// Bytes of a request's body.
+    pub body: usize,
+    /// Bytes of all requests' bodies that are held at once.
+    pub bodies: usize,
+    /// From the accept to the end of the first request's head, and from the
+    /// first byte of a later head to its end.
+    pub head_time: Duration,
+    /// From the head of a request to the end of its body.
+    pub body_time: Duration,
+    /// From the head of a request to the end of its answer; none where answers
+    /// are streams without end.
+    pub answer_time: Option<Duration>,
+    /// Without a request.
+    pub idle_time: Duration,
+}
+
+/// Connections that owe bytes, of all sources and of one.
+const WAITING: usize = 512;
+const WAITING_PER_SOURCE: usize = 256;
+
+impl Limits {
+    /// For small requests that are answered at once, of clients that nobody
+    /// knows yet.
+    pub const STRANGERS: Self = Self {
+        connections: 2048,
+        per_source: 1024,
+        streams: 16,
+        headers: 16 << 10,
+        body: 256 << 10,
+        bodies: 8 << 20,
+        head_time: Duration::from_secs(10),
+        body_time: Duration::from_secs(10),
+        answer_time: Some(Duration::from_secs(60)),
+        idle_time: Duration::from_secs(120),
+    };
+
+    /// For reviews of single objects by the API server, which knows no
+    /// certificate of ours. It takes 3 MiB of an object itself.
+    pub const REVIEWS: Self = Self {
+        connections: 1024,
+        per_source: 512,
+        streams: 128,
+        body: 4 << 20,
+        bodies: 12 << 20,
+        body_time: Duration::from_secs(20),
+        ..Self::STRANGERS
+    };
+
+    /// For conversions by the API server, which converts whole lists at once.
+    pub const CONVERSIONS: Self = Self {
+        body: 16 << 20,
+        bodies: 32 << 20,
+        ..Self::REVIEWS
+    };
+
+    /// For clients with certificates of ours that hold streams for as long as
+    /// they live.
+    pub const WORKLOADS: Self = Self {
+        connections: 32_768,
+        per_source: 4096,
+        streams: 128,
+        answer_time: None,
+        idle_time: Duration::from_secs(600),
+        ..Self::STRANGERS
+    };
+
+    /// For pages of text about the process.
+    pub const PAGES: Self = Self {
+        connections: 256,
+        per_source: 128,
+        body: 0,
+        bodies: 0,
+        ..Self::STRANGERS
+    };
+
+    pub(super) fn caps(&self) -> Caps {
+        Caps {
+            connections: self.connections,
+            per_source: self.per_source,
+            waiting: WAITING.min(self.connections),
+            waiting_per_source: WAITING_PER_SOURCE.min(self.per_source),
+        }
+    }
+}

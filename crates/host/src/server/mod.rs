@@ -1,0 +1,270 @@
+//! How every service of the control plane takes connections: handshakes do not
+//! hold up accepts, whatever a client owes is due in time, and strangers who
+//! open many connections or send large bodies push out each other.
+
+mod activity;
+mod body;
+mod gate;
+mod limits;
+mod slots;
+mod stream;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body::Body;
+use http_body_util::{Either, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use outrider_security::{Acceptor, Connection, Peer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+pub use body::{Answer, Received, Refused};
+pub use limits::Limits;
+
+use crate::{Tasks, listen};
+use activity::{Activity, Due};
+use gate::{Gate, Place};
+use stream::Watched;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Clients of HTTP/2 are pinged after this much silence, and given up when they
+/// do not answer in the time below.
+const PING_AFTER: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// What HTTP/2 clients may send ahead of the reader, per connection.
+const WINDOW: u32 = 64 << 10;
+/// For a connection that was told to end while nothing is under way.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Whatever answers requests: a service of tonic or a router of axum.
+pub trait Service<B>:
+    tower_service::Service<
+        Request<Received>,
+        Response = Response<B>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<B, S> Service<B> for S where
+    S: tower_service::Service<
+            Request<Received>,
+            Response = Response<B>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// Serves connections of `listener` until the tasks stop and the requests under
+/// way are answered. `name` is for the log.
+///
+/// Requests carry the [`Peer`] among their extensions.
+pub async fn serve<B, S>(
+    name: &'static str,
+    listener: TcpListener,
+    acceptor: Acceptor,
+    limits: Limits,
+    service: S,
+    tasks: &Tasks,
+) where
+    S: Service<B>,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    let gate = Gate::new(name, limits);
+    listen::accept(listener, tasks.stopping(), |socket, peer| {
+        if let Some(place) = gate.admit(peer) {
+            let server = Server {
+                acceptor: acceptor.clone(),
+                service: service.clone(),
+                tasks: tasks.clone(),
+                peer,
+            };
+            tasks.spawn("connection", server.run(socket, place));
+        }
+        std::future::ready(())
+    })
+    .await;
+}
+
+/// What serves one connection.
+struct Server<S> {
+    acceptor: Acceptor,
+    service: S,
+    tasks: Tasks,
+    peer: SocketAddr,
+}
+
+impl<S> Server<S> {
+    async fn run<B>(self, socket: TcpStream, place: Place)
+    where
+        S: Service<B>,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        let stopping = self.tasks.stopping();
+        let activity = Activity::new(&place);
+        let connection = tokio::select! {
+            biased;
+            () = stopping.cancelled() => return,
+            () = place.evicted.cancelled() => return,
+            () = late(activity.due()) => return,
+            connection = self.acceptor.admit(socket, self.peer) => connection,
+        };
+        let Some(connection) = connection else { return };
+        self.serve(connection, activity, &place).await;
+    }
+
+    async fn serve<B>(self, connection: Connection, activity: Activity, place: &Place)
+    where
+        S: Service<B>,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        let stopping = self.tasks.stopping();
+        let peer = connection.peer().clone();
+        let is_tls = self.acceptor.is_tls();
+        let single = connection.protocol() != Some(b"h2");
+        let builder = builder(&place.gate.limits, is_tls, single);
+        let stream = Watched::new(connection, single.then(|| activity.clone()));
+        let (service, requests) = (&self.service, &activity);
+        let answer = service_fn(|request| answer(service.clone(), request, requests, &peer));
+        let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), answer));
+        let mut goodbye: Option<Instant> = None;
+        loop {
+            let due = activity.due();
+            tokio::select! {
+                biased;
+                ended = serving.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(target: "dapr.host", "{}: a connection from {} ended: {error}", place.gate.name, self.peer);
+                    }
+                    return;
+                }
+                () = place.evicted.cancelled() => return,
+                () = stopping.cancelled(), if goodbye.is_none() => {
+                    serving.as_mut().graceful_shutdown();
+                    goodbye = Some(Instant::now());
+                }
+                () = late(due) => match due {
+                    Due::Rest(_) if goodbye.is_none() => {
+                        serving.as_mut().graceful_shutdown();
+                        goodbye = Some(Instant::now());
+                    }
+                    Due::Rest(_) => if let Some(since) = goodbye {
+                        tokio::select! {
+                            _ = serving.as_mut() => {}
+                            () = tokio::time::sleep_until(since + GOODBYE) => {}
+                        }
+                        return;
+                    }
+                    _ => return,
+                },
+                () = activity.changed() => {}
+            }
+        }
+    }
+}
+
+/// Waits until something is overdue.
+async fn late(due: Due) {
+    match due {
+        Due::Close(at) | Due::Rest(at) => tokio::time::sleep_until(at).await,
+        Due::Nothing => std::future::pending().await,
+    }
+}
+
+/// With TLS the protocol is known from the handshake; plaintext listeners serve
+/// pages and tests, over HTTP/1.1 alone.
+fn builder(limits: &Limits, is_tls: bool, single: bool) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let headers = limits.headers;
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_buf_size((headers as usize).max(8192));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(headers)
+        .max_concurrent_streams(limits.streams)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .keep_alive_interval(Some(PING_AFTER))
+        .keep_alive_timeout(PING_TIMEOUT);
+    match (is_tls, single) {
+        (_, true) => builder.http1_only(),
+        (true, false) => builder.http2_only(),
+        (false, false) => builder,
+    }
+}
+
+type Answered<B> = Response<Either<Answer<B>, Full<Bytes>>>;
+
+/// Answers one request, within the limits of its body.
+fn answer<B, S>(
+    mut service: S,
+    request: Request<hyper::body::Incoming>,
+    activity: &Activity,
+    peer: &Peer,
+) -> Pin<Box<dyn Future<Output = Result<Answered<B>, Infallible>> + Send>>
+where
+    S: Service<B>,
+    B: Send + 'static,
+{
+    let limits = activity.gate().limits;
+    let current = activity.request();
+    let is_grpc = is_grpc(request.headers());
+    if let Some(refused) = announced(request.headers(), &limits) {
+        let answer = refusal(refused, is_grpc);
+        return Box::pin(std::future::ready(Ok(answer.map(Either::Right))));
+    }
+    let peer = peer.clone();
+    Box::pin(async move {
+        let body = current.clone();
+        let mut request = request.map(|it| Received::new(it, body, limits, is_grpc));
+        request.extensions_mut().insert(peer);
+        let ready = std::future::poll_fn(|context| service.poll_ready(context)).await;
+        ready?;
+        let answer = service.call(request).await?;
+        Ok(answer.map(|body| Either::Left(Answer::new(body, current))))
+    })
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    content_type.is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Whether the body is too large by its own word.
+fn announced(headers: &HeaderMap, limits: &Limits) -> Option<Refused> {
+    let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
+    let length: u64 = length.parse().ok()?;
+    (length > limits.body as u64).then_some(Refused::TooLarge(limits.body))
+}
+
+fn refusal(refused: Refused, is_grpc: bool) -> Response<Full<Bytes>> {
+    if is_grpc {
+        return refused.status().into_http();
+    }
+    let mut answer = Response::new(Full::from(format!("{refused}\n")));
+    *answer.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+    let text = http::HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, text);
+    answer
+}

@@ -1,0 +1,206 @@
+//! Strangers who open many connections to the control plane and send little.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http::Request;
+use outrider_harness::{
+    Authority, Injector, Kubernetes, Operator, Process, Sentry, Stranger, channel, wait,
+};
+use outrider_proto::operator::v1::ListComponentsRequest;
+use outrider_proto::operator::v1::operator_client::OperatorClient;
+use outrider_proto::sentry::v1::SignCertificateRequest;
+use outrider_proto::sentry::v1::ca_client::CaClient;
+use serde_json::json;
+use time::OffsetDateTime;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+/// Connections that never send a byte.
+const SILENT: usize = 1400;
+/// Connections that fall silent after the handshake of TLS.
+const SILENT_TLS: usize = 300;
+/// Connections that fall silent in the middle of HTTP/2's first bytes.
+const SILENT_HTTP2: usize = 300;
+/// Connections that send a body byte by byte.
+const DRIPPING: usize = 200;
+/// What all of them may cost.
+const GROWTH: u64 = 20 << 20;
+
+fn allow_many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// Connections that are held open until it is dropped.
+struct Flood {
+    _silent: Vec<TcpStream>,
+    _open: Vec<Box<dyn std::any::Any + Send>>,
+    _dripping: JoinSet<()>,
+}
+
+impl Flood {
+    /// Whoever listens closes some of them while others are opened.
+    async fn of(port: u16, path: &'static str) -> Result<Flood> {
+        allow_many_files();
+        let mut silent = Vec::new();
+        for _ in 0..SILENT {
+            silent.push(TcpStream::connect(("127.0.0.1", port)).await?);
+        }
+        let stranger = Stranger::new("h2")?;
+        let mut open: Vec<Box<dyn std::any::Any + Send>> = Vec::new();
+        for n in 0..SILENT_TLS + SILENT_HTTP2 {
+            let Ok(mut stream) = stranger.dial(port).await else {
+                continue;
+            };
+            if n >= SILENT_TLS {
+                let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM").await;
+            }
+            open.push(Box::new(stream));
+        }
+        let mut dripping = JoinSet::new();
+        for _ in 0..DRIPPING {
+            let Ok(stream) = stranger.dial(port).await else {
+                continue;
+            };
+            let drip = drip(stream, path);
+            dripping.spawn(async move { drop(drip.await) });
+        }
+        Ok(Flood {
+            _silent: silent,
+            _open: open,
+            _dripping: dripping,
+        })
+    }
+}
+
+/// Sends the head of a request and then its body byte by byte, for as long as
+/// the other end takes it.
+async fn drip(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    path: &str,
+) -> Result<()> {
+    let (mut client, connection) = h2::client::handshake(stream).await?;
+    let mut driven = JoinSet::new();
+    driven.spawn(connection);
+    let request = Request::post(format!("https://localhost{path}"))
+        .header("content-type", "application/grpc")
+        .body(())?;
+    let (_answer, mut body) = client.send_request(request, false)?;
+    let mut tick = tokio::time::interval(Duration::from_millis(500));
+    while driven.try_join_next().is_none() {
+        tick.tick().await;
+        body.send_data(Bytes::from_static(b"\0"), false)?;
+    }
+    Ok(())
+}
+
+/// Asks before, during and after a flood: answers come in time, and memory
+/// stays where it was.
+async fn holds_out(
+    port: u16,
+    path: &'static str,
+    process: &Process,
+    ask: impl AsyncFn() -> Result<()>,
+) -> Result<()> {
+    ask().await?;
+    let before = process.memory()?;
+    let flood = Flood::of(port, path).await?;
+    for _ in 0..20 {
+        let start = Instant::now();
+        ask().await.context("during the flood")?;
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(1), "an answer took {took:?}");
+    }
+    let grown = process.memory()?.saturating_sub(before);
+    assert!(grown < GROWTH, "{grown} bytes more");
+    // The port is watched by others, too.
+    let closed = || async {
+        let mut byte = [0];
+        let read = flood._silent[0].try_read(&mut byte);
+        matches!(read, Ok(0) | Err(_)).then_some(())
+    };
+    wait::until("the oldest silent connection is closed", closed).await?;
+    drop(flood);
+    ask().await.context("after the flood")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentry_answers_in_a_flood_of_silent_connections() -> Result<()> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let sentry = Sentry::start().await?;
+    let key = rcgen::KeyPair::generate()?;
+    let csr = rcgen::CertificateParams::default()
+        .serialize_request(&key)?
+        .pem()?;
+    let stranger = Stranger::new("h2")?;
+    let ask = async || {
+        let stream = stranger.dial(sentry.port()).await?;
+        let mut client = CaClient::new(channel(stream).await?);
+        let request = SignCertificateRequest {
+            id: "app".to_owned(),
+            namespace: "default".to_owned(),
+            certificate_signing_request: csr.clone().into_bytes().into(),
+            ..Default::default()
+        };
+        client.sign_certificate(request).await?;
+        Ok(())
+    };
+    let path = "/dapr.proto.sentry.v1.CA/SignCertificate";
+    holds_out(sentry.port(), path, &sentry, ask).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn injector_answers_in_a_flood_of_silent_connections() -> Result<()> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let sentry = Sentry::start().await?;
+    let injector = Injector::start(&sentry).await?;
+    let anchors = reqwest::Certificate::from_pem_bundle(sentry.anchors()?.as_bytes())?;
+    let pod = json!({
+        "metadata": {"name": "p", "annotations": {"dapr.io/enabled": "true", "dapr.io/app-id": "app"}},
+        "spec": {"containers": [{"name": "app", "image": "app"}]},
+    });
+    let review = json!({"request": {"uid": "u", "kind": {"kind": "Pod"}, "namespace": "default", "userInfo": {"username": "system:serviceaccount:kube-system:replicaset-controller"}, "object": pod}});
+    let ask = async || {
+        // A new connection each time.
+        let client = reqwest::Client::builder()
+            .tls_certs_only(anchors.clone())
+            .resolve(Injector::NAME, ([127, 0, 0, 1], injector.port()).into())
+            .build()?;
+        let url = format!("https://{}:{}/mutate", Injector::NAME, injector.port());
+        let request = client.post(url).header("content-type", "application/json");
+        let answer = request
+            .body(review.to_string())
+            .send()
+            .await?
+            .text()
+            .await?;
+        anyhow::ensure!(answer.contains(r#""allowed":true"#), "{answer}");
+        Ok(())
+    };
+    holds_out(injector.port(), "/mutate", &injector, ask).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operator_answers_in_a_flood_of_silent_connections() -> Result<()> {
+    let authority = Authority::new()?;
+    let cluster = Kubernetes::start().await?;
+    let sentry = Sentry::of(&authority, "24h").await?;
+    let operator = Operator::start(&cluster, &sentry).await?;
+    let end = OffsetDateTime::now_utc() + time::Duration::DAY;
+    let ask = async || {
+        let identity = authority.identify("spiffe://public/ns/default/app", end)?;
+        let channel = authority.channel(Operator::NAME, operator.port(), Some(identity));
+        let namespace = "default".to_owned();
+        let request = ListComponentsRequest { namespace };
+        let mut client = OperatorClient::new(channel.await?);
+        client.list_components(request).await?;
+        Ok(())
+    };
+    let path = "/dapr.proto.operator.v1.Operator/ListComponents";
+    holds_out(operator.port(), path, &operator, ask).await
+}
