@@ -43,6 +43,7 @@ where
             ExitCode::FAILURE
         }
     };
+    outrider_telemetry::log::flush();
     // A blocking call that never returns must not hold the process.
     runtime.shutdown_background();
     code

@@ -228,6 +228,7 @@ impl Done {
                     "dapr.runtime",
                     &format!("Failed to parse flags: {text}"),
                 );
+                outrider_telemetry::log::flush();
                 return ExitCode::FAILURE;
             }
             Done::Wait { port } => return crate::app::wait_for_outbound(&port),

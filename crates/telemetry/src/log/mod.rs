@@ -4,14 +4,20 @@
 //! from the macro; further fields are printed in alphabetical order with the
 //! standing ones (`app_id`, `instance`, `type`, `ver`).
 
+mod writer;
+
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
-use std::sync::Mutex;
+use std::io::IsTerminal;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use outrider_kit::quote;
+use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use writer::Writer;
 
 /// Target under which [`fatal`] writes its one line.
 const FATAL: &str = "fatal";
@@ -35,6 +41,8 @@ pub struct Options {
 pub enum Error {
     #[error("invalid value for --log-level: {0}")]
     Level(String),
+    #[error("cannot start a thread for the log: {0}")]
+    Thread(std::io::Error),
     #[error("cannot open log file {path}: {source}")]
     File {
         path: String,
@@ -58,19 +66,46 @@ pub fn init(options: &Options) -> Result<(), Error> {
                 })?,
         ),
     };
-    let printer = Printer {
-        level,
+    let shape = Shape {
         json: options.json,
         color: file.is_none() && !options.json && std::io::stdout().is_terminal(),
         app_id: options.app_id.clone(),
         instance: host_name(),
         version: options.version,
-        file: file.map(Mutex::new),
         start: std::time::Instant::now(),
     };
+    let dropped = shape.clone();
+    let report = move |number| {
+        let message = format!("{number} log lines were dropped: the log is read too slowly");
+        dropped.line("warning", "dapr.host", &message, Vec::new())
+    };
+    let writer = match file {
+        None => Writer::start(std::io::stdout(), report),
+        Some(file) => Writer::start(file, report),
+    };
+    let writer = writer.map_err(Error::Thread)?;
+    let printer = Printer {
+        level,
+        shape,
+        writer: writer.clone(),
+    };
     // A second process assembly in one test binary keeps the first one's logs.
-    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(printer));
+    let subscriber = tracing_subscriber::registry().with(printer);
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+        let _ = WRITER.set(writer);
+    }
     Ok(())
+}
+
+static WRITER: OnceLock<Writer> = OnceLock::new();
+/// How long a process waits for its last lines to be read.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Waits for lines that are still on their way, for a process that ends.
+pub fn flush() {
+    if let Some(writer) = WRITER.get() {
+        writer.flush(LAST_LINES);
+    }
 }
 
 /// Writes the last line of a process that cannot go on.
@@ -99,12 +134,18 @@ fn host_name() -> String {
 
 struct Printer {
     level: Option<Level>,
+    shape: Shape,
+    writer: Writer,
+}
+
+/// How lines look.
+#[derive(Clone)]
+struct Shape {
     json: bool,
     color: bool,
     app_id: Option<String>,
     instance: String,
     version: &'static str,
-    file: Option<Mutex<std::fs::File>>,
     start: std::time::Instant,
 }
 
@@ -139,38 +180,20 @@ impl<S: Subscriber> Layer<S> for Printer {
             Level::DEBUG => "debug",
             Level::TRACE => "trace",
         };
-        let mut rest = fields.rest;
-        if target != FATAL {
-            rest.push(("scope", target.to_owned()));
-        }
-        if let Some(app_id) = &self.app_id {
-            rest.push(("app_id", app_id.clone()));
-        }
-        rest.push(("instance", self.instance.clone()));
-        rest.push(("type", "log".to_owned()));
-        rest.push(("ver", self.version.to_owned()));
-        rest.sort_by_key(|(name, _)| *name);
-        let line = if self.json {
-            self.json(level, &fields.message, &rest)
-        } else if self.color {
-            self.short(level, &fields.message, &rest)
-        } else {
-            text(level, &fields.message, &rest)
-        };
-        match &self.file {
-            None => {
-                let _ = std::io::stdout().lock().write_all(line.as_bytes());
-            }
-            Some(file) => {
-                if let Ok(mut file) = file.lock() {
-                    let _ = file.write_all(line.as_bytes());
-                }
-            }
-        }
+        let line = self.shape.line(level, target, &fields.message, fields.rest);
+        self.writer.write(&line);
     }
 }
 
-fn text(level: &str, message: &str, rest: &[(&'static str, String)]) -> String {
+/// The value of a field as one word.
+fn word(field: &Value) -> String {
+    match field {
+        Value::String(text) => value(text),
+        other => other.to_string(),
+    }
+}
+
+fn text(level: &str, message: &str, rest: &[(&'static str, Value)]) -> String {
     let mut line = String::with_capacity(160 + message.len());
     let _ = write!(
         line,
@@ -179,45 +202,68 @@ fn text(level: &str, message: &str, rest: &[(&'static str, String)]) -> String {
         value(message)
     );
     for (name, field) in rest {
-        let _ = write!(line, " {name}={}", value(field));
+        let _ = write!(line, " {name}={}", word(field));
     }
     line.push('\n');
     line
 }
 
-impl Printer {
-    fn json(&self, level: &str, message: &str, rest: &[(&'static str, String)]) -> String {
-        let mut object = serde_json::Map::new();
-        for (name, field) in rest {
-            object.insert((*name).to_owned(), field.clone().into());
+impl Shape {
+    fn line(
+        &self,
+        level: &str,
+        target: &str,
+        message: &str,
+        mut rest: Vec<(&'static str, Value)>,
+    ) -> String {
+        if target != FATAL {
+            rest.push(("scope", target.into()));
         }
-        object.insert("level".into(), level.into());
-        object.insert("msg".into(), message.into());
-        object.insert("time".into(), now().into());
-        let sorted: std::collections::BTreeMap<_, _> = object.into_iter().collect();
-        let mut line = serde_json::to_string(&sorted).unwrap_or_default();
-        line.push('\n');
-        line
+        if let Some(app_id) = &self.app_id {
+            rest.push(("app_id", app_id.as_str().into()));
+        }
+        rest.push(("instance", self.instance.as_str().into()));
+        rest.push(("type", "log".into()));
+        rest.push(("ver", self.version.into()));
+        rest.sort_by_key(|(name, _)| *name);
+        if self.json {
+            json(level, message, rest)
+        } else if self.color {
+            self.short(level, message, &rest)
+        } else {
+            text(level, message, &rest)
+        }
     }
 
     /// The form for people: coloured level, seconds since start, padded message.
-    fn short(&self, level: &str, message: &str, rest: &[(&'static str, String)]) -> String {
+    fn short(&self, level: &str, message: &str, rest: &[(&'static str, Value)]) -> String {
         let color = match level {
             "debug" | "trace" => 37,
             "info" => 36,
             "warning" => 33,
             _ => 31,
         };
-        let word = level.to_ascii_uppercase();
-        let word = &word[..word.len().min(4)];
+        let name = level.to_ascii_uppercase();
+        let name = &name[..name.len().min(4)];
         let seconds = self.start.elapsed().as_secs();
-        let mut line = format!("\x1b[{color}m{word}\x1b[0m[{seconds:04}] {message:<44}");
+        let mut line = format!("\x1b[{color}m{name}\x1b[0m[{seconds:04}] {message:<44}");
         for (name, field) in rest {
-            let _ = write!(line, " \x1b[{color}m{name}\x1b[0m={}", value(field));
+            let _ = write!(line, " \x1b[{color}m{name}\x1b[0m={}", word(field));
         }
         line.push('\n');
         line
     }
+}
+
+/// Names in alphabetical order; numbers stay numbers.
+fn json(level: &str, message: &str, rest: Vec<(&'static str, Value)>) -> String {
+    let mut object: std::collections::BTreeMap<&str, Value> = rest.into_iter().collect();
+    object.insert("level", level.into());
+    object.insert("msg", message.into());
+    object.insert("time", now().into());
+    let mut line = serde_json::to_string(&object).unwrap_or_default();
+    line.push('\n');
+    line
 }
 
 fn now() -> String {
@@ -237,25 +283,51 @@ fn value(text: &str) -> String {
 #[derive(Default)]
 struct Fields {
     message: String,
-    rest: Vec<(&'static str, String)>,
+    rest: Vec<(&'static str, Value)>,
 }
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.put(field, format!("{value:?}"));
+        let text = format!("{value:?}");
+        match field.name() {
+            "message" => self.message = text,
+            _ => self.put(field, text.into()),
+        }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value.to_owned());
+        match field.name() {
+            "message" => value.clone_into(&mut self.message),
+            _ => self.put(field, value.into()),
+        }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value.into());
+    }
+
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        let number = u64::try_from(value).map(Value::from);
+        self.put(field, number.unwrap_or_else(|_| value.to_string().into()));
     }
 }
 
 impl Fields {
-    fn put(&mut self, field: &Field, value: String) {
-        match field.name() {
-            "message" => self.message = value,
-            name if name.starts_with("log.") => {}
-            name => self.rest.push((name, value)),
+    fn put(&mut self, field: &Field, value: Value) {
+        if !field.name().starts_with("log.") {
+            self.rest.push((field.name(), value));
         }
     }
 }
@@ -277,13 +349,24 @@ mod tests {
         let line = text(
             "info",
             "ready now",
-            &[("app_id", "x".into()), ("ver", "1.18.4".into())],
+            &[
+                ("app_id", "x".into()),
+                ("code", 204.into()),
+                ("ver", "1.18.4".into()),
+            ],
         );
         let after_time = line.split_once("\" ").unwrap().1;
         assert_eq!(
             after_time,
-            "level=info msg=\"ready now\" app_id=x ver=1.18.4\n"
+            "level=info msg=\"ready now\" app_id=x code=204 ver=1.18.4\n"
         );
+    }
+
+    #[test]
+    fn json_line_keeps_types() {
+        let line = json("info", "m", vec![("code", 204.into()), ("ok", true.into())]);
+        let (start, _) = line.split_once(r#","time":"#).unwrap();
+        assert_eq!(start, r#"{"code":204,"level":"info","msg":"m","ok":true"#);
     }
 
     #[test]

@@ -1,0 +1,154 @@
+//! Lines on their way out. Whoever writes one never waits for whoever reads
+//! them: a thread of its own does.
+
+use std::io::Write;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Bytes of lines that may wait; those beyond are dropped and counted.
+const MOST: usize = 1 << 20;
+
+/// The queue of lines. Cloning shares it.
+#[derive(Clone, Default)]
+pub(super) struct Writer(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    lines: String,
+    dropped: u64,
+    /// What was taken is not out yet.
+    is_writing: bool,
+}
+
+impl Writer {
+    /// Starts the thread. It ends with the process. `report` makes the line
+    /// that says how many were dropped.
+    pub fn start(
+        mut output: impl Write + Send + 'static,
+        report: impl Fn(u64) -> String + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let writer = Self::default();
+        let shared = writer.0.clone();
+        std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || {
+                loop {
+                    let (lines, dropped) = shared.take();
+                    let _ = output.write_all(lines.as_bytes());
+                    if dropped > 0 {
+                        let _ = output.write_all(report(dropped).as_bytes());
+                    }
+                    let _ = output.flush();
+                }
+            })?;
+        Ok(writer)
+    }
+
+    pub fn write(&self, line: &str) {
+        let mut queue = self.0.lock();
+        if queue.lines.len() + line.len() > MOST {
+            queue.dropped += 1;
+            return;
+        }
+        queue.lines.push_str(line);
+        drop(queue);
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until everything is out, but no longer than `patience`.
+    pub fn flush(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let mut queue = self.0.lock();
+        while queue.is_writing || !queue.lines.is_empty() || queue.dropped > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.0.changed.wait_timeout(queue, left);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All lines that wait, and how many were dropped behind them. Waits for
+    /// some.
+    fn take(&self) -> (String, u64) {
+        let mut queue = self.lock();
+        queue.is_writing = false;
+        self.changed.notify_all();
+        while queue.lines.is_empty() && queue.dropped == 0 {
+            let waited = self.changed.wait(queue);
+            queue = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.is_writing = true;
+        (
+            std::mem::take(&mut queue.lines),
+            std::mem::take(&mut queue.dropped),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// Takes a piece only when it is allowed to.
+    struct Slow {
+        allowed: Receiver<()>,
+        written: Sender<Vec<u8>>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _ = self.allowed.recv();
+            let _ = self.written.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stuck_reader_holds_up_nobody_and_what_is_dropped_is_counted() {
+        let (allow, allowed) = channel();
+        let (written, read) = channel();
+        let output = Slow { allowed, written };
+        let writer = Writer::start(output, |dropped| format!("{dropped} dropped\n")).unwrap();
+        let line = format!("{}\n", "x".repeat(1023));
+        // One queue may be on its way out besides the one that waits.
+        for _ in 0..3 * MOST / line.len() {
+            writer.write(&line);
+        }
+        writer.flush(Duration::from_millis(1));
+        drop(allow);
+        writer.flush(Duration::from_secs(10));
+        let out: Vec<u8> = read.try_iter().flatten().collect();
+        let out = String::from_utf8(out).unwrap();
+        let (lines, report): (Vec<&str>, Vec<&str>) =
+            out.lines().partition(|line| line.starts_with('x'));
+        let dropped: u64 = report
+            .iter()
+            .map(|line| line.split(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum();
+        assert!(dropped > 0);
+        assert_eq!(lines.len() as u64 + dropped, 3 * 1024);
+        writer.write("after\n");
+        writer.flush(Duration::from_secs(10));
+        assert_eq!(read.recv().unwrap(), b"after\n");
+    }
+}
