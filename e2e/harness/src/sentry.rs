@@ -45,7 +45,7 @@ impl Sentry {
     }
 
     /// `mtls` is what the Configuration says of it, as one line of YAML.
-    fn configured(credentials: &[(&str, String)], mtls: &str) -> Result<Sentry> {
+    pub fn configured(credentials: &[(&str, String)], mtls: &str) -> Result<Sentry> {
         let folder = tempfile::tempdir()?;
         let (port, healthz_port) = (port::free(), port::free());
         let config = folder.path().join("config.yaml");

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use outrider_harness::{Daprd, Sentry};
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::LOCATION;
+use axum::routing::get;
+use outrider_harness::{Authority, Daprd, HttpApp, Sentry};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
@@ -133,4 +137,43 @@ async fn trust_anchors_that_make_no_sense() -> Result<()> {
         .await?;
     assert_eq!(daprd.status(), None);
     Ok(())
+}
+
+/// Starts a sentry whose callers are known by keys of a server of this
+/// authority, and returns once it has ended with this text in its log.
+async fn refuses_keys(router: Router, text: &str) -> Result<()> {
+    let authority = Authority::new()?;
+    let server = HttpApp::over_tls(router, authority.server(false)?).await?;
+    let options = serde_json::json!({
+        "source": format!("https://localhost:{}/keys", server.port()),
+        "caCertificate": authority.pem(),
+    });
+    let validator = serde_json::json!({"name": "jwks", "options": options});
+    let sentry = Sentry::configured(&[], &format!("tokenValidators: [{validator}]"))?;
+    assert_eq!(sentry.end().await?.code(), Some(1), "{:?}", sentry.lines());
+    sentry.line(text).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_of_a_redirect_to_plain_http_are_refused() -> Result<()> {
+    let keys = Router::new().fallback(async || r#"{"keys": []}"#);
+    let plain = HttpApp::start(keys).await?;
+    let location = format!("http://127.0.0.1:{}/keys", plain.port());
+    let redirect = async move || (axum::http::StatusCode::FOUND, [(LOCATION, location)]);
+    let router = Router::new().route("/keys", get(redirect));
+    refuses_keys(router, "plain http").await
+}
+
+#[tokio::test]
+async fn keys_without_an_end_are_refused() -> Result<()> {
+    let endless = async || {
+        let piece = bytes::Bytes::from_static(&[b' '; 16 << 10]);
+        let pieces = tokio_stream::iter(std::iter::repeat_with(move || {
+            Ok::<_, std::io::Error>(piece.clone())
+        }));
+        Body::from_stream(pieces)
+    };
+    let router = Router::new().route("/keys", get(endless));
+    refuses_keys(router, "bytes of keys").await
 }

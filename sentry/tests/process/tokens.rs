@@ -191,7 +191,8 @@ async fn a_token_of_a_known_issuer_is_required_once_one_is_configured() {
     let sentry = Sentry::start(&config.to_string(), &[]).await;
     let mut header = Header::new(Algorithm::EdDSA);
     header.kid = Some("k".into());
-    let claims = json!({"aud": [SENTRY], "sub": "spiffe://public/ns/default/app"});
+    let end = time::OffsetDateTime::now_utc().unix_timestamp() + 600;
+    let claims = json!({"aud": [SENTRY], "sub": "spiffe://public/ns/default/app", "exp": end});
     let signed = jsonwebtoken::encode(&header, &claims, &key).unwrap();
 
     let file = tempfile::NamedTempFile::new().unwrap();

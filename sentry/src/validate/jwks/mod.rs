@@ -21,6 +21,9 @@ use super::{Caller, common, requested_id};
 /// How much clocks may differ.
 const SKEW: i64 = 300;
 const FILE_POLL: Duration = Duration::from_secs(1);
+/// Bytes of a key set that is fetched.
+const LARGEST_SET: usize = 1 << 20;
+const MOST_REDIRECTS: usize = 5;
 
 /// Where the key set is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,6 +200,8 @@ fn judge(
         ("nbf", |at, now| at <= now + SKEW),
     ] {
         match claims.get(name) {
+            // A token without an end would be good for ever.
+            None if name == "exp" => return Err("claim \"exp\" not found".into()),
             None => {}
             Some(value) => match value.as_f64() {
                 Some(at) if holds(at as i64, now) => {}
@@ -286,7 +291,9 @@ fn inline(text: &str) -> Result<String, LoadError> {
 }
 
 fn client(options: &Options) -> Result<reqwest::Client, String> {
-    let mut builder = reqwest::Client::builder().timeout(options.request_timeout);
+    let mut builder = reqwest::Client::builder()
+        .timeout(options.request_timeout)
+        .redirect(redirects());
     if let Some(ca) = &options.ca_certificate {
         let pem = if ca.contains("-----BEGIN") {
             ca.clone().into_bytes()
@@ -300,25 +307,45 @@ fn client(options: &Options) -> Result<reqwest::Client, String> {
     builder.build().map_err(|e| e.to_string())
 }
 
-async fn fetch(client: &reqwest::Client, url: &str) -> Result<String, String> {
-    let answer = async {
-        client
-            .get(url)
-            .send()
-            .await?
-            .error_for_status()?
-            .text()
-            .await
-    };
-    answer.await.map_err(|error: reqwest::Error| {
-        let mut text = error.to_string();
-        let mut next = std::error::Error::source(&error);
-        while let Some(cause) = next {
-            text.push_str(&format!(": {cause}"));
-            next = cause.source();
+/// Whoever is on the way of plain HTTP could put in keys of their own.
+fn redirects() -> reqwest::redirect::Policy {
+    reqwest::redirect::Policy::custom(|attempt| {
+        let was_secure = attempt.previous().iter().all(|url| url.scheme() == "https");
+        if was_secure && attempt.url().scheme() != "https" {
+            return attempt.error("redirected from https to plain http, which is not followed");
         }
-        text
+        if attempt.previous().len() > MOST_REDIRECTS {
+            return attempt.error("too many redirects");
+        }
+        attempt.follow()
     })
+}
+
+async fn fetch(client: &reqwest::Client, url: &str) -> Result<String, String> {
+    let mut answer = client
+        .get(url)
+        .send()
+        .await
+        .and_then(reqwest::Response::error_for_status)
+        .map_err(with_causes)?;
+    let mut text = Vec::new();
+    while let Some(piece) = answer.chunk().await.map_err(with_causes)? {
+        text.extend_from_slice(&piece);
+        if text.len() > LARGEST_SET {
+            return Err(format!("{url}: more than {LARGEST_SET} bytes of keys"));
+        }
+    }
+    String::from_utf8(text).map_err(|error| format!("{url}: {error}"))
+}
+
+fn with_causes(error: reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(&error);
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    text
 }
 
 #[cfg(test)]

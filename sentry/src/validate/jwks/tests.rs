@@ -75,6 +75,12 @@ fn a_wrong_claim_is_named() {
         outcome(&issuer, Some("k"), &without).unwrap_err(),
         "claim \"aud\" not found"
     );
+    let mut endless = claims();
+    endless.as_object_mut().unwrap().remove("exp");
+    assert_eq!(
+        outcome(&issuer, Some("k"), &endless).unwrap_err(),
+        "claim \"exp\" not found"
+    );
 }
 
 #[test]
