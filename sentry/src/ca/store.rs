@@ -164,10 +164,14 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
     let failed = |e| Error::Write(path.to_owned(), e);
     let mut staged = path.as_os_str().to_owned();
     staged.push(".new");
+    // One that an earlier process left has a mode of its own, or is a link.
+    match fs::remove_file(&staged) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
     let mut file = fs::OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&staged)
         .map_err(failed)?;
@@ -261,7 +265,9 @@ impl Cluster {
             }
             let data = entry_map(&mut secret);
             for (path, text) in entries {
-                data.insert(base_name(path), STANDARD.encode(text).into());
+                let name = base_name(path);
+                let before = data.insert(name.clone(), STANDARD.encode(text).into());
+                keep_aside(data, &name, before);
             }
             match objects::replace(&self.client, &path, &secret).await {
                 Ok(secret) => return self.decode(&secret),
@@ -329,6 +335,17 @@ impl Cluster {
     }
 }
 
+/// What was there is somebody's, though it is no complete CA.
+fn keep_aside(data: &mut Map<String, Value>, name: &str, before: Option<Value>) {
+    let Some(before) = before.filter(|it| it.as_str().is_some_and(|text| !text.is_empty())) else {
+        return;
+    };
+    if data.get(name) != Some(&before) {
+        tracing::warn!(target: "dapr.sentry.ca", "'{name}' of secret {BUNDLE} is not part of a complete CA; it is kept as '{name}.old'");
+        data.insert(format!("{name}.old"), before);
+    }
+}
+
 fn entry_map(object: &mut Value) -> &mut Map<String, Value> {
     if !object.is_object() {
         *object = json!({});
@@ -344,4 +361,41 @@ fn entry_map(object: &mut Value) -> &mut Map<String, Value> {
 
 fn is_conflict(error: &outrider_k8s::Error) -> bool {
     matches!(error, outrider_k8s::Error::Api(status) if status.code == 409)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn keys_are_for_nobody_else_whatever_was_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("issuer.key");
+        let staged = folder.path().join("issuer.key.new");
+        fs::write(&staged, "left").unwrap();
+        fs::set_permissions(&staged, fs::Permissions::from_mode(0o644)).unwrap();
+        write(&key, "secret").unwrap();
+        let mode = fs::metadata(&key).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        let elsewhere = folder.path().join("elsewhere");
+        fs::write(&elsewhere, "theirs").unwrap();
+        symlink(&elsewhere, &staged).unwrap();
+        write(&key, "another").unwrap();
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "theirs");
+        assert_eq!(fs::read_to_string(&key).unwrap(), "another");
+    }
+
+    #[test]
+    fn parts_of_an_incomplete_authority_are_kept() {
+        let mut data = Map::new();
+        data.insert("ca.crt".into(), "new".into());
+        keep_aside(&mut data, "ca.crt", Some("old".into()));
+        keep_aside(&mut data, "issuer.crt", None);
+        keep_aside(&mut data, "issuer.key", Some("".into()));
+        let expected = json!({"ca.crt": "new", "ca.crt.old": "old"});
+        assert_eq!(Value::Object(data), expected);
+    }
 }

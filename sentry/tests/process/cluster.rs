@@ -233,6 +233,22 @@ async fn the_bundle_is_made_once_and_published() {
 }
 
 #[tokio::test]
+async fn parts_of_an_incomplete_authority_are_kept_beside_the_new_one() {
+    let cluster = Cluster::start().await;
+    let data = json!({"ca.crt": "b2xk", "issuer.key": "a2V5", "issuer.crt": ""});
+    cluster.put(
+        SECRET,
+        json!({"metadata": {"resourceVersion": "a"}, "data": data}),
+    );
+    let _sentry = cluster.sentry(&[]).await;
+    let data = &cluster.get(SECRET)["data"];
+    assert_eq!(data["ca.crt.old"], "b2xk");
+    assert_eq!(data["issuer.key.old"], "a2V5");
+    assert_ne!(data["ca.crt"], "b2xk");
+    assert!(data.get("issuer.crt.old").is_none());
+}
+
+#[tokio::test]
 async fn replicas_that_start_together_agree() {
     let cluster = Cluster::start().await;
     let (_a, _b) = tokio::join!(cluster.sentry(&[]), cluster.sentry(&[]));
