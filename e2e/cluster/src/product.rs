@@ -90,16 +90,17 @@ impl Product {
 
     /// Each service and the application, alone in an image.
     pub fn images(&self) -> Vec<Image> {
+        let commit = commit();
         SERVICES
             .iter()
             .chain([&APP])
             .map(|name| {
                 let path = format!("/{name}");
-                Image::new(&self.image(name))
+                let image = Image::new(&self.image(name))
                     .program(self.binaries.join(name), &path)
                     .with_authorities()
-                    .entrypoint(&[&path])
-                    .label("org.opencontainers.image.title", name)
+                    .entrypoint(&[&path]);
+                labelled(image, name, commit.as_deref())
             })
             .collect()
     }
@@ -300,4 +301,37 @@ impl Cluster {
             .await?;
         Ok(())
     }
+}
+
+/// Labels by which a person finds out where an image is from:
+/// <https://specs.opencontainers.org/image-spec/annotations/>.
+fn labelled(image: Image, name: &str, commit: Option<&str>) -> Image {
+    let image = image
+        .label("org.opencontainers.image.title", name)
+        .label("org.opencontainers.image.vendor", "Outrider")
+        .label("org.opencontainers.image.licenses", "Apache-2.0")
+        .label(
+            "org.opencontainers.image.version",
+            env!("CARGO_PKG_VERSION"),
+        );
+    match commit {
+        Some(commit) => image.label("org.opencontainers.image.revision", commit),
+        None => image,
+    }
+}
+
+/// The commit of this checkout, with a mark if files differ from it.
+fn commit() -> Option<String> {
+    let mut git = std::process::Command::new("git");
+    git.current_dir(env!("CARGO_MANIFEST_DIR"));
+    git.args([
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]);
+    let output = git.output().ok().filter(|output| output.status.success())?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    Some(text.trim().to_owned())
 }

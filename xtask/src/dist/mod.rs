@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::run;
 
 mod rehearsal;
+mod sbom;
 mod training;
 
 const OTHERS: [&str; 5] = [
@@ -26,7 +27,15 @@ const OTHERS: [&str; 5] = [
     "outrider-bench",
 ];
 
-/// Builds what is shipped.
+/// Packages and their programs, the sidecar first.
+const SHIPPED: [(&str, &str); 4] = [
+    ("outrider-sidecar", "daprd"),
+    ("outrider-operator", "operator"),
+    ("outrider-injector", "injector"),
+    ("outrider-sentry", "sentry"),
+];
+
+/// Builds what is shipped, each program with a list of what it is made of.
 pub fn dist() -> Result<()> {
     let mut cargo = run::cargo();
     cargo.args(["build", "--release"]);
@@ -43,10 +52,11 @@ pub fn dist() -> Result<()> {
     let link = sidecar(&profile, &trained)?;
     let order = order(&trained, &folder, &shipped)?;
     link_again(&link, &order, &shipped.join("daprd"))?;
-    for name in ["operator", "injector", "sentry"] {
+    for (_, name) in &SHIPPED[1..] {
         fs::copy(folder.join(name), shipped.join(name))?;
     }
-    for name in ["daprd", "operator", "injector", "sentry"] {
+    for (package, name) in SHIPPED {
+        sbom::write(package, name, &shipped)?;
         let size = fs::metadata(shipped.join(name))?.len();
         println!("{:8.1} MB  {name}", size as f64 / 1e6);
     }
