@@ -14,7 +14,8 @@ use prost::Message as _;
 
 use crate::api::invoke::{address, headers};
 use crate::api::pubsub::envelope::{CONTENT_TYPE, Event, Given};
-use crate::api::pubsub::subscribe::{app, bulk, rules};
+use crate::api::pubsub::subscribe::rules::{Rules, Subject};
+use crate::api::pubsub::subscribe::{app, bulk};
 use crate::api::{pubsub, state, trace};
 use crate::config;
 use crate::grpc::Messages;
@@ -127,8 +128,8 @@ pub fn answers(bytes: &[u8]) {
     let _ = bulk::statuses(bytes);
     let event = Event::read(br#"{"id": "1", "type": "t", "data": {"n": 1}}"#).unwrap_or_default();
     for spec in app::decode(bytes).unwrap_or_default() {
-        if let Ok(rules) = rules::compile(&spec.routes) {
-            let _ = rules::find(&rules, rules::Subject::Event(&event));
+        if let Ok(rules) = Rules::compile(&spec.routes) {
+            let _ = rules.find(Subject::Event(&event));
         }
     }
 }

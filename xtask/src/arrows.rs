@@ -10,7 +10,7 @@ use crate::run;
 /// Crates by layer, lowest first. A crate may depend on those of lower layers.
 const LAYERS: [&[&str]; 6] = [
     &["kit", "proto"],
-    &["components", "crds", "security", "telemetry"],
+    &["components", "condition", "crds", "security", "telemetry"],
     &[
         "components-kubernetes",
         "components-local",

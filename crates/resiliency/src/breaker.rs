@@ -1,8 +1,10 @@
 //! Circuit breakers: <https://docs.dapr.io/operations/resiliency/policies/circuit-breakers/>.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use outrider_condition::{Condition, Scope, Value};
 use tokio::time::Instant;
 
 use crate::SCOPE;
@@ -22,7 +24,7 @@ pub struct Settings {
     /// From open to half open.
     pub timeout: Duration,
     /// None for a few failures in a row.
-    pub trip: Option<cel::Program>,
+    pub trip: Option<Condition>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub struct Breaker {
     settings: Arc<Sourced<Settings>>,
     watch: Option<Watch>,
     period: Mutex<Period>,
+    /// Whether the log says already that the trip fails.
+    warned: AtomicBool,
 }
 
 /// Time between two changes, or between two clearances.
@@ -87,6 +91,7 @@ impl Breaker {
                 ends: settings.interval.map(|interval| Instant::now() + interval),
                 counts: Counts::default(),
             }),
+            warned: AtomicBool::new(false),
         };
         if let Some(watch) = &breaker.watch {
             watch.state(&settings.origin, State::Closed);
@@ -178,27 +183,37 @@ impl Breaker {
         }
     }
 
-    /// An expression without an answer does not open the breaker.
+    /// A trip without an answer counts as none.
     fn trips(&self, counts: &Counts) -> bool {
+        let by_default = || counts.consecutive_failures > MOST_FAILURES;
         let Some(trip) = &self.settings.trip else {
-            return counts.consecutive_failures > MOST_FAILURES;
+            return by_default();
         };
-        let mut context = cel::Context::default();
-        for (name, count) in VARIABLES.into_iter().zip([
+        let values = [
             counts.requests,
             counts.total_successes,
             counts.total_failures,
             counts.consecutive_successes,
             counts.consecutive_failures,
-        ]) {
-            context.add_variable_from_value(name, i64::from(count));
+        ];
+        let values = values.map(|count| Value::Int(count.into()));
+        match Scope::new(VARIABLES.into_iter().zip(values), 0).holds(trip) {
+            Ok(opens) => opens,
+            Err(cause) => {
+                if !self.warned.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(target: SCOPE, "the trip of circuit breaker {} failed, it opens after more than {MOST_FAILURES} failures in a row whenever that happens: {cause}", outrider_kit::quote::go(&self.name));
+                }
+                if let Some(watch) = &self.watch {
+                    watch.trip_failed(&self.settings.origin);
+                }
+                by_default()
+            }
         }
-        matches!(trip.execute(&context), Ok(cel::Value::Bool(true)))
     }
 }
 
 /// What an expression may ask for.
-const VARIABLES: [&str; 5] = [
+pub const VARIABLES: [&str; 5] = [
     "requests",
     "totalSuccesses",
     "totalFailures",
@@ -260,7 +275,7 @@ mod tests {
             max_requests,
             interval,
             timeout: SECOND,
-            trip: trip.map(|text| cel::Program::compile(text).unwrap()),
+            trip: trip.map(|text| Condition::compile(text, &VARIABLES).unwrap()),
         };
         let origin = Arc::new(Origin::default());
         let settings = Arc::new(Sourced {
@@ -348,14 +363,25 @@ mod tests {
         for (trip, opens) in [
             ("requests >= 2 && totalFailures * 2 >= requests", true),
             ("consecutiveSuccesses > 0", false),
-            ("unknown > 1", false),
-            ("totalFailures", false),
             ("true", true),
         ] {
             let breaker = breaker(1, None, Some(trip));
             call(&breaker, true).unwrap();
             call(&breaker, false).unwrap();
             assert_eq!(breaker.state() == State::Open, opens, "{trip}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trip_that_fails_counts_as_none() {
+        for trip in ["totalFailures", "totalFailures / totalSuccesses > 0"] {
+            let breaker = breaker(1, None, Some(trip));
+            for _ in 0..5 {
+                call(&breaker, false).unwrap();
+                assert_eq!(breaker.state(), State::Closed, "{trip}");
+            }
+            call(&breaker, false).unwrap();
+            assert_eq!(breaker.state(), State::Open, "{trip}");
         }
     }
 }

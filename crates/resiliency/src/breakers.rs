@@ -58,6 +58,8 @@ impl Breakers {
 mod tests {
     use std::time::Duration;
 
+    use outrider_condition::Condition;
+
     use super::*;
     use crate::breaker::{Settings, State};
     use crate::metrics::{Origin, Sourced};
@@ -69,7 +71,7 @@ mod tests {
             max_requests: 1,
             interval: None,
             timeout: Duration::from_secs(60),
-            trip: Some(cel::Program::compile("true").unwrap()),
+            trip: Some(Condition::compile("true", &[]).unwrap()),
         };
         let origin = Arc::new(Origin::default());
         let settings = Arc::new(Sourced { value, origin });

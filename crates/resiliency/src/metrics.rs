@@ -15,6 +15,7 @@ pub struct Metrics {
     applied: IntCounterVec,
     activated: IntCounterVec,
     breakers: IntGaugeVec,
+    trips_failed: IntCounterVec,
 }
 
 const LABELS: [&str; 7] = [
@@ -51,6 +52,11 @@ impl Metrics {
                 "dapr_resiliency_cb_state",
                 "State of a circuit breaker: 1 for the one it is in.",
                 &LABELS,
+            ),
+            trips_failed: registry.counters(
+                "dapr_resiliency_cb_trip_failed_total",
+                "Number of times the trip of a circuit breaker could not be evaluated.",
+                &["app_id", "name", "namespace", "flow_direction", "target"],
             ),
         }
     }
@@ -137,6 +143,17 @@ impl Watch {
     pub fn activated(&self, kind: Kind, origin: &Origin, state: Option<State>) {
         let labels = self.labels(kind, origin, state.map_or("", State::name));
         self.metrics.activated.with_label_values(&labels).inc();
+    }
+
+    pub fn trip_failed(&self, origin: &Origin) {
+        let labels = [
+            &self.metrics.app_id,
+            &origin.name,
+            &origin.namespace,
+            self.direction.name(),
+            &*self.target,
+        ];
+        self.metrics.trips_failed.with_label_values(&labels).inc();
     }
 
     pub fn state(&self, origin: &Origin, state: State) {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outrider_condition::Condition;
 use outrider_crds::resiliency::{ActorTarget, CircuitBreaker, PolicyNames, Retry as Given};
 use outrider_kit::{duration, quote};
 
-use crate::breaker::Settings;
+use crate::breaker::{Settings, VARIABLES};
 use crate::metrics::{Origin, Sourced};
 use crate::parse::{self, CodesError, Matching};
 use crate::retry::{Retry, Wait};
@@ -214,7 +215,7 @@ fn breaker(name: &str, given: &CircuitBreaker) -> Result<Settings, Error> {
     };
     let trip = given.trip.trim();
     let trip = (!trip.is_empty())
-        .then(|| cel::Program::compile(trip))
+        .then(|| Condition::compile(trip, &VARIABLES))
         .transpose()
         .map_err(|cause| {
             wrong(format!(
@@ -340,6 +341,14 @@ mod tests {
                 "invalid circuit breaker configuration \"a\": invalid trip expression"
             )
         );
+        for (trip, why) in [
+            ("failures > 3", "undeclared name 'failures'"),
+            ("max(requests, 1) > 3", "undeclared function 'max'"),
+        ] {
+            let trip = policies(json!({"circuitBreakers": {"a": {"trip": trip}}}));
+            let refused = trip.unwrap_err();
+            assert!(refused.ends_with(why), "{refused}");
+        }
     }
 
     #[test]

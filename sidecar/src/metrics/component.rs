@@ -15,6 +15,7 @@ pub struct Components {
     ingress: Timed,
     ingress_bulk: Timed,
     ingress_bulk_events: Family<Counter>,
+    rules_failed: Family<Counter>,
     egress: Timed,
     egress_bulk: Timed,
     egress_bulk_events: Family<Counter>,
@@ -113,6 +114,12 @@ impl Components {
                 "component_pubsub_ingress_bulk_event_count",
                 "Messages in batches delivered to the application.",
                 BULK,
+                TOPIC,
+            ),
+            rules_failed: names.counter(
+                "component_pubsub_ingress_rule_failed_count",
+                "Messages that a routing rule failed on, which went to the default route.",
+                &["app_id", "component", "namespace", "topic"],
                 TOPIC,
             ),
             egress: timed("pubsub_egress", "Messages published", EGRESS),
@@ -313,6 +320,14 @@ impl Topics {
             let counter = &of.components.egress_bulk_events;
             counter.with(&of.egress(topic, true)).add(events as u64);
         }
+    }
+
+    /// A routing rule had no answer for a message.
+    pub fn rule_failed(&self, topic: &str) {
+        let Some(of) = &self.0 else { return };
+        let (components, component) = (&of.components, &of.component);
+        let labels = [&components.app_id, component, &components.namespace, topic];
+        components.rules_failed.with(&labels).add(1);
     }
 
     /// A message has met its fate. The time is zero if it never was on its way

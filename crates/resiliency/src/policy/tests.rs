@@ -27,7 +27,9 @@ fn breaker(trip: &str) -> Option<Arc<Sourced<Settings>>> {
         max_requests: 1,
         interval: None,
         timeout: 10 * SECOND,
-        trip: Some(cel::Program::compile(trip).unwrap()),
+        trip: Some(
+            outrider_condition::Condition::compile(trip, &crate::breaker::VARIABLES).unwrap(),
+        ),
     })
 }
 

@@ -153,21 +153,10 @@ async fn deliver_all(inlet: &Inlet, batch: Vec<Waiting>) {
         took += started.elapsed();
         for (entry, outcome) in entries.into_iter().zip(outcomes) {
             let Waiting { message, answer } = entry.waiting;
-            let fate = outcome.fate(true);
-            let (result, fate) = match outcome {
-                Outcome::Done | Outcome::Ignored => (Ok(()), fate),
-                Outcome::Dropped | Outcome::Refused => {
-                    inlet.dropped(&message).await;
-                    (Ok(()), fate)
-                }
-                Outcome::Failed(failed) => {
-                    let end = inlet.failed(&message, failed.to_string()).await;
-                    (end.result, end.fate)
-                }
-            };
-            fates.push(fate);
+            let end = inlet.settle(&message, outcome).await;
+            fates.push(end.fate);
             // The broker may have given up on the message.
-            let _ = answer.send(result);
+            let _ = answer.send(end.result);
         }
     }
     let metrics = &inlet.broker.metrics;
@@ -238,38 +227,30 @@ async fn sort(inlet: &Inlet, waiting: Waiting) -> Result<(&str, Entry), Fate> {
     let (pubsub, topic) = inlet.names();
     let message = &waiting.message;
     let result = if inlet.subscription.raw {
-        rules::find(
-            &inlet.subscription.rules,
-            rules::Subject::Raw(&message.data),
-        )
-        .map(|path| (path, None))
+        let raw = rules::Subject::Raw(&message.data);
+        inlet.route(&message.topic, raw).map(|path| (path, None))
     } else {
-        Event::read(&message.data).and_then(|event| {
-            if let Some(expiration) = event.expired() {
-                tracing::warn!(target: SCOPE, "dropping expired pub/sub event {} as of {expiration}", event.id());
-                return Ok((None, None));
-            }
-            let path = rules::find(&inlet.subscription.rules, rules::Subject::Event(&event))?;
-            Ok((path, Some(event)))
-        })
+        match Event::read(&message.data) {
+            Ok(event) if inlet.has_expired(&event) => Ok((None, Some(event))),
+            Ok(event) => inlet
+                .route(&message.topic, rules::Subject::Event(&event))
+                .map(|path| (path, Some(event))),
+            Err(cause) => Err(cause),
+        }
     };
-    let (settled, fate) = match result {
+    let end = match result {
         Ok((Some(path), event)) => {
             let id = uuid::Uuid::new_v4().to_string();
             return Ok((path, Entry { id, event, waiting }));
         }
-        Ok((None, _)) => {
-            inlet.dropped(message).await;
-            (Ok(()), Fate::Drop)
-        }
+        Ok((None, _)) => inlet.dropped(message, Fate::Drop).await,
         Err(cause) => {
             tracing::error!(target: SCOPE, "error with a message of a batch in pubsub {pubsub} and topic {topic}: {cause}");
-            let end = inlet.failed(message, cause).await;
-            (end.result, end.fate)
+            inlet.failed(message, cause).await
         }
     };
-    let _ = waiting.answer.send(settled);
-    Err(fate)
+    let _ = waiting.answer.send(end.result);
+    Err(end.fate)
 }
 
 fn all(entries: &[&Entry], outcome: impl Fn() -> Outcome) -> Vec<Outcome> {

@@ -11,8 +11,9 @@ use outrider_components::{Error, Pairs};
 use outrider_resiliency::{Block, Direction, Failure, Policy, Resiliency};
 use tokio_util::sync::CancellationToken;
 
+use super::rules::{self, Route};
 use super::stream::Outlet;
-use super::{Subscription, deliver, rules};
+use super::{Subscription, deliver};
 use crate::api::pubsub::Broker;
 use crate::api::pubsub::envelope::{self, Event};
 use crate::channel::Channel;
@@ -150,19 +151,13 @@ impl Inlet {
                 return (self.failed(message, cause).await, Duration::ZERO);
             }
         };
-        if self.has_expired(&incoming) {
-            self.dropped(message).await;
-            return (End::taken(Fate::Drop), Duration::ZERO);
+        if self.has_expired(&incoming.event) {
+            return (self.dropped(message, Fate::Drop).await, Duration::ZERO);
         }
-        let path = match rules::find(
-            &self.subscription.rules,
-            rules::Subject::Event(&incoming.event),
-        ) {
+        let routed = self.route(&message.topic, rules::Subject::Event(&incoming.event));
+        let path = match routed {
             Ok(Some(path)) => path,
-            Ok(None) => {
-                self.dropped(message).await;
-                return (End::taken(Fate::Unwanted), Duration::ZERO);
-            }
+            Ok(None) => return (self.dropped(message, Fate::Unwanted).await, Duration::ZERO),
             Err(cause) => {
                 let (pubsub, topic) = self.names();
                 tracing::error!(target: SCOPE, "error finding matching route for event {} in pubsub {pubsub} and topic {topic}: {cause}", incoming.event.id());
@@ -175,7 +170,7 @@ impl Inlet {
             Some(policy) => Box::pin(self.guarded(&policy, &incoming, path)).await,
         };
         let took = started.elapsed();
-        (self.settle(message, &incoming, outcome).await, took)
+        (self.settle(message, outcome).await, took)
     }
 
     /// Name of the component, and the topic.
@@ -249,38 +244,54 @@ impl Inlet {
         })
     }
 
-    pub fn has_expired(&self, incoming: &Incoming) -> bool {
-        let Some(expiration) = incoming.event.expired() else {
+    /// The application's path for a message, if it wants it.
+    pub fn route(&self, topic: &str, subject: rules::Subject<'_>) -> Result<Option<&str>, String> {
+        Ok(match self.subscription.rules.find(subject)? {
+            Route::Path(path) => Some(path),
+            Route::Nowhere => None,
+            Route::Default { path, cause } => {
+                let topic = self.broker.app_topic(topic);
+                let pubsub = self.names().0;
+                tracing::warn!(target: SCOPE, "a routing rule of pubsub {pubsub} and topic {topic} failed, the event goes to the default route {path:?}: {cause}");
+                self.broker.metrics.rule_failed(&topic);
+                Some(path)
+            }
+        })
+    }
+
+    pub fn has_expired(&self, event: &Event) -> bool {
+        let Some(expiration) = event.expired() else {
             return false;
         };
-        let id = incoming.event.id();
+        let id = event.id();
         tracing::warn!(target: SCOPE, "dropping expired pub/sub event {id} as of {expiration}");
         true
     }
 
-    async fn settle(&self, message: &Message, incoming: &Incoming, outcome: Outcome) -> End {
+    /// The one way in which a delivery ends, alone or in a batch.
+    pub async fn settle(&self, message: &Message, outcome: Outcome) -> End {
         let fate = outcome.fate(matches!(self.to, To::App(_)));
         match outcome {
             Outcome::Done | Outcome::Ignored => End::taken(fate),
-            Outcome::Dropped | Outcome::Refused => match self.dead_letter(message).await {
-                None | Some(Ok(())) => End::taken(fate),
-                Some(Err(cause)) => {
-                    let topic = &incoming.topic;
-                    tracing::warn!(target: SCOPE, "failed to send dropped message to dead letter queue for topic {topic}: {cause}");
-                    End {
-                        result: Err(Error::internal(cause)),
-                        fate: Fate::Retry,
-                    }
-                }
-            },
+            Outcome::Dropped | Outcome::Refused => self.dropped(message, fate).await,
             Outcome::Failed(failed) => self.failed(message, failed.to_string()).await,
         }
     }
 
-    /// Nobody will take the message.
-    pub async fn dropped(&self, message: &Message) {
-        // What cannot be kept is lost, as it would be without a dead letter topic.
-        let _ = self.dead_letter(message).await;
+    /// Nobody wants the message: the dead letter topic keeps it, if there is
+    /// one. One that cannot be kept comes again.
+    pub async fn dropped(&self, message: &Message, fate: Fate) -> End {
+        match self.dead_letter(message).await {
+            None | Some(Ok(())) => End::taken(fate),
+            Some(Err(cause)) => {
+                let topic = self.broker.app_topic(&message.topic);
+                tracing::warn!(target: SCOPE, "failed to send dropped message to dead letter queue for topic {topic}: {cause}");
+                End {
+                    result: Err(Error::internal(cause)),
+                    fate: Fate::Retry,
+                }
+            }
+        }
     }
 
     /// The dead letter topic takes the message, or else it stays with the

@@ -24,7 +24,7 @@ use super::{Broker, ops};
 use crate::channel::Channel;
 use crate::components::live::Map;
 use inlet::{Inlet, To};
-use rules::Rule;
+use rules::Rules;
 use stream::Outlet;
 
 const SCOPE: &str = "dapr.runtime.processor.subscription";
@@ -47,7 +47,7 @@ pub enum Source {
 pub struct Subscription {
     pub source: Source,
     pub spec: Spec,
-    pub rules: Vec<Rule>,
+    pub rules: Rules,
     /// Whether messages come without an envelope.
     raw: bool,
 }
@@ -57,7 +57,7 @@ impl Subscription {
         let metadata: Pairs = spec.metadata.clone().into_iter().collect();
         Ok(Self {
             source,
-            rules: rules::compile(&spec.routes)?,
+            rules: Rules::compile(&spec.routes)?,
             raw: ops::is_raw(&metadata)?,
             spec,
         })
@@ -148,15 +148,18 @@ impl Subscriber {
         }))
     }
 
-    /// Replaces the subscriptions of resources.
-    pub fn declare(&self, resources: Vec<outrider_crds::Subscription>) {
+    /// Replaces the subscriptions of resources. Returns the names of those that
+    /// are left out.
+    pub fn declare(&self, resources: Vec<outrider_crds::Subscription>) -> Vec<String> {
         let mut declared = Vec::with_capacity(resources.len());
+        let mut refused = Vec::new();
         for resource in resources {
             match Subscription::new(Source::Declarative, resource.spec) {
                 Ok(subscription) => declared.push(Arc::new(subscription)),
                 Err(cause) => {
                     let name = resource.metadata.name;
                     tracing::error!(target: SCOPE, "subscription {name} is left out, correct it: {cause}");
+                    refused.push(name);
                 }
             }
         }
@@ -169,6 +172,7 @@ impl Subscriber {
         }
         state.declared = declared;
         self.0.reconcile(&mut state);
+        refused
     }
 
     /// Begins deliveries to the application, which is healthy now. Returns
@@ -319,14 +323,17 @@ impl Inner {
             let policy = self.resiliency.built_in(BuiltIn::Initialization);
             app::ask(channel, &self.app_id, &policy).await
         };
-        let compiled: Result<Vec<_>, String> = specs
-            .into_iter()
-            .map(|spec| Subscription::new(Source::Programmatic, spec).map(Arc::new))
-            .collect();
-        compiled.unwrap_or_else(|cause| {
-            tracing::error!(target: SCOPE, "error getting topics from app: {cause}");
-            Vec::new()
-        })
+        let compile = |spec: Spec| {
+            let topic = spec.topic.clone();
+            match Subscription::new(Source::Programmatic, spec) {
+                Ok(subscription) => Some(Arc::new(subscription)),
+                Err(cause) => {
+                    tracing::error!(target: SCOPE, "error getting topics from app: the subscription to topic {topic} is left out, correct it: {cause}");
+                    None
+                }
+            }
+        };
+        specs.into_iter().filter_map(compile).collect()
     }
 
     fn announce(&self) {
@@ -366,9 +373,11 @@ impl Inner {
             }) {
                 continue;
             }
-            let before = before.map(|running| {
+            // Two subscriptions at one broker would both get every message; one
+            // at a broker that takes over begins while the one before finishes.
+            let before = before.and_then(|running| {
                 running.stop.cancel();
-                running.done.clone()
+                Arc::ptr_eq(&running.broker, &broker).then(|| running.done.clone())
             });
             let first = key.2.and_then(|n| state.streams.get_mut(&n)?.first.take());
             let running = Running {
