@@ -191,10 +191,13 @@ impl<T: ?Sized + 'static> Table<T> {
         Ok(())
     }
 
-    /// Adds a component that was discovered at run time. It takes the place
-    /// of any other of its name.
-    pub fn replace(&mut self, name: &str, constructor: Constructor<T>) {
+    /// Adds a component that was discovered at run time, unless one of its
+    /// name is compiled in, which is not replaced. Returns whether it was added.
+    pub fn add_discovered(&mut self, name: &str, constructor: Constructor<T>) -> bool {
         let type_name = self.full(name);
+        if self.rows.iter().any(|row| row.types.contains(&type_name)) {
+            return false;
+        }
         for version in Versions::Initial.keys() {
             self.entries.insert(
                 (type_name.clone(), version.to_owned()),
@@ -204,6 +207,7 @@ impl<T: ?Sized + 'static> Table<T> {
                 },
             );
         }
+        true
     }
 
     /// Finds what makes components of a type (`state.redis`) and version

@@ -20,12 +20,13 @@ pub fn registry() -> Result<Registry, Duplicate> {
     Ok(registry)
 }
 
-/// Adds what other programs serve on the sockets of `folder`.
-pub async fn discover(registry: &mut Registry, folder: &std::path::Path) {
+/// Adds what other programs serve on the sockets of `folder`. With `any_user`
+/// it does not matter whose they are.
+pub async fn discover(registry: &mut Registry, folder: &std::path::Path, any_user: bool) {
     #[cfg(feature = "pluggable")]
-    outrider_components_pluggable::register(registry, folder).await;
+    outrider_components_pluggable::register(registry, folder, any_user).await;
     #[cfg(not(feature = "pluggable"))]
-    let _ = (registry, folder);
+    let _ = (registry, folder, any_user);
 }
 
 #[cfg(all(test, feature = "lean"))]

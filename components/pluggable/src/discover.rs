@@ -1,7 +1,8 @@
 //! Which sockets there are, and what their programs serve.
 
+use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,16 +29,18 @@ struct Found {
     services: Vec<String>,
 }
 
-/// Adds what the programs behind the sockets of `folder` serve. They take the
-/// place of components of the same type that are compiled in. A folder that is
-/// not there has no sockets; a program that does not answer is left out, and
-/// the log says so.
-pub async fn register(registry: &mut Registry, folder: &Path) {
-    let sockets = match sockets(folder) {
+/// Adds what the programs behind the sockets of `folder` serve. A folder that
+/// is not there has no sockets; a program that does not answer is left out, and
+/// the log says so. Unless `any_user` may serve components, so are sockets and
+/// folders that others could have put there: the sidecar gives components what
+/// the application stores, and its credentials.
+pub async fn register(registry: &mut Registry, folder: &Path, any_user: bool) {
+    let own = (!any_user).then(|| rustix::process::geteuid().as_raw());
+    let sockets = match sockets(folder, own) {
         Ok(sockets) => sockets,
         Err(error) => {
             let folder = folder.display();
-            tracing::error!(target: SCOPE, "could not initialize pluggable components: {folder} cannot be read: {error}");
+            tracing::error!(target: SCOPE, "could not initialize pluggable components: {folder} cannot be used: {error}");
             return;
         }
     };
@@ -51,24 +54,58 @@ pub async fn register(registry: &mut Registry, folder: &Path) {
     }
 }
 
-/// In the order of their names.
-fn sockets(folder: &Path) -> io::Result<Vec<PathBuf>> {
+/// In the order of their names. With `own` only those of that user and of root.
+fn sockets(folder: &Path, own: Option<u32>) -> io::Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
+    check_folder(&std::fs::metadata(folder)?, own)?;
     let mut sockets = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        let kind = std::fs::metadata(&path)?.file_type();
-        if kind.is_socket() {
-            sockets.push(path);
-        } else if !kind.is_dir() {
-            tracing::warn!(target: SCOPE, "could not use socket for file {}", path.display());
+        let metadata = std::fs::metadata(&path)?;
+        let kind = metadata.file_type();
+        if !kind.is_socket() {
+            if !kind.is_dir() {
+                tracing::warn!(target: SCOPE, "could not use socket for file {}", path.display());
+            }
+            continue;
+        }
+        match check_owner(&metadata, own) {
+            Ok(()) => sockets.push(path),
+            Err(error) => {
+                tracing::error!(target: SCOPE, "the pluggable component {} is not used: {error}", path.display());
+            }
         }
     }
     sockets.sort();
     Ok(sockets)
+}
+
+const STICKY: u32 = 0o1000;
+const WRITABLE_BY_OTHERS: u32 = 0o002;
+
+/// With the sticky bit others may add files, which then are theirs, but not
+/// replace any.
+fn check_folder(folder: &Metadata, own: Option<u32>) -> io::Result<()> {
+    check_owner(folder, own)?;
+    if own.is_some() && folder.mode() & (STICKY | WRITABLE_BY_OTHERS) == WRITABLE_BY_OTHERS {
+        return Err(io::Error::other(
+            "every user may replace files in it: take that right away (chmod o-w)",
+        ));
+    }
+    Ok(())
+}
+
+fn check_owner(file: &Metadata, own: Option<u32>) -> io::Result<()> {
+    match own {
+        Some(own) if file.uid() != own && file.uid() != 0 => Err(io::Error::other(format!(
+            "it belongs to user {}, neither to the sidecar's user {own} nor to root: start the component as the sidecar's user",
+            file.uid()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 async fn ask(socket: PathBuf) -> Result<Found, String> {
@@ -137,20 +174,20 @@ impl Found {
                 continue;
             };
             let socket = socket.clone();
-            match block {
-                "StateStore" => registry.state.replace(
+            let added = match block {
+                "StateStore" => registry.state.add_discovered(
                     &name,
                     Arc::new(move |metadata, _| {
                         Box::pin(state::connect(socket.clone(), offers, metadata))
                     }),
                 ),
-                "PubSub" => registry.pubsub.replace(
+                "PubSub" => registry.pubsub.add_discovered(
                     &name,
                     Arc::new(move |metadata, _| {
                         Box::pin(pubsub::connect(socket.clone(), metadata))
                     }),
                 ),
-                "SecretStore" => registry.secrets.replace(
+                "SecretStore" => registry.secrets.add_discovered(
                     &name,
                     Arc::new(move |metadata, _| {
                         Box::pin(secrets::connect(socket.clone(), metadata))
@@ -161,6 +198,10 @@ impl Found {
                     continue;
                 }
                 _ => continue,
+            };
+            if !added {
+                tracing::warn!(target: SCOPE, "pluggable component '{name}' is not used for '{service}': a component of that name is built in, give the socket another name");
+                continue;
             }
             tracing::info!(target: SCOPE, "pluggable component '{name}' was successfully registered for '{service}'");
         }
@@ -169,20 +210,23 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::net::UnixListener;
+
+    use outrider_components::{Error, Versions};
 
     use super::*;
 
     #[test]
     fn only_sockets_count() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(sockets(&folder.path().join("none")).unwrap().len(), 0);
+        assert_eq!(sockets(&folder.path().join("none"), None).unwrap().len(), 0);
         std::fs::create_dir(folder.path().join("a.sock")).unwrap();
         std::fs::write(folder.path().join("b.sock"), "").unwrap();
         for name in ["d.sock", "c"] {
             UnixListener::bind(folder.path().join(name)).unwrap();
         }
-        let names: Vec<_> = sockets(folder.path())
+        let names: Vec<_> = sockets(folder.path(), None)
             .unwrap()
             .iter()
             .map(|path| path.file_name().unwrap().to_owned())
@@ -196,8 +240,53 @@ mod tests {
         drop(UnixListener::bind(folder.path().join("stale.sock")).unwrap());
         let mut registry = Registry::new();
         let start = tokio::time::Instant::now();
-        register(&mut registry, folder.path()).await;
+        register(&mut registry, folder.path(), false).await;
         assert_eq!(start.elapsed(), PATIENCE);
         assert!(registry.state.find("state.stale", "v1").is_err());
+    }
+
+    #[test]
+    fn what_others_could_have_put_there_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = std::fs::metadata(folder.path()).unwrap().uid();
+        UnixListener::bind(folder.path().join("a.sock")).unwrap();
+        let found = |own| sockets(folder.path(), own).map(|all| all.len());
+        let allow = |mode| {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(folder.path(), permissions).unwrap();
+        };
+        assert_eq!(found(Some(own)).unwrap(), 1);
+        allow(0o777);
+        assert!(found(Some(own)).is_err());
+        assert_eq!(found(None).unwrap(), 1);
+        allow(0o1777);
+        assert_eq!(found(Some(own)).unwrap(), 1);
+        // Files of root are trusted by everyone.
+        if own != 0 {
+            assert!(found(Some(own + 1)).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_built_in_is_not_replaced() {
+        let mut registry = Registry::new();
+        registry
+            .secrets
+            .register("test", &["vault"], Versions::Initial, |_, _| async {
+                Err(Error::internal("built in"))
+            })
+            .unwrap();
+        let found = |name: &str| Found {
+            name: name.to_owned(),
+            socket: Path::new("/nowhere").into(),
+            services: vec![format!("{PACKAGE}SecretStore")],
+        };
+        found("vault").register(&mut registry);
+        found("other").register(&mut registry);
+        assert!(!registry.secrets.add_discovered(
+            "Vault",
+            Arc::new(|_, _| Box::pin(async { Err(Error::internal("discovered")) }))
+        ));
+        assert!(registry.secrets.find("secretstores.other", "v1").is_ok());
     }
 }

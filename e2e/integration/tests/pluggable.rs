@@ -12,7 +12,7 @@ use outrider_harness::pluggable::Program;
 use outrider_harness::{Builder, Daprd, HttpApp, Signal, wait};
 use outrider_proto::components::v1::PullMessagesResponse;
 use outrider_proto::runtime::v1 as wire;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
@@ -350,6 +350,40 @@ async fn a_message_that_is_refused_goes_back() -> Result<()> {
     Ok(())
 }
 
+/// The application drops a message, alone or in a batch, and the topic for such
+/// messages cannot be written to: the message is not lost.
+#[tokio::test]
+async fn a_message_is_not_taken_when_its_dead_letter_cannot_be_written() -> Result<()> {
+    for bulk in [false, true] {
+        let subscriptions = json!([{
+            "pubsubname": "broker", "topic": "news", "route": "/news", "deadLetterTopic": "dead",
+            "bulkSubscribe": {"enabled": bulk, "maxMessagesCount": 1},
+        }]);
+        let drop = async |body: axum::Json<Value>| {
+            let id = &body["entries"][0]["entryId"];
+            axum::Json(json!({"status": "DROP", "statuses": [{"entryId": id, "status": "DROP"}]}))
+        };
+        let router = axum::Router::new()
+            .route(
+                "/dapr/subscribe",
+                get(async move || axum::Json(subscriptions)),
+            )
+            .route("/news", post(drop));
+        let app = HttpApp::start(router).await?;
+        let program = Program::start("extra").await?;
+        let _daprd = with(&program).app(&app).start().await?;
+        subscribed(&program).await?;
+        program
+            .memory()
+            .fail("Publish", Status::unavailable("no room"));
+        program.memory().deliver(news("1")).await?;
+        acknowledged(&program, 1).await?;
+        let refused = program.memory().acknowledged();
+        assert!(refused[0].ack_error.is_some(), "bulk: {bulk}, {refused:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn who_leaves_pauses_the_broker_and_finishes_what_is_at_hand() -> Result<()> {
     for pausable in [true, false] {
@@ -403,6 +437,61 @@ async fn a_socket_that_nobody_listens_on_holds_nothing_up_for_long() -> Result<(
         )
         .await?;
     assert_eq!(saved.status, 204);
+    Ok(())
+}
+
+/// Another user of the machine puts a component into the folder, or could.
+#[tokio::test]
+async fn sockets_that_others_could_have_put_there_are_not_used() -> Result<()> {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let program = Program::start("extra").await?;
+    let daprd = async || {
+        let store = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: store}\nspec: {type: state.extra, version: v1, ignoreErrors: true}\n";
+        Daprd::builder()
+            .components(program.folder())
+            .resource(store)
+            .start()
+            .await
+    };
+    let refused = async |why: &str| -> Result<()> {
+        let daprd = daprd().await?;
+        daprd.line(why).await?;
+        let saved = daprd.http().post(STORE, &json!([])).await?;
+        assert_eq!(saved.error()?.0, "ERR_STATE_STORE_NOT_CONFIGURED");
+        Ok(())
+    };
+    let allow =
+        |mode| std::fs::set_permissions(program.folder(), std::fs::Permissions::from_mode(mode));
+    allow(0o777)?;
+    refused("every user may replace files in it").await?;
+    allow(0o755)?;
+    let socket = program.folder().join("extra.sock");
+    // Only root can give files away.
+    if chown(&socket, Some(65_534), None).is_ok() {
+        refused("it belongs to user 65534").await?;
+        chown(&socket, Some(0), None)?;
+    }
+    let daprd = daprd().await?;
+    assert_eq!(daprd.http().post(STORE, &json!([])).await?.status, 204);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_component_that_is_built_in_is_not_replaced_by_a_socket() -> Result<()> {
+    let program = Program::start("in-memory").await?;
+    let daprd = Daprd::builder()
+        .components(program.folder())
+        .component("store", "state.in-memory")
+        .start()
+        .await?;
+    daprd
+        .line(
+            "pluggable component 'in-memory' is not used for 'dapr.proto.components.v1.StateStore'",
+        )
+        .await?;
+    let items = json!([{"key": "k", "value": 1}]);
+    assert_eq!(daprd.http().post(STORE, &items).await?.status, 204);
+    assert_eq!(program.memory().calls("Set").len(), 0);
     Ok(())
 }
 

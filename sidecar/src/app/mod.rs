@@ -75,19 +75,21 @@ pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
         tracing::warn!(target: SCOPE, "{ignored}");
     }
     let mut signals = Signals::new()?;
+    let mut again = false;
     loop {
-        match once(&flags, &mut signals)
+        match once(&flags, &mut signals, again)
             .await
             .map_err(|e| format!("Fatal error from runtime: {e}"))?
         {
-            End::Restart => {}
+            End::Restart => again = true,
             End::Exit(code) => return Ok(code),
         }
     }
 }
 
-/// One life: start, serve, drain. A signal ends it at any point.
-async fn once(flags: &Flags, signals: &mut Signals) -> Result<End, Failure> {
+/// One life: start, serve, drain. A signal ends it at any point. One that comes
+/// `again`, after a restart, does not end because of a component.
+async fn once(flags: &Flags, signals: &mut Signals, again: bool) -> Result<End, Failure> {
     let started = Instant::now();
     let settings = settings(flags)?;
     user::refuse_root(settings.mode == Mode::Kubernetes, flags.skip_root_check)?;
@@ -95,7 +97,7 @@ async fn once(flags: &Flags, signals: &mut Signals) -> Result<End, Failure> {
     let runtime = tokio::select! {
         biased;
         signal = signals.next() => return ended_early(signal, &tasks).await,
-        runtime = Runtime::start(flags, settings, tasks.clone()) => runtime,
+        runtime = Runtime::start(flags, settings, tasks.clone(), again) => runtime,
     };
     let mut runtime = match runtime {
         Ok(runtime) => runtime,
@@ -139,7 +141,12 @@ struct Runtime {
 }
 
 impl Runtime {
-    async fn start(flags: &Flags, settings: Settings, tasks: Tasks) -> Result<Self, Failure> {
+    async fn start(
+        flags: &Flags,
+        settings: Settings,
+        tasks: Tasks,
+        again: bool,
+    ) -> Result<Self, Failure> {
         let readiness = Readiness::new();
         let secure = readiness.target("security-provider");
         let security = parts::secured(flags, &settings, &tasks).await?;
@@ -213,7 +220,10 @@ impl Runtime {
         let resiliency = Resiliency::new(counted, serving.stopping());
         let live = Arc::new(Live::default());
         let mut components = catalog::registry()?;
-        catalog::discover(&mut components, &flags.sockets).await;
+        // In a pod the folder is a volume of its containers alone, which may
+        // run as different users.
+        let any_user = settings.mode == Mode::Kubernetes;
+        catalog::discover(&mut components, &flags.sockets, any_user).await;
         let starter = Arc::new(Starter {
             registry: components,
             live: live.clone(),
@@ -236,6 +246,7 @@ impl Runtime {
             resiliency: resiliency.clone(),
             parked: Mutex::default(),
             metrics: metrics.clone(),
+            tasks: tasks.clone(),
         });
         let resources = match &operator {
             None => disk::load(
@@ -256,13 +267,10 @@ impl Runtime {
             }
         };
         resiliency.replace(&resources.resiliencies);
-        let loaded = resources
-            .components
-            .iter()
-            .map(|c| (c.metadata.name.clone(), c.clone()))
-            .collect();
-        starter
-            .all(resources.components)
+        let hot_reload = features.iter().any(|f| f == "HotReload");
+        let lenient = again && hot_reload;
+        let failed = starter
+            .all(resources.components.clone(), lenient)
             .await
             .map_err(|e| format!("failed to load components: {e}\n{e}"))?;
         let channel = parts::app_channel(flags, &settings, workers.slots(), &metrics)?;
@@ -281,15 +289,15 @@ impl Runtime {
         });
         subscriber.declare(resources.subscriptions.clone());
         let (demand, demands) = mpsc::unbounded_channel();
-        if features.iter().any(|f| f == "HotReload") {
+        if hot_reload {
             let reload = Reload {
-                components: Components {
-                    starter: starter.clone(),
-                    subscriber: subscriber.clone(),
-                    loaded,
-                    demands: demand.clone(),
-                    interval: flags.reconcile_interval,
-                },
+                components: Components::new(
+                    starter.clone(),
+                    subscriber.clone(),
+                    resources.components,
+                    failed,
+                    flags.reconcile_interval,
+                ),
                 subscriptions: Subscriptions {
                     subscriber: subscriber.clone(),
                     loaded: resources.subscriptions,
