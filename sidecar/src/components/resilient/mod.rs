@@ -10,7 +10,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-use outrider_components::Error as Cause;
+use outrider_components::{Error as Cause, Kind};
 use outrider_resiliency::{Block, Direction, Error, Failure, Matching, Policy, Resiliency};
 use tonic::Code;
 
@@ -65,6 +65,18 @@ fn is_among(cause: &Cause, codes: &Matching) -> bool {
     })
 }
 
+/// The one place that says which failures of components are not tried again: a
+/// conflict stays one, what a component cannot do it will not learn, and what
+/// it calls wrong or refused is so the next time. Components of other programs
+/// say no more than a gRPC code; of these all are tried again that the lists
+/// of a policy have.
+fn is_permanent(cause: &Cause) -> bool {
+    match cause.kind() {
+        Kind::EtagMismatch | Kind::EtagInvalid | Kind::Unsupported => true,
+        _ => cause.code().is_none() && !cause.retry_safe(),
+    }
+}
+
 /// A failure as policies see it.
 struct Failed(Cause);
 
@@ -79,8 +91,35 @@ impl Failure for Failed {
         is_among(&self.0, codes)
     }
 
-    /// A conflict stays one.
     fn is_permanent(&self) -> bool {
-        self.0.is_etag()
+        is_permanent(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_tried_again() {
+        for kind in [Kind::Unavailable, Kind::Internal] {
+            assert!(!is_permanent(&Cause::new(kind, "")), "{kind:?}");
+            assert!(is_permanent(&Cause::new(kind, "").retryable(false)));
+        }
+        for kind in [
+            Kind::NotFound,
+            Kind::Invalid,
+            Kind::EtagMismatch,
+            Kind::EtagInvalid,
+            Kind::Denied,
+            Kind::Unsupported,
+            Kind::Precondition,
+        ] {
+            assert!(is_permanent(&Cause::new(kind, "")), "{kind:?}");
+        }
+        let of_program = |kind| Cause::new(kind, "").with_code(3);
+        assert!(!is_permanent(&of_program(Kind::Internal).retryable(false)));
+        assert!(is_permanent(&of_program(Kind::EtagMismatch)));
+        assert!(is_permanent(&of_program(Kind::Unsupported)));
     }
 }

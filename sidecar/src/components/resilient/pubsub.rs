@@ -11,7 +11,7 @@ use outrider_components::pubsub::{
 };
 use outrider_resiliency::{Block, Error, Failure, Matching, Policy, Resiliency};
 
-use super::{Call, Guard, is_among, run};
+use super::{Call, Guard, is_among, is_permanent, run};
 
 struct Resilient {
     inner: Arc<dyn Broker>,
@@ -107,52 +107,61 @@ impl Failure for Unpublished {
             Unpublished::All(cause) => is_among(cause, codes),
         }
     }
+
+    fn is_permanent(&self) -> bool {
+        matches!(self, Unpublished::All(cause) if is_permanent(cause))
+    }
 }
 
 impl Resilient {
-    /// Publishes again only what failed.
+    /// Publishes again only what failed and may go better.
     async fn bulk(
         &self,
         policy: Policy,
         request: &BulkPublishRequest,
     ) -> Result<Vec<FailedEntry>, Cause> {
-        let left = Mutex::new(request.clone());
-        let left = || left.lock().unwrap_or_else(|e| e.into_inner());
+        let progress = Mutex::new((request.clone(), Vec::new()));
+        let progress = || progress.lock().unwrap_or_else(|e| e.into_inner());
         let published = policy
             .run(|_| {
-                let request = left().clone();
-                let left = &left;
+                let request = progress().0.clone();
+                let progress = &progress;
                 async move {
                     let failed = match self.inner.bulk_publish(&request).await {
-                        Ok(failed) if failed.is_empty() => return Ok(()),
                         Ok(failed) => failed,
                         Err(cause) => return Err(Unpublished::All(cause)),
                     };
-                    left()
-                        .entries
-                        .retain(|entry| failed.iter().any(|f| f.id == entry.id));
+                    let (lost, failed): (Vec<_>, Vec<_>) =
+                        failed.into_iter().partition(|f| is_permanent(&f.error));
+                    let mut progress = progress();
+                    progress.1.extend(lost);
+                    let mut left = std::mem::take(&mut progress.0.entries);
+                    left.retain(|entry| failed.iter().any(|f| f.id == entry.id));
+                    progress.0.entries = left;
+                    if failed.is_empty() {
+                        // The rest is published; what is lost is told at the end.
+                        return Ok(());
+                    }
                     Err(Unpublished::Some(failed))
                 }
             })
             .await;
+        let (left, mut lost) = std::mem::take(&mut *progress());
         match published {
-            Ok(()) => Ok(Vec::new()),
-            Err(Error::Failed(Unpublished::Some(failed))) => Ok(failed),
-            Err(error) => {
-                let left = left();
-                // Those that a former attempt published are not to be told as failed.
-                if left.entries.len() == request.entries.len()
-                    && let Error::Failed(Unpublished::All(cause)) = error
-                {
-                    return Err(cause);
-                }
-                let failed = left.entries.iter().map(|entry| FailedEntry {
-                    id: entry.id.clone(),
-                    error: Cause::unavailable(error.to_string()),
-                });
-                Ok(failed.collect())
+            Ok(()) => {}
+            Err(Error::Failed(Unpublished::Some(failed))) => lost.extend(failed),
+            // Those that a former attempt published are not to be told as failed.
+            Err(Error::Failed(Unpublished::All(cause)))
+                if left.entries.len() == request.entries.len() =>
+            {
+                return Err(cause);
             }
+            Err(error) => lost.extend(left.entries.iter().map(|entry| FailedEntry {
+                id: entry.id.clone(),
+                error: Cause::unavailable(error.to_string()),
+            })),
         }
+        Ok(lost)
     }
 }
 
@@ -202,7 +211,10 @@ mod tests {
             Ok(failed
                 .map(|entry| FailedEntry {
                     id: entry.id.clone(),
-                    error: Cause::unavailable("not yet"),
+                    error: match entry.id.as_str() {
+                        "never" => Cause::invalid("too long"),
+                        _ => Cause::unavailable("not yet"),
+                    },
                 })
                 .collect())
         }
@@ -237,14 +249,19 @@ mod tests {
         };
         let request = BulkPublishRequest {
             topic: "t".to_owned(),
-            entries: [("a", "0"), ("b", "1"), ("c", "9")].map(entry).into(),
+            entries: [("a", "0"), ("b", "1"), ("c", "9"), ("never", "9")]
+                .map(entry)
+                .into(),
             metadata: Pairs::new(),
         };
         let failed = broker.bulk_publish(&request).await.unwrap();
         let failed: HashSet<&str> = failed.iter().map(|f| f.id.as_str()).collect();
-        assert_eq!(failed, HashSet::from(["c"]));
+        assert_eq!(failed, HashSet::from(["c", "never"]));
         let calls = probe.calls.lock().unwrap();
-        assert_eq!(*calls, [vec!["a", "b", "c"], vec!["b", "c"], vec!["c"]]);
+        assert_eq!(
+            *calls,
+            [vec!["a", "b", "c", "never"], vec!["b", "c"], vec!["c"]]
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use outrider_components::state::{
 use outrider_components::{Error as Cause, Pairs};
 use outrider_resiliency::{Block, Error, Failure, Policy, Resiliency};
 
-use super::{Call, Guard, run};
+use super::{Call, Guard, is_permanent, run};
 
 struct Resilient {
     inner: Arc<dyn Store>,
@@ -196,7 +196,7 @@ where
                     Ok(()) => return Ok(()),
                     Err(error @ BulkError::Whole(_)) => {
                         let permanent =
-                            matches!(&error, BulkError::Whole(cause) if cause.is_etag());
+                            matches!(&error, BulkError::Whole(cause) if is_permanent(cause));
                         return Err(Partly { error, permanent });
                     }
                     Err(BulkError::Items(items)) => items,
@@ -205,7 +205,8 @@ where
                     index: left.get(item.index).copied().unwrap_or_default(),
                     ..item
                 });
-                let (lost, failed): (Vec<_>, Vec<_>) = items.partition(|item| item.error.is_etag());
+                let (lost, failed): (Vec<_>, Vec<_>) =
+                    items.partition(|item| is_permanent(&item.error));
                 let mut progress = progress();
                 progress.lost.extend(lost);
                 progress.left = failed.iter().map(|item| item.index).collect();
@@ -245,7 +246,8 @@ mod tests {
 
     use super::*;
 
-    /// Does what the key says: `ok`, `etag`, or refuses as often as the number.
+    /// Does what the key says: `ok`, `etag`, `wrong`, or refuses as often as the
+    /// number.
     #[derive(Default)]
     struct Probe {
         calls: Mutex<Vec<String>>,
@@ -281,6 +283,7 @@ mod tests {
             match key {
                 "ok" => Ok(()),
                 "etag" => Err(Cause::etag_mismatch("")),
+                "wrong" => Err(Cause::invalid("")),
                 often if number > often.parse::<usize>().unwrap() => Ok(()),
                 _ => Err(Cause::unavailable("not yet")),
             }
@@ -325,8 +328,10 @@ mod tests {
         };
         store.get(&get("2")).await.unwrap();
         assert_eq!(probe.take().len(), 3);
-        store.get(&get("etag")).await.unwrap_err();
-        assert_eq!(probe.take().len(), 1);
+        for key in ["etag", "wrong"] {
+            store.get(&get(key)).await.unwrap_err();
+            assert_eq!(probe.take().len(), 1, "{key}");
+        }
         let late = store.get(&get("never")).await.unwrap_err();
         assert_eq!(late.to_string(), "context deadline exceeded");
     }
@@ -339,10 +344,11 @@ mod tests {
         assert_eq!(keys(error), [(2, "etag".to_owned())]);
         assert_eq!(probe.take(), ["1", "1", "2", "2", "2", "etag", "ok"]);
 
-        let requests = sets(&["ok", "9", "etag"]);
+        let requests = sets(&["wrong", "9", "etag"]);
         let error = store.bulk_set(&requests, 1).await.unwrap_err();
-        assert_eq!(keys(error), [(2, "etag".to_owned()), (1, "9".to_owned())]);
-        assert_eq!(probe.take(), ["9", "9", "9", "etag", "ok"]);
+        let left = [(0, "wrong"), (2, "etag"), (1, "9")].map(|(at, key)| (at, key.to_owned()));
+        assert_eq!(keys(error), left);
+        assert_eq!(probe.take(), ["9", "9", "9", "etag", "wrong"]);
 
         store.bulk_set(&sets(&["1", "ok"]), 1).await.unwrap();
         assert_eq!(probe.take(), ["1", "1", "ok"]);
