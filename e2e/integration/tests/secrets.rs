@@ -59,3 +59,63 @@ async fn a_component_gets_its_settings_from_a_secret_store() -> Result<()> {
     assert!(database.exists());
     Ok(())
 }
+
+#[tokio::test]
+async fn a_list_of_no_secrets_is_an_empty_object() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = |name: &str, text: &str| -> Result<String> {
+        let path = folder.path().join(format!("{name}.json"));
+        std::fs::write(&path, text)?;
+        Ok(format!(
+            "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\nspec: {{type: secretstores.local.file, version: v1, metadata: [{{name: secretsFile, value: '{}'}}]}}\n",
+            path.display()
+        ))
+    };
+    let daprd = Daprd::builder()
+        .resource(&file("empty", "{}")?)
+        .resource(&file("denied", r#"{"a": "1"}"#)?)
+        .resource(&file("blank", r#"{"a": ""}"#)?)
+        .config("secrets: {scopes: [{storeName: denied, defaultAccess: deny}]}")
+        .start()
+        .await?;
+    for (store, all) in [
+        ("empty", json!({})),
+        ("denied", json!({})),
+        ("blank", json!({"a": {"a": ""}})),
+    ] {
+        let answer = daprd
+            .http()
+            .get(&format!("/v1.0/secrets/{store}/bulk"))
+            .await?;
+        assert_eq!((answer.status, answer.json()?), (200, all), "{store}");
+    }
+    let blank = daprd.http().get("/v1.0/secrets/blank/a").await?;
+    assert_eq!((blank.status, blank.json()?), (200, json!({"a": ""})));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_without_a_store_leaves_its_value_empty() -> Result<()> {
+    let store = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: store}\nspec:\n  type: state.in-memory\n  version: v1\n  metadata:\n  - name: other\n    secretKeyRef: {name: S, key: S}\n";
+    let endpoint = "apiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata: {name: e}\nspec:\n  baseUrl: http://localhost:1\n  headers:\n  - name: x-key\n    secretKeyRef: {name: S, key: S}\n";
+    let daprd = Daprd::builder()
+        .resource(store)
+        .resource(endpoint)
+        .start()
+        .await?;
+    daprd
+        .line("Component store references a secret store that isn't loaded")
+        .await?;
+    daprd
+        .line("HTTPEndpoint e references a secret store that isn't loaded")
+        .await?;
+    let saved = daprd
+        .http()
+        .post("/v1.0/state/store", &json!([{"key": "a", "value": 1}]))
+        .await?;
+    assert_eq!(saved.status, 204);
+    // It is used: nobody listens there.
+    let called = daprd.http().get("/v1.0/invoke/e/method/x").await?;
+    assert!(called.text().contains("onnect"), "{}", called.text());
+    Ok(())
+}

@@ -291,3 +291,41 @@ async fn over_grpc() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn an_empty_value_is_there() -> Result<()> {
+    let daprd = with_store().start().await?;
+    daprd.grpc().await?.save_state(save("a", "", None)).await?;
+    let read = daprd.http().get(&format!("{STORE}/a")).await?;
+    assert_eq!((read.status, read.text().as_str()), (200, ""));
+    etag(&read)?;
+    assert_eq!(daprd.http().get(&format!("{STORE}/b")).await?.status, 204);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_empty_prefix_of_keys_is_one() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let store = |name: &str, prefix: &str| {
+        let path = folder.path().join("data.db");
+        format!(
+            "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\nspec: {{type: state.sqlite, version: v1, metadata: [{{name: connectionString, value: '{}'}}, {{name: keyPrefix, value: {prefix}}}]}}\n",
+            path.display()
+        )
+    };
+    let daprd = Daprd::builder()
+        .resource(&store("store", "''"))
+        .start()
+        .await?;
+    let http = daprd.http();
+    let saved = http.post(STORE, &json!([{"key": "k", "value": 1}])).await?;
+    assert_eq!(saved.status, 204);
+    assert_eq!(http.get(&format!("{STORE}/k")).await?.text(), "1");
+    let mut stored = String::new();
+    for name in ["data.db", "data.db-wal"] {
+        let bytes = std::fs::read(folder.path().join(name)).unwrap_or_default();
+        stored.push_str(&String::from_utf8_lossy(&bytes));
+    }
+    assert!(stored.contains("||k") && !stored.contains("app||k"));
+    Ok(())
+}

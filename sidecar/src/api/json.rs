@@ -81,8 +81,8 @@ pub fn to_line(value: &impl Serialize) -> Vec<u8> {
     text
 }
 
-/// `value` decoded and encoded again: whole numbers lose their fraction,
-/// large integers their precision, keys are sorted.
+/// `value` decoded and encoded again: whole numbers lose their fraction, keys
+/// are sorted. Integers of 64 bits keep their digits.
 pub fn normal(value: &Value) -> Vec<u8> {
     to_vec(&Normal(value))
 }
@@ -92,13 +92,10 @@ struct Normal<'a>(&'a Value);
 impl Serialize for Normal<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
-            Value::Number(number) => match number.as_i64() {
-                // Every integer up to 2^53 is exact in a float and prints as itself.
-                Some(integer) if integer.unsigned_abs() <= 1 << 53 => {
-                    serializer.serialize_i64(integer)
-                }
-                _ => serializer.serialize_f64(number.as_f64().unwrap_or_default()),
-            },
+            Value::Number(number) if number.is_i64() || number.is_u64() => {
+                number.serialize(serializer)
+            }
+            Value::Number(number) => serializer.serialize_f64(number.as_f64().unwrap_or_default()),
             Value::Array(items) => serializer.collect_seq(items.iter().map(Normal)),
             Value::Object(object) => {
                 let sorted: BTreeMap<&String, Normal<'_>> =
@@ -165,7 +162,8 @@ mod tests {
         let cases = [
             ("1.0", "1"),
             ("2e3", "2000"),
-            ("12345678901234567890", "12345678901234567000"),
+            ("12345678901234567890", "12345678901234567890"),
+            ("-9007199254740993", "-9007199254740993"),
             ("1.5", "1.5"),
             ("0.0", "0"),
             ("-100.0", "-100"),

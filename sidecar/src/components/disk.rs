@@ -30,8 +30,8 @@ pub enum Error {
     Duplicates(String),
 }
 
-/// Reads every folder. A broken document is told about and left out; two
-/// resources of one kind and name are an error.
+/// Reads every folder. A broken document is logged and left out; two resources
+/// of one kind and name that both are for this application are an error.
 pub fn load(folders: &[PathBuf], filter: Filter<'_>) -> Result<Resources, Error> {
     let mut documents = Vec::new();
     for folder in folders {
@@ -124,6 +124,9 @@ fn select<K: Kind>(
         {
             continue;
         }
+        if !resource.in_scope(filter.app_id) {
+            continue;
+        }
         let name = &resource.metadata().name;
         if let Some(first) = selected.iter().find(|s| s.metadata().name == *name) {
             duplicates.push(format!(
@@ -134,9 +137,7 @@ fn select<K: Kind>(
             ));
             continue;
         }
-        if resource.in_scope(filter.app_id) {
-            selected.push(resource);
-        }
+        selected.push(resource);
     }
     selected
 }
@@ -229,6 +230,48 @@ mod tests {
             .map(|r| r.metadata.namespace.as_str())
             .collect();
         assert_eq!(namespaces, ["other", "mine"]);
+    }
+
+    #[test]
+    fn one_name_for_different_applications_is_no_duplicate() {
+        let of_scope =
+            |scopes: &str, name: &'static str| (name, component("abc", name, "", scopes));
+        for order in [["app", "zoo"], ["zoo", "app"]] {
+            let files = [
+                of_scope(order[0], "state.a.yaml"),
+                of_scope(order[1], "state.b.yaml"),
+            ];
+            assert_eq!(load_texts(&files, None).unwrap().len(), 1, "{order:?}");
+        }
+        let both = [of_scope("app", "a.yaml"), of_scope("", "b.yaml")];
+        load_texts(&both, None).unwrap_err();
+
+        let folder = tempfile::tempdir().unwrap();
+        let document = |kind: &str, spec: &str, scope: &str| {
+            format!(
+                "apiVersion: dapr.io/{}\nkind: {kind}\nmetadata: {{name: abc}}\nspec: {spec}\nscopes: [{scope}]\n---\n",
+                if kind == "Subscription" {
+                    "v2alpha1"
+                } else {
+                    "v1alpha1"
+                }
+            )
+        };
+        let subscription = "{topic: t, pubsubname: p, routes: {default: /}}";
+        let text = ["zoo", "app", "other"].map(|scope| {
+            document("Subscription", subscription, scope)
+                + &document("HTTPEndpoint", "{baseUrl: 'http://a'}", scope)
+        });
+        std::fs::write(folder.path().join("a.yaml"), text.concat()).unwrap();
+        let filter = Filter {
+            app_id: "app",
+            namespace: None,
+        };
+        let loaded = load(&[folder.path().to_owned()], filter).unwrap();
+        assert_eq!(
+            (loaded.subscriptions.len(), loaded.http_endpoints.len()),
+            (1, 1)
+        );
     }
 
     #[test]

@@ -36,7 +36,8 @@ impl Sources {
         }
     }
 
-    /// The name of a store that some item needs and that is not there.
+    /// The name of a store that some item needs and that is not there. Where no
+    /// store is named, there is none to wait for.
     pub fn missing_store(
         &self,
         items: &[NameValue],
@@ -46,7 +47,7 @@ impl Sources {
         let store = self.store(store);
         let needs = items.iter().any(|item| !item.secret_key_ref.is_unset());
         let filled = self.kubernetes && store == "kubernetes";
-        (needs && !filled && live.secrets.get(store).is_none())
+        (needs && !filled && !store.is_empty() && live.secrets.get(store).is_none())
             .then(|| MissingStore(store.to_owned()))
     }
 
@@ -76,6 +77,10 @@ impl Sources {
         store: &str,
         live: &Live,
     ) -> Vec<String> {
+        if self.store(store).is_empty() && items.iter().any(|item| !item.secret_key_ref.is_unset())
+        {
+            tracing::warn!(target: "dapr.runtime.processor", "{resource} references a secret store that isn't loaded: it names none, set auth.secretStore; the value stays empty");
+        }
         let mut values = Vec::with_capacity(items.len());
         let mut fetched: HashMap<String, HashMap<String, String>> = HashMap::new();
         for item in items {
@@ -259,5 +264,22 @@ mod tests {
         ]);
         assert_eq!(value(&listed, from("MY_URL")).await.unwrap(), "u");
         assert_eq!(value(&listed, from("OTHER")).await.unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn a_secret_without_a_store_is_empty_and_nothing_waits_for_it() {
+        let reference: NameValue = outrider_crds::decode::from_value(&serde_json::json!({
+            "name": "p", "secretKeyRef": {"name": "s", "key": "k"},
+        }))
+        .unwrap();
+        let items = [reference, text("{appID}")];
+        let sources = sources(&[]);
+        let live = Live::default();
+        assert_eq!(sources.missing_store(&items, "", &live), None);
+        let named = sources.missing_store(&items, "vault", &live);
+        assert_eq!(named, Some(MissingStore("vault".into())));
+        let values = sources.values("Component x", &items, "", &live).await;
+        let values: Vec<String> = values.unwrap().into_iter().map(|(_, v)| v).collect();
+        assert_eq!(values, ["", "app"]);
     }
 }

@@ -23,7 +23,6 @@ pub async fn get(api: &Api, request: Request, store: &str, secret: &str) -> Resp
 pub async fn bulk_get(api: &Api, request: Request, store: &str) -> Response<Body> {
     match api.bulk_get(store, &request.metadata()).await {
         Err(error) => error.into(),
-        Ok(all) if all.is_empty() => no_content(),
         Ok(all) => {
             let sorted: BTreeMap<_, BTreeMap<_, _>> = all
                 .into_iter()

@@ -25,12 +25,7 @@ pub async fn get(api: &Api, request: Request, store: &str, key: &str) -> Respons
                 .unwrap_or_default(),
             metadata: request.metadata(),
         };
-        let Some(item) = store
-            .get(get)
-            .await
-            .map_err(wrapped)?
-            .filter(|item| !item.value.is_empty())
-        else {
+        let Some(item) = store.get(get).await.map_err(wrapped)? else {
             return Ok(no_content());
         };
         let mut answer = edge::json(StatusCode::OK, item.value);

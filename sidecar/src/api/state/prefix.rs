@@ -8,19 +8,30 @@ const SEPARATOR: &str = "||";
 pub struct Prefix(Option<String>);
 
 impl Prefix {
-    /// `strategy` is the component's `keyPrefix`; none or an empty one is by
-    /// app id.
-    pub fn new(strategy: Option<&str>, app_id: &str, namespace: &str, store: &str) -> Self {
-        let strategy = strategy.unwrap_or_default().to_lowercase();
+    /// `strategy` is the component's `keyPrefix`; without one it is by app id.
+    /// An empty one is a prefix like any other text, so that keys which are
+    /// stored that way are found.
+    pub fn new(
+        strategy: Option<&str>,
+        app_id: &str,
+        namespace: &str,
+        store: &str,
+    ) -> Result<Self, String> {
+        let strategy = strategy.unwrap_or("appid").to_lowercase();
+        if strategy.contains(SEPARATOR) {
+            return Err(format!(
+                "input key/keyPrefix '{strategy}' can't contain '{SEPARATOR}'"
+            ));
+        }
         let text = match strategy.as_str() {
-            "" | "appid" => app_id.to_owned(),
+            "appid" => app_id.to_owned(),
             "name" => store.to_owned(),
             "namespace" if namespace.is_empty() => app_id.to_owned(),
             "namespace" => format!("{namespace}.{app_id}"),
-            "none" => return Self(None),
+            "none" => return Ok(Self(None)),
             literal => literal.to_owned(),
         };
-        Self(Some(text))
+        Ok(Self(Some(text)))
     }
 
     /// The stored form of a client's key, if it can have one.
@@ -48,6 +59,7 @@ mod tests {
     fn strategies() {
         let stored = |strategy, namespace| {
             Prefix::new(strategy, "app", namespace, "Store")
+                .unwrap()
                 .apply("k")
                 .unwrap()
         };
@@ -58,7 +70,10 @@ mod tests {
         assert_eq!(stored(Some("namespace"), ""), "app||k");
         assert_eq!(stored(Some("none"), ""), "k");
         assert_eq!(stored(Some("Shared"), ""), "shared||k");
-        assert!(Prefix::new(None, "a", "", "s").apply("x||y").is_none());
-        assert_eq!(Prefix::new(None, "a", "", "s").strip("a||k"), "k");
+        assert_eq!(stored(Some(""), ""), "||k");
+        let prefix = Prefix::new(None, "a", "", "s").unwrap();
+        assert!(prefix.apply("x||y").is_none());
+        assert_eq!((prefix.strip("a||k"), prefix.strip("||k")), ("k", "k"));
+        assert!(Prefix::new(Some("a||b"), "a", "", "s").is_err());
     }
 }

@@ -43,10 +43,10 @@ impl Event {
     /// The event for what a publisher gave: an envelope around data, or its
     /// own event with what is missing filled in.
     pub fn of_publisher(given: Given<'_>, metadata: &Pairs) -> Result<Self, String> {
-        if is(given.content_type, CONTENT_TYPE) {
-            return Self::adopted(given);
-        }
         let over = |name: &str| find(metadata, &format!("cloudevent.{name}"));
+        if is(given.content_type, CONTENT_TYPE) {
+            return Self::adopted(given, over);
+        }
         let trace_id = over("traceparent")
             .or_else(|| over("traceid"))
             .unwrap_or(&given.trace.parent);
@@ -84,13 +84,29 @@ impl Event {
         Ok(event)
     }
 
-    fn adopted(given: Given<'_>) -> Result<Self, String> {
+    /// The publisher's own event. Its trace stays; without one, that of its
+    /// metadata counts, and else that of the request.
+    fn adopted<'a>(
+        given: Given<'a>,
+        over: impl Fn(&str) -> Option<&'a str>,
+    ) -> Result<Self, String> {
         let mut event = Self::read(given.data)?;
         event.set("topic", given.topic);
         event.set("pubsubname", given.pubsub);
         if !event.has("traceid") {
-            event.set("traceid", &given.trace.parent);
-            event.set("traceparent", &given.trace.parent);
+            let own = event.trace().parent;
+            let stated = over("traceparent").or_else(|| over("traceid"));
+            let (parent, state) = match (own.as_str(), stated) {
+                ("", None) => (given.trace.parent.as_str(), given.trace.state.as_str()),
+                ("", Some(stated)) => (stated, over("tracestate").unwrap_or_default()),
+                (own, _) => (own, ""),
+            };
+            let parent = parent.to_owned();
+            event.set("traceid", &parent);
+            event.set("traceparent", &parent);
+            if !event.has("tracestate") {
+                event.set("tracestate", state);
+            }
         }
         if !event.has("tracestate") {
             event.set("tracestate", &given.trace.state);

@@ -146,6 +146,40 @@ fn an_event_is_taken_over() {
 }
 
 #[test]
+fn the_trace_of_an_event_that_is_taken_over() {
+    const OTHER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let given = |data: &str, metadata: &[(&str, &str)]| {
+        let trace = trace::Parent {
+            parent: OTHER.to_owned(),
+            state: "span=1".to_owned(),
+        };
+        let given = Given {
+            app_id: "app",
+            pubsub: "p",
+            topic: "t",
+            data: data.as_bytes(),
+            content_type: CONTENT_TYPE,
+            trace: &trace,
+        };
+        let event = Event::of_publisher(given, &pairs(metadata)).unwrap();
+        ["traceid", "traceparent", "tracestate"].map(|name| event.text(name).unwrap().into_owned())
+    };
+    let own = format!(r#"{{"traceparent":"{PARENT}","tracestate":"a=b"}}"#);
+    assert_eq!(given(&own, &[]), [PARENT, PARENT, "a=b"]);
+    let own = format!(r#"{{"traceparent":"{PARENT}"}}"#);
+    assert_eq!(
+        given(&own, &[("cloudevent.traceparent", OTHER)]),
+        [PARENT, PARENT, ""]
+    );
+    let metadata = [
+        ("cloudevent.traceparent", PARENT),
+        ("cloudevent.tracestate", "c=d"),
+    ];
+    assert_eq!(given("{}", &metadata), [PARENT, PARENT, "c=d"]);
+    assert_eq!(given("{}", &[]), [OTHER, OTHER, "span=1"]);
+}
+
+#[test]
 fn expiry() {
     let with = |ttl: &[(&str, &str)]| {
         let mut event = Event::default();
