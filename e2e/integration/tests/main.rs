@@ -14,6 +14,7 @@ mod mtls;
 mod operator;
 mod pluggable;
 mod pubsub;
+mod reload;
 mod resiliency;
 mod secrets;
 mod sentry;

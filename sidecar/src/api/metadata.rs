@@ -17,6 +17,9 @@ use crate::components::live::{self, Live};
 use crate::server::body::Body;
 use crate::server::http::{self as edge, Request, no_content};
 
+/// Extended keys say why components are not in use as their resources want
+/// them.
+const COMPONENT_ERROR: &str = "outriderComponentError.";
 /// What is told while there are no actors.
 const PLACEMENT: &str = "placement: disconnected";
 
@@ -70,6 +73,9 @@ impl Api {
             "outriderVersion".into(),
             outrider_host::OUTRIDER_VERSION.into(),
         );
+        for (component, cause) in &*self.live.failures() {
+            all.insert(format!("{COMPONENT_ERROR}{component}"), cause.clone());
+        }
         all
     }
 }
@@ -143,7 +149,7 @@ fn component(component: &live::Component) -> Value {
 
 fn subscription(subscription: &Subscription) -> Value {
     let spec = &subscription.spec;
-    let rules = subscription.rules.iter().map(|rule| {
+    let rules = subscription.rules.all.iter().map(|rule| {
         let mut object = Map::new();
         for (key, text) in [("match", &rule.condition), ("path", &rule.path)] {
             if !text.is_empty() {
@@ -174,6 +180,7 @@ fn wire_subscription(subscription: &Subscription) -> wire::PubsubSubscription {
     let spec = &subscription.spec;
     let rules = subscription
         .rules
+        .all
         .iter()
         .map(|rule| wire::PubsubSubscriptionRule {
             r#match: rule.condition.clone(),

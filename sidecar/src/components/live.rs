@@ -1,14 +1,21 @@
 //! What is in use right now. Requests read without a lock; a change swaps the
 //! whole map.
 
-use std::collections::HashMap;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::invoke::external::Endpoint;
 use crate::api::{pubsub, secrets, state};
+
+const SCOPE: &str = "dapr.runtime.processor";
+/// How long calls on a component that was replaced may take to end, and how
+/// often is looked whether they have.
+const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+const IDLE_CHECK: Duration = Duration::from_millis(20);
 
 /// Things by name.
 pub struct Map<T> {
@@ -32,12 +39,14 @@ impl<T> Map<T> {
         self.inner.load().get(name).cloned()
     }
 
-    pub fn insert(&self, name: &str, value: Arc<T>) {
-        self.inner.rcu(|map| {
+    /// Puts a thing into use; those who hold the one before may finish with it.
+    pub fn insert(&self, name: &str, value: Arc<T>) -> Option<Arc<T>> {
+        let before = self.inner.rcu(|map| {
             let mut map = HashMap::clone(map);
             map.insert(name.to_owned(), value.clone());
             map
         });
+        before.get(name).cloned()
     }
 
     /// Takes a thing out of use; those who hold it may finish with it.
@@ -68,9 +77,126 @@ pub struct Live {
     pub pubsub: Arc<Map<pubsub::Broker>>,
     pub secrets: Arc<Map<secrets::Store>>,
     pub http_endpoints: Arc<Map<Endpoint>>,
+    /// Why components are not in use as their resources want them, by name.
+    failed: Mutex<BTreeMap<String, String>>,
+}
+
+/// A component that works and has the calls of nobody.
+pub enum Running {
+    State(Arc<state::Store>),
+    PubSub(Arc<pubsub::Broker>),
+    Secrets(Arc<secrets::Store>),
+}
+
+impl Running {
+    fn component(&self) -> &Component {
+        match self {
+            Self::State(store) => &store.component,
+            Self::PubSub(broker) => &broker.component,
+            Self::Secrets(store) => &store.component,
+        }
+    }
+
+    fn holders(&self) -> usize {
+        match self {
+            Self::State(store) => Arc::strong_count(store),
+            Self::PubSub(broker) => Arc::strong_count(broker),
+            Self::Secrets(store) => Arc::strong_count(store),
+        }
+    }
+
+    async fn close(&self) -> Result<(), outrider_components::Error> {
+        match self {
+            Self::State(store) => store.store.close().await,
+            Self::PubSub(broker) => broker.broker.close().await,
+            Self::Secrets(store) => store.store.close().await,
+        }
+    }
+
+    /// Closes it when the last call on it has ended, or the time for that is
+    /// over.
+    pub async fn retire(self, stopping: CancellationToken) {
+        let idle = async {
+            while self.holders() > 1 {
+                tokio::time::sleep(IDLE_CHECK).await;
+            }
+        };
+        let component = self.component();
+        tokio::select! {
+            biased;
+            () = idle => {}
+            () = stopping.cancelled() => {}
+            () = tokio::time::sleep(DRAIN_LIMIT) => {
+                tracing::warn!(target: SCOPE, "component {component} is closed, although calls on it have not ended within {}s", DRAIN_LIMIT.as_secs());
+            }
+        }
+        if let Err(error) = self.close().await {
+            tracing::warn!(target: SCOPE, "error closing component {component}: {error}");
+        }
+    }
 }
 
 impl Live {
+    /// Takes a component into use. What had its name until now is returned,
+    /// and may still have calls.
+    pub fn install(&self, running: Running) -> Option<Running> {
+        let name = running.component().name.clone();
+        let others = match running {
+            Running::State(store) => {
+                let before = self.state.insert(&name, store).map(Running::State);
+                before.or_else(|| self.take_pubsub(&name).or_else(|| self.take_secrets(&name)))
+            }
+            Running::PubSub(broker) => {
+                let before = self.pubsub.insert(&name, broker).map(Running::PubSub);
+                before.or_else(|| self.take_state(&name).or_else(|| self.take_secrets(&name)))
+            }
+            Running::Secrets(store) => {
+                let before = self.secrets.insert(&name, store).map(Running::Secrets);
+                before.or_else(|| self.take_state(&name).or_else(|| self.take_pubsub(&name)))
+            }
+        };
+        self.recovered(&name);
+        others
+    }
+
+    /// Takes a component out of use.
+    pub fn take(&self, name: &str) -> Option<Running> {
+        let state = self.take_state(name);
+        let pubsub = || self.take_pubsub(name);
+        state.or_else(pubsub).or_else(|| self.take_secrets(name))
+    }
+
+    fn take_state(&self, name: &str) -> Option<Running> {
+        self.state.remove(name).map(Running::State)
+    }
+
+    fn take_pubsub(&self, name: &str) -> Option<Running> {
+        self.pubsub.remove(name).map(Running::PubSub)
+    }
+
+    fn take_secrets(&self, name: &str) -> Option<Running> {
+        self.secrets.remove(name).map(Running::Secrets)
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.state.get(name).is_some()
+            || self.pubsub.get(name).is_some()
+            || self.secrets.get(name).is_some()
+    }
+
+    /// Keeps why a component could not be started.
+    pub fn failed(&self, name: &str, cause: &str) {
+        self.failures().insert(name.to_owned(), cause.to_owned());
+    }
+
+    pub fn recovered(&self, name: &str) {
+        self.failures().remove(name);
+    }
+
+    pub fn failures(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.failed.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     /// Every component, by name.
     pub fn components(&self) -> Vec<Component> {
         let mut all: Vec<Component> = Vec::new();
@@ -89,33 +215,20 @@ impl Live {
 
     /// Closes every component, side by side.
     pub async fn close(&self) {
-        type Closing = Pin<
-            Box<dyn Future<Output = (Component, Result<(), outrider_components::Error>)> + Send>,
-        >;
-        let mut closing: Vec<Closing> = Vec::new();
-        for entry in self.state.load().values().cloned() {
-            closing.push(Box::pin(async move {
-                (entry.component.clone(), entry.store.close().await)
-            }));
+        let mut all: Vec<Running> = Vec::new();
+        all.extend(self.state.load().values().cloned().map(Running::State));
+        all.extend(self.pubsub.load().values().cloned().map(Running::PubSub));
+        all.extend(self.secrets.load().values().cloned().map(Running::Secrets));
+        all.sort_by(|a, b| a.component().name.cmp(&b.component().name));
+        for running in &all {
+            tracing::info!(target: SCOPE, "Shutting down component {}", running.component());
         }
-        for entry in self.pubsub.load().values().cloned() {
-            closing.push(Box::pin(async move {
-                (entry.component.clone(), entry.broker.close().await)
-            }));
-        }
-        for entry in self.secrets.load().values().cloned() {
-            closing.push(Box::pin(async move {
-                (entry.component.clone(), entry.store.close().await)
-            }));
-        }
-        for component in self.components() {
-            tracing::info!(target: "dapr.runtime.processor", "Shutting down component {component}");
-        }
-        for (component, result) in futures_util::future::join_all(closing).await {
-            if let Err(error) = result {
-                tracing::warn!(target: "dapr.runtime.processor", "error closing component {component}: {error}");
+        let closing = all.iter().map(async |running| {
+            if let Err(error) = running.close().await {
+                tracing::warn!(target: SCOPE, "error closing component {}: {error}", running.component());
             }
-        }
+        });
+        futures_util::future::join_all(closing).await;
     }
 }
 

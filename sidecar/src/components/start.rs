@@ -1,14 +1,16 @@
 //! Bringing components into use, one after the other.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use outrider_components::{Context, Metadata, Registry};
 use outrider_crds::Component;
+use outrider_host::Tasks;
 use outrider_kit::duration;
 use outrider_resiliency::Resiliency;
 
-use super::live::{self, Live};
+use super::live::{self, Live, Running};
 use super::resilient;
 use super::resolve::{MissingStore, Sources};
 use crate::api::pubsub::Broker;
@@ -47,110 +49,153 @@ pub struct Starter {
     /// Components that wait for a secret store.
     pub parked: Mutex<Vec<Component>>,
     pub metrics: Metrics,
+    /// Owns what closes components that were replaced.
+    pub tasks: Tasks,
+}
+
+/// What became of a component that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Brought {
+    InUse,
+    /// The Configuration forbids its type.
+    Denied,
+    /// Its secret store is not in use yet.
+    Waiting,
+}
+
+pub fn is_secret_store(component: &Component) -> bool {
+    component.spec.component_type.starts_with("secretstores.")
+}
+
+/// Others may need them. The order is kept besides.
+pub fn secret_stores_first(components: &mut [Component]) {
+    components.sort_by_key(|component| !is_secret_store(component));
 }
 
 impl Starter {
     /// Brings all into use, secret stores first. The first that fails without
-    /// `ignoreErrors` ends it.
-    pub async fn all(&self, components: Vec<Component>) -> Result<(), String> {
+    /// `ignoreErrors` ends it, unless this is `lenient`; the others that failed
+    /// are returned.
+    pub async fn all(
+        &self,
+        components: Vec<Component>,
+        lenient: bool,
+    ) -> Result<Vec<Component>, String> {
         tracing::info!(target: SCOPE, "Loading components\u{2026}");
-        let (stores, others): (Vec<_>, Vec<_>) = components
-            .into_iter()
-            .partition(|c| c.spec.component_type.starts_with("secretstores."));
-        for component in stores.into_iter().chain(others) {
-            self.add(component).await?;
+        let mut failed = Vec::new();
+        let mut next: VecDeque<Component> = components.into();
+        secret_stores_first(next.make_contiguous());
+        while let Some(component) = next.pop_front() {
+            match self.bring(&component).await {
+                Ok(Brought::InUse) => self
+                    .waiting_for(&component)
+                    .into_iter()
+                    .for_each(|waiting| next.push_front(waiting)),
+                Ok(Brought::Denied | Brought::Waiting) => {}
+                Err(text) if component.spec.ignore_errors || lenient => {
+                    tracing::error!(target: SCOPE, "Ignoring error processing component: {text}");
+                    failed.push(component);
+                }
+                Err(text) => {
+                    tracing::warn!(target: SCOPE, "Error processing component, daprd will exit gracefully: {text}");
+                    return Err(text);
+                }
+            }
         }
         tracing::info!(target: SCOPE, "Waiting for all outstanding components to be processed\u{2026}");
         tracing::info!(target: SCOPE, "All outstanding components processed");
-        Ok(())
+        Ok(failed)
     }
 
-    /// Brings one component into use, and with a secret store those that
-    /// waited for it.
-    pub async fn add(&self, component: Component) -> Result<(), String> {
-        let mut next = vec![component];
-        while let Some(component) = next.pop() {
-            if !self.is_allowed(&component) {
-                continue;
+    /// Starts one component, and only then lets go of the one that had its
+    /// name until now.
+    pub async fn bring(&self, component: &Component) -> Result<Brought, String> {
+        let (name, shown) = (&component.metadata.name, component.log_name());
+        self.parked().retain(|parked| parked.metadata.name != *name);
+        if !self.is_allowed(component) {
+            self.remove(name);
+            return Ok(Brought::Denied);
+        }
+        if let Some(MissingStore(store)) = self.sources.missing_store(
+            &component.spec.metadata,
+            &component.auth.secret_store,
+            &self.live,
+        ) {
+            tracing::warn!(target: SCOPE, "Component {name} references a secret store that isn't loaded: {store}");
+            self.parked().push(component.clone());
+            return Ok(Brought::Waiting);
+        }
+        match self.init(component).await {
+            Ok(running) => {
+                if let Some(before) = self.live.install(running) {
+                    tracing::info!(target: SCOPE, "Closing existing Component to reload: {shown}");
+                    self.retire(before);
+                }
+                tracing::info!(target: SCOPE, "Component loaded: {shown}");
+                let kind = &component.spec.component_type;
+                self.metrics.calls().component_loaded(kind);
+                Ok(Brought::InUse)
             }
-            if let Some(MissingStore(store)) = self.sources.missing_store(
-                &component.spec.metadata,
-                &component.auth.secret_store,
-                &self.live,
-            ) {
-                tracing::warn!(target: SCOPE, "Component {} references a secret store that isn't loaded: {store}", component.metadata.name);
-                self.parked().push(component);
-                continue;
-            }
-            self.one(&component).await?;
-            if component.spec.component_type.starts_with("secretstores.") {
-                next.append(&mut self.parked());
+            Err(error) => {
+                let text = self.count_failure(component, &error);
+                self.live.failed(name, &text);
+                Err(text)
             }
         }
-        Ok(())
     }
 
-    /// Takes a component out of use and closes it.
-    pub async fn remove(&self, name: &str) {
-        self.parked().retain(|parked| parked.metadata.name != name);
-        let closed = if let Some(entry) = self.live.state.remove(name) {
-            entry.store.close().await
-        } else if let Some(entry) = self.live.pubsub.remove(name) {
-            entry.broker.close().await
-        } else if let Some(entry) = self.live.secrets.remove(name) {
-            entry.store.close().await
-        } else {
-            Ok(())
+    /// Components that waited for this one, which is in use now.
+    pub fn waiting_for(&self, store: &Component) -> Vec<Component> {
+        if !is_secret_store(store) {
+            return Vec::new();
+        }
+        let waits = |component: &mut Component| {
+            self.sources.store(&component.auth.secret_store) == store.metadata.name
         };
-        if let Err(error) = closed {
-            tracing::warn!(target: SCOPE, "error closing component {name}: {error}");
+        self.parked().extract_if(.., waits).collect()
+    }
+
+    /// Takes a component out of use. Calls on it may end before it is closed.
+    pub fn remove(&self, name: &str) {
+        self.parked().retain(|parked| parked.metadata.name != name);
+        self.live.recovered(name);
+        if let Some(running) = self.live.take(name) {
+            self.retire(running);
         }
+    }
+
+    fn retire(&self, running: Running) {
+        let stopping = self.tasks.stopping();
+        self.tasks
+            .spawn("component that was replaced", running.retire(stopping));
     }
 
     fn parked(&self) -> std::sync::MutexGuard<'_, Vec<Component>> {
         self.parked.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    async fn one(&self, component: &Component) -> Result<(), String> {
-        let name = component.log_name();
-        let Err(error) = self.init(component).await else {
-            tracing::info!(target: SCOPE, "Component loaded: {name}");
-            let kind = &component.spec.component_type;
-            self.metrics.calls().component_loaded(kind);
-            return Ok(());
+    /// Logs and counts a failure, and returns its whole text.
+    fn count_failure(&self, component: &Component, error: &Error) -> String {
+        let (kind, name) = (&component.spec.component_type, &component.metadata.name);
+        let reason = match error {
+            Error::Type(_) => "creation",
+            Error::Init { code, .. } if *code == "CREATE_COMPONENT_FAILURE" => "creation",
+            Error::Init { .. } => "init",
         };
-        if let Error::Init { code, .. } = &error {
-            let reason = match *code {
-                "CREATE_COMPONENT_FAILURE" => "creation",
-                _ => "init",
-            };
-            let (kind, name) = (&component.spec.component_type, &component.metadata.name);
-            self.metrics.calls().component_failed(kind, reason, name);
-        }
-        let text = match &error {
-            Error::Type(_) => format!(
-                "process component {} error: {error}",
-                component.metadata.name
-            ),
+        self.metrics.calls().component_failed(kind, reason, name);
+        match error {
+            Error::Type(_) => format!("process component {name} error: {error}"),
             Error::Init { .. } => {
-                tracing::error!(target: SCOPE, "Failed to init component {name}: {error}");
+                let component = component.log_name();
+                tracing::error!(target: SCOPE, "Failed to init component {component}: {error}");
                 let outer = Error::Init {
                     code: "INIT_COMPONENT_FAILURE",
-                    component: name,
+                    component,
                     cause: error.to_string(),
                 };
-                format!(
-                    "process component {} error: {outer}",
-                    component.metadata.name
-                )
+                format!("process component {name} error: {outer}")
             }
-        };
-        if component.spec.ignore_errors {
-            tracing::error!(target: SCOPE, "Ignoring error processing component: {text}");
-            return Ok(());
         }
-        tracing::warn!(target: SCOPE, "Error processing component, daprd will exit gracefully: {text}");
-        Err(text)
     }
 
     fn is_allowed(&self, component: &Component) -> bool {
@@ -171,7 +216,7 @@ impl Starter {
         allowed
     }
 
-    async fn init(&self, component: &Component) -> Result<(), Error> {
+    async fn init(&self, component: &Component) -> Result<Running, Error> {
         let limit = duration::parse(&component.spec.init_timeout)
             .ok()
             .filter(|d| !d.is_zero())
@@ -186,7 +231,7 @@ impl Starter {
         }
     }
 
-    async fn connect(&self, component: &Component) -> Result<(), Error> {
+    async fn connect(&self, component: &Component) -> Result<Running, Error> {
         let spec = &component.spec;
         let name = &component.metadata.name;
         let init = |cause: &dyn std::fmt::Display| {
@@ -229,7 +274,7 @@ impl Starter {
                 tracing::warn!(target: SCOPE, "{warning}");
             }
         };
-        match block {
+        Ok(match block {
             "state" => {
                 let found = self
                     .registry
@@ -242,7 +287,8 @@ impl Starter {
                     &self.context.app_id,
                     &self.context.namespace,
                     name,
-                );
+                )
+                .map_err(|e| init(&e))?;
                 let store = (found.constructor)(metadata, context)
                     .await
                     .map_err(|e| init(&e))?;
@@ -252,15 +298,12 @@ impl Starter {
                 if features.contains(&Feature::Etag) && features.contains(&Feature::Transactional) {
                     entry.capabilities.push("ACTOR");
                 }
-                self.live.state.insert(
-                    name,
-                    Arc::new(state::Store {
-                        component: entry,
-                        store: resilient::state::wrap(store, &self.resiliency, name),
-                        prefix,
-                        metrics: self.metrics.state(name),
-                    }),
-                );
+                Running::State(Arc::new(state::Store {
+                    component: entry,
+                    store: resilient::state::wrap(store, &self.resiliency, name),
+                    prefix,
+                    metrics: self.metrics.state(name),
+                }))
             }
             "pubsub" => {
                 let found = self
@@ -283,16 +326,13 @@ impl Starter {
                     .await
                     .map_err(|e| init(&e))?;
                 entry.capabilities = broker.features().iter().map(|f| f.name()).collect();
-                self.live.pubsub.insert(
-                    name,
-                    Arc::new(Broker {
-                        component: entry,
-                        broker: resilient::pubsub::wrap(broker, &self.resiliency, name),
-                        scopes,
-                        prefix,
-                        metrics: self.metrics.topics(name),
-                    }),
-                );
+                Running::PubSub(Arc::new(Broker {
+                    component: entry,
+                    broker: resilient::pubsub::wrap(broker, &self.resiliency, name),
+                    scopes,
+                    prefix,
+                    metrics: self.metrics.topics(name),
+                }))
             }
             _ => {
                 let found = self
@@ -305,17 +345,13 @@ impl Starter {
                     .await
                     .map_err(|e| init(&e))?;
                 entry.capabilities = store.features().iter().map(|f| f.name()).collect();
-                self.live.secrets.insert(
-                    name,
-                    Arc::new(secrets::Store {
-                        component: entry,
-                        store: resilient::secrets::wrap(store, &self.resiliency, name),
-                        metrics: self.metrics.secrets(name),
-                    }),
-                );
+                Running::Secrets(Arc::new(secrets::Store {
+                    component: entry,
+                    store: resilient::secrets::wrap(store, &self.resiliency, name),
+                    metrics: self.metrics.secrets(name),
+                }))
             }
-        }
-        Ok(())
+        })
     }
 }
 

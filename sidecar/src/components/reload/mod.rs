@@ -117,6 +117,10 @@ impl Reload {
             tokio::select! {
                 () = stopping.cancelled() => return,
                 event = events.recv() => if event.is_none() { return },
+                () = self.components.until_retry() => {
+                    self.components.retry().await;
+                    continue;
+                }
                 _ = ticks.tick() => tracing::debug!(target: SCOPE, "Running scheduled Component reconcile"),
             }
             tokio::time::sleep(DEBOUNCE).await;
@@ -137,6 +141,10 @@ impl Reload {
         loop {
             tokio::select! {
                 () = stopping.cancelled() => return,
+                () = self.components.until_retry() => {
+                    self.components.retry().await;
+                    continue;
+                }
                 () = tokio::time::sleep(self.components.interval) => {}
             }
             if !self.compare(folders, app_id, namespace).await {
@@ -160,9 +168,9 @@ impl Reload {
                     return false;
                 }
                 self.policies.apply(resources.resiliencies);
-                let goes_on = self.components.apply(resources.components).await;
+                self.components.apply(resources.components).await;
                 self.subscriptions.apply(resources.subscriptions);
-                goes_on
+                true
             }
             Err(error @ disk::Error::Duplicates(_)) => {
                 self.demand(Demand::Fatal(format!(

@@ -35,8 +35,8 @@ impl Subscriptions {
             tracing::info!(target: SCOPE, "Adding Subscription for processing: {name}");
         }
         self.loaded.extend(changed);
-        self.subscriber.declare(self.loaded.clone());
-        for name in &names {
+        let refused = self.subscriber.declare(self.loaded.clone());
+        for name in names.iter().filter(|name| !refused.contains(name)) {
             tracing::info!(target: SCOPE, "Subscription updated: {name}");
         }
     }

@@ -1,0 +1,224 @@
+//! Components that change while the sidecar runs.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use http::Method;
+use outrider_harness::http::Client;
+use outrider_harness::{Daprd, wait};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+fn component(name: &str, kind: &str, metadata: &str) -> String {
+    format!(
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\nspec: {{type: {kind}, version: v1, metadata: [{metadata}]}}\n"
+    )
+}
+
+fn sqlite(name: &str, path: &Path, more: &str) -> String {
+    let connection = format!("{{name: connectionString, value: '{}'}}", path.display());
+    component(name, "state.sqlite", &format!("{connection}{more}"))
+}
+
+async fn metadata(daprd: &Daprd) -> Result<Value> {
+    daprd.http().get("/v1.0/metadata").await?.json()
+}
+
+/// Waits for the reason why a component is not in use as it should be, or for
+/// there being none any more.
+async fn failure(daprd: &Daprd, name: &str, text: Option<&str>) -> Result<()> {
+    let key = format!("outriderComponentError.{name}");
+    wait::until(&format!("{key} is {text:?}"), || async {
+        let metadata = metadata(daprd).await.ok()?;
+        let failure = metadata["extended"][&key].as_str();
+        match (failure, text) {
+            (Some(failure), Some(text)) => failure.contains(text),
+            (failure, text) => failure.is_none() && text.is_none(),
+        }
+        .then_some(())
+    })
+    .await
+}
+
+async fn in_use(daprd: &Daprd, name: &str, kind: &str) -> Result<()> {
+    wait::until(&format!("{name} is in use as {kind}"), || async {
+        let metadata = metadata(daprd).await.ok()?;
+        let mut all = metadata["components"].as_array()?.iter();
+        all.any(|c| c["name"] == name && c["type"] == kind)
+            .then_some(())
+    })
+    .await
+}
+
+async fn read(daprd: &Daprd, key: &str) -> Result<(u16, String)> {
+    let answer = daprd
+        .http()
+        .get(&format!("/v1.0/state/store/{key}"))
+        .await?;
+    Ok((answer.status, answer.text()))
+}
+
+#[tokio::test]
+async fn a_component_that_cannot_start_ends_nothing_and_is_tried_again() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let late = folder.path().join("late");
+    let daprd = Daprd::builder()
+        .resource(&component("store", "state.in-memory", ""))
+        .start()
+        .await?;
+    let saved = daprd
+        .http()
+        .post("/v1.0/state/store", &json!([{"key": "k", "value": 1}]))
+        .await?;
+    assert_eq!(saved.status, 204);
+    let file = daprd.resources().join("0.yaml");
+    let other = daprd.resources().join("other.yaml");
+
+    // A change that cannot work, a type that does not exist, and a store whose
+    // folder comes later.
+    std::fs::write(&file, component("store", "state.sqlite", ""))?;
+    std::fs::write(&other, component("other", "state.nowhere", ""))?;
+    std::fs::write(
+        daprd.resources().join("late.yaml"),
+        sqlite("late", &late.join("data.db"), ""),
+    )?;
+    failure(&daprd, "store", Some("missing connection string")).await?;
+    failure(&daprd, "other", Some("couldn't find state store")).await?;
+    failure(&daprd, "late", Some("state.sqlite")).await?;
+    assert_eq!(read(&daprd, "k").await?, (200, "1".to_owned()));
+    in_use(&daprd, "store", "state.in-memory").await?;
+    let names: Vec<Value> = metadata(&daprd).await?["components"]
+        .as_array()
+        .context("no components")?
+        .iter()
+        .map(|c| c["name"].clone())
+        .collect();
+    assert_eq!(names, ["store"]);
+    daprd
+        .line("Component store (state.sqlite/v1) cannot be used, the one before stays in use")
+        .await?;
+    let updated = |what: &str| {
+        let line = format!("Component updated: {what}");
+        daprd.lines().iter().any(|l| l.contains(&line))
+    };
+    assert!(!updated("store (state.sqlite") && !updated("other") && !updated("late"));
+    let page = Client::new(daprd.metrics_port())
+        .get("/metrics")
+        .await?
+        .text();
+    assert!(
+        page.contains(r#"component="state.sqlite",component_name="store""#)
+            || page
+                .lines()
+                .any(|l| l.contains("component_init_fail_total") && l.contains("store")),
+        "{page}"
+    );
+
+    // What made it fail is gone; nothing is written to a file.
+    std::fs::create_dir(&late)?;
+    in_use(&daprd, "late", "state.sqlite").await?;
+    failure(&daprd, "late", None).await?;
+    assert!(updated("late"));
+
+    // A resource that needs a restart does not end the process either.
+    std::fs::write(
+        daprd.resources().join("endpoint.yaml"),
+        "apiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata: {name: e}\nspec: {baseUrl: 'http://localhost:1'}\n",
+    )?;
+    wait::until("the endpoint is known", || async {
+        (metadata(&daprd).await.ok()?["httpEndpoints"] == json!([{"name": "e"}])).then_some(())
+    })
+    .await?;
+    failure(&daprd, "store", Some("missing connection string")).await?;
+    assert_eq!(daprd.status(), None);
+
+    std::fs::write(&file, component("store", "state.in-memory", ""))?;
+    std::fs::remove_file(&other)?;
+    in_use(&daprd, "store", "state.in-memory").await?;
+    failure(&daprd, "store", None).await?;
+    failure(&daprd, "other", None).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn at_the_start_a_component_that_cannot_start_ends_the_process() -> Result<()> {
+    let broken = component("store", "state.sqlite", "");
+    let daprd = Daprd::builder().resource(&broken).spawn()?;
+    assert_eq!(daprd.end().await?.code(), Some(1));
+
+    let ignored = broken.replace("version: v1", "version: v1, ignoreErrors: true");
+    let daprd = Daprd::builder().resource(&ignored).start().await?;
+    failure(&daprd, "store", Some("missing connection string")).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_changed_component_costs_no_request() -> Result<()> {
+    const TASKS: u32 = 8;
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data.db");
+    let change = |n: u32| {
+        sqlite(
+            "store",
+            &data,
+            &format!(", {{name: cleanupInterval, value: '{}h'}}", n + 1),
+        )
+    };
+    let daprd = Arc::new(Daprd::builder().resource(&change(0)).start().await?);
+    let (sent, ending) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    // 200 requests a second.
+    let calling = |number: u32| {
+        let (daprd, sent, ending) = (daprd.clone(), sent.clone(), ending.clone());
+        async move {
+            let http = daprd.http();
+            let mut ticks = tokio::time::interval(Duration::from_millis(5 * u64::from(TASKS)));
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut failed = Vec::new();
+            while ending.load(Ordering::SeqCst) == 0 {
+                ticks.tick().await;
+                let key = format!("k{number}");
+                let body = json!([{"key": key, "value": "v"}]).to_string();
+                let saved = http
+                    .request(Method::POST, "/v1.0/state/store", body)
+                    .await?;
+                let read = http.get(&format!("/v1.0/state/store/{key}")).await?;
+                sent.fetch_add(2, Ordering::SeqCst);
+                if (saved.status, read.status) != (204, 200) {
+                    failed.push((saved.text(), read.text()));
+                }
+            }
+            anyhow::Ok(failed)
+        }
+    };
+    let mut tasks = JoinSet::new();
+    for number in 0..TASKS {
+        tasks.spawn(calling(number));
+    }
+    let file = daprd.resources().join("0.yaml");
+    let updates = || {
+        let lines = daprd.lines();
+        lines
+            .iter()
+            .filter(|l| l.contains("Component updated: store"))
+            .count()
+    };
+    for n in 1..=10 {
+        let before = sent.load(Ordering::SeqCst);
+        std::fs::write(&file, change(n))?;
+        wait::until("the change is in use under load", || async {
+            let enough = sent.load(Ordering::SeqCst) > before + 50;
+            (enough && updates() >= n as usize).then_some(())
+        })
+        .await?;
+    }
+    ending.store(1, Ordering::SeqCst);
+    while let Some(failed) = tasks.join_next().await {
+        let failed = failed??;
+        assert!(failed.is_empty(), "{failed:?}");
+    }
+    Ok(())
+}
