@@ -376,3 +376,37 @@ async fn two_changes_in_a_row() -> Result<()> {
     assert!(reloads() <= 2, "{} reloads for two changes", reloads());
     Ok(())
 }
+
+#[tokio::test]
+async fn a_component_that_cannot_start_ends_no_sidecar_of_its_namespace() -> Result<()> {
+    let plane = Plane::start().await?;
+    plane.component("default", "good", memory());
+    let port = plane.operator.port();
+    let daprd = plane.daprd(port)?.start().await?;
+    let saved = json!([{"key": "k", "value": 1}]);
+    let http = daprd.http();
+    assert_eq!(http.post("/v1.0/state/good", &saved).await?.status, 204);
+
+    let kind = |kind: &str| json!({"spec": {"type": kind, "version": "v1"}});
+    plane.component("default", "impossible", kind("state.nowhere"));
+    daprd
+        .line("Component impossible (state.nowhere/v1) cannot be used")
+        .await?;
+    plane.component("default", "good", kind("state.sqlite"));
+    daprd
+        .line("Component good (state.sqlite/v1) cannot be used, the one before stays in use")
+        .await?;
+    assert_eq!(http.get("/v1.0/state/good/k").await?.text(), "1");
+    plane.component("default", "late", memory());
+    daprd.line("Component updated: late").await?;
+    let extended = &http.get("/v1.0/metadata").await?.json()?["extended"];
+    for name in ["impossible", "good"] {
+        let failure = &extended[format!("outriderComponentError.{name}")];
+        assert!(failure.is_string(), "{extended}");
+    }
+    assert_eq!(daprd.status(), None);
+
+    plane.component("default", "impossible", memory());
+    daprd.line("Component updated: impossible").await?;
+    Ok(())
+}

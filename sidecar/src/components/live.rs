@@ -241,6 +241,11 @@ impl std::fmt::Display for Component {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use outrider_components::secrets::{Feature, GetRequest};
+    use outrider_components::{Error, Pairs};
+
     use super::*;
 
     #[test]
@@ -251,5 +256,80 @@ mod tests {
         assert_eq!(map.remove("a").as_deref(), Some(&1));
         assert!(map.get("a").is_none());
         assert!(before.contains_key("a"));
+    }
+
+    /// Says when it is closed.
+    #[derive(Default)]
+    struct Store(AtomicBool);
+
+    #[async_trait::async_trait]
+    impl outrider_components::secrets::Store for Store {
+        fn features(&self) -> &[Feature] {
+            &[]
+        }
+
+        async fn get(&self, _: &GetRequest) -> Result<Pairs, Error> {
+            Ok(Pairs::new())
+        }
+
+        async fn bulk_get(&self, _: &Pairs) -> Result<HashMap<String, Pairs>, Error> {
+            Ok(HashMap::new())
+        }
+
+        async fn close(&self) -> Result<(), Error> {
+            self.0.store(true, Ordering::SeqCst);
+            Ok(())
+        }
+    }
+
+    fn running(kind: &str) -> (Arc<Store>, Arc<secrets::Store>) {
+        let store = Arc::new(Store::default());
+        let component = Component {
+            name: "s".to_owned(),
+            kind: kind.to_owned(),
+            version: "v1".to_owned(),
+            capabilities: Vec::new(),
+        };
+        let running = secrets::Store {
+            component,
+            store: store.clone(),
+            metrics: Default::default(),
+        };
+        (store, Arc::new(running))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_component_that_was_replaced_is_closed_after_its_last_call() {
+        let live = Live::default();
+        let (store, first) = running("secretstores.a");
+        assert!(live.install(Running::Secrets(first)).is_none());
+        let call = live.secrets.get("s").unwrap();
+        let second = Running::Secrets(running("secretstores.b").1);
+        let before = live.install(second).unwrap();
+        assert_eq!(live.components()[0].kind, "secretstores.b");
+
+        let retiring = before.retire(CancellationToken::new());
+        tokio::pin!(retiring);
+        let early = tokio::time::timeout(DRAIN_LIMIT / 2, &mut retiring).await;
+        assert!(early.is_err() && !store.0.load(Ordering::SeqCst));
+        drop(call);
+        retiring.await;
+        assert!(store.0.load(Ordering::SeqCst));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_never_ends_does_not_keep_a_component_open() {
+        for stops in [false, true] {
+            let live = Live::default();
+            let (store, first) = running("secretstores.a");
+            live.install(Running::Secrets(first));
+            let _call = live.secrets.get("s").unwrap();
+            let stopping = CancellationToken::new();
+            if stops {
+                stopping.cancel();
+            }
+            live.take("s").unwrap().retire(stopping).await;
+            assert!(store.0.load(Ordering::SeqCst));
+        }
     }
 }
