@@ -21,11 +21,15 @@ const SYSTEM: &str = "daprsystem";
 
 /// Whether sidecars talk over mTLS. On unless the control plane's Configuration can be read and says otherwise.
 pub async fn mtls(client: &Client, namespace: &str) -> bool {
-    let configuration = match objects::get(client, &CONFIGURATIONS.object(namespace, SYSTEM)).await
-    {
+    let getting = async {
+        let path = CONFIGURATIONS.object(namespace, SYSTEM)?;
+        objects::get(client, &path).await
+    };
+    let configuration = match getting.await {
         Ok(Some(object)) => decode::from_value::<Configuration>(&object).ok(),
         Ok(None) => None,
         Err(error) => {
+            let error: Error = error;
             tracing::warn!(target: "dapr.injector", "cannot read configuration {namespace}/{SYSTEM}, assuming mTLS: {error}");
             None
         }
@@ -38,7 +42,7 @@ pub async fn mtls(client: &Client, namespace: &str) -> bool {
 
 /// The Components of a namespace that bring their container.
 pub async fn declared(client: &Client, namespace: &str) -> Result<Vec<Declared>, Error> {
-    let objects = objects::list(client, &COMPONENTS.path(Some(namespace)), "").await?;
+    let objects = objects::list(client, &COMPONENTS.path(Some(namespace))?, "").await?;
     Ok(objects.iter().filter_map(bringing_a_container).collect())
 }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::conversion;
 use crate::flags::{self, Flags};
 use crate::resources::Resources;
+use crate::secrets::Secrets;
 use crate::server::Server;
 use crate::services::Reconciler;
 
@@ -168,8 +170,10 @@ async fn serve_api(
         .await
         .context("API")?;
     let acceptor = security.acceptor(Clients::Required(Expected::Any))?;
+    let secrets = Arc::new(Secrets::new(client.clone()));
+    tasks.spawn("secrets", secrets.clone().forget(tasks.stopping()));
     let server = Server {
-        client: client.clone(),
+        secrets,
         resources,
         stopping: tasks.stopping(),
     };
@@ -183,7 +187,7 @@ async fn serve_api(
 
 /// The control plane's Configuration. A chart may create it after this process.
 async fn system(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Configuration> {
-    let path = CONFIGURATIONS.object(namespace, name);
+    let path = CONFIGURATIONS.object(namespace, name).context("--config")?;
     for attempt in 0u32.. {
         let told = match objects::get(client, &path).await {
             Ok(Some(object)) => {

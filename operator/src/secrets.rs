@@ -1,16 +1,39 @@
 //! Fills the values of secret references in, where the cluster's own secrets are meant.
 //! <https://docs.dapr.io/operations/components/component-secrets/>
 //!
-//! A Secret that is not there leaves its reference unresolved: only the resource that wants it is affected. Secrets are
-//! read when they are needed and forgotten after the answer, so a rotated one counts from the next answer on.
+//! A Secret that is not there, or that may not be read, leaves its reference unresolved: only the resource that wants
+//! it is affected. What was read is shared by all who ask at the same time, such as the thousand sidecars that are told
+//! of one change, and forgotten a moment later: whoever asks after a change of a resource gets what was read after it.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use outrider_k8s::objects::{self, Collection, encode};
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use outrider_k8s::objects::{self, Collection};
 use outrider_k8s::{Client, Error};
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+/// For so long what was read counts for those who ask without a change.
+const KEPT: Duration = Duration::from_secs(1);
+/// How long the API server may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Secrets that are kept at a time, and the bytes in them.
+const MOST: usize = 512;
+const MOST_BYTES: usize = 32 << 20;
+
+/// The API server could not be asked. That passes, and what can be said of one Secret then holds for all.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Unavailable {
+    #[error("{0}")]
+    Api(Arc<Error>),
+    #[error("no answer within {}s", PATIENCE.as_secs())]
+    Late,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
@@ -21,18 +44,154 @@ pub enum HeaderError {
     #[error("key {key} not found in secret {secret}")]
     NoMember { key: String, secret: String },
     #[error("failed to get secret {secret} for header {header}: {source}")]
-    Api {
+    Unavailable {
         secret: String,
         header: String,
-        source: Error,
+        source: Unavailable,
     },
 }
 
-/// Secrets of one namespace, each read at most once.
-pub struct Secrets<'a> {
-    client: &'a Client,
+/// The data of a Secret; nothing if there is none.
+type Data = Option<Arc<Map<String, Value>>>;
+
+/// Secrets of the cluster, each read once for all who want it.
+pub struct Secrets {
+    client: Client,
+    /// By namespace and name.
+    readings: Mutex<HashMap<(String, String), Reading>>,
+}
+
+#[derive(Clone)]
+struct Reading {
+    since: Instant,
+    data: Shared<BoxFuture<'static, Result<Data, Unavailable>>>,
+}
+
+impl Reading {
+    fn bytes(&self) -> usize {
+        let data = self.data.peek().and_then(|read| read.as_ref().ok());
+        let members = data.and_then(Option::as_ref);
+        members.map_or(0, |members| {
+            let sizes = members
+                .iter()
+                .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len));
+            sizes.sum()
+        })
+    }
+}
+
+impl Secrets {
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            readings: Mutex::default(),
+        }
+    }
+
+    /// For one answer. `changed` is when the resources of the answer last changed: older readings do not count.
+    pub fn reader<'a>(&'a self, namespace: &'a str, changed: Option<Instant>) -> Reader<'a> {
+        Reader {
+            secrets: self,
+            namespace,
+            not_before: changed.max(Instant::now().checked_sub(KEPT)),
+        }
+    }
+
+    /// Forgets what has been read, a moment after it was, until `stopping` is cancelled.
+    pub async fn forget(self: Arc<Self>, stopping: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(KEPT) => {}
+            }
+            self.lock()
+                .retain(|_, reading| reading.since.elapsed() <= KEPT);
+        }
+    }
+
+    async fn get(
+        &self,
+        namespace: &str,
+        name: &str,
+        not_before: Option<Instant>,
+    ) -> Result<Data, Unavailable> {
+        let data = {
+            let mut readings = self.lock();
+            let key = (namespace.to_owned(), name.to_owned());
+            match readings.get(&key) {
+                Some(known) if not_before.is_none_or(|at| known.since >= at) => known.data.clone(),
+                _ => {
+                    make_room(&mut readings);
+                    let since = Instant::now();
+                    let data = read(self.client.clone(), key.clone()).boxed().shared();
+                    let reading = Reading { since, data };
+                    readings.entry(key).insert_entry(reading).get().data.clone()
+                }
+            }
+        };
+        data.await
+    }
+
+    #[cfg(test)]
+    pub fn kept(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Reading>> {
+        self.readings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever waits for one that is dropped here still gets it.
+fn make_room(readings: &mut HashMap<(String, String), Reading>) {
+    let full = |readings: &HashMap<_, Reading>| {
+        readings.len() >= MOST || readings.values().map(Reading::bytes).sum::<usize>() > MOST_BYTES
+    };
+    if full(readings) {
+        readings.retain(|_, reading| reading.since.elapsed() <= KEPT);
+    }
+    if full(readings) {
+        readings.clear();
+    }
+}
+
+async fn read(client: Client, (namespace, name): (String, String)) -> Result<Data, Unavailable> {
+    let finding = objects::find(&client, Collection::SECRETS, &namespace, &name);
+    let found = match tokio::time::timeout(PATIENCE, finding).await {
+        Ok(found) => found,
+        Err(_) => return Err(Unavailable::Late),
+    };
+    match found {
+        Ok(Some(mut secret)) => Ok(Some(Arc::new(match secret["data"].take() {
+            Value::Object(data) => data,
+            _ => Map::new(),
+        }))),
+        Ok(None) => {
+            tracing::warn!(target: "dapr.operator", "secret {namespace}/{name} not found: what refers to it is sent unresolved");
+            Ok(None)
+        }
+        Err(error) if passes(&error) => Err(Unavailable::Api(Arc::new(error))),
+        Err(error) => {
+            tracing::warn!(target: "dapr.operator", "a secret of namespace {namespace} cannot be read, what refers to it is sent unresolved: {error}");
+            Ok(None)
+        }
+    }
+}
+
+/// Whether a failure says nothing about the one Secret that was asked for.
+fn passes(error: &Error) -> bool {
+    match error {
+        Error::Name(_) => false,
+        Error::Client(_) => matches!(error.code(), None | Some(401 | 429 | 502 | 503 | 504)),
+    }
+}
+
+/// Secrets of one namespace, for one answer.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    secrets: &'a Secrets,
     namespace: &'a str,
-    read: HashMap<String, Option<Map<String, Value>>>,
+    not_before: Option<Instant>,
 }
 
 /// What to write when the Secret has no such member.
@@ -41,16 +200,8 @@ enum Missing {
     Null,
 }
 
-impl<'a> Secrets<'a> {
-    pub fn new(client: &'a Client, namespace: &'a str) -> Self {
-        Self {
-            client,
-            namespace,
-            read: HashMap::new(),
-        }
-    }
-
-    pub async fn resolve_component(&mut self, component: &mut Value) -> Result<(), Error> {
+impl Reader<'_> {
+    pub async fn resolve_component(&self, component: &mut Value) -> Result<(), Unavailable> {
         if !of_cluster(&component["auth"]["secretStore"]) {
             return Ok(());
         }
@@ -61,7 +212,7 @@ impl<'a> Secrets<'a> {
             .await
     }
 
-    pub async fn resolve_http_endpoint(&mut self, endpoint: &mut Value) -> Result<(), Error> {
+    pub async fn resolve_http_endpoint(&self, endpoint: &mut Value) -> Result<(), Unavailable> {
         if !of_cluster(&endpoint["auth"]["secretStore"]) {
             return Ok(());
         }
@@ -78,7 +229,7 @@ impl<'a> Secrets<'a> {
         Ok(())
     }
 
-    pub async fn resolve_mcp_server(&mut self, server: &mut Value) -> Result<(), Error> {
+    pub async fn resolve_mcp_server(&self, server: &mut Value) -> Result<(), Unavailable> {
         for (transport, list) in [
             ("streamableHTTP", "headers"),
             ("sse", "headers"),
@@ -98,7 +249,7 @@ impl<'a> Secrets<'a> {
 
     /// Headers of trace exports get the plain text.
     pub async fn resolve_configuration(
-        &mut self,
+        &self,
         configuration: &mut Value,
     ) -> Result<(), HeaderError> {
         let headers = configuration
@@ -113,7 +264,7 @@ impl<'a> Secrets<'a> {
                 return Err(HeaderError::NoKey(name));
             }
             let read = self.get(&secret).await;
-            let read = read.map_err(|source| HeaderError::Api {
+            let read = read.map_err(|source| HeaderError::Unavailable {
                 secret: secret.clone(),
                 header: name.clone(),
                 source,
@@ -137,10 +288,10 @@ impl<'a> Secrets<'a> {
     }
 
     async fn resolve_all(
-        &mut self,
+        &self,
         items: impl IntoIterator<Item = &mut Value>,
         missing: Missing,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Unavailable> {
         for item in items {
             let Some((secret, key)) = reference(item) else {
                 continue;
@@ -159,47 +310,10 @@ impl<'a> Secrets<'a> {
         Ok(())
     }
 
-    /// The data of a Secret; nothing if there is none.
-    async fn get(&mut self, name: &str) -> Result<Option<&Map<String, Value>>, Error> {
-        if !self.read.contains_key(name) {
-            let data = self
-                .fetch(name)
-                .await?
-                .map(|mut secret| match secret["data"].take() {
-                    Value::Object(data) => data,
-                    _ => Map::new(),
-                });
-            if data.is_none() {
-                let namespace = self.namespace;
-                tracing::warn!(target: "dapr.operator", "secret {namespace}/{name} not found: what refers to it is sent unresolved");
-            }
-            self.read.insert(name.to_owned(), data);
-        }
-        Ok(self.read.get(name).and_then(Option::as_ref))
-    }
-
-    async fn fetch(&self, name: &str) -> Result<Option<Value>, Error> {
-        let path = Collection::SECRETS.object(self.namespace, name);
-        if let Some(secret) = objects::get(self.client, &path).await? {
-            return Ok(Some(secret));
-        }
-        // Some servers, test doubles among them, only answer for whole collections.
-        let selector = encode(&format!(
-            "metadata.name={name},metadata.namespace={}",
-            self.namespace
-        ));
-        let query = format!("fieldSelector={selector}");
-        let found = match objects::list(self.client, &Collection::SECRETS.path(None), &query).await
-        {
-            Ok(found) => found,
-            Err(error) if outrider_k8s::is_not_found(&error) => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        let wanted = |secret: &Value| {
-            let metadata = &secret["metadata"];
-            metadata["name"] == name && metadata["namespace"] == self.namespace
-        };
-        Ok(found.into_iter().find(wanted))
+    async fn get(&self, name: &str) -> Result<Data, Unavailable> {
+        self.secrets
+            .get(self.namespace, name, self.not_before)
+            .await
     }
 }
 

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use outrider_k8s::Client;
-use outrider_k8s::watch::{Change, Object};
+use outrider_k8s::watch::{Change, Object, Store};
 use outrider_proto::operator::v1::ResourceEventType as Type;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -16,11 +15,14 @@ use tonic::Status;
 
 use crate::authorise::Caller;
 use crate::resources::{encode, in_scope};
+use crate::secrets::Secrets;
 use crate::server::Finish;
 
 /// What one sidecar is told of one kind.
 pub struct Updates {
-    pub client: Client,
+    pub secrets: Arc<Secrets>,
+    /// Where the changes come from.
+    pub store: Store,
     pub caller: Caller,
     /// Past changes that are told first.
     pub recent: VecDeque<Change>,
@@ -62,11 +64,10 @@ impl Updates {
                 continue;
             };
             let mut json = object.json.clone();
-            if let Err(status) = self
-                .finish
-                .apply(&self.client, &self.caller.namespace, &mut json)
-                .await
-            {
+            // What was read before the change may be what it replaces.
+            let changed = self.store.last_change();
+            let secrets = self.secrets.reader(&self.caller.namespace, changed);
+            if let Err(status) = self.finish.apply(secrets, &mut json).await {
                 return Some(Err(status));
             }
             return Some(Ok((encode(&json), event_type)));

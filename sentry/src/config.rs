@@ -65,7 +65,9 @@ fn from_file(path: &str, environment: &HashMap<String, String>) -> Result<Value,
 }
 
 async fn from_cluster(flags: &Flags, client: &outrider_k8s::Client) -> Result<Value, String> {
-    let path = CONFIGURATIONS.object(&flags.namespace, &flags.config);
+    let path = CONFIGURATIONS
+        .object(&flags.namespace, &flags.config)
+        .map_err(|e| e.to_string())?;
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let mut told = false;
     loop {

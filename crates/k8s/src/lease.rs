@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use kube::{Client, Error};
+use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::objects::{self, Collection};
+use crate::Error;
+use crate::objects::{self, Collection, Path};
 
 /// A leader that has not renewed for so long is gone.
 const DURATION: Duration = Duration::from_secs(15);
@@ -69,20 +70,20 @@ impl Candidate {
         }
     }
 
-    fn path(&self) -> String {
-        Collection::LEASES.object(&self.namespace, &self.lease)
+    fn path(&self) -> Result<Path, Error> {
+        Ok(Collection::LEASES.object(&self.namespace, &self.lease)?)
     }
 
     /// Takes or renews the lease if it may. Whoever writes second is refused by the object's version.
     async fn attempt(&self, seen: &mut Option<Seen>) -> Result<bool, Error> {
-        let Some(mut lease) = objects::get(&self.client, &self.path()).await? else {
+        let Some(mut lease) = objects::get(&self.client, &self.path()?).await? else {
             let new = json!({
                 "apiVersion": "coordination.k8s.io/v1",
                 "kind": "Lease",
                 "metadata": {"name": self.lease, "namespace": self.namespace},
                 "spec": self.record(0, None),
             });
-            let collection = Collection::LEASES.path(Some(&self.namespace));
+            let collection = Collection::LEASES.path(Some(&self.namespace))?;
             objects::create(&self.client, &collection, &new).await?;
             return Ok(true);
         };
@@ -95,10 +96,10 @@ impl Candidate {
         let transitions = spec["leaseTransitions"].as_u64().unwrap_or_default() + u64::from(!ours);
         let since = ours.then(|| spec["acquireTime"].clone());
         lease["spec"] = self.record(transitions, since);
-        match objects::replace(&self.client, &self.path(), &lease).await {
+        match objects::replace(&self.client, &self.path()?, &lease).await {
             Ok(_) => Ok(true),
             // Somebody else was quicker.
-            Err(error) if crate::status_code(&error) == Some(409) && !ours => Ok(false),
+            Err(error) if error.is_conflict() && !ours => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -117,13 +118,13 @@ impl Candidate {
     }
 
     async fn release(&self) -> Result<(), Error> {
-        let Some(mut lease) = objects::get(&self.client, &self.path()).await? else {
+        let Some(mut lease) = objects::get(&self.client, &self.path()?).await? else {
             return Ok(());
         };
         if lease["spec"]["holderIdentity"] == self.identity.as_str() {
             lease["spec"]["holderIdentity"] = json!("");
             lease["spec"]["leaseDurationSeconds"] = json!(1);
-            objects::replace(&self.client, &self.path(), &lease).await?;
+            objects::replace(&self.client, &self.path()?, &lease).await?;
         }
         Ok(())
     }

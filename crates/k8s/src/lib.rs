@@ -2,6 +2,7 @@
 //! is lost between the API server and a sidecar.
 
 mod client;
+mod error;
 pub mod lease;
 pub mod objects;
 pub mod trust;
@@ -9,17 +10,5 @@ pub mod watch;
 pub mod webhook;
 
 pub use client::{ClientError, client};
+pub use error::Error;
 pub use kube::Client;
-pub use kube::Error;
-
-/// Whether the server said that there is no such thing.
-pub fn is_not_found(error: &Error) -> bool {
-    status_code(error) == Some(404)
-}
-
-fn status_code(error: &Error) -> Option<u16> {
-    match error {
-        Error::Api(status) => Some(status.code),
-        _ => None,
-    }
-}

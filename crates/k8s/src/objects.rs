@@ -1,8 +1,13 @@
 //! Single objects, by path, as JSON.
 
+use std::fmt;
+
 use http::{Method, Request, header};
-use kube::{Client, Error};
+use kube::Client;
+use outrider_kit::kubernetes::{self, InvalidName};
 use serde_json::Value;
+
+use crate::Error;
 
 /// A collection of the API, such as components of `dapr.io/v1alpha1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,31 +51,89 @@ impl Collection {
         plural: "leases",
     };
 
-    /// Path of the whole collection, or of the part in a namespace.
-    pub fn path(&self, namespace: Option<&str>) -> String {
-        match namespace {
-            Some(namespace) => format!("{}/namespaces/{namespace}/{}", self.version, self.plural),
-            None => format!("{}/{}", self.version, self.plural),
-        }
+    pub const TOKEN_REVIEWS: Self = Self {
+        version: "/apis/authentication.k8s.io/v1",
+        plural: "tokenreviews",
+    };
+    pub const MUTATING_WEBHOOKS: Self = Self {
+        version: "/apis/admissionregistration.k8s.io/v1",
+        plural: "mutatingwebhookconfigurations",
+    };
+    pub const DEFINITIONS: Self = Self {
+        version: "/apis/apiextensions.k8s.io/v1",
+        plural: "customresourcedefinitions",
+    };
+
+    /// The whole collection, or the part in a namespace.
+    pub fn path(&self, namespace: Option<&str>) -> Result<Path, InvalidName> {
+        kubernetes::path(self.version, self.plural, namespace, None).map(Path)
     }
 
-    /// Path of one object.
-    pub fn object(&self, namespace: &str, name: &str) -> String {
-        format!("{}/{name}", self.path(Some(namespace)))
+    /// One object.
+    pub fn object(&self, namespace: &str, name: &str) -> Result<Path, InvalidName> {
+        kubernetes::path(self.version, self.plural, Some(namespace), Some(name)).map(Path)
+    }
+
+    /// One object of a kind without namespaces.
+    pub fn cluster_object(&self, name: &str) -> Result<Path, InvalidName> {
+        kubernetes::path(self.version, self.plural, None, Some(name)).map(Path)
+    }
+}
+
+/// A path of the API. It is made by a [`Collection`] alone, from names that are checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path(String);
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
 /// The object, or nothing if there is none.
-pub async fn get(client: &Client, path: &str) -> Result<Option<Value>, Error> {
-    match send(client, Method::GET, path, "application/json", None).await {
+pub async fn get(client: &Client, path: &Path) -> Result<Option<Value>, Error> {
+    match send(client, Method::GET, &path.0, "application/json", None).await {
         Ok(object) => Ok(Some(object)),
-        Err(error) if crate::is_not_found(&error) => Ok(None),
+        Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
+/// The object by its name, or nothing if there is none. The API server says that an object is missing in a Status,
+/// and that is final. One that knows no paths of single objects of this kind is asked for its collection; if it
+/// refuses that, there is no object either.
+pub async fn find(
+    client: &Client,
+    collection: Collection,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Value>, Error> {
+    let path = collection.object(namespace, name)?;
+    match send(client, Method::GET, &path.0, "application/json", None).await {
+        Ok(object) => return Ok(Some(object)),
+        Err(error) if error.is_unknown_path() => {}
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let fields = encode(&format!(
+        "metadata.name={name},metadata.namespace={namespace}"
+    ));
+    let query = format!("fieldSelector={fields}");
+    let items = match list(client, &collection.path(None)?, &query).await {
+        Ok(items) => items,
+        Err(error) => {
+            tracing::debug!(target: "dapr.k8s", "{path} is not served, and its collection neither: {error}");
+            Vec::new()
+        }
+    };
+    let wanted = |item: &Value| {
+        item["metadata"]["name"] == name && item["metadata"]["namespace"] == namespace
+    };
+    Ok(items.into_iter().find(wanted))
+}
+
 /// All items of a collection that the query selects (`fieldSelector=…`); `null` counts as none.
-pub async fn list(client: &Client, path: &str, query: &str) -> Result<Vec<Value>, Error> {
+pub async fn list(client: &Client, path: &Path, query: &str) -> Result<Vec<Value>, Error> {
     let answer = send(
         client,
         Method::GET,
@@ -83,38 +146,41 @@ pub async fn list(client: &Client, path: &str, query: &str) -> Result<Vec<Value>
 }
 
 /// `path` is the collection's.
-pub async fn create(client: &Client, path: &str, object: &Value) -> Result<Value, Error> {
-    send(client, Method::POST, path, "application/json", Some(object)).await
+pub async fn create(client: &Client, path: &Path, object: &Value) -> Result<Value, Error> {
+    let sending = send(
+        client,
+        Method::POST,
+        &path.0,
+        "application/json",
+        Some(object),
+    );
+    sending.await
 }
 
-pub async fn replace(client: &Client, path: &str, object: &Value) -> Result<Value, Error> {
-    send(client, Method::PUT, path, "application/json", Some(object)).await
+pub async fn replace(client: &Client, path: &Path, object: &Value) -> Result<Value, Error> {
+    let sending = send(
+        client,
+        Method::PUT,
+        &path.0,
+        "application/json",
+        Some(object),
+    );
+    sending.await
 }
 
-pub async fn json_patch(client: &Client, path: &str, patch: &Value) -> Result<Value, Error> {
+pub async fn json_patch(client: &Client, path: &Path, patch: &Value) -> Result<Value, Error> {
     send(
         client,
         Method::PATCH,
-        path,
+        &path.0,
         "application/json-patch+json",
         Some(patch),
     )
     .await
 }
 
-pub async fn merge_patch(client: &Client, path: &str, patch: &Value) -> Result<Value, Error> {
-    send(
-        client,
-        Method::PATCH,
-        path,
-        "application/merge-patch+json",
-        Some(patch),
-    )
-    .await
-}
-
-pub async fn delete(client: &Client, path: &str) -> Result<(), Error> {
-    send(client, Method::DELETE, path, "application/json", None)
+pub async fn delete(client: &Client, path: &Path) -> Result<(), Error> {
+    send(client, Method::DELETE, &path.0, "application/json", None)
         .await
         .map(drop)
 }
@@ -133,8 +199,8 @@ async fn send(
         .header(header::ACCEPT, "application/json")
         .header(header::CONTENT_TYPE, content_type)
         .body(body)
-        .map_err(Error::HttpError)?;
-    client.request(request).await
+        .map_err(kube::Error::HttpError)?;
+    Ok(client.request(request).await?)
 }
 
 /// For a value in a query.

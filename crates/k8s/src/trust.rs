@@ -7,8 +7,10 @@ use std::time::Duration;
 use kube::Client;
 use outrider_security::anchors::Source;
 use outrider_security::{Roots, TrustAnchors};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::Error;
 use crate::objects::{self, Collection};
 
 const BUNDLE: &str = "dapr-trust-bundle";
@@ -24,7 +26,7 @@ pub async fn source(client: &Client, namespace: &str, file: &Path) -> Source {
         if read(file).await.is_some() {
             return Source::File(file.to_owned());
         }
-        match objects::get(client, &Collection::CONFIG_MAPS.object(namespace, BUNDLE)).await {
+        match bundle(client, namespace).await {
             Ok(Some(bundle)) => {
                 let text = bundle["data"][MEMBER].as_str().unwrap_or_default();
                 if !text.is_empty() {
@@ -41,6 +43,11 @@ pub async fn source(client: &Client, namespace: &str, file: &Path) -> Source {
         }
         tokio::time::sleep(WAIT).await;
     }
+}
+
+async fn bundle(client: &Client, namespace: &str) -> Result<Option<Value>, Error> {
+    let path = Collection::CONFIG_MAPS.object(namespace, BUNDLE)?;
+    objects::get(client, &path).await
 }
 
 /// Takes over what the file says once it differs, until `stopping` is cancelled. A broken file changes nothing.

@@ -2,13 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use kube::{Client, Error};
+use kube::Client;
 use serde_json::json;
 
-use crate::objects;
-
-const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+use crate::Error;
+use crate::objects::{self, Collection};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConversionError {
@@ -26,9 +24,8 @@ pub enum ConversionError {
 pub async fn trust_mutating(client: &Client, name: &str, authority: &str) -> Result<(), Error> {
     // Unlike `replace`, `add` does not mind whether there is one already.
     let patch = json!([{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": BASE64.encode(authority)}]);
-    objects::json_patch(client, &format!("{MUTATING}/{name}"), &patch)
-        .await
-        .map(drop)
+    let path = Collection::MUTATING_WEBHOOKS.cluster_object(name)?;
+    objects::json_patch(client, &path, &patch).await.map(drop)
 }
 
 /// Writes namespace and authority, PEM, into a definition's conversion webhook. Says whether it had to.
@@ -38,7 +35,9 @@ pub async fn trust_conversion(
     namespace: &str,
     authority: &str,
 ) -> Result<bool, ConversionError> {
-    let path = format!("{DEFINITIONS}/{definition}");
+    let path = Collection::DEFINITIONS
+        .cluster_object(definition)
+        .map_err(Error::from)?;
     let Some(object) = objects::get(client, &path).await? else {
         return Err(ConversionError::NoDefinition(definition.to_owned()));
     };

@@ -4,6 +4,7 @@
 pub mod duration;
 pub mod flags;
 pub mod grpc;
+pub mod kubernetes;
 pub mod quantity;
 pub mod quote;
 

@@ -4,10 +4,10 @@
 mod tests;
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use outrider_k8s::Client;
 use outrider_k8s::watch::Object;
 use outrider_proto::operator::v1::operator_server::Operator;
 use outrider_proto::operator::v1::{
@@ -29,7 +29,7 @@ use tonic::{Extensions, Request, Response, Status};
 
 use crate::authorise::{self, Caller};
 use crate::resources::{self, Resource, Resources, encode};
-use crate::secrets::Secrets;
+use crate::secrets::{Reader, Secrets};
 use crate::stream::Updates;
 
 /// What an object needs before it is sent.
@@ -43,17 +43,7 @@ pub enum Finish {
 }
 
 impl Finish {
-    pub async fn apply(
-        self,
-        client: &Client,
-        namespace: &str,
-        json: &mut Value,
-    ) -> Result<(), Status> {
-        self.apply_with(&mut Secrets::new(client, namespace), json)
-            .await
-    }
-
-    async fn apply_with(self, secrets: &mut Secrets<'_>, json: &mut Value) -> Result<(), Status> {
+    pub async fn apply(self, secrets: Reader<'_>, json: &mut Value) -> Result<(), Status> {
         let resolved = match self {
             Self::Nothing => Ok(()),
             Self::Component => secrets.resolve_component(json).await,
@@ -72,7 +62,7 @@ impl Finish {
 }
 
 pub struct Server {
-    pub client: Client,
+    pub secrets: Arc<Secrets>,
     pub resources: Resources,
     pub stopping: CancellationToken,
 }
@@ -80,6 +70,12 @@ pub struct Server {
 type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Server {
+    /// For what a resource says now.
+    fn reader<'a>(&'a self, namespace: &'a str, resource: &Resource) -> Reader<'a> {
+        self.secrets
+            .reader(namespace, resource.store.last_change())
+    }
+
     async fn list(
         &self,
         extensions: &Extensions,
@@ -88,14 +84,14 @@ impl Server {
         finish: Finish,
     ) -> Result<Vec<Bytes>, Status> {
         let caller = authorise::caller(extensions, namespace)?;
-        let mut secrets = Secrets::new(&self.client, namespace);
+        let secrets = self.reader(namespace, resource);
         let mut answer = Vec::new();
         for object in resource.store.list(Some(namespace)) {
             if !resources::in_scope(&object, &caller.app_id) {
                 continue;
             }
             let mut json = resource.typed(&object);
-            finish.apply_with(&mut secrets, &mut json).await?;
+            finish.apply(secrets, &mut json).await?;
             answer.push(encode(&json));
         }
         Ok(answer)
@@ -129,7 +125,8 @@ impl Server {
             )));
         };
         let mut json = resource.typed(&object);
-        finish.apply(&self.client, namespace, &mut json).await?;
+        let secrets = self.reader(namespace, resource);
+        finish.apply(secrets, &mut json).await?;
         Ok(encode(&json))
     }
 
@@ -146,7 +143,8 @@ impl Server {
         }
         let (recent, changes) = resource.store.subscribe_recent();
         let updates = Updates {
-            client: self.client.clone(),
+            secrets: self.secrets.clone(),
+            store: resource.store.clone(),
             caller,
             recent: recent.into(),
             changes,

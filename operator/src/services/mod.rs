@@ -11,7 +11,7 @@ use outrider_host::Tasks;
 use outrider_k8s::objects::{self, Collection};
 use outrider_k8s::watch::{self, Change, Interest, Key, Object, Store};
 use outrider_k8s::{Client, Error};
-use outrider_telemetry::metrics::{IntCounterVec, Registry};
+use outrider_telemetry::metrics::{Counter, Family, Registry, Rewrites};
 use serde_json::Value;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -27,21 +27,21 @@ const GATHER: Duration = Duration::from_millis(200);
 /// Whatever failed is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(30);
 
+/// App ids are made up by whoever may create workloads.
+const APP: &[&str] = &["app_id"];
+
 struct Metrics {
-    created: IntCounterVec,
-    updated: IntCounterVec,
-    deleted: IntCounterVec,
+    created: Family<Counter>,
+    updated: Family<Counter>,
+    deleted: Family<Counter>,
 }
 
 impl Metrics {
     fn new(registry: &Registry) -> Self {
         let counter = |verb: &str| {
             let help = format!("The total number of dapr services {verb}.");
-            registry.counters(
-                &format!("dapr_operator_service_{verb}_total"),
-                &help,
-                &["app_id"],
-            )
+            let name = format!("dapr_operator_service_{verb}_total");
+            registry.family(&name, &help, APP, APP, &Rewrites::default(), ())
         };
         Self {
             created: counter("created"),
@@ -197,28 +197,24 @@ impl Reconciler {
         app_id: &str,
         wanted: &Value,
     ) -> Result<(), Error> {
-        let path = Collection::SERVICES.object(namespace, name);
+        let path = Collection::SERVICES.object(namespace, name)?;
         let known = match self.services.get(namespace, name) {
             Some(known) => Some(known.json.clone()),
             // One without our label is not watched.
             None => objects::get(&self.client, &path).await?,
         };
         let Some(known) = known else {
-            objects::create(
-                &self.client,
-                &Collection::SERVICES.path(Some(namespace)),
-                wanted,
-            )
-            .await?;
+            let collection = Collection::SERVICES.path(Some(namespace))?;
+            objects::create(&self.client, &collection, wanted).await?;
             tracing::debug!(target: "dapr.operator.handlers", "created service {namespace}/{name}");
-            self.metrics.created.with_label_values(&[app_id]).inc();
+            self.metrics.created.with(&[app_id]).inc();
             return Ok(());
         };
         let merged = desired::merge(&known, wanted);
         if merged != known {
             objects::replace(&self.client, &path, &desired::typed(merged)).await?;
             tracing::debug!(target: "dapr.operator.handlers", "updated service {namespace}/{name}");
-            self.metrics.updated.with_label_values(&[app_id]).inc();
+            self.metrics.updated.with(&[app_id]).inc();
         }
         Ok(())
     }
@@ -230,15 +226,19 @@ impl Reconciler {
             name,
             json,
         } = service.as_ref();
-        match objects::delete(&self.client, &Collection::SERVICES.object(namespace, name)).await {
+        let deleting = async {
+            let path = Collection::SERVICES.object(namespace, name)?;
+            objects::delete(&self.client, &path).await
+        };
+        match deleting.await {
             Ok(()) => {
                 tracing::info!(target: "dapr.operator.handlers", "deleted service {namespace}/{name}: no workload asks for it");
                 let app_id = json["metadata"]["annotations"]["dapr.io/app-id"]
                     .as_str()
                     .unwrap_or_default();
-                self.metrics.deleted.with_label_values(&[app_id]).inc();
+                self.metrics.deleted.with(&[app_id]).inc();
             }
-            Err(error) if outrider_k8s::is_not_found(&error) => {}
+            Err(error) if error.is_not_found() => {}
             Err(error) => {
                 tracing::error!(target: "dapr.operator.handlers", "unable to delete service, {namespace}/{name}, err: {error}");
             }

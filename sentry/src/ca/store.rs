@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use outrider_k8s::objects::{self, Collection};
+use outrider_kit::kubernetes::InvalidName;
 use serde_json::{Map, Value, json};
 
 use super::{Stored, jwt, x509};
@@ -15,10 +16,6 @@ use crate::flags::Credentials;
 
 /// Name of the secret and of the config map.
 const BUNDLE: &str = "dapr-trust-bundle";
-const CONFIG_MAPS: Collection = Collection {
-    version: "/api/v1",
-    plural: "configmaps",
-};
 /// Two replicas that start together may both write; the slower one reads again.
 const CONFLICTS: usize = 5;
 
@@ -41,6 +38,8 @@ pub enum Error {
         kind: &'static str,
         source: Box<outrider_k8s::Error>,
     },
+    #[error("NAMESPACE: {0}")]
+    Namespace(#[from] InvalidName),
     #[error("key {0} of the trust bundle is not text")]
     NotText(String),
 }
@@ -255,7 +254,7 @@ impl Cluster {
         entries: &[(&PathBuf, &str)],
         is_done: impl Fn(&Stored) -> bool,
     ) -> Result<Stored, Error> {
-        let path = Collection::SECRETS.object(&self.namespace, BUNDLE);
+        let path = Collection::SECRETS.object(&self.namespace, BUNDLE)?;
         let mut conflicts = 0;
         loop {
             let mut secret = self.get(Collection::SECRETS, "secret").await?;
@@ -271,7 +270,7 @@ impl Cluster {
             }
             match objects::replace(&self.client, &path, &secret).await {
                 Ok(secret) => return self.decode(&secret),
-                Err(error) if is_conflict(&error) && conflicts < CONFLICTS => conflicts += 1,
+                Err(error) if error.is_conflict() && conflicts < CONFLICTS => conflicts += 1,
                 Err(source) => {
                     return Err(Error::Api {
                         verb: "update",
@@ -286,14 +285,14 @@ impl Cluster {
     /// Brings the config map, which everybody reads, in line with the secret.
     /// The secret is the truth: it alone has the keys.
     async fn publish(&self, root: &str, jwks: Option<&str>) -> Result<(), Error> {
-        let path = CONFIG_MAPS.object(&self.namespace, BUNDLE);
+        let path = Collection::CONFIG_MAPS.object(&self.namespace, BUNDLE)?;
         let (root_key, jwks_key) = (
             base_name(&self.credentials.root),
             base_name(&self.credentials.jwks),
         );
         let mut conflicts = 0;
         loop {
-            let mut map = self.get(CONFIG_MAPS, "configmap").await?;
+            let mut map = self.get(Collection::CONFIG_MAPS, "configmap").await?;
             let before = map["data"].clone();
             let data = entry_map(&mut map);
             data.insert(root_key.clone(), root.into());
@@ -306,7 +305,7 @@ impl Cluster {
             }
             match objects::replace(&self.client, &path, &map).await {
                 Ok(_) => return Ok(()),
-                Err(error) if is_conflict(&error) && conflicts < CONFLICTS => conflicts += 1,
+                Err(error) if error.is_conflict() && conflicts < CONFLICTS => conflicts += 1,
                 Err(source) => {
                     return Err(Error::Api {
                         verb: "update",
@@ -319,7 +318,7 @@ impl Cluster {
     }
 
     async fn get(&self, collection: Collection, kind: &'static str) -> Result<Value, Error> {
-        let path = collection.object(&self.namespace, BUNDLE);
+        let path = collection.object(&self.namespace, BUNDLE)?;
         match objects::get(&self.client, &path).await {
             Ok(Some(object)) => Ok(object),
             Ok(None) => Err(Error::Absent {
@@ -357,10 +356,6 @@ fn entry_map(object: &mut Value) -> &mut Map<String, Value> {
         Value::Object(data) => data,
         _ => unreachable!("it was just made an object"),
     }
-}
-
-fn is_conflict(error: &outrider_k8s::Error) -> bool {
-    matches!(error, outrider_k8s::Error::Api(status) if status.code == 409)
 }
 
 #[cfg(test)]

@@ -4,11 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use http::Request;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::ListParams;
-use kube::{Api, Client};
+use kube::Client;
+use kube::core::ObjectList;
 use outrider_components::secrets::{Feature, GetRequest, Store};
 use outrider_components::{Context, Error, Metadata, Pairs};
+use outrider_kit::kubernetes;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
 
 use crate::client::{self, failed};
 
@@ -37,7 +41,7 @@ impl Kubernetes {
         }
     }
 
-    fn secrets(&self, metadata: &Pairs) -> Result<Api<Secret>, Error> {
+    fn namespace<'a>(&'a self, metadata: &'a Pairs) -> Result<&'a str, Error> {
         let namespace = metadata
             .get("namespace")
             .filter(|namespace| !namespace.is_empty())
@@ -47,7 +51,24 @@ impl Kubernetes {
                     "namespace is missing on metadata and NAMESPACE env variable, and no default namespace is set",
                 )
             })?;
-        Ok(Api::namespaced(self.client.clone(), namespace))
+        Ok(namespace)
+    }
+
+    /// Reads one secret, or a page of all. Names come from the application: nothing is sent unless they are names.
+    async fn read<T: DeserializeOwned>(
+        &self,
+        metadata: &Pairs,
+        name: Option<&str>,
+        query: &str,
+    ) -> Result<T, Error> {
+        let namespace = Some(self.namespace(metadata)?);
+        let path = kubernetes::path("/api/v1", "secrets", namespace, name)
+            .map_err(|error| Error::invalid(error.to_string()))?;
+        let request = Request::get(format!("{path}{query}"))
+            .body(Vec::new())
+            .map_err(kube::Error::HttpError)
+            .map_err(failed)?;
+        self.client.request(request).await.map_err(failed)
     }
 }
 
@@ -67,23 +88,25 @@ impl Store for Kubernetes {
     }
 
     async fn get(&self, request: &GetRequest) -> Result<Pairs, Error> {
-        let secrets = self.secrets(&request.metadata)?;
-        secrets.get(&request.name).await.map(pairs).map_err(failed)
+        let secret = self.read(&request.metadata, Some(&request.name), "");
+        secret.await.map(pairs)
     }
 
     async fn bulk_get(&self, metadata: &Pairs) -> Result<HashMap<String, Pairs>, Error> {
-        let secrets = self.secrets(metadata)?;
-        let mut page = ListParams::default().limit(PAGE);
+        let mut query = format!("?limit={PAGE}");
         let mut all = HashMap::new();
         loop {
-            let list = secrets.list(&page).await.map_err(failed)?;
+            let list: ObjectList<Secret> = self.read(metadata, None, &query).await?;
             let next = list.metadata.continue_.filter(|next| !next.is_empty());
             for mut secret in list.items {
                 let name = secret.metadata.name.take().unwrap_or_default();
                 all.insert(name, pairs(secret));
             }
             match next {
-                Some(next) => page = page.continue_token(&next),
+                Some(next) => {
+                    let next = utf8_percent_encode(&next, NON_ALPHANUMERIC);
+                    query = format!("?limit={PAGE}&continue={next}");
+                }
                 None => return Ok(all),
             }
         }

@@ -121,10 +121,31 @@ async fn the_namespace_comes_from_the_request_the_process_or_the_component() {
         (&Pairs::new(), "", "", None),
     ] {
         let (store, _server) = store(in_namespace(own), &[("defaultNamespace", default)]).await;
-        let url = store
-            .secrets(metadata)
-            .map(|secrets| secrets.resource_url().to_owned());
-        let wanted = wanted.map(|namespace| format!("/api/v1/namespaces/{namespace}/secrets"));
-        assert_eq!(url.ok(), wanted);
+        assert_eq!(store.namespace(metadata).ok(), wanted);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_name_is_not_asked_for() {
+    let (store, _server) = store(in_namespace("apps"), &[]).await;
+    let namespace = |text: &str| Pairs::from([("namespace".to_owned(), text.to_owned())]);
+    for (name, metadata) in [
+        ("db?x", Pairs::new()),
+        ("db%3Fx", Pairs::new()),
+        ("../../default/secrets/db", Pairs::new()),
+        ("", Pairs::new()),
+        ("db", namespace("prod/secrets/other?")),
+        ("db", namespace("..")),
+    ] {
+        let request = GetRequest {
+            name: name.to_owned(),
+            metadata: metadata.clone(),
+        };
+        let error = store.get(&request).await.expect_err("is refused");
+        assert_eq!(error.kind(), Kind::Invalid, "{name} {metadata:?}: {error}");
+        if !metadata.is_empty() {
+            let error = store.bulk_get(&metadata).await.expect_err("is refused");
+            assert_eq!(error.kind(), Kind::Invalid, "{metadata:?}: {error}");
+        }
     }
 }

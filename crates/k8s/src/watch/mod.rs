@@ -10,16 +10,18 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http::{Request, header};
 use http_body_util::BodyExt;
 use kube::client::Body;
-use kube::{Client, Error};
+use kube::Client;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::Error;
 use crate::objects::{Collection, encode};
 use decode::Event;
 pub use store::{Change, Key, Object, State, Store};
@@ -30,8 +32,10 @@ const WATCH_SECONDS: u64 = 290;
 const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS + 30);
 /// A watch that ends sooner and without an event may hide changes: list again.
 const SHORT: Duration = Duration::from_secs(1);
-/// Lists and watches do not follow each other faster than this.
-const PACE: Duration = Duration::from_millis(100);
+/// Lists and watches do not follow each other faster than this, and with every round that shows nothing new they slow
+/// down up to the last.
+const FIRST_PACE: Duration = Duration::from_millis(100);
+const LAST_PACE: Duration = Duration::from_secs(5);
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const LAST_BACKOFF: Duration = Duration::from_secs(30);
 const PAGE: usize = 500;
@@ -66,7 +70,7 @@ impl Interest {
             .labels
             .as_deref()
             .map(|labels| format!("&labelSelector={}", encode(labels)));
-        let path = self.collection.path(self.namespace.as_deref());
+        let path = self.collection.path(self.namespace.as_deref())?;
         let kind = if accept_list {
             "PartialObjectMetadataList"
         } else {
@@ -76,13 +80,13 @@ impl Interest {
             true => format!("application/json;as={kind};g=meta.k8s.io;v=v1,application/json"),
             false => "application/json".to_owned(),
         };
-        Request::builder()
+        let request = Request::builder()
             .uri(format!("{path}?{query}{}", labels.unwrap_or_default()))
             .header(header::ACCEPT, accept)
             // Watches are decoded piece by piece.
             .header(header::ACCEPT_ENCODING, "identity")
-            .body(Body::empty())
-            .map_err(Error::HttpError)
+            .body(Body::empty());
+        Ok(request.map_err(kube::Error::HttpError)?)
     }
 }
 
@@ -125,7 +129,7 @@ impl Driver {
                 () = stopping.cancelled() => return,
                 failed = self.follow(&mut backoff) => failed,
             };
-            if crate::is_not_found(&failed) {
+            if failed.is_not_found() {
                 tracing::debug!(target: "dapr.k8s", "{plural} are unknown to the API server");
                 self.store.absent();
             } else {
@@ -133,7 +137,7 @@ impl Driver {
             }
             tokio::select! {
                 () = stopping.cancelled() => return,
-                () = tokio::time::sleep(backoff) => {}
+                () = tokio::time::sleep(jittered(backoff)) => {}
             }
             backoff = (backoff * 2).min(LAST_BACKOFF);
         }
@@ -142,8 +146,9 @@ impl Driver {
     /// Lists and watches until something fails.
     async fn follow(&self, backoff: &mut Duration) -> Error {
         let mut version = None;
+        let mut pace = FIRST_PACE;
         loop {
-            let started = Instant::now();
+            let (started, changes) = (Instant::now(), self.store.changes());
             let end = match version.take() {
                 Some(version) => self.watch(version).await,
                 None => match self.list().await {
@@ -159,7 +164,12 @@ impl Driver {
                 Ok(End::Unknown) => {}
                 Err(error) => return error,
             }
-            tokio::time::sleep(PACE.saturating_sub(started.elapsed())).await;
+            let (took, changed) = (started.elapsed(), self.store.changes() != changes);
+            pace = match changed || took >= LAST_PACE {
+                true => FIRST_PACE,
+                false => (pace * 2).min(LAST_PACE),
+            };
+            tokio::time::sleep(jittered(pace).saturating_sub(took)).await;
         }
     }
 
@@ -196,7 +206,7 @@ impl Driver {
         if !response.status().is_success() {
             let error = success(response).await.err();
             return match error {
-                Some(error) if crate::status_code(&error) != Some(410) => Err(error),
+                Some(error) if error.code() != Some(410) => Err(error),
                 _ => Ok(End::Unknown),
             };
         }
@@ -213,7 +223,7 @@ impl Driver {
                 continue;
             };
             buffer.extend_from_slice(&data);
-            for event in decode::take(&mut buffer).map_err(Error::SerdeError)? {
+            for event in decode::take(&mut buffer).map_err(kube::Error::SerdeError)? {
                 silent = false;
                 match event {
                     Event::Bookmark(at) => version = at,
@@ -254,6 +264,14 @@ impl Driver {
             json,
         })
     }
+}
+
+/// Between half of it and the whole, so that watches that ended together do not come back together.
+fn jittered(pause: Duration) -> Duration {
+    // Every hasher of the standard library has keys of its own.
+    let bits = RandomState::new().build_hasher().finish() >> 11;
+    let random = bits as f64 / (1u64 << 53) as f64;
+    pause.mul_f64(0.5 + random / 2.0)
 }
 
 fn key_of(object: &Value) -> Key {
@@ -302,13 +320,14 @@ pub(crate) fn items(mut list: Value) -> List {
 /// The answer's JSON, or the failure that it tells about.
 async fn success(response: http::Response<Body>) -> Result<Value, Error> {
     let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
+    let body = response.into_body().collect().await;
+    let body = body.map_err(kube::Error::from)?.to_bytes();
     if status.is_success() {
-        return serde_json::from_slice(&body).map_err(Error::SerdeError);
+        return Ok(serde_json::from_slice(&body).map_err(kube::Error::SerdeError)?);
     }
     let told: Option<kube::core::Status> = serde_json::from_slice(&body).ok();
     let text = String::from_utf8_lossy(&body).trim().to_owned();
     let mut told = told.unwrap_or_else(|| kube::core::Status::failure(&text, ""));
     told.code = status.as_u16();
-    Err(Error::Api(Box::new(told)))
+    Err(kube::Error::Api(Box::new(told)).into())
 }

@@ -96,6 +96,9 @@ struct Inner {
 struct Known {
     objects: BTreeMap<Key, Arc<Object>>,
     recent: VecDeque<(Instant, Change)>,
+    /// How many changes there were, and when the last one was.
+    count: u64,
+    last: Option<Instant>,
 }
 
 impl Default for Store {
@@ -142,6 +145,16 @@ impl Store {
             last.push(change.clone());
         }
         (last, self.0.changes.subscribe())
+    }
+
+    /// When the last change was told; nothing before the first. Who has received a change sees it, or a later one.
+    pub fn last_change(&self) -> Option<Instant> {
+        self.read().last
+    }
+
+    /// Number of changes so far.
+    pub(super) fn changes(&self) -> u64 {
+        self.read().count
     }
 
     pub fn state(&self) -> State {
@@ -225,7 +238,10 @@ impl Store {
         while known.recent.len() >= HISTORY || known.recent.front().is_some_and(past) {
             known.recent.pop_front();
         }
-        known.recent.push_back((Instant::now(), change.clone()));
+        let now = Instant::now();
+        known.count += 1;
+        known.last = Some(now);
+        known.recent.push_back((now, change.clone()));
         // Nobody listening is fine.
         let _ = self.0.changes.send(change);
     }

@@ -210,3 +210,28 @@ async fn a_kind_that_is_not_installed() {
     assert_eq!(fixture.store.state(), State::Synced);
     fixture.end().await;
 }
+
+#[tokio::test]
+async fn a_server_that_closes_watches_at_once_is_asked_less_and_less() {
+    let fixture = fixture(Some(json!({"items": [component("a", 1)]}))).await;
+    let started = Instant::now();
+    let deadline = started + Duration::from_secs(30);
+    while fixture.server.lock().unwrap().lists < 6 {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let took = started.elapsed();
+    assert!(took >= Duration::from_millis(1500), "six lists in {took:?}");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_cannot_be_is_not_asked_for() {
+    let collection = Collection {
+        version: "/api/v1",
+        plural: "pods",
+    };
+    let namespace = Some("default/secrets?".to_owned());
+    let request = Interest::whole(collection, namespace).request("limit=1", true);
+    assert!(matches!(request, Err(Error::Name(_))));
+}

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use super::{Caller, common, images};
 use crate::config::CONFIGURATIONS;
 
-const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const LEGACY_AUDIENCE: &str = "dapr.io/sentry";
 const SERVICES: [&str; 5] = ["operator", "placement", "injector", "sentry", "scheduler"];
 
@@ -38,8 +37,8 @@ impl Kubernetes {
         common(request)?;
         let account = self.review(&request.token).await?;
         let pod_name = pod_name(&request.token)?;
-        let pod = self
-            .find(Collection::PODS, &account.namespace, &pod_name)
+        let pods = Collection::PODS;
+        let pod = objects::find(&self.client, pods, &account.namespace, &pod_name)
             .await
             .map_err(|_| "failed to get pod of identity")?
             .ok_or("failed to get pod of identity")?;
@@ -91,9 +90,13 @@ impl Kubernetes {
             "metadata": {},
             "spec": {"token": token, "audiences": audiences},
         });
-        let answer = objects::create(&self.client, TOKEN_REVIEWS, &review)
+        let reviewing = async {
+            let path = Collection::TOKEN_REVIEWS.path(None)?;
+            objects::create(&self.client, &path, &review).await
+        };
+        let answer = reviewing
             .await
-            .map_err(|e| format!("token review failed: {e}"))?;
+            .map_err(|e: outrider_k8s::Error| format!("token review failed: {e}"))?;
         account_of(&answer["status"], &audiences)
     }
 
@@ -153,7 +156,7 @@ impl Kubernetes {
         let Some(name) = configuration else {
             return Ok(TrustDomain::public());
         };
-        let found = self.find(CONFIGURATIONS, namespace, name).await;
+        let found = objects::find(&self.client, CONFIGURATIONS, namespace, name).await;
         let Ok(Some(found)) = found else {
             return Err("failed to get configuration".into());
         };
@@ -164,36 +167,6 @@ impl Kubernetes {
                 .map_err(|e| format!("failed to parse trust domain \"{domain}\": {e}")),
         }
     }
-
-    /// One object, read now: nothing of the cluster is kept in memory.
-    async fn find(
-        &self,
-        collection: Collection,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Option<Value>, outrider_k8s::Error> {
-        if !is_name(namespace) || !is_name(name) {
-            return Ok(None);
-        }
-        let path = collection.object(namespace, name);
-        if let Some(object) = objects::get(&self.client, &path).await? {
-            return Ok(Some(object));
-        }
-        // A server may know no more than whole collections.
-        let fields = format!("metadata.name={name},metadata.namespace={namespace}");
-        let query = format!("fieldSelector={}", objects::encode(&fields));
-        let items = objects::list(&self.client, &collection.path(None), &query).await?;
-        Ok(items.into_iter().find(|item| {
-            item["metadata"]["name"] == name && item["metadata"]["namespace"] == namespace
-        }))
-    }
-}
-
-/// Whether a text can be part of a path: the names of namespaces, pods and
-/// configurations are DNS names.
-fn is_name(text: &str) -> bool {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.');
-    !text.is_empty() && text.len() <= 253 && text.bytes().all(legal) && !text.starts_with('.')
 }
 
 fn account_of(status: &Value, asked: &[&str]) -> Result<Account, String> {

@@ -1,0 +1,43 @@
+//! Why a call failed.
+
+use outrider_kit::kubernetes::InvalidName;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing was sent.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    #[error(transparent)]
+    Client(#[from] kube::Error),
+}
+
+impl Error {
+    /// The status code of the server's answer; nothing if there was none.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Client(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        }
+    }
+
+    /// Whether the server said that there is no such thing.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// Whether somebody else has changed the object in between.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+
+    /// Whether the server does not serve the path at all: what it says about an object that is missing is a Status.
+    /// <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/>
+    pub(crate) fn is_unknown_path(&self) -> bool {
+        match self {
+            Self::Client(kube::Error::Api(status)) => {
+                status.code == 404 && status.reason != "NotFound"
+            }
+            _ => false,
+        }
+    }
+}
