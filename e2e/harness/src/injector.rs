@@ -11,6 +11,7 @@ use crate::{Kubernetes, Sentry, port};
 pub struct Injector {
     process: Process,
     port: u16,
+    metrics_port: u16,
     _cluster: Kubernetes,
 }
 
@@ -27,12 +28,13 @@ impl Injector {
         );
         let anchors = cluster.folder().join("ca.crt");
         std::fs::write(&anchors, sentry.anchors()?)?;
-        let (port, healthz_port) = (port::free(), port::free());
+        let [port, healthz_port, metrics_port] = std::array::from_fn(|_| port::free());
         let mut command = Command::new(binary("injector")?);
         command.args([
             format!("--port={port}"),
             format!("--healthz-port={healthz_port}"),
-            "--enable-metrics=false".to_owned(),
+            format!("--metrics-port={metrics_port}"),
+            "--metrics-listen-address=127.0.0.1".to_owned(),
             "--listen-address=127.0.0.1".to_owned(),
             "--healthz-listen-address=127.0.0.1".to_owned(),
             format!("--kubeconfig={}", cluster.kubeconfig().display()),
@@ -50,6 +52,7 @@ impl Injector {
         let injector = Injector {
             process: Process::start("injector", &mut command)?,
             port,
+            metrics_port,
             _cluster: cluster,
         };
         match healthy("injector", &injector.process, healthz_port).await {
@@ -60,6 +63,10 @@ impl Injector {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    pub fn metrics_port(&self) -> u16 {
+        self.metrics_port
     }
 }
 

@@ -11,6 +11,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use base64::Engine as _;
 use http::{Method, StatusCode, Uri};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -41,6 +42,10 @@ struct Kept {
     objects: BTreeMap<String, Value>,
     /// Kind and path of every change, with the object after it.
     history: Vec<(&'static str, String, Value)>,
+    /// Method, path and query of everything that was asked for.
+    requests: Vec<String>,
+    /// Status codes for paths that are refused.
+    refused: BTreeMap<String, StatusCode>,
 }
 
 /// What a path means.
@@ -143,6 +148,15 @@ async fn answer(State(objects): State<Objects>, method: Method, uri: Uri, body: 
         (StatusCode::NOT_FOUND, Json(status)).into_response()
     };
     let path = uri.path();
+    let refused = {
+        let mut kept = objects.lock();
+        kept.requests.push(format!("{method} {uri}"));
+        kept.refused.get(path).copied()
+    };
+    if let Some(code) = refused {
+        let status = json!({"kind": "Status", "status": "Failure", "code": code.as_u16(), "reason": "Forbidden"});
+        return (code, Json(status)).into_response();
+    }
     let Some(place) = Place::of(path) else {
         return missing();
     };
@@ -228,6 +242,25 @@ impl Kubernetes {
     /// The same for any object, by its path in the API.
     pub fn put_at(&self, path: &str, object: Value) {
         self.objects.change(path, Some(object));
+    }
+
+    /// Makes or replaces a secret of one key, which is `value`.
+    pub fn put_secret(&self, namespace: &str, name: &str, value: &str) {
+        let data = base64::engine::general_purpose::STANDARD.encode(value);
+        let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
+        self.put_at(&path, json!({"kind": "Secret", "data": {"value": data}}));
+    }
+
+    /// Answers a path with this status from now on.
+    pub fn refuse(&self, path: &str, status: StatusCode) {
+        self.objects.lock().refused.insert(path.to_owned(), status);
+    }
+
+    /// Method, path and query of the requests so far that have this text in them.
+    pub fn requests(&self, text: &str) -> Vec<String> {
+        let kept = self.objects.lock();
+        let found = kept.requests.iter().filter(|asked| asked.contains(text));
+        found.cloned().collect()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use http::StatusCode;
 use outrider_harness::{Authority, Daprd, Kubernetes, Operator, Sentry, wait};
 use outrider_proto::operator::v1::operator_client::OperatorClient;
 use outrider_proto::operator::v1::{
@@ -332,6 +333,112 @@ async fn resources_that_are_wrong() -> Result<()> {
     plane.component("default", "late", memory());
     daprd.line("Component loaded: late").await?;
     assert_eq!(plane.operator.status(), None);
+    Ok(())
+}
+
+/// A component whose property `p` comes from the key `value` of a secret.
+fn wanting(secret: &str) -> Value {
+    let property = json!({"name": "p", "secretKeyRef": {"name": secret, "key": "value"}});
+    json!({"spec": {"type": "state.in-memory", "version": "v1", "metadata": [property]}})
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_read_stops_nobody_else() -> Result<()> {
+    let plane = Plane::start().await?;
+    // As with roles of one namespace: what is elsewhere, and lists of all, are forbidden.
+    let secret = |name: &str| format!("/api/v1/namespaces/default/secrets/{name}");
+    plane
+        .cluster
+        .refuse("/api/v1/secrets", StatusCode::FORBIDDEN);
+    plane
+        .cluster
+        .refuse(&secret("hidden"), StatusCode::FORBIDDEN);
+    plane.cluster.put_secret("default", "known", "42");
+    plane.cluster.put_secret("prod", "db-pass", "hunter2");
+    plane.component("default", "good", memory());
+    plane.component("default", "known", wanting("known"));
+    for (name, wanted) in [
+        ("forbidden", "hidden"),
+        ("impossible", "../../prod/secrets/db-pass?"),
+        ("impossible-2", "db-pass%3F"),
+        ("missing", "nope"),
+    ] {
+        plane.component("default", name, wanting(wanted));
+    }
+    let daprd = plane.daprd(plane.operator.port())?.start().await?;
+    plane.operator.line("secret default/nope not found").await?;
+    let metadata = daprd.http().get("/v1.0/metadata").await?.json()?;
+    let loaded: Vec<&str> = metadata["components"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|component| component["name"].as_str())
+        .collect();
+    for name in ["good", "known"] {
+        assert!(loaded.contains(&name), "{loaded:?}");
+    }
+    let mut client = plane.client("default", "app").await?;
+    let listed = names(&mut client, "default").await?;
+    assert_eq!(listed.len(), 6, "{listed:?}");
+
+    // One that comes later, too.
+    let request = ComponentUpdateRequest {
+        namespace: "default".to_owned(),
+    };
+    let mut events = client.component_update(request).await?.into_inner();
+    plane.component("default", "late", wanting("x/../db-pass"));
+    loop {
+        let event = tokio::time::timeout(wait::LONG, events.message()).await??;
+        let event = event.context("the stream is over")?;
+        let component: Value = serde_json::from_slice(&event.component)?;
+        if component["metadata"]["name"] == "late" {
+            assert!(component["spec"]["metadata"][0]["value"].is_null());
+            break;
+        }
+    }
+    let asked = plane.cluster.requests("/secrets");
+    assert!(
+        asked.iter().all(|asked| {
+            ["known", "hidden", "nope"]
+                .iter()
+                .any(|name| *asked == format!("GET {}", secret(name)))
+        }),
+        "{asked:?}"
+    );
+    assert_eq!(plane.operator.status(), None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn many_sidecars_cost_one_read_of_a_secret() -> Result<()> {
+    const CONNECTIONS: usize = 10;
+    const STREAMS: usize = 20;
+    let plane = Plane::start().await?;
+    plane.cluster.put_secret("default", "s", "old");
+    let mut streams = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut client = plane.client("default", "app").await?;
+        for _ in 0..STREAMS {
+            let request = ComponentUpdateRequest {
+                namespace: "default".to_owned(),
+            };
+            streams.push(client.component_update(request).await?.into_inner());
+        }
+    }
+    for round in 0..2 {
+        let mut changed = wanting("s");
+        changed["spec"]["round"] = json!(round);
+        plane.component("default", "c", changed);
+        for events in &mut streams {
+            let event = tokio::time::timeout(wait::LONG, events.message()).await??;
+            let event = event.context("the stream is over")?;
+            let component: Value = serde_json::from_slice(&event.component)?;
+            assert_eq!(component["spec"]["round"], round);
+            assert!(component["spec"]["metadata"][0]["value"].is_string());
+        }
+        let reads = plane.cluster.requests("/secrets");
+        assert_eq!(reads.len(), round + 1, "{reads:?}");
+    }
     Ok(())
 }
 

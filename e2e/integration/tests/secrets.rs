@@ -1,5 +1,5 @@
 use anyhow::Result;
-use outrider_harness::Daprd;
+use outrider_harness::{Daprd, Kubernetes};
 use outrider_proto::runtime::v1::GetSecretRequest;
 use serde_json::json;
 use tonic::Code;
@@ -117,5 +117,82 @@ async fn a_secret_without_a_store_leaves_its_value_empty() -> Result<()> {
     // It is used: nobody listens there.
     let called = daprd.http().get("/v1.0/invoke/e/method/x").await?;
     assert!(called.text().contains("onnect"), "{}", called.text());
+    Ok(())
+}
+
+/// A sidecar in namespace `default` whose application may read all secrets of the store `kube` but `db-pass`.
+async fn with_a_cluster(cluster: &Kubernetes) -> Result<Daprd> {
+    let daprd = Daprd::builder()
+        .component("kube", "secretstores.kubernetes")
+        .config("secrets: {scopes: [{storeName: kube, deniedSecrets: [db-pass]}]}")
+        .env("KUBECONFIG", &cluster.kubeconfig().display().to_string())
+        .env("NAMESPACE", "default");
+    daprd.start().await
+}
+
+#[tokio::test]
+async fn a_secret_of_a_cluster_cannot_be_had_by_another_spelling() -> Result<()> {
+    const SECRET: &str = "hunter2";
+    let cluster = Kubernetes::start().await?;
+    cluster.put_secret("default", "db-pass", SECRET);
+    cluster.put_secret("default", "other", "42");
+    cluster.put_secret("prod", "db-pass", SECRET);
+    let daprd = with_a_cluster(&cluster).await?;
+    let http = daprd.http();
+    let mut grpc = daprd.grpc().await?;
+
+    let allowed = http.get("/v1.0/secrets/kube/other").await?;
+    assert_eq!(
+        (allowed.status, allowed.json()?),
+        (200, json!({"value": "42"}))
+    );
+    let denied = http.get("/v1.0/secrets/kube/db-pass").await?;
+    assert_eq!(denied.status, 403);
+    let before = cluster.requests("/secrets").len();
+
+    for path in [
+        "db-pass%3Fx",
+        "db-pass%3F",
+        "db-pass%23",
+        "db-pass%253Fx",
+        "db-pass%2F",
+        "other%2F..%2Fdb-pass",
+        "..%2Fsecrets%2Fdb-pass",
+        "DB-PASS",
+        "db-pass%20",
+        "db-pass%00",
+        "other?metadata.namespace=prod%2Fsecrets%2Fdb-pass%3F",
+        "other?metadata.namespace=prod%2Fsecrets%2Fdb-pass%23",
+        "other?metadata.namespace=..",
+        "db-pass.?metadata.namespace=prod",
+    ] {
+        let answer = http.get(&format!("/v1.0/secrets/kube/{path}")).await?;
+        assert!(answer.status >= 400, "{path}: {}", answer.status);
+        assert!(!answer.text().contains(SECRET), "{path}: {}", answer.text());
+    }
+    let bulk = "/v1.0/secrets/kube/bulk?metadata.namespace=prod%2Fsecrets%2Fdb-pass%3F";
+    let answer = http.get(bulk).await?;
+    assert_eq!(answer.status, 500, "{}", answer.text());
+    for (key, namespace) in [
+        ("db-pass?x", ""),
+        ("db-pass#", ""),
+        ("other/../db-pass", ""),
+        ("other", "prod/secrets/db-pass?"),
+    ] {
+        let mut request = GetSecretRequest {
+            store_name: "kube".to_owned(),
+            key: key.to_owned(),
+            ..Default::default()
+        };
+        if !namespace.is_empty() {
+            let metadata = ("namespace".to_owned(), namespace.to_owned());
+            request.metadata.extend([metadata]);
+        }
+        let error = grpc.get_secret(request).await.expect_err("is refused");
+        assert_eq!(error.code(), Code::Internal, "{key} {namespace}: {error}");
+        assert!(error.message().contains("cannot be"), "{key}: {error}");
+    }
+    let asked = cluster.requests("/secrets");
+    assert_eq!(asked.len(), before, "nothing was sent: {asked:?}");
     Ok(())
 }

@@ -32,7 +32,7 @@ pub fn configurations(pods: &Store, namespace: &str, app_id: &str, configuration
                 .filter(|text| !text.is_empty())
         };
         annotation(APP_ID.name).unwrap_or(&pod.name) == app_id
-            && annotation(CONFIG.name) == Some(configuration)
+            && annotation(CONFIG.name).map(str::trim) == Some(configuration)
     })
 }
 

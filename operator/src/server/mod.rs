@@ -72,8 +72,7 @@ type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Server {
     /// For what a resource says now.
     fn reader<'a>(&'a self, namespace: &'a str, resource: &Resource) -> Reader<'a> {
-        self.secrets
-            .reader(namespace, resource.store.last_change())
+        self.secrets.reader(namespace, resource.store.last_change())
     }
 
     async fn list(

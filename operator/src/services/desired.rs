@@ -158,7 +158,9 @@ impl Workload {
 
 /// A number of 32 bits, or the default.
 fn port(annotation: &Annotation<i64>, map: &Map) -> i32 {
-    let number = annotation.text(map).and_then(|text| text.parse().ok());
+    let number = annotation
+        .text(map)
+        .and_then(|text| text.trim().parse().ok());
     number.unwrap_or_else(|| annotation.default.try_into().unwrap_or_default())
 }
 

@@ -29,6 +29,8 @@ struct Objects {
     /// User name that every token belongs to.
     account: String,
     reviewed: Vec<Value>,
+    /// Paths that were read.
+    read: Vec<String>,
     versions: u64,
 }
 
@@ -47,10 +49,13 @@ async fn serve(State(api): State<Api>, request: Request) -> Response {
         ),
     );
     match parts.method {
-        Method::GET => match api.by_path.get(&path) {
-            Some(object) => Json(object.clone()).into_response(),
-            None => not_found.into_response(),
-        },
+        Method::GET => {
+            api.read.push(path.clone());
+            match api.by_path.get(&path) {
+                Some(object) => Json(object.clone()).into_response(),
+                None => not_found.into_response(),
+            }
+        }
         Method::POST => {
             api.reviewed.push(body["spec"].clone());
             let status = if body["spec"]["token"] == "" {
@@ -169,6 +174,16 @@ async fn ask(
     id: &str,
     namespace: &str,
 ) -> Result<Vec<u8>, tonic::Status> {
+    ask_as(sentry, cluster, "mypod", id, namespace).await
+}
+
+async fn ask_as(
+    sentry: &Sentry,
+    cluster: &Cluster,
+    pod: &str,
+    id: &str,
+    namespace: &str,
+) -> Result<Vec<u8>, tonic::Status> {
     let root = cluster.get(CONFIG_MAP)["data"]["ca.crt"]
         .as_str()
         .unwrap()
@@ -182,7 +197,7 @@ async fn ask(
     let request = SignCertificateRequest {
         id: id.into(),
         namespace: namespace.into(),
-        token: r#"{"kubernetes.io":{"pod":{"name":"mypod"}}}"#.into(),
+        token: json!({"kubernetes.io": {"pod": {"name": pod}}}).to_string(),
         token_validator: TokenValidator::Kubernetes.into(),
         certificate_signing_request: csr.into_bytes().into(),
         ..Default::default()
@@ -320,6 +335,43 @@ async fn a_pod_gets_the_identity_that_its_annotations_give() {
             .await
             .contains("64 characters or less")
     );
+}
+
+#[tokio::test]
+async fn names_cannot_leave_their_path_and_nothing_is_listed() {
+    let cluster = Cluster::start().await;
+    let sentry = cluster.sentry(&[]).await;
+    cluster.pod("other", "sa", json!({}));
+    cluster.pod("apps", "sa", json!({"dapr.io/config": "x/../c?"}));
+    for pod in [
+        "../../other/pods/mypod",
+        "mypod?",
+        "mypod%3F",
+        "..",
+        "MYPOD",
+        "absent",
+    ] {
+        let refused = ask_as(&sentry, &cluster, pod, "mypod", "apps").await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.message(), "failed to get pod of identity", "{pod}");
+    }
+    assert_eq!(
+        refusal(&sentry, &cluster, "mypod", "apps").await,
+        "failed to get configuration"
+    );
+    let read = cluster.api.lock().unwrap().read.clone();
+    let below = |part: &str| -> Vec<&String> { read.iter().filter(|p| p.contains(part)).collect() };
+    let pods = "/api/v1/namespaces/apps/pods";
+    assert_eq!(
+        below("/pods"),
+        [&format!("{pods}/absent"), &format!("{pods}/mypod")]
+    );
+    assert!(below("/namespaces/apps/configurations").is_empty());
+
+    // What is left empty counts as absent.
+    let empty = json!({"dapr.io/app-id": "", "dapr.io/config": ""});
+    cluster.pod("apps", "sa", empty);
+    ask(&sentry, &cluster, "mypod", "apps").await.unwrap();
 }
 
 #[tokio::test]

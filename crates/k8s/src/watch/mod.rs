@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use http::{Request, header};
 use http_body_util::BodyExt;
-use kube::client::Body;
 use kube::Client;
+use kube::client::Body;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -320,8 +320,7 @@ pub(crate) fn items(mut list: Value) -> List {
 /// The answer's JSON, or the failure that it tells about.
 async fn success(response: http::Response<Body>) -> Result<Value, Error> {
     let status = response.status();
-    let body = response.into_body().collect().await;
-    let body = body.map_err(kube::Error::from)?.to_bytes();
+    let body = response.into_body().collect().await?.to_bytes();
     if status.is_success() {
         return Ok(serde_json::from_slice(&body).map_err(kube::Error::SerdeError)?);
     }

@@ -52,12 +52,14 @@ impl Kubernetes {
             return Err("pod service account mismatch".into());
         }
         let annotation = |name: &str| pod["metadata"]["annotations"][name].as_str();
+        let filled = |name: &str| annotation(name).filter(|text| !text.is_empty());
         let service = annotation("dapr.io/control-plane");
         let expected = match service {
             Some(service) => {
                 self.service_id(service, &pod_name, &account, annotation("dapr.io/app-id"))?
             }
-            None => annotation("dapr.io/app-id").unwrap_or(&pod_name).to_owned(),
+            // As the injector does: an annotation that is left empty counts as absent.
+            None => filled("dapr.io/app-id").unwrap_or(&pod_name).to_owned(),
         };
         if expected != request.id {
             return Err(format!(
@@ -68,7 +70,7 @@ impl Kubernetes {
         let trust_domain = match service {
             Some(_) => self.trust_domain.clone(),
             None => {
-                let configuration = annotation("dapr.io/config");
+                let configuration = filled("dapr.io/config").map(str::trim);
                 let domain = self.app_domain(&account.namespace, configuration).await?;
                 self.refuse_impostor(&account.namespace, &expected, &domain)?;
                 domain
