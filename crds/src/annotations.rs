@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+/// How much of a wrong value is shown.
+const SHOWN: usize = 128;
+
 /// Annotations of a pod or of a pod template.
 pub type Map = BTreeMap<String, String>;
 
@@ -27,11 +30,19 @@ impl<T> Annotation<T> {
         map.get(self.name).map(String::as_str)
     }
 
+    /// The text without blanks around it; an annotation that is left empty counts as absent.
+    fn filled<'a>(&self, map: &'a Map) -> Option<&'a str> {
+        self.text(map)
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+    }
+
+    /// Shows the beginning of the value, which may be as long as its author likes.
     pub fn error(&self, expected: &'static str, value: &str) -> Error {
         Error {
             name: self.name,
             expected,
-            value: value.to_owned(),
+            value: value.chars().take(SHOWN).collect(),
         }
     }
 }
@@ -51,27 +62,37 @@ impl Annotation<Option<bool>> {
 
 impl Annotation<i64> {
     pub fn read(&self, map: &Map) -> Result<i64, Error> {
-        self.text(map)
+        self.filled(map)
             .map_or(Ok(self.default), |text| integer(self, text))
     }
 }
 
 impl Annotation<Option<i64>> {
     pub fn read(&self, map: &Map) -> Result<Option<i64>, Error> {
-        self.text(map).map(|text| integer(self, text)).transpose()
+        self.filled(map).map(|text| integer(self, text)).transpose()
     }
 }
 
 impl Annotation<&'static str> {
-    /// A key with an empty value counts, and gives the empty text.
+    /// A key with an empty value counts, and gives the empty text. Blanks around a text do not.
     pub fn read<'a>(&self, map: &'a Map) -> &'a str {
-        self.text(map).unwrap_or(self.default)
+        self.text(map).unwrap_or(self.default).trim()
+    }
+
+    /// For values that cannot be empty: such an annotation counts as absent.
+    pub fn read_filled<'a>(&self, map: &'a Map) -> &'a str {
+        self.filled(map).unwrap_or(self.default)
     }
 }
 
 impl Annotation<Option<&'static str>> {
     pub fn read<'a>(&self, map: &'a Map) -> Option<&'a str> {
         self.text(map).or(self.default)
+    }
+
+    /// For values that cannot be empty: such an annotation counts as absent.
+    pub fn read_filled<'a>(&self, map: &'a Map) -> Option<&'a str> {
+        self.filled(map).or(self.default)
     }
 }
 
@@ -195,13 +216,24 @@ mod tests {
     fn values_and_defaults() {
         assert_eq!(GRPC_PORT.read(&Map::new()), Ok(50001));
         assert_eq!(GRPC_PORT.read(&map("dapr.io/grpc-port", "-7")), Ok(-7));
+        let error = |value: &str| {
+            let read = GRPC_PORT.read(&map("dapr.io/grpc-port", value));
+            read.unwrap_err().to_string()
+        };
         assert_eq!(
-            GRPC_PORT
-                .read(&map("dapr.io/grpc-port", "7 "))
-                .unwrap_err()
-                .to_string(),
-            r#"annotation dapr.io/grpc-port must be an integer, not "7 ""#
+            error("7 7"),
+            r#"annotation dapr.io/grpc-port must be an integer, not "7 7""#
         );
+        assert!(error(&"x".repeat(1 << 18)).len() < 200);
+        for empty in ["", " "] {
+            assert_eq!(GRPC_PORT.read(&map("dapr.io/grpc-port", empty)), Ok(50001));
+            let limit = map("dapr.io/app-max-concurrency", empty);
+            assert_eq!(APP_MAX_CONCURRENCY.read(&limit), Ok(None));
+            let image = map("dapr.io/sidecar-image", empty);
+            assert_eq!(IMAGE.read_filled(&image), None);
+        }
+        assert_eq!(GRPC_PORT.read(&map("dapr.io/grpc-port", " 7 ")), Ok(7));
+        assert_eq!(CONFIG.read(&map("dapr.io/config", " c ")), "c");
         assert_eq!(LOG_LEVEL.read(&map("dapr.io/log-level", "")), "");
         assert!(!ENABLE_METRICS.read(&map("dapr.io/enable-metrics", "")));
         assert_eq!(

@@ -2,6 +2,8 @@
 
 /// The longest name of a Service.
 const LONGEST: usize = 63;
+/// How much of a wrong one is shown.
+const SHOWN: usize = 128;
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with \
      an alphanumeric character (e.g. 'my-name', or '123-abc', regex used for validation is \
      '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
@@ -31,7 +33,7 @@ pub fn service_name(app_id: &str) -> Result<String, Error> {
     match faults.is_empty() {
         true => Ok(name),
         false => Err(Error::Invalid {
-            app_id: app_id.to_owned(),
+            app_id: app_id.chars().take(SHOWN).collect(),
             why: faults.join(", "),
         }),
     }

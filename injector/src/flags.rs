@@ -166,7 +166,7 @@ fn settings(
         run_as_user: environment.integer("SIDECAR_RUN_AS_USER")?,
         run_as_group: environment.integer("SIDECAR_RUN_AS_GROUP")?,
         read_only_root_filesystem: environment.truthy("SIDECAR_READ_ONLY_ROOT_FILESYSTEM", true),
-        drop_all_capabilities: environment.truthy("SIDECAR_DROP_ALL_CAPABILITIES", false),
+        drop_all_capabilities: environment.truthy("SIDECAR_DROP_ALL_CAPABILITIES", true),
         downward_apis: environment.truthy("ENABLE_K8S_DOWNWARD_APIS", false),
         native_sidecar: environment.truthy("NATIVE_SIDECAR_ENABLED", false),
         sockets_folder: environment.or(

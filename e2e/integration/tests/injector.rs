@@ -1,6 +1,7 @@
 //! A webhook that is asked nonsense.
 
 use anyhow::Result;
+use outrider_harness::http::Client as Page;
 use outrider_harness::{Injector, Sentry};
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
@@ -111,5 +112,42 @@ async fn a_review_that_is_too_large() -> Result<()> {
     assert_eq!(response["allowed"], json!(true), "{response}");
     let grown = webhook.injector.memory()?.saturating_sub(before);
     assert!(grown < 48 << 20, "{grown} bytes more");
+    Ok(())
+}
+
+#[tokio::test]
+async fn app_ids_of_strangers_do_not_make_the_metrics_grow() -> Result<()> {
+    let webhook = Webhook::start().await?;
+    let long = "x".repeat(200_000);
+    webhook.admit(&[("dapr.io/app-id", &long)]).await?;
+    for n in 0..1100 {
+        let app_id = format!("app-{n}");
+        webhook.admit(&[("dapr.io/app-id", &app_id)]).await?;
+    }
+    let page = Page::new(webhook.injector.metrics_port());
+    let text = page.get("/metrics").await?.text();
+    let series = text
+        .lines()
+        .filter(|line| line.starts_with("dapr_injector_sidecar_injection_succeeded_total{"));
+    assert_eq!(series.count(), 1001);
+    let longest = text.lines().map(str::len).max().unwrap_or_default();
+    assert!(longest < 500, "a line of {longest} bytes");
+    let lines = webhook.injector.lines();
+    let longest = lines.iter().map(String::len).max().unwrap_or_default();
+    assert!(longest < 2000, "a line of {longest} bytes in the log");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_annotation_that_is_left_empty_counts_as_absent() -> Result<()> {
+    let webhook = Webhook::start().await?;
+    let response = webhook
+        .admit(&[
+            ("dapr.io/app-port", ""),
+            ("dapr.io/grpc-port", " "),
+            ("dapr.io/env-from-secret", "A=s: k"),
+        ])
+        .await?;
+    assert_eq!(response["allowed"], json!(true), "{response}");
     Ok(())
 }

@@ -49,8 +49,8 @@ pub fn arguments(map: &Map, app_id: &str, situation: &Situation<'_>) -> Result<V
     args.pair("--dapr-listen-addresses", a::LISTEN_ADDRESSES.read(map));
     args.pair("--dapr-public-port", PUBLIC_PORT);
     args.pair("--app-id", app_id);
-    args.pair("--app-protocol", a::APP_PROTOCOL.read(map));
-    args.pair("--log-level", a::LOG_LEVEL.read(map));
+    args.pair("--app-protocol", a::APP_PROTOCOL.read_filled(map));
+    args.pair("--log-level", a::LOG_LEVEL.read_filled(map));
     args.pair(
         "--dapr-graceful-shutdown-seconds",
         a::GRACEFUL_SHUTDOWN_SECONDS.read(map)?,
@@ -89,7 +89,7 @@ pub fn arguments(map: &Map, app_id: &str, situation: &Situation<'_>) -> Result<V
         args.flag("--enable-app-health-check");
         args.pair(
             "--app-health-check-path",
-            a::APP_HEALTH_CHECK_PATH.read(map),
+            a::APP_HEALTH_CHECK_PATH.read_filled(map),
         );
         args.pair(
             "--app-health-probe-interval",
@@ -103,7 +103,7 @@ pub fn arguments(map: &Map, app_id: &str, situation: &Situation<'_>) -> Result<V
     }
     args.given(
         "--app-binding-options-timeout",
-        a::APP_BINDING_OPTIONS_TIMEOUT.read(map),
+        a::APP_BINDING_OPTIONS_TIMEOUT.read_filled(map),
     );
     args.switch("--log-as-json", a::LOG_AS_JSON.read(map));
     args.switch("--enable-profiling", a::ENABLE_PROFILING.read(map));
@@ -125,11 +125,11 @@ pub fn arguments(map: &Map, app_id: &str, situation: &Situation<'_>) -> Result<V
     }
     args.given(
         "--dapr-block-shutdown-duration",
-        a::BLOCK_SHUTDOWN_DURATION.read(map),
+        a::BLOCK_SHUTDOWN_DURATION.read_filled(map),
     );
     args.given(
         "--actors-disseminate-timeout",
-        a::ACTORS_DISSEMINATE_TIMEOUT.read(map),
+        a::ACTORS_DISSEMINATE_TIMEOUT.read_filled(map),
     );
     match a::SCHEDULER_HOST_ADDRESS.read(map) {
         // An empty one turns the scheduler off.
@@ -144,7 +144,7 @@ pub fn arguments(map: &Map, app_id: &str, situation: &Situation<'_>) -> Result<V
     }
     args.given(
         "--disable-init-endpoints",
-        a::DISABLE_INIT_ENDPOINTS.read(map),
+        a::DISABLE_INIT_ENDPOINTS.read_filled(map),
     );
     Ok(args.0)
 }

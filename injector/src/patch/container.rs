@@ -11,6 +11,9 @@ use super::{Error, HTTP_PORT, PUBLIC_PORT, SIDECAR, Situation, arguments, env};
 
 const PROGRAM: &str = "/daprd";
 const DEBUGGER: &str = "/dlv";
+/// What restricted Pod Security asks for.
+/// <https://kubernetes.io/docs/concepts/security/pod-security-standards/>
+pub const SECCOMP_PROFILE: &str = "RuntimeDefault";
 
 pub fn sidecar(
     pod: &Pod,
@@ -25,11 +28,11 @@ pub fn sidecar(
     let (program, arguments) = command(map, pod.app_id(), situation)?;
     let mut container = json!({
         "name": SIDECAR,
-        "image": a::IMAGE.read(map).unwrap_or(&settings.image),
+        "image": a::IMAGE.read_filled(map).unwrap_or(&settings.image),
         "imagePullPolicy": settings.image_pull_policy,
         "ports": ports(map)?,
         "env": environment,
-        "securityContext": security(map, situation, &environment),
+        "securityContext": security(pod, situation, &environment),
         "readinessProbe": probe(
             json!({"httpGet": {"path": "/v1.0/healthz", "port": PUBLIC_PORT}}),
             [
@@ -155,7 +158,8 @@ fn environment(
     Ok(variables)
 }
 
-fn security(map: &Map, situation: &Situation<'_>, environment: &[Value]) -> Value {
+fn security(pod: &Pod, situation: &Situation<'_>, environment: &[Value]) -> Value {
+    let map = &pod.metadata.annotations;
     let settings = situation.settings;
     // On Windows certificates can only be installed by an administrator.
     let windows = environment
@@ -178,14 +182,13 @@ fn security(map: &Map, situation: &Situation<'_>, environment: &[Value]) -> Valu
             }
         }
     }
-    if settings.drop_all_capabilities {
-        context["capabilities"] = json!({"drop": ["ALL"]});
-    }
-    if let Some(profile) = a::SECCOMP_PROFILE_TYPE
-        .read(map)
-        .filter(|profile| !profile.is_empty())
-    {
-        context["seccompProfile"] = json!({"type": profile});
+    // Windows has neither, and a pod that says it is for Windows may not ask for them.
+    if !windows && !pod.is_for_windows() {
+        if settings.drop_all_capabilities {
+            context["capabilities"] = json!({"drop": ["ALL"]});
+        }
+        let profile = a::SECCOMP_PROFILE_TYPE.read_filled(map);
+        context["seccompProfile"] = json!({"type": profile.unwrap_or(SECCOMP_PROFILE)});
     }
     context
 }
@@ -213,7 +216,7 @@ fn quantity<'a>(
     annotation: &Annotation<Option<&'static str>>,
     map: &'a Map,
 ) -> Result<Option<&'a str>, Error> {
-    let Some(text) = annotation.read(map).filter(|text| !text.is_empty()) else {
+    let Some(text) = annotation.read_filled(map) else {
         return Ok(None);
     };
     match outrider_kit::quantity::parse(text) {

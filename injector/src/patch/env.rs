@@ -25,7 +25,9 @@ pub fn requested(map: &Map) -> Result<(Vec<Value>, Vec<String>), Error> {
     {
         let (secret, key) = reference
             .split_once(':')
-            .unwrap_or((&reference, &reference));
+            .map_or((reference.as_str(), reference.as_str()), |(secret, key)| {
+                (secret.trim(), key.trim())
+            });
         if secret.is_empty() || key.is_empty() || key.contains(':') {
             return Err(a::ENV_FROM_SECRET.error(SECRET, &reference).into());
         }
@@ -60,8 +62,10 @@ fn entries(text: &str) -> Result<Vec<(String, String)>, String> {
         .filter(|piece| !piece.is_empty());
     pieces
         .map(|piece| match piece.split_once('=') {
-            Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
-            None => Err(piece.to_owned()),
+            Some((name, value)) if !name.trim().is_empty() => {
+                Ok((name.trim().to_owned(), value.trim().to_owned()))
+            }
+            _ => Err(piece.to_owned()),
         })
         .collect()
 }
@@ -159,9 +163,20 @@ mod tests {
     }
 
     #[test]
+    fn blanks_around_secrets_and_keys() {
+        for text in ["A=s:k", "A=s: k", " A = s : k "] {
+            let map: Map = [("dapr.io/env-from-secret".to_owned(), text.to_owned())].into();
+            let (variables, names) = requested(&map).unwrap();
+            assert_eq!(variables, [from_secret("A", "s", "k")], "{text:?}");
+            assert_eq!(names, ["A"]);
+        }
+    }
+
+    #[test]
     fn malformed() {
         for (name, value) in [
             ("dapr.io/env", "x"),
+            ("dapr.io/env", "=x"),
             ("dapr.io/env-from-secret", "A=s:k:x"),
             ("dapr.io/env-from-secret", "A="),
             ("dapr.io/env-from-secret", "A=s:"),

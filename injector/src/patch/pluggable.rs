@@ -4,9 +4,10 @@
 use outrider_crds::annotations as a;
 use serde_json::{Value, json};
 
+use super::container::SECCOMP_PROFILE;
 use super::pod::{Container, Pod};
 use super::volumes;
-use super::{Patch, Situation, env};
+use super::{Patch, Settings, Situation, env};
 
 const SOCKETS: &str = "dapr-components-unix-domain-socket";
 const VARIABLE: &str = "DAPR_COMPONENT_SOCKETS_FOLDER";
@@ -33,12 +34,11 @@ pub struct Components {
 
 pub fn containers(pod: &Pod, situation: &Situation<'_>) -> Components {
     let map = &pod.metadata.annotations;
-    let folder = a::PLUGGABLE_COMPONENTS_SOCKETS_FOLDER
-        .read(map)
-        .filter(|folder| !folder.is_empty());
+    let folder = a::PLUGGABLE_COMPONENTS_SOCKETS_FOLDER.read_filled(map);
     let names = a::PLUGGABLE_COMPONENTS.read(map).split(',');
     let mut components = Components {
         names: names
+            .map(str::trim)
             .filter(|name| !name.is_empty())
             .map(str::to_owned)
             .collect(),
@@ -60,7 +60,7 @@ pub fn containers(pod: &Pod, situation: &Situation<'_>) -> Components {
             declared.scopes.is_empty() || declared.scopes.iter().any(|it| it == app_id)
         };
         for declared in situation.declared.iter().filter(in_scope) {
-            components.declare(declared);
+            components.declare(declared, pod, situation.settings);
         }
     }
     components
@@ -74,8 +74,38 @@ pub fn connect(components: &Components, container: &Container, path: &str, patch
     }
 }
 
+/// Adds what restricted Pod Security asks for, where the container says nothing itself.
+/// <https://kubernetes.io/docs/concepts/security/pod-security-standards/>
+fn restrict(context: &mut Value, settings: &Settings) {
+    if !context.is_object() {
+        *context = json!({});
+    }
+    if context["windowsOptions"].is_object() {
+        return;
+    }
+    let mut defaults = vec![
+        ("allowPrivilegeEscalation", json!(false)),
+        ("seccompProfile", json!({"type": SECCOMP_PROFILE})),
+    ];
+    if settings.run_as_non_root {
+        defaults.push(("runAsNonRoot", json!(true)));
+    }
+    if settings.drop_all_capabilities {
+        defaults.push(("capabilities", json!({"drop": ["ALL"]})));
+    }
+    // A privileged container may not be told that it is none.
+    if context["privileged"] == true {
+        defaults.clear();
+    }
+    for (member, value) in defaults {
+        if context[member].is_null() {
+            context[member] = value;
+        }
+    }
+}
+
 impl Components {
-    fn declare(&mut self, declared: &Declared) {
+    fn declare(&mut self, declared: &Declared, pod: &Pod, settings: &Settings) {
         let container: Option<Value> = serde_json::from_str(&declared.container)
             .ok()
             .filter(Value::is_object);
@@ -104,6 +134,9 @@ impl Components {
                 Some(known) => known.extend(additions),
                 None => container[list] = json!(additions),
             }
+        }
+        if !pod.is_for_windows() {
+            restrict(&mut container["securityContext"], settings);
         }
         self.added.push(container);
     }

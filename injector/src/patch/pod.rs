@@ -26,6 +26,8 @@ pub struct Spec {
     pub init_containers: Vec<Container>,
     pub volumes: Vec<Named>,
     pub tolerations: Vec<Value>,
+    pub os: Named,
+    pub node_selector: Map,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -60,6 +62,12 @@ impl Pod {
             Some(app_id) if !app_id.is_empty() => app_id,
             _ => &self.metadata.name,
         }
+    }
+
+    /// <https://kubernetes.io/docs/concepts/windows/user-guide/>
+    pub fn is_for_windows(&self) -> bool {
+        let selected = self.spec.node_selector.get("kubernetes.io/os");
+        self.spec.os.name == "windows" || selected.is_some_and(|os| os == "windows")
     }
 
     pub fn has_container(&self, name: &str) -> bool {

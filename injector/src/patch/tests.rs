@@ -18,7 +18,7 @@ fn settings() -> Settings {
         run_as_user: None,
         run_as_group: None,
         read_only_root_filesystem: true,
-        drop_all_capabilities: false,
+        drop_all_capabilities: true,
         downward_apis: false,
         native_sidecar: false,
         sockets_folder: "/tmp/dapr-components-sockets".into(),
@@ -162,6 +162,21 @@ fn everything_at_once() {
 fn one_annotation_at_a_time() {
     for (annotations, expected) in [
         (&[("app-port", "-1")][..], &[][..]),
+        // What is left empty counts as absent.
+        (&[("app-port", "")], &[]),
+        (&[("app-port", " 8080 ")], &["--app-port", "8080"]),
+        (&[("grpc-port", ""), ("metrics-port", " ")], &[]),
+        (&[("app-max-concurrency", "")], &[]),
+        (&[("graceful-shutdown-seconds", ""), ("config", " ")], &[]),
+        (
+            &[
+                ("block-shutdown-duration", ""),
+                ("app-binding-options-timeout", ""),
+                ("actors-disseminate-timeout", " "),
+                ("disable-init-endpoints", ""),
+            ],
+            &[],
+        ),
         (&[("dapr-unknown", "x")], &[]),
         (&[("enable-metrics", "false")], &["--enable-metrics=false"]),
         (&[("metrics-port", "1")], &["1"]),
@@ -348,6 +363,62 @@ fn certificates_on_windows() {
 }
 
 #[test]
+fn injected_containers_pass_restricted_pod_security() {
+    let case = Case {
+        declared: vec![
+            Declared {
+                name: "plain".into(),
+                scopes: Vec::new(),
+                container: r#"{"image": "a"}"#.into(),
+            },
+            Declared {
+                name: "own".into(),
+                scopes: Vec::new(),
+                container:
+                    r#"{"image": "b", "securityContext": {"runAsNonRoot": false, "runAsUser": 7}}"#
+                        .into(),
+            },
+        ],
+        ..Case::default()
+    };
+    let (pod, _) = case.apply(&pod(&[("inject-pluggable-components", "true")]));
+    let context = |index: usize| &pod["spec"]["containers"][index]["securityContext"];
+    for index in [1, 2] {
+        for (member, value) in [
+            ("allowPrivilegeEscalation", json!(false)),
+            ("runAsNonRoot", json!(true)),
+            ("capabilities", json!({"drop": ["ALL"]})),
+            ("seccompProfile", json!({"type": "RuntimeDefault"})),
+        ] {
+            assert_eq!(context(index)[member], value, "{index} {member}");
+        }
+    }
+    let own = context(3);
+    assert_eq!(
+        (
+            &own["runAsNonRoot"],
+            &own["runAsUser"],
+            &own["capabilities"]
+        ),
+        (&json!(false), &json!(7), &json!({"drop": ["ALL"]}))
+    );
+    let mut windows = self::pod(&[]);
+    windows["spec"]["nodeSelector"] = json!({"kubernetes.io/os": "windows"});
+    let (windows, _) = case.apply(&windows);
+    let context = &windows["spec"]["containers"][1]["securityContext"];
+    assert!(context["seccompProfile"].is_null() && context["capabilities"].is_null());
+    let sidecar = Case::default().sidecar(&[
+        ("sidecar-seccomp-profile-type", "Unconfined"),
+        ("sidecar-image", ""),
+    ]);
+    assert_eq!(
+        sidecar["securityContext"]["seccompProfile"],
+        json!({"type": "Unconfined"})
+    );
+    assert_eq!(sidecar["image"], "ghcr.io/dapr/daprd:1.18.4");
+}
+
+#[test]
 fn a_pod_that_has_a_sidecar() {
     for list in ["containers", "initContainers"] {
         let mut pod = pod(&[]);
@@ -381,7 +452,7 @@ fn app_ids() {
 fn a_wrong_annotation_is_named() {
     for (name, value) in [
         ("app-port", "http"),
-        ("grpc-port", ""),
+        ("grpc-port", "x"),
         ("metrics-port", "1.5"),
         ("app-max-concurrency", "many"),
         ("graceful-shutdown-seconds", "5s"),

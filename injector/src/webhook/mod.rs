@@ -11,15 +11,21 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use outrider_crds::{annotations, decode};
+use outrider_crds::{annotations, app_id, decode};
 use outrider_k8s::Client;
 use outrider_security::TrustAnchors;
-use outrider_telemetry::metrics::{IntCounter, IntCounterVec, Registry};
+use outrider_telemetry::metrics::{Counter, Family, IntCounter, Registry, Rewrites};
 
 use crate::cluster;
 use crate::matcher::Matcher;
 use crate::patch::{self, Pod, Settings, Situation};
 use crate::review::{Request, Review, Verdict};
+
+/// How much of a text of a review goes into a line of the log, and how much of a reason into an answer.
+const SHOWN: usize = 128;
+const REASON: usize = 1024;
+/// Whoever can create a pod, or reach the webhook, makes app ids up.
+const OPEN: &[&str] = &["app_id"];
 
 /// All that an admission needs.
 pub struct Webhook {
@@ -32,8 +38,8 @@ pub struct Webhook {
 
 pub struct Metrics {
     requests: IntCounter,
-    succeeded: IntCounterVec,
-    failed: IntCounterVec,
+    succeeded: Family<Counter>,
+    failed: Family<Counter>,
 }
 
 impl Metrics {
@@ -44,17 +50,36 @@ impl Metrics {
                 &name("requests_total"),
                 "The total number of sidecar injection requests.",
             ),
-            succeeded: registry.counters(
+            succeeded: registry.family(
                 &name("succeeded_total"),
                 "The total number of successful sidecar injections.",
-                &["app_id"],
+                OPEN,
+                OPEN,
+                &Rewrites::default(),
+                (),
             ),
-            failed: registry.counters(
+            failed: registry.family(
                 &name("failed_total"),
                 "The total number of failed sidecar injections.",
                 &["app_id", "reason"],
+                OPEN,
+                &Rewrites::default(),
+                (),
             ),
         }
+    }
+}
+
+/// The app id as a label of metrics: empty if no application can have it.
+fn label(app_id: &str) -> &str {
+    app_id::service_name(app_id).map_or("", |_| app_id)
+}
+
+/// The beginning of a text that may be of any length.
+fn beginning(text: &str, most: usize) -> &str {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => &text[..end],
+        None => text,
     }
 }
 
@@ -112,7 +137,7 @@ impl Webhook {
             return self.refused("", "the review has no request");
         };
         if request.kind.kind != "Pod" {
-            tracing::error!(target: "dapr.injector.service", "invalid kind for review: {}", request.kind.kind);
+            tracing::error!(target: "dapr.injector.service", "invalid kind for review: {}", beginning(&request.kind.kind, SHOWN));
             return self.untouched(&request.name);
         }
         if request.object.is_null() {
@@ -138,11 +163,12 @@ impl Webhook {
             .matcher
             .allows(&request.user.username, &request.user.groups)
         {
-            let user = &request.user.username;
+            let user = beginning(&request.user.username, SHOWN);
             tracing::error!(target: "dapr.injector.service", "service account '{user}' not on the list of allowed controller accounts");
             return self.untouched(app_id);
         }
-        tracing::info!(target: "dapr.injector.service", "AdmissionReview for Kind={}, Namespace={} Name={} ({app_id}) UID={} patchOperation={} UserInfo={}", request.kind.kind, request.namespace, request.name, request.uid, request.operation, request.user.username);
+        let shown = |text| beginning(text, SHOWN);
+        tracing::info!(target: "dapr.injector.service", "AdmissionReview for Kind={}, Namespace={} Name={} ({}) UID={} patchOperation={} UserInfo={}", request.kind.kind, shown(&request.namespace), shown(&request.name), shown(app_id), shown(&request.uid), shown(&request.operation), shown(&request.user.username));
         match self.patch(&pod, request).await {
             Ok(patch) if patch.operations.is_empty() => Verdict::Unchanged,
             Ok(patch::Patch {
@@ -150,7 +176,7 @@ impl Webhook {
                 warnings,
             }) => {
                 tracing::info!(target: "dapr.injector.service", "Sidecar injector succeeded injection for app '{app_id}'");
-                self.metrics.succeeded.with_label_values(&[app_id]).inc();
+                self.metrics.succeeded.with(&[label(app_id)]).inc();
                 Verdict::Patched {
                     operations,
                     warnings,
@@ -188,17 +214,15 @@ impl Webhook {
     fn untouched(&self, app_id: &str) -> Verdict {
         self.metrics
             .failed
-            .with_label_values(&[app_id, "pod_patch"])
+            .with(&[label(app_id), "pod_patch"])
             .inc();
         Verdict::Unchanged
     }
 
     fn refused(&self, app_id: &str, why: &str) -> Verdict {
-        tracing::error!(target: "dapr.injector.service", "Sidecar injector failed to inject for app '{app_id}'. Error: {why}");
-        self.metrics
-            .failed
-            .with_label_values(&[app_id, "patch"])
-            .inc();
+        let (shown, why) = (beginning(app_id, SHOWN), beginning(why, REASON));
+        tracing::error!(target: "dapr.injector.service", "Sidecar injector failed to inject for app '{shown}'. Error: {why}");
+        self.metrics.failed.with(&[label(app_id), "patch"]).inc();
         Verdict::Refused(why.to_owned())
     }
 }

@@ -227,3 +227,41 @@ async fn what_is_no_review() {
         assert!(answer.get("kind").is_none());
     }
 }
+
+#[tokio::test]
+async fn strangers_cannot_make_the_metrics_grow() {
+    let fixture = fixture(None).await;
+    let app_id = |app_id: String| {
+        move |it: &mut Value| {
+            it["object"]["metadata"]["annotations"]["dapr.io/app-id"] = app_id.into()
+        }
+    };
+    for n in 0..1100 {
+        fixture.review(app_id(format!("app-{n}"))).await;
+        fixture.review(app_id(format!("App {n}"))).await;
+    }
+    let refused = fixture.review(app_id("x".repeat(200_000))).await;
+    let message = refused["status"]["message"].as_str().unwrap();
+    assert!(message.len() < 1100, "{}", message.len());
+    let long_name = "y".repeat(200_000);
+    fixture
+        .review(|it| {
+            it["kind"]["kind"] = json!("Service");
+            it["name"] = json!(long_name);
+        })
+        .await;
+    let metrics = fixture.metrics();
+    let count = |start: &str| {
+        metrics
+            .iter()
+            .filter(|line| line.starts_with(start))
+            .count()
+    };
+    assert_eq!(
+        (count("succeeded_total{"), count("failed_total{")),
+        (1001, 2)
+    );
+    assert!(metrics.contains(&r#"succeeded_total{app_id=""} 100"#.to_owned()));
+    assert!(metrics.contains(&r#"failed_total{app_id="",reason="patch"} 1101"#.to_owned()));
+    assert!(metrics.iter().all(|line| line.len() < 200));
+}
