@@ -152,6 +152,166 @@ async fn values_reach_what_they_are_for() -> Result<()> {
     Ok(())
 }
 
+/// The rules of a role as lines: resources, names and verbs.
+fn rules(role: &Object) -> Vec<String> {
+    let mut rules: Vec<String> = Vec::new();
+    for line in role.text.lines().map(str::trim) {
+        if line.starts_with("- apiGroups:") {
+            rules.push(String::new());
+        } else if let (Some(rule), false) = (rules.last_mut(), line.starts_with('#')) {
+            rule.push_str(line);
+            rule.push(' ');
+        }
+    }
+    rules
+}
+
+#[tokio::test]
+async fn roles_grant_what_our_images_need_and_no_more() -> Result<()> {
+    for namespaced in ["false", "true"] {
+        let value = format!("global.rbac.namespaced={namespaced}");
+        let Some(objects) = rendered(&[&value]).await? else {
+            return Ok(());
+        };
+        let roles = objects
+            .iter()
+            .filter(|o| ["Role", "ClusterRole"].contains(&o.kind.as_str()));
+        let mut seen = 0;
+        for role in roles {
+            for rule in rules(role) {
+                seen += 1;
+                let of = |resources: &str| rule.starts_with(&format!("resources: [{resources}]"));
+                let verbs = rule.rsplit("verbs: ").next().unwrap_or_default().trim();
+                let what = format!("{} {}: {rule}", role.kind, role.name);
+                ensure!(!verbs.contains('*') && !rule.contains("[*"), "{what}");
+                if of("pods") {
+                    ensure!(
+                        !verbs.contains("delete") && !verbs.contains("patch"),
+                        "{what}"
+                    );
+                }
+                if of("secrets") {
+                    let writes = rule.contains("resourceNames: [dapr-trust-bundle]")
+                        && role.name == "dapr-sentry";
+                    let wanted = if writes { "[get, update]" } else { "[get]" };
+                    ensure!(verbs == wanted, "{what}");
+                    ensure!(role.name != "dapr-injector", "{what}");
+                }
+                if of("customresourcedefinitions") {
+                    ensure!(
+                        rule.contains("resourceNames: [subscriptions.dapr.io]"),
+                        "{what}"
+                    );
+                }
+                if of("mutatingwebhookconfigurations") {
+                    ensure!(
+                        rule.contains("resourceNames: [dapr-sidecar-injector]"),
+                        "{what}"
+                    );
+                }
+                ensure!(!of("serviceaccounts"), "{what}");
+            }
+        }
+        ensure!(seen > 12, "{seen} rules were read");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_value_grants_what_the_images_of_dapr_need() -> Result<()> {
+    let values = [
+        "global.rbac.daprImages=true",
+        "global.operator.watchdogCanPatchPodLabels=true",
+    ];
+    let Some(objects) = rendered(&values).await? else {
+        return Ok(());
+    };
+    let rules = |kind: &str, name: &str| anyhow::Ok(rules(named(&objects, kind, name)?).concat());
+    let operator = rules("ClusterRole", "dapr-operator-admin")?;
+    for rule in [
+        "resources: [secrets] verbs: [get, list, watch]",
+        "resources: [pods] verbs: [get, delete, list, watch, patch]",
+        "resources: [services, services/finalizers] verbs:",
+    ] {
+        ensure!(operator.contains(rule), "{rule}\n{operator}");
+    }
+    let own = rules("Role", "dapr-operator")?;
+    ensure!(
+        own.contains("[operator.dapr.io, webhooks.dapr.io]"),
+        "{own}"
+    );
+    let sentry = rules("ClusterRole", "dapr-sentry")?;
+    ensure!(
+        sentry.contains("resources: [pods] verbs: [get, list, watch]"),
+        "{sentry}"
+    );
+    let injector = rules("ClusterRole", "dapr-injector")?;
+    ensure!(
+        injector.contains("resources: [serviceaccounts] verbs: [get, list]"),
+        "{injector}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_the_api_server_reaches_the_webhooks_if_wanted() -> Result<()> {
+    let Some(objects) = rendered(&[]).await? else {
+        return Ok(());
+    };
+    ensure!(objects.iter().all(|o| o.kind != "NetworkPolicy"));
+    let values = [
+        "global.networkPolicy.enabled=true",
+        "global.networkPolicy.apiServer={10.0.0.1/32,fd00::1/128}",
+    ];
+    let Some(objects) = rendered(&values).await? else {
+        return Ok(());
+    };
+    for (name, app, port) in [
+        (
+            "dapr-sidecar-injector-webhook",
+            "dapr-sidecar-injector",
+            4000,
+        ),
+        ("dapr-operator-webhook", "dapr-operator", 19443),
+    ] {
+        let policy = named(&objects, "NetworkPolicy", name)?;
+        let (guarded, open) = policy
+            .text
+            .split_once("# Probes and scrapes")
+            .context("no open ports")?;
+        for wanted in [
+            "cidr: \"10.0.0.1/32\"",
+            "cidr: \"fd00::1/128\"",
+            &format!("app: {app}"),
+        ] {
+            ensure!(guarded.contains(wanted), "{wanted}\n{}", policy.text);
+        }
+        let line = format!("port: {port}\n");
+        ensure!(
+            guarded.contains(&line) && !open.contains(&line),
+            "{}",
+            policy.text
+        );
+    }
+    let error = rendered(&["global.networkPolicy.enabled=true"]).await;
+    let error = error.err().context("was rendered")?;
+    ensure!(format!("{error:#}").contains("apiServer"), "{error:#}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn sidecars_pass_restricted_pod_security_by_default() -> Result<()> {
+    let Some(objects) = rendered(&[]).await? else {
+        return Ok(());
+    };
+    let injector = named(&objects, "Deployment", "dapr-sidecar-injector")?;
+    for variable in ["SIDECAR_DROP_ALL_CAPABILITIES", "SIDECAR_RUN_AS_NON_ROOT"] {
+        let wanted = format!("- name: {variable}\n              value: \"true\"");
+        ensure!(injector.text.contains(&wanted), "{}", injector.text);
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn values_that_make_no_sense_are_refused_by_name() -> Result<()> {
     if !may_boot() {

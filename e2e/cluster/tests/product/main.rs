@@ -16,8 +16,8 @@ use serde_json::Value;
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 const PATIENCE: Duration = Duration::from_secs(90);
-/// What lets sidecars into namespaces with restricted Pod Security.
-pub const VALUES: [&str; 1] = ["dapr_sidecar_injector.sidecarDropALLCapabilities=true"];
+/// By default sidecars are let into namespaces with restricted Pod Security.
+pub const VALUES: [&str; 0] = [];
 
 /// Shared by all tests that keep the machine busy, but for one that measures.
 static MACHINE: RwLock<()> = RwLock::const_new(());

@@ -224,12 +224,7 @@ fn write_images(product: &Product, folder: &Path) -> Result<()> {
 async fn show(cluster: &Cluster, product: &Product, steps: &mut Steps) -> Result<()> {
     steps
         .step("helm install the control plane", async || {
-            product
-                .install(
-                    cluster,
-                    &["dapr_sidecar_injector.sidecarDropALLCapabilities=true"],
-                )
-                .await
+            product.install(cluster, &[]).await
         })
         .await?;
     steps
