@@ -307,9 +307,10 @@ pub struct SecretScope {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct AccessControl {
-    /// `allow` or `deny`.
+    /// `allow` or `deny`. One that is written down and empty means something else than none.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     #[serde(skip_serializing_if = "unset")]
-    pub default_action: String,
+    pub default_action: Option<String>,
     #[serde(skip_serializing_if = "unset")]
     pub trust_domain: String,
     #[serde(skip_serializing_if = "unset")]

@@ -188,3 +188,20 @@ async fn without_mtls_nobody_is_known() -> Result<()> {
     assert!(app.seen().is_empty());
     Ok(())
 }
+
+#[tokio::test]
+async fn an_access_list_without_a_default_action_is_warned_of() -> Result<()> {
+    let policies = "policies: [{appId: a, trustDomain: public, namespace: default}]";
+    let warning = "accessControl has no defaultAction";
+    let silent = format!("accessControl: {{defaultAction: deny, {policies}}}");
+    let daprd = Daprd::builder().config(&silent).start().await?;
+    assert!(!daprd.lines().iter().any(|line| line.contains(warning)));
+    let lacking = format!("accessControl: {{{policies}}}");
+    let daprd = Daprd::builder().config(&lacking).start().await?;
+    let line = daprd.line(warning).await?;
+    assert!(
+        line.contains("Set spec.accessControl.defaultAction to deny"),
+        "{line}"
+    );
+    Ok(())
+}

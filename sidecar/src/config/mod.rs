@@ -106,6 +106,9 @@ pub fn access(spec: &Spec) -> Result<Option<AccessControl>, Error> {
     let Some(access) = &spec.access_control else {
         return Ok(None);
     };
+    if access.default_action.is_none() {
+        tracing::warn!(target: "dapr.acl", "accessControl has no defaultAction: callers and operations that no policy names are allowed. Set spec.accessControl.defaultAction to deny to refuse them, or to allow");
+    }
     let value = serde_json::to_value(access).map_err(Error::AccessShape)?;
     let parsed: acl::Spec = serde_json::from_value(value).map_err(Error::AccessShape)?;
     Ok(AccessControl::parse(Some(&parsed))?)
@@ -156,8 +159,11 @@ mod tests {
         .unwrap();
         let access = spec.access_control.unwrap();
         assert_eq!(
-            (access.trust_domain.as_str(), access.default_action.as_str()),
-            ("eu-eu", "deny")
+            (
+                access.trust_domain.as_str(),
+                access.default_action.as_deref()
+            ),
+            ("eu-eu", Some("deny"))
         );
     }
 
@@ -177,5 +183,12 @@ mod tests {
         let spec = files(&["spec: {accessControl: {policies: [{appId: a, trustDomain: public, namespace: default}]}}"]).unwrap();
         let access = access(&spec).unwrap().unwrap();
         assert!(access.evaluate(None, "x", acl::Call::Grpc).allowed);
+    }
+
+    #[test]
+    fn a_default_action_that_is_left_empty_denies() {
+        let spec = files(&["spec: {accessControl: {defaultAction: '', policies: [{appId: a, trustDomain: public, namespace: default}]}}"]).unwrap();
+        let access = access(&spec).unwrap().unwrap();
+        assert!(!access.evaluate(None, "x", acl::Call::Grpc).allowed);
     }
 }
