@@ -207,3 +207,77 @@ async fn send(
 pub fn encode(value: &str) -> String {
     percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::http::{StatusCode, Uri};
+    use axum::response::IntoResponse as _;
+    use serde_json::json;
+
+    use super::*;
+
+    /// What a server answers, by path.
+    type Answers = fn(&str) -> (StatusCode, String);
+
+    /// What is found of secret `s` in namespace `n`, and the paths that were asked for.
+    async fn search(answers: Answers) -> (Result<Option<Value>, Error>, Vec<String>) {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let paths = asked.clone();
+        let router = Router::new().fallback(async move |uri: Uri| {
+            paths.lock().unwrap().push(uri.path().to_owned());
+            answers(uri.path()).into_response()
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // It ends with the test's runtime.
+        #[allow(clippy::disallowed_methods)]
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let uri = format!("http://{address}").parse().unwrap();
+        let client = Client::try_from(kube::Config::new(uri)).unwrap();
+        let found = find(&client, Collection::SECRETS, "n", "s").await;
+        let asked = asked.lock().unwrap().clone();
+        (found, asked)
+    }
+
+    fn status(code: u16, reason: &str) -> (StatusCode, String) {
+        let status = json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason});
+        (StatusCode::from_u16(code).unwrap(), status.to_string())
+    }
+
+    const ONE: &str = "/api/v1/namespaces/n/secrets/s";
+
+    #[tokio::test]
+    async fn what_the_server_says_is_missing_is_not_looked_for_among_all() {
+        let (found, asked) = search(|_| status(404, "NotFound")).await;
+        assert_eq!((found.unwrap(), asked), (None, vec![ONE.to_owned()]));
+        let (found, asked) = search(|_| status(403, "Forbidden")).await;
+        assert_eq!(found.unwrap_err().code(), Some(403));
+        assert_eq!(asked, [ONE]);
+    }
+
+    #[tokio::test]
+    async fn a_server_without_paths_of_single_objects() {
+        let (found, asked) = search(|path| match path {
+            "/api/v1/secrets" => {
+                let secret =
+                    |namespace: &str| json!({"metadata": {"name": "s", "namespace": namespace}});
+                let list = json!({"items": [secret("other"), secret("n")]});
+                (StatusCode::OK, list.to_string())
+            }
+            _ => (StatusCode::NOT_FOUND, "404 page not found".to_owned()),
+        })
+        .await;
+        assert_eq!(found.unwrap().unwrap()["metadata"]["namespace"], "n");
+        assert_eq!(asked, [ONE, "/api/v1/secrets"]);
+        let (found, _) = search(|path| match path {
+            "/api/v1/secrets" => status(403, "Forbidden"),
+            _ => (StatusCode::NOT_FOUND, String::new()),
+        })
+        .await;
+        assert_eq!(found.unwrap(), None, "a refused list affects nobody");
+    }
+}

@@ -68,7 +68,7 @@ impl Patch {
 pub fn wants_sidecar(annotations: &Map) -> bool {
     annotations
         .get(annotations::ENABLED.name)
-        .is_some_and(|text| text.eq_ignore_ascii_case("true"))
+        .is_some_and(|text| text.trim().eq_ignore_ascii_case("true"))
 }
 
 /// The patch; it is empty if there is a sidecar already.

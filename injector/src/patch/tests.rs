@@ -560,6 +560,7 @@ fn the_word_that_counts() {
     for (word, expected) in [
         ("true", true),
         ("True", true),
+        (" true ", true),
         ("yes", false),
         ("1", false),
         ("false", false),

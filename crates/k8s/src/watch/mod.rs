@@ -35,7 +35,7 @@ const SHORT: Duration = Duration::from_secs(1);
 /// Lists and watches do not follow each other faster than this, and with every round that shows nothing new they slow
 /// down up to the last.
 const FIRST_PACE: Duration = Duration::from_millis(100);
-const LAST_PACE: Duration = Duration::from_secs(5);
+const LAST_PACE: Duration = Duration::from_secs(3);
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const LAST_BACKOFF: Duration = Duration::from_secs(30);
 const PAGE: usize = 500;
