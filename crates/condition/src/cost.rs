@@ -15,12 +15,12 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::Invalid;
 
-/// Nodes of the tree that one evaluation may visit. Each is evaluated in well
-/// below a microsecond, unless it goes over long data.
+/// Nodes of trees that may be visited in loops for one set of data. Each is
+/// evaluated in well below a microsecond, unless it goes over long data.
 const NODES: u64 = 200_000;
 /// Bytes that a node goes over in about the time that another one takes.
 const BYTES_PER_NODE: usize = 2048;
-/// Processor time of one evaluation.
+/// Processor time for one set of data.
 const TIME: Duration = Duration::from_millis(50);
 /// Nodes between two looks at the clock.
 const STRIDE: u64 = 512;
@@ -32,6 +32,8 @@ const PATTERN_SIZE: usize = 256 << 10;
 const MATCH: u64 = 100;
 const READING: u64 = 5_000;
 
+const STEPS: &str = "200,000 steps";
+const PROCESSOR: &str = "50 ms of processor time";
 const CHARGE: &str = "@charge";
 const MATCHES: &str = "@matches";
 
@@ -145,8 +147,8 @@ fn charge(part: &mut IdedExpr, nodes: u64) {
     *part = IdedExpr { id, expr };
 }
 
-/// One evaluation.
-#[derive(Debug, Default)]
+/// Evaluations on one set of data, which share what they may spend.
+#[derive(Debug)]
 pub struct Run {
     left: u64,
     /// What a node counts for where it goes over all of the data.
@@ -154,28 +156,29 @@ pub struct Run {
     until_clock: u64,
     started: Duration,
     exhausted: Option<&'static str>,
+    /// Those of the condition at hand.
     patterns: Arc<Patterns>,
 }
 
 impl Run {
-    /// Fails at once where even a pass without loops would be too much.
-    pub fn begin(
-        &mut self,
-        nodes: u64,
-        size: usize,
-        patterns: &Arc<Patterns>,
-    ) -> Result<(), ExecutionError> {
-        let weight = 1 + (size / BYTES_PER_NODE) as u64;
-        *self = Run {
+    /// On data of about `size` bytes.
+    pub fn new(size: usize) -> Self {
+        Self {
             left: NODES,
-            weight,
+            weight: 1 + (size / BYTES_PER_NODE) as u64,
             until_clock: STRIDE,
             started: processor_time(),
             exhausted: None,
-            patterns: patterns.clone(),
-        };
-        if nodes.saturating_mul(weight) > NODES {
-            self.exhausted = Some("200,000 steps");
+            patterns: Arc::default(),
+        }
+    }
+
+    /// Begins with a condition that has `nodes` outside of loops. Fails at once
+    /// where even a pass without loops would be too much.
+    pub fn begin(&mut self, nodes: u64, patterns: &Arc<Patterns>) -> Result<(), ExecutionError> {
+        self.patterns = patterns.clone();
+        if nodes.saturating_mul(self.weight) > NODES {
+            self.exhausted = Some(STEPS);
         }
         self.spend(0)
     }
@@ -189,14 +192,14 @@ impl Run {
         if self.exhausted.is_none() {
             match self.left.checked_sub(nodes) {
                 Some(left) => self.left = left,
-                None => self.exhausted = Some("200,000 steps"),
+                None => self.exhausted = Some(STEPS),
             }
             match self.until_clock.checked_sub(nodes * self.weight) {
                 Some(left) => self.until_clock = left,
                 None => {
                     self.until_clock = STRIDE;
                     if processor_time().saturating_sub(self.started) > TIME {
-                        self.exhausted = Some("50 ms of processor time");
+                        self.exhausted = Some(PROCESSOR);
                     }
                 }
             }

@@ -88,12 +88,11 @@ impl Condition {
     }
 }
 
-/// What conditions are evaluated on.
+/// What conditions are evaluated on. All that are evaluated on it together have
+/// a limit of steps and of processor time.
 pub struct Scope {
     context: Context<'static, 'static>,
     run: Arc<Mutex<Run>>,
-    /// Bytes of data that the variables hold.
-    size: usize,
 }
 
 impl Scope {
@@ -103,15 +102,15 @@ impl Scope {
         for (name, value) in variables {
             context.add_variable_from_value(name, value);
         }
-        let run = Arc::<Mutex<Run>>::default();
+        let run = Arc::new(Mutex::new(Run::new(size)));
         cost::register(&mut context, &run);
-        Self { context, run, size }
+        Self { context, run }
     }
 
     /// Whether the condition holds.
     pub fn holds(&self, condition: &Condition) -> Result<bool, Error> {
         let run = || self.run.lock().unwrap_or_else(|e| e.into_inner());
-        let begun = run().begin(condition.nodes, self.size, &condition.patterns);
+        let begun = run().begin(condition.nodes, &condition.patterns);
         let result = begun.and_then(|()| Value::resolve(&condition.expression, &self.context));
         match result {
             Ok(Value::Bool(answer)) => Ok(answer),

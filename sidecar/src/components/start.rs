@@ -122,6 +122,8 @@ impl Starter {
             &self.live,
         ) {
             tracing::warn!(target: SCOPE, "Component {name} references a secret store that isn't loaded: {store}");
+            let cause = format!("it waits for the secret store {store}");
+            self.live.failed(name, &cause);
             self.parked().push(component.clone());
             return Ok(Brought::Waiting);
         }
