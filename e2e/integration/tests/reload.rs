@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use http::Method;
 use outrider_harness::http::Client;
-use outrider_harness::{Daprd, wait};
+use outrider_harness::{Daprd, HttpApp, wait};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -221,4 +223,55 @@ async fn a_changed_component_costs_no_request() -> Result<()> {
         assert!(failed.is_empty(), "{failed:?}");
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_changed_broker_costs_no_publication_and_keeps_its_subscriptions() -> Result<()> {
+    let subscriptions = json!([{"pubsubname": "bus", "topic": "t", "route": "/t"}]);
+    let router = Router::new()
+        .route("/dapr/subscribe", get(async move || Json(subscriptions)))
+        .route("/t", post(async || "{}"));
+    let app = HttpApp::start(router).await?;
+    let change = |n: u32| {
+        let id = format!("{{name: consumerID, value: c{n}}}");
+        component("bus", "pubsub.in-memory", &id)
+    };
+    let daprd = Daprd::builder()
+        .app(&app)
+        .resource(&change(0))
+        .start()
+        .await?;
+    daprd
+        .line("app is subscribed to the following topics")
+        .await?;
+    let http = daprd.http();
+    let publish = async |id: u32| {
+        let answer = http.post("/v1.0/publish/bus/t", &json!(id)).await?;
+        anyhow::ensure!(answer.status == 204, "{}", answer.text());
+        Ok(())
+    };
+    let file = daprd.resources().join("0.yaml");
+    for n in 1..=10 {
+        std::fs::write(&file, change(n))?;
+        let updates = || {
+            let lines = daprd.lines();
+            let updated = lines
+                .iter()
+                .filter(|l| l.contains("Component updated: bus"));
+            updated.count()
+        };
+        for _ in 0..500 {
+            publish(0).await?;
+            if updates() >= n as usize {
+                break;
+            }
+        }
+    }
+    wait::until("the newest broker delivers", || async {
+        publish(1).await.ok()?;
+        let last = app.last()?;
+        let event: Value = serde_json::from_slice(&last.body).ok()?;
+        (event["data"] == 1).then_some(())
+    })
+    .await
 }
