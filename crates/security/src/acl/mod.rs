@@ -7,6 +7,7 @@
 mod path;
 mod tree;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
@@ -158,6 +159,15 @@ pub struct AccessControl {
 struct Policy {
     default: Option<Action>,
     trust_domain: String,
+    rules: Rules,
+    /// Each rule that denies, by itself: another one that comes first or covers
+    /// more does not hide it.
+    denials: Vec<(Rules, Operation)>,
+}
+
+/// The same operations for both kinds of application.
+#[derive(Debug, Default)]
+struct Rules {
     http: Tree<Operation>,
     grpc: Tree<Operation>,
 }
@@ -166,6 +176,56 @@ struct Policy {
 struct Operation {
     verbs: Vec<String>,
     action: Action,
+    weight: Weight,
+}
+
+/// How much of an operation a rule spells out.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Weight(Vec<u8>);
+
+impl Weight {
+    const LITERAL: u8 = 3;
+
+    fn of(name: &str) -> Self {
+        let segments = name.strip_prefix('/').unwrap_or(name).split('/');
+        let weight = |segment: &str| match segment {
+            "**" => 0,
+            "*" => 1,
+            pattern if pattern.contains('*') => 2,
+            _ => Self::LITERAL,
+        };
+        Self(segments.map(weight).collect())
+    }
+
+    /// Whether the rule is about `operation` and about nothing else.
+    fn spells_out(&self, operation: &str) -> bool {
+        let path = operation.strip_prefix('/').unwrap_or(operation);
+        self.0.iter().all(|weight| *weight == Self::LITERAL)
+            && self.0.len() == path.split('/').count()
+    }
+}
+
+impl Rules {
+    fn insert(&mut self, name: &str, operation: &Operation) {
+        self.http.insert(&name.to_lowercase(), operation.clone());
+        self.grpc.insert(name, operation.clone());
+    }
+
+    fn find(&self, operation: &str, call: Call) -> Option<&Operation> {
+        match call {
+            Call::Grpc => self.grpc.find(operation),
+            Call::Http(_) => self.http.find(operation),
+        }
+    }
+}
+
+impl Operation {
+    fn is_for(&self, call: Call) -> bool {
+        match call {
+            Call::Grpc => true,
+            Call::Http(verb) => self.verbs.iter().any(|v| v == verb.as_str() || v == "*"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,8 +290,22 @@ impl AccessControl {
     }
 
     /// `operation` is normalised already. Without a caller (a connection that
-    /// proved no id) the global default decides.
+    /// proved no id) the global default decides. Where an HTTP application may
+    /// read the operation in other ways, all of them have to be allowed.
     pub fn evaluate(&self, caller: Option<&SpiffeId>, operation: &str, call: Call) -> Decision {
+        let decision = self.judge(caller, operation, call);
+        if !decision.allowed || call == Call::Grpc || !operation.contains(['%', ';']) {
+            return decision;
+        }
+        let readings = path::readings(operation);
+        let judged = readings.iter().map(|other| self.judge(caller, other, call));
+        judged
+            .into_iter()
+            .find(|other| !other.allowed)
+            .unwrap_or(decision)
+    }
+
+    fn judge(&self, caller: Option<&SpiffeId>, operation: &str, call: Call) -> Decision {
         let global = Decision {
             allowed: self.allow_by_default,
             rule: Rule::Global,
@@ -259,41 +333,62 @@ impl Policy {
         let mut policy = Self {
             default: (!spec.default_action.is_empty()).then(|| Action::parse(&spec.default_action)),
             trust_domain: spec.trust_domain.clone(),
-            http: Tree::default(),
-            grpc: Tree::default(),
+            rules: Rules::default(),
+            denials: Vec::new(),
         };
         for operation in &spec.operations {
             let rule = Operation {
                 verbs: operation.http_verb.clone(),
                 action: Action::parse(&operation.action),
+                weight: Weight::of(&operation.name),
             };
-            policy
-                .http
-                .insert(&operation.name.to_lowercase(), rule.clone());
-            policy.grpc.insert(&operation.name, rule);
+            policy.rules.insert(&operation.name, &rule);
+            if rule.action == Action::Deny {
+                let mut alone = Rules::default();
+                alone.insert(&operation.name, &rule);
+                policy.denials.push((alone, rule));
+            }
         }
         policy
     }
 
     /// `None` when this policy has no say.
     fn decide(&self, operation: &str, call: Call) -> Option<Action> {
-        match call {
-            Call::Grpc => match self.grpc.find(operation) {
-                Some(found) => Some(found.action),
-                None => self.default,
-            },
-            Call::Http(verb) => {
-                let Some(found) = self.http.find(&operation.to_lowercase()) else {
-                    return self.default;
-                };
-                let listed = |name: &str| found.verbs.iter().any(|v| v == name);
-                match verb {
-                    Verb::None => Some(self.default.unwrap_or(Action::Deny)),
-                    _ if listed(verb.as_str()) || listed("*") => Some(found.action),
-                    _ => self.default,
-                }
-            }
+        let lower = match call {
+            Call::Grpc => Cow::Borrowed(operation),
+            Call::Http(_) => lowercase(operation),
+        };
+        let found = self.rules.find(&lower, call);
+        let action = match (found, call) {
+            (None, _) => self.default,
+            (Some(_), Call::Http(Verb::None)) => Some(self.default.unwrap_or(Action::Deny)),
+            (Some(found), _) if found.is_for(call) => Some(found.action),
+            (Some(_), _) => self.default,
+        };
+        if action == Some(Action::Deny) || self.denials.is_empty() {
+            return action;
         }
+        let allowing = found.filter(|found| found.is_for(call) && found.action == Action::Allow);
+        if allowing.is_some_and(|rule| rule.weight.spells_out(&lower)) {
+            return action;
+        }
+        let denied = self.denials.iter().any(|(alone, rule)| {
+            rule.is_for(call)
+                && allowing.is_none_or(|allowing| rule.weight > allowing.weight)
+                && alone.find(&lower, call).is_some()
+        });
+        if denied { Some(Action::Deny) } else { action }
+    }
+}
+
+fn lowercase(text: &str) -> Cow<'_, str> {
+    if text
+        .bytes()
+        .all(|b| b.is_ascii() && !b.is_ascii_uppercase())
+    {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(text.to_lowercase())
     }
 }
 

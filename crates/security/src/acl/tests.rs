@@ -139,15 +139,60 @@ fn the_documented_operations_match_as_documented() {
 }
 
 #[test]
-fn a_rule_shadows_what_is_below_and_after() {
+fn a_denial_is_not_hidden_by_what_allows_more() {
+    let list = with_operations(serde_json::json!([
+        {"name": "/*", "httpVerb": ["*"], "action": "allow"},
+        {"name": "/admin", "httpVerb": ["*"], "action": "deny"},
+        {"name": "/w", "httpVerb": ["GET"], "action": "allow"},
+        {"name": "/w", "httpVerb": ["POST"], "action": "deny"},
+        {"name": "/deep/**", "httpVerb": ["*"], "action": "allow"},
+        {"name": "/deep/secret/*", "httpVerb": ["*"], "action": "deny"},
+        {"name": "/deep/secret/known", "httpVerb": ["*"], "action": "allow"},
+    ]));
+    for call in [Call::Http(Verb::Get), Call::Http(Verb::Post)] {
+        assert!(allows(&list, "public", call));
+        assert!(!allows(&list, "admin", call));
+        assert!(!allows(&list, "/ADMIN/below", call));
+        assert!(allows(&list, "deep/a", call));
+        assert!(!allows(&list, "deep/secret/a", call));
+    }
+    assert!(allows(&list, "admins", Call::Grpc));
+    assert!(!allows(&list, "admin", Call::Grpc));
+    assert!(allows(&list, "w", Call::Http(Verb::Get)));
+    assert!(!allows(&list, "w", Call::Http(Verb::Post)));
+}
+
+#[test]
+fn every_reading_of_an_http_path_has_to_be_allowed() {
+    let list = with_operations(serde_json::json!([
+        {"name": "/admin", "httpVerb": ["*"], "action": "deny"},
+        {"name": "/*", "httpVerb": ["*"], "action": "allow"},
+    ]));
+    let get = Call::Http(Verb::Get);
+    for operation in [
+        "admin",
+        "%61dmin",
+        "%2561dmin",
+        "admin;v=1",
+        "admin%3Bv=1",
+        "Admin",
+    ] {
+        assert!(!allows(&list, operation, get), "{operation}");
+    }
+    for operation in ["my%20op", "a;v=1", "100%25"] {
+        assert!(allows(&list, operation, get), "{operation}");
+    }
+}
+
+#[test]
+fn of_equal_rules_the_first_one_counts() {
     let list = with_operations(serde_json::json!([
         {"name": "/public", "httpVerb": ["*"], "action": "allow"},
-        {"name": "/public/secret", "httpVerb": ["*"], "action": "deny"},
         {"name": "/twice", "httpVerb": ["*"], "action": "allow"},
         {"name": "/twice", "httpVerb": ["*"], "action": "deny"},
     ]));
     let get = Call::Http(Verb::Get);
-    assert!(allows(&list, "public/secret", get));
+    assert!(allows(&list, "public/below", get));
     assert!(allows(&list, "twice", get));
 }
 
