@@ -20,19 +20,40 @@ struct Lists {
     denied: HashSet<String>,
 }
 
+/// An entry that cannot be applied. Left out it would allow what it denies.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the API list of the Configuration has an entry {name:?} with the unknown {what} {given:?}: use {expected}"
+)]
+pub struct UnknownWord {
+    name: String,
+    what: &'static str,
+    given: String,
+    expected: &'static str,
+}
+
+const VERSIONS: [(&str, &str); 4] = [
+    ("v1", "v1.0"),
+    ("v1alpha1", "v1.0-alpha1"),
+    ("v1alpha2", "v1.0-alpha2"),
+    ("v1beta1", "v1.0-beta1"),
+];
+
 impl Allowed {
-    pub fn new(spec: Option<&configuration::Api>) -> Self {
+    pub fn new(spec: Option<&configuration::Api>) -> Result<Self, UnknownWord> {
+        let mut lists = Self::default();
         let Some(spec) = spec else {
-            return Self::default();
+            return Ok(lists);
         };
-        let lists = |protocol: &str| Lists {
-            allowed: keys(&spec.allowed, protocol),
-            denied: keys(&spec.denied, protocol),
-        };
-        Self {
-            http: lists("http"),
-            grpc: lists("grpc"),
+        for rule in &spec.allowed {
+            let (http, grpc) = (&mut lists.http.allowed, &mut lists.grpc.allowed);
+            add(rule, http, grpc)?;
         }
+        for rule in &spec.denied {
+            let (http, grpc) = (&mut lists.http.denied, &mut lists.grpc.denied);
+            add(rule, http, grpc)?;
+        }
+        Ok(lists)
     }
 
     pub fn http(&self, version: &str, name: &str) -> bool {
@@ -41,6 +62,11 @@ impl Allowed {
 
     pub fn grpc(&self, version: &str, name: &str) -> bool {
         self.grpc.has(version, name)
+    }
+
+    /// Whether gRPC clients may not call applications, by whatever method.
+    pub fn denies_proxying(&self) -> bool {
+        self.grpc.denied.contains("v1/invoke")
     }
 }
 
@@ -54,21 +80,47 @@ impl Lists {
     }
 }
 
-fn keys(rules: &[configuration::ApiRule], protocol: &str) -> HashSet<String> {
-    rules
+/// What a rule leaves open is meant in all forms.
+fn add(
+    rule: &configuration::ApiRule,
+    http: &mut HashSet<String>,
+    grpc: &mut HashSet<String>,
+) -> Result<(), UnknownWord> {
+    let unknown = |what, given: &str, expected| UnknownWord {
+        name: rule.name.clone(),
+        what,
+        given: given.to_owned(),
+        expected,
+    };
+    let (protocol, version) = (rule.protocol.trim(), rule.version.trim());
+    let to_http = protocol.is_empty() || protocol.eq_ignore_ascii_case("http");
+    let to_grpc = protocol.is_empty() || protocol.eq_ignore_ascii_case("grpc");
+    if !to_http && !to_grpc {
+        let expected = "http, grpc, or none for both";
+        return Err(unknown("protocol", protocol, expected));
+    }
+    let mut versions = VERSIONS
         .iter()
-        .filter(|rule| rule.protocol == protocol)
-        .map(|rule| {
-            let version = match rule.version.as_str() {
-                "v1.0" => "v1",
-                "v1.0-alpha1" => "v1alpha1",
-                "v1.0-alpha2" => "v1alpha2",
-                "v1.0-beta1" => "v1beta1",
-                other => other,
-            };
-            format!("{version}/{}", rule.name)
+        .filter(|(short, long)| {
+            version.is_empty()
+                || version.eq_ignore_ascii_case(short)
+                || version.eq_ignore_ascii_case(long)
         })
-        .collect()
+        .peekable();
+    if versions.peek().is_none() {
+        let expected = "v1.0, v1.0-alpha1, v1.0-alpha2, v1.0-beta1, or none for all";
+        return Err(unknown("version", version, expected));
+    }
+    for (version, _) in versions {
+        let key = format!("{version}/{}", rule.name.trim().to_lowercase());
+        if to_http {
+            http.insert(key.clone());
+        }
+        if to_grpc {
+            grpc.insert(key);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -88,8 +140,42 @@ mod tests {
         let allowed = Allowed::new(Some(&configuration::Api {
             allowed: vec![rule("state", "v1.0", "http")],
             denied: vec![rule("invoke", "v1", "grpc")],
-        }));
+        }))
+        .unwrap();
         assert!(allowed.http("v1", "state") && !allowed.http("v1", "invoke"));
         assert!(allowed.grpc("v1", "state") && !allowed.grpc("v1", "invoke"));
+    }
+
+    #[test]
+    fn what_a_rule_leaves_open_is_meant_in_all_forms() {
+        for (name, version, protocol) in [
+            ("shutdown", "v1.0", ""),
+            ("Shutdown", "V1.0", "HTTP"),
+            ("shutdown", "", " Http "),
+        ] {
+            let denied = vec![rule(name, version, protocol)];
+            let allowed = vec![];
+            let lists = Allowed::new(Some(&configuration::Api { allowed, denied })).unwrap();
+            assert!(!lists.http("v1", "shutdown"), "{protocol:?}");
+            assert_eq!(lists.grpc("v1", "shutdown"), !protocol.is_empty());
+            assert!(lists.http("v1", "state"));
+        }
+    }
+
+    #[test]
+    fn an_unknown_word_is_an_error() {
+        for (version, protocol, told) in [
+            (
+                "v1.0",
+                "tcp",
+                r#"the unknown protocol "tcp": use http, grpc"#,
+            ),
+            ("v9", "http", r#"the unknown version "v9": use v1.0"#),
+        ] {
+            let (allowed, denied) = (vec![], vec![rule("state", version, protocol)]);
+            let spec = configuration::Api { allowed, denied };
+            let error = Allowed::new(Some(&spec)).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
     }
 }
