@@ -37,7 +37,7 @@ impl Log {
     }
 
     pub fn http(self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Call> {
-        if self.omit_health && router::is_health(path) {
+        if self.omit_health && router::is_health(method, path) {
             return None;
         }
         let shown = if self.obfuscate {

@@ -4,13 +4,13 @@ use http::HeaderMap;
 
 pub const HEADER: &str = "dapr-api-token";
 
-/// Whether `headers` carry the expected token, if there is one; the token is
-/// taken out, so that it goes no further.
+/// Whether `headers` carry the expected token, if there is one. Whatever came
+/// under its name is taken out: it is for this sidecar and goes no further.
 pub fn admit(headers: &mut HeaderMap, expected: Option<&str>) -> bool {
+    let given = headers.remove(HEADER);
     let Some(expected) = expected else {
         return true;
     };
-    let given = headers.remove(HEADER);
     given.is_some_and(|given| same(given.as_bytes(), expected.as_bytes()))
 }
 
@@ -39,8 +39,10 @@ mod tests {
         assert!(!admit(&mut HeaderMap::new(), Some("x")));
         assert!(!admit(&mut with("xy"), Some("x")));
         assert!(!admit(&mut with("y"), Some("x")));
-        let mut headers = with("x");
-        assert!(admit(&mut headers, Some("x")));
-        assert!(headers.is_empty());
+        for expected in [Some("x"), Some("y"), None] {
+            let mut headers = with("x");
+            assert_eq!(admit(&mut headers, expected), expected != Some("y"));
+            assert!(headers.is_empty());
+        }
     }
 }
