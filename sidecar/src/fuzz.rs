@@ -50,9 +50,9 @@ pub fn address(bytes: &[u8]) {
         return;
     };
     let _ = address::target(&address.target, "default", |_| false);
-    if let Ok(method) = address::method(&address.method) {
+    if let Ok(method) = address::method(address.method) {
         // Judged and called are the same.
-        assert_eq!(address::method(&method).as_ref(), Ok(&method));
+        assert_eq!(address::method(method.clone()).ok(), Some(method));
     }
 }
 
@@ -74,7 +74,7 @@ pub fn peer(bytes: &[u8]) {
     let Ok((call, _)) = serve::decode(message) else {
         return;
     };
-    let _ = address::method(&call.method);
+    let _ = address::method(call.method);
     headers::to_http(call.metadata.clone(), call.origin, &mut HeaderMap::new());
     headers::to_grpc(&call.metadata, call.origin, &mut HeaderMap::new());
 }

@@ -2,6 +2,8 @@
 //! The folders mirror what the sidecar does.
 
 mod flood;
+mod access;
+mod allow;
 mod health;
 mod injector;
 mod invoke;

@@ -4,10 +4,10 @@
 use http::{Method, Response, StatusCode};
 
 use super::Apis;
-use super::error::unimplemented;
+use super::error::{malformed, unimplemented};
 use crate::server::body::Body;
 use crate::server::http::{Request, text};
-use crate::server::path::query_unescape;
+use crate::server::path::{check_query, query_unescape};
 
 /// What a request is for; the names are those of metrics, the API log and the
 /// lists of allowed APIs.
@@ -157,25 +157,29 @@ pub fn name(method: &Method, path: &str, headers: &http::HeaderMap) -> String {
 }
 
 /// Health is always told, to everyone.
-pub fn is_health(path: &str) -> bool {
-    matches!(path, "/v1.0/healthz" | "/v1.0/healthz/outbound")
+pub fn is_health(method: &Method, path: &str) -> bool {
+    *method == Method::GET && matches!(path, "/v1.0/healthz" | "/v1.0/healthz/outbound")
 }
 
 /// Answers one request. `path` is the cleaned path of its URL.
 pub async fn dispatch(apis: &Apis, path: &str, request: Request) -> Response<Body> {
     use Endpoint::*;
     let invoke_allowed = apis.allowed.http("v1", InvokeService.group());
-    let Some(found) = route(&request.method, path)
-        .filter(|m| is_health(path) || apis.allowed.http(m.version, m.endpoint.group()))
-    else {
+    let Some(found) = route(&request.method, path).filter(|m| {
+        is_health(&request.method, path) || apis.allowed.http(m.version, m.endpoint.group())
+    }) else {
         return if invoke_allowed {
             super::invoke::http::invoke(&apis.invoke, request).await
         } else {
             text(StatusCode::NOT_FOUND, "404 page not found\n")
         };
     };
-    let first = query_unescape(found.first);
-    let second = query_unescape(found.second);
+    let names = check_query(request.query())
+        .and_then(|()| Ok((query_unescape(found.first)?, query_unescape(found.second)?)));
+    let (first, second) = match names {
+        Ok(names) => names,
+        Err(cause) => return malformed(cause.to_string()).into(),
+    };
     let (first, second) = (first.as_ref(), second.as_ref());
     match found.endpoint {
         GetState => super::state::http::get(&apis.state, request, first, second).await,

@@ -80,7 +80,10 @@ impl Meeting {
 
 async fn load_app_config(channel: &Channel, app_id: &str) {
     if let channel::Kind::Http(client) = &channel.kind {
-        match client.ask("dapr/config", app_id).await {
+        match client
+            .ask(channel.permit().await, "dapr/config", app_id)
+            .await
+        {
             Ok((status, _)) if status.is_success() => {
                 tracing::info!(target: SCOPE, "Application configuration loaded")
             }

@@ -386,7 +386,7 @@ impl Runtime {
             grpc_metrics: metrics.grpc_server(),
             cors: cors::Cors::new(&flags.api.allowed_origins),
             log: calls::Log::new(flags.api.logging, spec.logging.as_ref()),
-            allowed: allow::Allowed::new(spec.api.as_ref()),
+            allowed: allow::Allowed::new(spec.api.as_ref())?,
             token: flags.api.token.clone(),
             max_body: limit,
         });
@@ -440,6 +440,7 @@ impl Runtime {
         }
         let target = readiness.target("grpc-internal-server");
         let callee = Arc::new(Callee {
+            app_id: flags.app_id.clone(),
             channel: app,
             access: config::access(&spec)?,
             limit,

@@ -3,19 +3,20 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use outrider_proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse, http_extension};
 use prost::Message;
 use tonic::Status;
 
+use super::Permit;
 use super::connect::Connector;
 use crate::api::invoke::headers;
 use crate::api::invoke::message::{Code, Request, Response};
 use crate::grpc::{self, Messages};
 use crate::metrics;
-use crate::peer::connection::Received;
 use crate::peer::pool::{Pool, Target};
 use crate::server::body::{self, Body};
+use crate::server::token;
 
 pub struct Client {
     pool: Pool,
@@ -54,6 +55,7 @@ impl Client {
     /// A unary call with `metadata` besides what gRPC needs.
     pub async fn unary<M: Message, R: Message + Default>(
         &self,
+        _permit: Permit,
         path: &'static str,
         message: &M,
         metadata: HeaderMap,
@@ -104,8 +106,11 @@ impl Client {
         }
         let mut messages = Messages::new(incoming, self.limit);
         let first = messages.next().await.transpose()?;
-        while let Some(more) = messages.next().await {
-            more?;
+        // It might go on for ever.
+        if messages.next().await.transpose()?.is_some() {
+            return Err(Status::internal(
+                "the application answered with more than one message",
+            ));
         }
         let trailers = messages.trailers().unwrap_or_default();
         if let Some(status) = grpc::status_of(&trailers).filter(|s| s.code() != tonic::Code::Ok) {
@@ -132,24 +137,25 @@ impl Client {
             header::CONTENT_TYPE,
             HeaderValue::from_static(grpc::CONTENT_TYPE),
         );
-        if let Some(token) = &self.token {
-            headers.insert(
-                HeaderName::from_static(crate::server::token::HEADER),
-                token.clone(),
-            );
+        match &self.token {
+            Some(token) => drop(headers.insert(token::HEADER, token.clone())),
+            None => drop(headers.remove(token::HEADER)),
         }
     }
 
-    /// Passes a proxied call on as it came.
+    /// Passes a proxied call on as it came. The answer's body holds the
+    /// permit.
     pub async fn forward(
         &self,
+        permit: Permit,
         mut request: http::Request<Body>,
-    ) -> Result<http::Response<Received>, Status> {
+    ) -> Result<http::Response<Body>, Status> {
         self.dress(request.headers_mut());
-        self.pool.send(&self.target, request).await
+        let answer = self.pool.send(&self.target, request).await?;
+        Ok(answer.map(|body| permit.hold(body::stream(body))))
     }
 
-    pub async fn invoke(&self, request: Request) -> Result<Response, Status> {
+    pub async fn invoke(&self, permit: Permit, request: Request) -> Result<Response, Status> {
         let data = request.body.collect(self.limit).await?;
         let verb = request
             .verb
@@ -168,6 +174,7 @@ impl Client {
         headers::to_grpc(&request.metadata, request.origin, &mut metadata);
         let answered: Result<(InvokeResponse, _, _), Status> = self
             .unary(
+                permit,
                 "/dapr.proto.runtime.v1.AppCallback/OnInvoke",
                 &message,
                 metadata,

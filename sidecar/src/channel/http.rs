@@ -13,12 +13,14 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use outrider_host::Workers;
 use tonic::Status;
 
+use super::Permit;
 use super::connect::Connector;
 use crate::api::invoke::headers;
 use crate::api::invoke::message::{self, Code, Request, Response};
 use crate::grpc;
 use crate::metrics;
 use crate::server::body::{self, Body};
+use crate::server::token;
 
 /// Idle connections that a worker keeps.
 const IDLE: usize = 64;
@@ -65,15 +67,17 @@ impl Client {
         }
     }
 
-    /// Sends any request to the application; the token is added.
-    pub async fn send(
+    /// Sends any request to the application; the token is added. Whoever
+    /// calls this holds a permit.
+    async fn send(
         &self,
+        _: &Permit,
         mut request: http::Request<Body>,
     ) -> Result<http::Response<Incoming>, String> {
-        if let Some(token) = &self.token {
-            request
-                .headers_mut()
-                .insert(crate::server::token::HEADER, token.clone());
+        let headers = request.headers_mut();
+        match &self.token {
+            Some(token) => drop(headers.insert(token::HEADER, token.clone())),
+            None => drop(headers.remove(token::HEADER)),
         }
         let pool = &self.pools[Workers::slot() % self.pools.len()];
         pool.request(request)
@@ -119,7 +123,8 @@ impl Client {
         grpc::chain(error)
     }
 
-    pub async fn invoke(&self, request: Request) -> Result<Response, Status> {
+    /// Calls a method. The answer's body holds the permit.
+    pub async fn invoke(&self, permit: Permit, request: Request) -> Result<Response, Status> {
         let verb = verb(&request)?;
         let uri = self
             .uri(&message::escape(&request.method)?, &request.query)
@@ -127,8 +132,10 @@ impl Client {
         let (asked, asked_uri) = (verb.clone(), uri.clone());
         let called = self.metrics.call(&verb, &request.method);
         let outgoing = compose(request, verb, uri).map(|body| called.request(body));
-        match self.send(outgoing).await {
-            Ok(answer) => Ok(decode(answer, |status, body| called.answer(status, body))),
+        match self.send(&permit, outgoing).await {
+            Ok(answer) => decode(answer, &asked, |status, body| {
+                permit.hold(called.answer(status, body))
+            }),
             Err(cause) => {
                 called.failed();
                 let uri = outrider_kit::quote::go(&asked_uri.to_string());
@@ -140,7 +147,12 @@ impl Client {
 
     /// A call of the runtime itself, such as `GET /dapr/config`: status and
     /// body.
-    pub async fn ask(&self, path: &str, app_id: &str) -> Result<(StatusCode, Bytes), String> {
+    pub async fn ask(
+        &self,
+        permit: Permit,
+        path: &str,
+        app_id: &str,
+    ) -> Result<(StatusCode, Bytes), String> {
         let called = self.metrics.call(&Method::GET, path);
         let mut request = http::Request::new(called.request(body::empty()));
         *request.uri_mut() = self.uri(path, "")?;
@@ -149,7 +161,7 @@ impl Client {
                 .headers_mut()
                 .insert(HeaderName::from_static("dapr-app-id"), id);
         }
-        let answer = match self.send(request).await {
+        let answer = match self.send(&permit, request).await {
             Ok(answer) => answer,
             Err(cause) => {
                 called.failed();
@@ -208,17 +220,15 @@ pub fn compose(request: Request, verb: Method, uri: Uri) -> http::Request<Body> 
     outgoing
 }
 
-/// An HTTP answer, with its body passed through `body`.
+/// The answer to a request with `verb`, with its body passed through `body`.
 pub fn decode(
     answer: http::Response<Incoming>,
+    verb: &Method,
     body: impl FnOnce(StatusCode, Body) -> Body,
-) -> Response {
+) -> Result<Response, Status> {
     let (parts, incoming) = answer.into_parts();
-    let content_type = parts
-        .headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .map(str::to_owned);
+    let content_type = headers::content_type(&parts.headers)
+        .map_err(|_| Status::internal("the answer's content type is not UTF-8"))?;
     let declared = parts.headers.contains_key(header::CONTENT_LENGTH);
     let incoming = incoming.map_err(body::BoxError::from);
     let incoming = if declared {
@@ -226,14 +236,14 @@ pub fn decode(
     } else {
         body::stream(incoming)
     };
-    Response {
+    Ok(Response {
         code: Code::Http(parts.status.as_u16()),
-        headers: headers::of_answer(&parts.headers),
+        headers: headers::of_answer(&parts.headers, *verb == Method::HEAD),
         trailers: Vec::new(),
         content_type,
         data_type_url: String::new(),
         body: body(parts.status, incoming),
-    }
+    })
 }
 
 /// A body with a length that the application declared. Some declare too much:

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
 use crate::api::invoke::message;
+use crate::server::body::Body;
 
 /// The way to the application.
 pub struct Channel {
@@ -20,6 +21,21 @@ pub struct Channel {
     /// Present with a cap on concurrent calls.
     pub limit: Option<Arc<Semaphore>>,
     pub healthy: Arc<Healthy>,
+}
+
+/// One of the calls that the application takes at once, until it is dropped.
+/// Whatever calls the application asks for it, all but the probes of its
+/// health, which tell how it is while it is busy.
+pub struct Permit(Option<OwnedSemaphorePermit>);
+
+impl Permit {
+    /// `body`, which is part of the call.
+    fn hold(self, body: Body) -> Body {
+        match self.0 {
+            None => body,
+            Some(permit) => message::hold(body, permit),
+        }
+    }
 }
 
 pub enum Kind {
@@ -44,27 +60,25 @@ impl Healthy {
 }
 
 impl Channel {
-    /// Calls a method of the application. The answer's body holds the place
-    /// among the concurrent calls until it is read to its end.
+    /// Calls a method of the application.
     pub async fn invoke(&self, request: message::Request) -> Result<message::Response, Status> {
         if !self.healthy.is_healthy() {
             return Err(Status::internal("app is not in a healthy state"));
         }
         let permit = self.permit().await;
-        let mut response = match &self.kind {
-            Kind::Http(client) => client.invoke(request).await?,
-            Kind::Grpc(client) => client.invoke(request).await?,
-        };
-        if let Some(permit) = permit {
-            response.body = message::hold(response.body, permit);
+        match &self.kind {
+            Kind::Http(client) => client.invoke(permit, request).await,
+            Kind::Grpc(client) => client.invoke(permit, request).await,
         }
-        Ok(response)
     }
 
-    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        let limit = self.limit.clone()?;
-        // The semaphore is never closed.
-        limit.acquire_owned().await.ok()
+    /// Waits for a place among the calls that the application takes at once.
+    pub async fn permit(&self) -> Permit {
+        Permit(match self.limit.clone() {
+            None => None,
+            // The semaphore is never closed.
+            Some(limit) => limit.acquire_owned().await.ok(),
+        })
     }
 
     pub fn is_grpc(&self) -> bool {

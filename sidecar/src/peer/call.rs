@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use http::{HeaderValue, Method, Uri, header};
 use http_body::Frame;
 use outrider_proto::Any;
 use outrider_proto::common::v1::{HttpExtension, InvokeRequest, StreamPayload, http_extension};
@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use super::connection::{Place, Received};
 use super::pool::{Pool, Target, boxed};
 use super::wire::{self, flat, gathered};
-use crate::api::invoke::headers::{CALLEE_ID, CALLER_ID, CALLER_NAMESPACE, DESTINATION};
+use crate::api::invoke::headers::{DESTINATION, bytes};
 use crate::api::invoke::message::{self, Data, Metadata, Request, Response};
 use crate::flags;
 use crate::grpc::{self, Messages};
@@ -103,7 +103,7 @@ impl Peers {
 
     /// Adds where the call comes from.
     pub fn forwarded(&self, metadata: &mut Metadata) {
-        let mut add = |name: &str, value: &str| metadata.push((name.to_owned(), value.to_owned()));
+        let mut add = |name: &str, value: &str| metadata.push((name.to_owned(), bytes(value)));
         add("X-Forwarded-For", &self.host.address);
         add("X-Forwarded-Host", &self.host.name);
         add("Forwarded", &self.host.forwarded);
@@ -168,8 +168,8 @@ impl Peers {
         };
         Ok(Response {
             code,
-            headers: flat(response.headers),
-            trailers: flat(response.trailers),
+            headers: flat(response.headers)?,
+            trailers: flat(response.trailers)?,
             content_type: Some(message.content_type).filter(|c| !c.is_empty()),
             data_type_url: data.type_url,
             body: pieces.into_body(),
@@ -203,9 +203,9 @@ impl Call {
     /// piece of it.
     pub fn new(request: Request, app_id: &str) -> Self {
         let mut metadata = request.metadata;
-        metadata.push((DESTINATION.to_owned(), app_id.to_owned()));
+        metadata.push((DESTINATION.to_owned(), bytes(app_id)));
         if let Some(length) = request.content_length {
-            metadata.push(("Content-Length".to_owned(), length.to_string()));
+            metadata.push(("Content-Length".to_owned(), length.to_string().into()));
         }
         let extension = request.verb.map(|verb| HttpExtension {
             verb: http_extension::Verb::from_str_name(verb.as_str())
@@ -524,19 +524,5 @@ where
 
     fn is_end_stream(&self) -> bool {
         self.done && self.queued.is_none()
-    }
-}
-
-/// What a proxied call tells the callee about its caller.
-pub fn sign(headers: &mut HeaderMap, caller: &str, namespace: &str, callee: &str) {
-    for (name, value) in [
-        (CALLER_ID, caller),
-        (CALLER_NAMESPACE, namespace),
-        (CALLEE_ID, callee),
-    ] {
-        headers.remove(name);
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
     }
 }

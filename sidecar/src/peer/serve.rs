@@ -13,7 +13,8 @@ use tonic::Status;
 
 use super::call::{Framed, Pieces};
 use super::wire::{self, flat, gathered};
-use crate::api::invoke::headers::CALLER_ID;
+use crate::api::invoke::address;
+use crate::api::invoke::headers::{self, Parties};
 use crate::api::invoke::message::{self, Data, Origin};
 use crate::channel::Channel;
 use crate::grpc::{self, Messages};
@@ -24,6 +25,7 @@ use crate::server::phase::Incoming;
 
 /// Answers `CallLocal` and `CallLocalStream`.
 pub struct Callee {
+    pub app_id: String,
     pub channel: Option<Arc<Channel>>,
     /// None allows everything.
     pub access: Option<AccessControl>,
@@ -85,9 +87,9 @@ impl Callee {
             call.content_length = Some(data.len() as u64);
             call.body = Data::Whole(data);
             let mut answer = self.call(call, peer).await?;
-            let data = body::collect(&mut answer.body, None)
+            let data = body::collect(&mut answer.body, self.limit)
                 .await
-                .map_err(|e| Status::internal(format!("error invoking app channel: {e}")))?;
+                .map_err(|e| e.status("error invoking app channel: "))?;
             let (head, _) = encode(answer, Some(data));
             Ok(grpc::frame(&head))
         };
@@ -118,17 +120,21 @@ impl Callee {
         let Some(channel) = &self.channel else {
             return Err(Status::internal("app channel is not initialized"));
         };
-        let method = acl::normalise(&call.method)
-            .map_err(|e| Status::invalid_argument(format!("invalid method: {e}")))?;
-        call.method = method.trim_start_matches('/').to_owned();
+        call.method = address::method(call.method)?;
         let way = if channel.is_grpc() {
             Call::Grpc
         } else {
             Call::Http(verb(call.verb.as_ref()))
         };
         self.admit(peer.and_then(|p| p.id.as_ref()), &call.method, way)?;
-        let caller = call.metadata.iter().find(|(name, _)| name == CALLER_ID);
-        let answering = self.calls.received(caller.map(|(_, id)| id.as_str()));
+        let last = |name: &str| {
+            let mut last_first = call.metadata.iter().rev();
+            let (_, value) = last_first.find(|(known, _)| known == name)?;
+            std::str::from_utf8(value).ok().map(str::to_owned)
+        };
+        let parties = Parties::of_peer(peer, last, &self.app_id);
+        parties.sign(&mut call.metadata);
+        let answering = self.calls.received(parties.caller.as_deref());
         let wants_events = wants_events(&call);
         let answered = channel.invoke(call).await.and_then(|answer| {
             // A caller that reads events cannot do with anything else.
@@ -180,11 +186,8 @@ impl Callee {
 /// Whether the caller wants server-sent events.
 /// <https://html.spec.whatwg.org/multipage/server-sent-events.html>
 fn wants_events(call: &message::Request) -> bool {
-    let accept = call
-        .metadata
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("accept"));
-    accept.is_some_and(|(_, kind)| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+    let accept = headers::text(&call.metadata, "accept");
+    accept.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
 }
 
 fn missing() -> Status {
@@ -215,13 +218,8 @@ pub(crate) fn decode(head: wire::Request) -> Result<(message::Request, Bytes), S
         Status::invalid_argument("parsing InternalInvokeRequest error: Message field is nil")
     })?;
     let data = message.data.unwrap_or_default();
-    let metadata = flat(head.metadata);
-    let find = |name: &str| {
-        metadata
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.as_str())
-    };
+    let metadata = flat(head.metadata)?;
+    let find = |name: &str| headers::text(&metadata, name);
     // A gRPC caller's content type says so.
     let origin = match find("content-type") {
         Some(kind) if kind.starts_with(grpc::CONTENT_TYPE) => Origin::Grpc,

@@ -9,6 +9,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full};
 use tokio::time::{Instant, Sleep};
+use tonic::{Code, Status};
 
 use crate::metrics::meter::Meter;
 
@@ -204,6 +205,18 @@ pub enum ReadError {
     Late,
     #[error("{0}")]
     Broken(BoxError),
+}
+
+impl ReadError {
+    /// The same for a gRPC client, behind a few words of what was done.
+    pub fn status(&self, doing: &str) -> Status {
+        let code = match self {
+            ReadError::TooLarge => Code::ResourceExhausted,
+            ReadError::Late => Code::DeadlineExceeded,
+            ReadError::Broken(_) => Code::Internal,
+        };
+        Status::new(code, format!("{doing}{self}"))
+    }
 }
 
 /// All of `body`, at most `limit` bytes of it.

@@ -64,6 +64,9 @@ impl Edge {
             return grpc::refuse(&Status::unauthenticated("Unauthorized"));
         }
         let metrics = &self.apis.grpc_metrics;
+        if !is_ours && self.apis.allowed.denies_proxying() {
+            return grpc::refuse(&Status::unimplemented("Not Implemented"));
+        }
         if !is_ours {
             return match proxy::is_addressed(request.headers()) {
                 true => {

@@ -111,7 +111,7 @@ pub fn add_metadata(headers: &mut HeaderMap, metadata: &HashMap<String, String>)
     for (key, value) in metadata {
         let name = HeaderName::try_from(format!("metadata.{key}"));
         if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
-            headers.insert(name, value);
+            let _ = headers.try_insert(name, value);
         }
     }
 }
@@ -142,8 +142,9 @@ impl Edge {
         }
         let origin = parts.headers.get(header::ORIGIN).cloned();
         let trace = crate::api::trace::Context::of_http(&parts.headers, &clean);
-        let admitted =
-            router::is_health(&clean) || token::admit(&mut parts.headers, apis.token.as_deref());
+        // The path as it was sent: another spelling may mean something else.
+        let is_health = router::is_health(&parts.method, parts.uri.path());
+        let admitted = token::admit(&mut parts.headers, apis.token.as_deref()) || is_health;
         let logged = apis
             .log
             .and_then(|log| log.http(&parts.method, &clean, &parts.headers));

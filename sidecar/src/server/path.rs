@@ -35,22 +35,51 @@ pub fn clean(path: &str) -> Cow<'_, str> {
     })
 }
 
-/// Percent signs and pluses decoded; bytes that are no UTF-8 are replaced.
-pub fn query_unescape(text: &str) -> Cow<'_, str> {
+/// A name that is not text once its escapes are decoded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} is not UTF-8 once it is decoded: escape the bytes of UTF-8", outrider_kit::quote::go(.0))]
+pub struct NotText(String);
+
+/// Percent signs and pluses decoded, for names, which have to be text.
+pub fn query_unescape(text: &str) -> Result<Cow<'_, str>, NotText> {
     if !text.contains(['%', '+']) {
-        return Cow::Borrowed(text);
+        return Ok(Cow::Borrowed(text));
     }
     let spaced = text.replace('+', " ");
-    Cow::Owned(
-        percent_encoding::percent_decode_str(&spaced)
-            .decode_utf8_lossy()
-            .into_owned(),
-    )
+    let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8();
+    let decoded = decoded.map_err(|_| NotText(text.to_owned()))?;
+    Ok(Cow::Owned(decoded.into_owned()))
 }
 
-/// Percent signs decoded, pluses left alone.
+/// Whether every name and value of a query is text.
+pub fn check_query(query: &str) -> Result<(), NotText> {
+    if !query.contains('%') {
+        return Ok(());
+    }
+    query
+        .split('&')
+        .try_for_each(|pair| query_unescape(pair).map(drop))
+}
+
+/// Percent signs decoded, pluses left alone. What is no UTF-8 keeps its
+/// escapes, so that no byte is lost.
 pub fn unescape(text: &str) -> Cow<'_, str> {
-    percent_encoding::percent_decode_str(text).decode_utf8_lossy()
+    let bytes: Cow<'_, [u8]> = percent_encoding::percent_decode_str(text).into();
+    let bytes = match bytes {
+        // Nothing was decoded.
+        Cow::Borrowed(_) => return Cow::Borrowed(text),
+        Cow::Owned(bytes) => bytes,
+    };
+    Cow::Owned(String::from_utf8(bytes).unwrap_or_else(|error| {
+        let mut kept = String::with_capacity(text.len());
+        for chunk in error.as_bytes().utf8_chunks() {
+            kept.push_str(chunk.valid());
+            for byte in chunk.invalid() {
+                kept.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        kept
+    }))
 }
 
 #[cfg(test)]
@@ -77,8 +106,16 @@ mod tests {
 
     #[test]
     fn unescaped() {
-        assert_eq!(query_unescape("a+b%2Bc%2Fd"), "a b+c/d");
+        assert_eq!(query_unescape("a+b%2Bc%2Fd").unwrap(), "a b+c/d");
         assert_eq!(unescape("a+b%20c"), "a+b c");
-        assert_eq!(query_unescape("50%"), "50%");
+        assert_eq!(query_unescape("50%").unwrap(), "50%");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text() {
+        assert_eq!(unescape("caf%e9/%C3%A9%20"), "caf%E9/\u{e9} ");
+        query_unescape("k%E9").unwrap_err();
+        check_query("a=%C3%A9&b=+").unwrap();
+        check_query("a=1&metadata.b=%E9").unwrap_err();
     }
 }

@@ -1,6 +1,7 @@
 mod external;
 mod grpc;
 mod http;
+mod identity;
 mod stream;
 
 use anyhow::Result;

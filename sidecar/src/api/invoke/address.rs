@@ -4,9 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use outrider_security::acl;
+use tonic::Status;
 
 use super::error;
-use crate::api::error::Result;
+use crate::api::error::{Result, malformed};
 use crate::server::path;
 
 pub const APP_ID: &str = "dapr-app-id";
@@ -26,11 +27,9 @@ pub struct Address {
 /// path.
 pub fn of_http(headers: &HeaderMap, raw_path: &str) -> Result<Address> {
     let decoded = path::unescape(raw_path);
-    if let Some(target) = headers
-        .get(APP_ID)
-        .and_then(|v| v.to_str().ok())
-        .filter(|t| !t.is_empty())
-    {
+    if let Some(target) = headers.get(APP_ID).filter(|t| !t.is_empty()) {
+        let target = std::str::from_utf8(target.as_bytes());
+        let target = target.map_err(|_| malformed("the header dapr-app-id is not UTF-8"))?;
         return Ok(Address {
             target: target.to_owned(),
             method: whole(&decoded),
@@ -50,9 +49,13 @@ pub fn of_http(headers: &HeaderMap, raw_path: &str) -> Result<Address> {
     if target.is_empty() {
         return Err(error::no_target());
     }
+    let target = path::query_unescape(target).map_err(|cause| malformed(cause.to_string()))?;
     Ok(Address {
-        target: path::query_unescape(target).into_owned(),
-        method: method.to_owned(),
+        target: target.into_owned(),
+        method: match path::clean(method).as_ref() {
+            "." => String::new(),
+            clean => clean.to_owned(),
+        },
         by_header: false,
     })
 }
@@ -131,10 +134,25 @@ pub fn target(
     }
 }
 
-/// A method without dot segments, or why it is none.
-pub fn method(text: &str) -> std::result::Result<String, String> {
-    let normal = acl::normalise(text).map_err(|error| format!("invalid method: {error}"))?;
-    Ok(normal.trim_start_matches('/').to_owned())
+/// A method in the form in which it is judged and passed on.
+pub fn method(text: String) -> std::result::Result<String, Status> {
+    let normal = acl::normalise(&text).map_err(|why| error::invalid_method(&why))?;
+    let bare = normal.trim_start_matches('/');
+    // Nothing is ever added.
+    let changed = (bare.len() != text.len()).then(|| bare.to_owned());
+    Ok(changed.unwrap_or(text))
+}
+
+/// The path of a proxied call, which is judged and passed on as it is. One
+/// with a second spelling is refused: some servers would resolve what was not
+/// judged.
+pub fn proxied(path: &str) -> std::result::Result<&str, Status> {
+    let normal = acl::normalise(path).map_err(|why| error::invalid_method(&why))?;
+    if normal != path {
+        let why = format!("{path} has to be {normal}");
+        return Err(error::invalid_method(&why));
+    }
+    Ok(path)
 }
 
 #[cfg(test)]
@@ -170,10 +188,36 @@ mod tests {
             both("app", "/a"),
             "the method is tidied with all others"
         );
+        assert_eq!(
+            by_path("/v1.0/invoke/app/method/public%23/../admin"),
+            both("app", "admin")
+        );
+        assert_eq!(
+            by_path("/v1.0/invoke/app/method/caf%E9"),
+            both("app", "caf%E9")
+        );
+        assert_eq!(by_path("/v1.0/invoke/a%25E9/method/x"), None);
         assert_eq!(by_path("/v1.0invoke/app/method/a"), None);
         assert_eq!(by_path("/v1.0/invokeapp/method/a"), None);
         assert_eq!(by_path("/v1.0/invoke/app"), None);
         assert_eq!(by_path("/other"), None);
+    }
+
+    #[test]
+    fn methods() {
+        let normal = |text: &str| method(text.to_owned()).map_err(|e| e.message().to_owned());
+        assert_eq!(normal("/a/../b"), Ok("b".to_owned()));
+        assert_eq!(normal("a%20b"), Ok("a%20b".to_owned()));
+        let refused = normal("a%2Fb").unwrap_err();
+        assert!(refused.starts_with("invalid method: "), "{refused}");
+        assert!(proxied("/pkg.Service/Do").is_ok());
+        for path in [
+            "/pkg.Service//Do",
+            "/pkg.Service/a/../Do",
+            "/pkg.Service%2FDo",
+        ] {
+            assert!(proxied(path).is_err(), "{path}");
+        }
     }
 
     #[test]
@@ -226,7 +270,7 @@ mod tests {
         fn prop_never_panics(path in "\\PC{0,60}") {
             let _ = of_http(&HeaderMap::new(), &path);
             let _ = target(&path, "", |_| false);
-            let _ = method(&path);
+            let _ = method(path);
         }
     }
 }

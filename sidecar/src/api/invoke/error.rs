@@ -26,6 +26,11 @@ pub fn failed(target: &str, cause: &Status) -> Error {
     )
 }
 
+/// A method that cannot be judged.
+pub fn invalid_method(why: &dyn std::fmt::Display) -> Status {
+    Status::invalid_argument(format!("invalid method: {why}"))
+}
+
 /// Failures of our own are told as they are, those of a peer as gRPC errors.
 fn text(status: &Status) -> String {
     if is_local(status) {

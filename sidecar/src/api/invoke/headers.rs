@@ -1,12 +1,17 @@
 //! Headers across the hops of an invocation.
 
+use std::borrow::Cow;
+use std::str::Utf8Error;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use outrider_security::Peer;
 
 use super::message::{Metadata, Origin};
 use crate::api::trace;
+use crate::server::token;
 
 pub const CALLER_ID: &str = "dapr-caller-app-id";
 pub const CALLER_NAMESPACE: &str = "dapr-caller-namespace";
@@ -92,6 +97,110 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
         .collect()
 }
 
+/// Whether only sidecars may set a header: who calls whom, and their tokens.
+/// Many servers read an underscore as a dash.
+pub fn is_reserved(name: &str) -> bool {
+    const NAMES: [&str; 5] = [
+        CALLER_ID,
+        CALLER_NAMESPACE,
+        CALLEE_ID,
+        DESTINATION,
+        token::HEADER,
+    ];
+    let like = |reserved: &&str| {
+        let mut pairs = name.bytes().zip(reserved.bytes());
+        name.len() == reserved.len()
+            && pairs.all(|(a, b)| a.eq_ignore_ascii_case(&b) || (a == b'_' && b == b'-'))
+    };
+    NAMES.iter().any(like)
+}
+
+/// Who calls whom, as applications are told.
+pub struct Parties<'a> {
+    /// None where nobody vouches for a caller.
+    pub caller: Option<Cow<'a, str>>,
+    pub namespace: Option<Cow<'a, str>>,
+    pub callee: &'a str,
+}
+
+impl<'a> Parties<'a> {
+    /// Of a call by another sidecar: the certificate says who that is. Without
+    /// one there are the values that it set itself, its last ones under these
+    /// very names.
+    pub fn of_peer(
+        peer: Option<&'a Peer>,
+        told: impl Fn(&str) -> Option<String>,
+        callee: &'a str,
+    ) -> Self {
+        let (caller, namespace) = match peer.and_then(|peer| peer.id.as_ref()) {
+            Some(id) => {
+                let workload = id.as_workload();
+                (
+                    workload.map(|workload| workload.app_id.into()),
+                    workload.map(|workload| workload.namespace.into()),
+                )
+            }
+            None => (
+                told(CALLER_ID).map(Cow::Owned),
+                told(CALLER_NAMESPACE).map(Cow::Owned),
+            ),
+        };
+        Self {
+            caller,
+            namespace,
+            callee,
+        }
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let pairs = [
+            (CALLER_ID, self.caller.as_deref()),
+            (CALLER_NAMESPACE, self.namespace.as_deref()),
+            (CALLEE_ID, Some(self.callee)),
+        ];
+        pairs
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+    }
+
+    /// Says so in the metadata of a call, whatever it said before.
+    pub fn sign(&self, metadata: &mut Metadata) {
+        metadata.retain(|(name, _)| !is_reserved(name));
+        let pairs = self.pairs();
+        metadata.extend(pairs.map(|(name, value)| (name.to_owned(), bytes(value))));
+    }
+
+    /// The same in the headers of a proxied call.
+    pub fn sign_headers(&self, headers: &mut HeaderMap) {
+        let reserved: Vec<HeaderName> = headers
+            .keys()
+            .filter(|name| is_reserved(name.as_str()))
+            .cloned()
+            .collect();
+        for name in reserved {
+            headers.remove(name);
+        }
+        for (name, value) in self.pairs() {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+    }
+}
+
+/// A value.
+pub fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// The content type, if there is one. It has to be text, since gRPC messages
+/// carry it.
+pub fn content_type(headers: &HeaderMap) -> Result<Option<String>, Utf8Error> {
+    let value = headers.get(http::header::CONTENT_TYPE);
+    let text = value.map(|value| std::str::from_utf8(value.as_bytes()));
+    Ok(text.transpose()?.map(str::to_owned))
+}
+
 /// The headers of an HTTP client, on their way to another application. Who
 /// calls is not for the client to say.
 pub fn of_client(headers: &HeaderMap) -> Metadata {
@@ -99,27 +208,12 @@ pub fn of_client(headers: &HeaderMap) -> Metadata {
     let mut metadata = Vec::with_capacity(headers.len() + 8);
     for (name, value) in headers {
         let lower = name.as_str();
-        let ours = matches!(
-            lower,
-            CALLER_ID
-                | CALLER_NAMESPACE
-                | CALLEE_ID
-                | DESTINATION
-                | "host"
-                | "content-length"
-                | "content-type"
-        );
-        if ours || is_hop_by_hop(lower, &named) {
+        let ours = matches!(lower, "host" | "content-length" | "content-type");
+        if ours || is_reserved(lower) || is_hop_by_hop(lower, &named) {
             continue;
         }
-        if let Ok(value) = value.to_str() {
-            metadata.push((canonical(lower), value.to_owned()));
-        } else {
-            metadata.push((
-                canonical(lower),
-                String::from_utf8_lossy(value.as_bytes()).into_owned(),
-            ));
-        }
+        let value = Bytes::copy_from_slice(value.as_bytes());
+        metadata.push((canonical(lower), value));
     }
     metadata
 }
@@ -129,38 +223,35 @@ pub fn of_grpc(headers: &HeaderMap) -> Metadata {
     headers
         .iter()
         .filter(|(name, _)| {
-            !matches!(
-                name.as_str(),
-                CALLER_ID
-                    | CALLER_NAMESPACE
-                    | DESTINATION
-                    | "te"
-                    | "grpc-status"
-                    | "grpc-message"
-                    | "grpc-status-details-bin"
-            )
+            !is_reserved(name.as_str())
+                && !matches!(
+                    name.as_str(),
+                    "te" | "grpc-status" | "grpc-message" | "grpc-status-details-bin"
+                )
         })
         .map(|(name, value)| {
             (
                 name.as_str().to_owned(),
-                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+                Bytes::copy_from_slice(value.as_bytes()),
             )
         })
         .collect()
 }
 
-/// The headers of an application's HTTP answer.
-pub fn of_answer(headers: &HeaderMap) -> Metadata {
+/// The headers of an application's HTTP answer. The length is that of the
+/// body, unless there is none to measure.
+pub fn of_answer(headers: &HeaderMap, is_head: bool) -> Metadata {
     let named = named_by_connection(headers);
     headers
         .iter()
         .filter(|(name, _)| {
-            !is_hop_by_hop(name.as_str(), &named) && *name != http::header::CONTENT_LENGTH
+            !is_hop_by_hop(name.as_str(), &named)
+                && (is_head || *name != http::header::CONTENT_LENGTH)
         })
         .map(|(name, value)| {
             (
                 canonical(name.as_str()),
-                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+                Bytes::copy_from_slice(value.as_bytes()),
             )
         })
         .collect()
@@ -169,15 +260,18 @@ pub fn of_answer(headers: &HeaderMap) -> Metadata {
 /// Metadata as HTTP headers, for an application or for a client.
 pub fn to_http(metadata: Metadata, origin: Origin, into: &mut HeaderMap) {
     let parent = match origin {
-        Origin::Grpc => find(&metadata, GRPC_TRACE).and_then(parse_binary_trace),
+        Origin::Grpc => text(&metadata, GRPC_TRACE).and_then(parse_binary_trace),
         Origin::Http => None,
     };
     let mut baggage = false;
     for (name, value) in metadata {
         // Lower case from here on.
-        let name = match name.strip_prefix(':') {
-            Some(pseudo) => HeaderName::try_from(format!("dapr-{pseudo}")),
-            None => HeaderName::from_bytes(name.as_bytes()),
+        let name = match name.as_str() {
+            ":authority" => Ok(HeaderName::from_static("dapr-authority")),
+            ":method" => Ok(HeaderName::from_static("dapr-method")),
+            ":path" => Ok(HeaderName::from_static("dapr-path")),
+            ":scheme" => Ok(HeaderName::from_static("dapr-scheme")),
+            name => HeaderName::from_bytes(name.as_bytes()),
         };
         let Ok(mut name) = name else { continue };
         let lower = name.as_str();
@@ -196,8 +290,10 @@ pub fn to_http(metadata: Metadata, origin: Origin, into: &mut HeaderMap) {
         {
             name = prefixed;
         }
-        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
-            into.append(name, value);
+        if let Ok(value) = HeaderValue::from_maybe_shared(value)
+            && !add(into, name, value)
+        {
+            break;
         }
     }
     if let Some(parent) = parent
@@ -208,6 +304,20 @@ pub fn to_http(metadata: Metadata, origin: Origin, into: &mut HeaderMap) {
     if !into.contains_key(trace::TRACEPARENT) {
         into.insert(trace::TRACEPARENT, HeaderValue::from_static(trace::NOTHING));
     }
+}
+
+/// Values that a message may have; a map of headers panics beyond 24,576 names.
+const MOST_VALUES: usize = 16 << 10;
+
+/// Whether there is room for a further value.
+fn add(into: &mut HeaderMap, name: HeaderName, value: HeaderValue) -> bool {
+    let has_room = into.len() < MOST_VALUES;
+    if has_room {
+        into.append(name, value);
+    } else {
+        tracing::warn!(target: "dapr.runtime", "there are more than {MOST_VALUES} headers: the rest is left out");
+    }
+    has_room
 }
 
 /// Metadata for a gRPC application or client.
@@ -232,24 +342,48 @@ pub fn to_grpc(metadata: &Metadata, origin: Origin, into: &mut HeaderMap) {
         let name = if http { format!("dapr-{lower}") } else { lower };
         if let (Ok(name), Ok(value)) = (
             HeaderName::try_from(name),
-            HeaderValue::try_from(value.as_str()),
-        ) {
-            into.append(name, value);
+            HeaderValue::from_maybe_shared(value.clone()),
+        ) && !add(into, name, value)
+        {
+            break;
         }
     }
     if !into.contains_key(GRPC_TRACE)
-        && let Some(parent) = find(metadata, trace::TRACEPARENT).and_then(binary_trace)
+        && let Some(parent) = text(metadata, trace::TRACEPARENT).and_then(binary_trace)
         && let Ok(parent) = HeaderValue::try_from(parent)
     {
         into.insert(HeaderName::from_static(GRPC_TRACE), parent);
     }
 }
 
-fn find<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a str> {
+/// Gives a proxied call its trace in both forms, if it has one of them.
+pub fn complete_trace(headers: &mut HeaderMap) {
+    let of = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+    let missing = match (of(trace::TRACEPARENT), of(GRPC_TRACE)) {
+        (Some(parent), None) => binary_trace(parent).map(|value| (GRPC_TRACE, value)),
+        (None, Some(binary)) => parse_binary_trace(binary)
+            .filter(|parent| trace::is_valid(parent.as_bytes()))
+            .map(|value| (trace::TRACEPARENT, value)),
+        _ => None,
+    };
+    if let Some((name, value)) = missing
+        && let Ok(value) = HeaderValue::try_from(value)
+    {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
+/// The first value of a name in any case.
+pub fn find<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a Bytes> {
     metadata
         .iter()
         .find(|(n, _)| n.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.as_str())
+        .map(|(_, value)| value)
+}
+
+/// The same if it is text.
+pub fn text<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a str> {
+    std::str::from_utf8(find(metadata, name)?).ok()
 }
 
 /// A `traceparent` in gRPC's binary form, as base64.
@@ -318,19 +452,115 @@ mod tests {
             ("dapr-caller-app-id", "forged"),
             ("x-kept", "2"),
         ]));
-        assert_eq!(metadata, [("X-Kept".to_owned(), "2".to_owned())]);
+        assert_eq!(metadata, [("X-Kept".to_owned(), bytes("2"))]);
+    }
+
+    #[test]
+    fn reserved_names_in_any_spelling() {
+        for name in [
+            "dapr-caller-app-id",
+            "Dapr-Caller-Namespace",
+            "DAPR_CALLEE_APP_ID",
+            "dapr-api_token",
+        ] {
+            assert!(is_reserved(name), "{name}");
+        }
+        for name in ["dapr-caller-app-ids", "dapr-app-id", "x"] {
+            assert!(!is_reserved(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_says_who_calls() {
+        let forged = |name: &str| Some(format!("forged {name}"));
+        let peer = |id: Option<&str>| Peer {
+            id: id.map(|id| id.parse().unwrap()),
+            ..Peer::default()
+        };
+        let signed = |peer: Option<&Peer>| {
+            let mut metadata = vec![
+                ("Dapr-Caller-App-Id".to_owned(), bytes("client")),
+                ("dapr-callee-app-id".to_owned(), bytes("client")),
+                ("dapr_caller_namespace".to_owned(), bytes("client")),
+            ];
+            Parties::of_peer(peer, forged, "own").sign(&mut metadata);
+            let values = metadata.into_iter().map(|(name, value)| {
+                let value = String::from_utf8(value.to_vec()).unwrap();
+                format!("{name}: {value}")
+            });
+            values.collect::<Vec<_>>()
+        };
+        let known = peer(Some("spiffe://public/ns/shop/cart"));
+        assert_eq!(
+            signed(Some(&known)),
+            [
+                "dapr-caller-app-id: cart",
+                "dapr-caller-namespace: shop",
+                "dapr-callee-app-id: own"
+            ]
+        );
+        let no_workload = peer(Some("spiffe://public/else"));
+        assert_eq!(signed(Some(&no_workload)), ["dapr-callee-app-id: own"]);
+        assert_eq!(signed(None).len(), 3);
+    }
+
+    #[test]
+    fn pseudo_headers_do_not_become_ours() {
+        let mut headers = HeaderMap::new();
+        let metadata = vec![
+            (":caller-app-id".to_owned(), bytes("forged")),
+            (":api-token".to_owned(), bytes("forged")),
+        ];
+        to_http(metadata, Origin::Http, &mut headers);
+        assert_eq!(headers.len(), 1, "{headers:?}");
+    }
+
+    #[test]
+    fn more_headers_than_a_message_can_have() {
+        let many = |count: usize| (0..count).map(|n| (format!("x-{n}"), bytes("1"))).collect();
+        let mut headers = HeaderMap::new();
+        to_http(many(40_000), Origin::Http, &mut headers);
+        assert!(headers.len() <= MOST_VALUES + 1);
+        let mut headers = HeaderMap::new();
+        to_grpc(&many(40_000), Origin::Http, &mut headers);
+        assert!(headers.len() <= MOST_VALUES + 1);
+    }
+
+    #[test]
+    fn values_keep_their_bytes() {
+        let latin = HeaderValue::from_bytes(b"caf\xe9").unwrap();
+        let given = HeaderMap::from_iter([(HeaderName::from_static("x-a"), latin.clone())]);
+        let mut headers = HeaderMap::new();
+        to_http(of_client(&given), Origin::Http, &mut headers);
+        assert_eq!(headers["x-a"], latin);
+        let mut headers = HeaderMap::new();
+        to_grpc(&of_answer(&given, false), Origin::Http, &mut headers);
+        assert_eq!(headers["x-a"], latin);
+    }
+
+    #[test]
+    fn a_trace_has_both_forms() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let mut headers = map(&[(trace::TRACEPARENT, parent)]);
+        complete_trace(&mut headers);
+        headers.remove(trace::TRACEPARENT).unwrap();
+        complete_trace(&mut headers);
+        assert_eq!(headers[trace::TRACEPARENT], parent);
+        let mut headers = map(&[(GRPC_TRACE, "AAAA")]);
+        complete_trace(&mut headers);
+        assert_eq!(headers.len(), 1);
     }
 
     #[test]
     fn to_an_http_application() {
         let metadata = vec![
-            ("grpc-timeout".to_owned(), "1S".to_owned()),
-            (":authority".to_owned(), "a".to_owned()),
-            ("x-bin".to_owned(), "AA".to_owned()),
-            ("Baggage".to_owned(), "a=1".to_owned()),
-            ("Baggage".to_owned(), "b=2".to_owned()),
-            ("X-Two".to_owned(), "1".to_owned()),
-            ("X-Two".to_owned(), "2".to_owned()),
+            ("grpc-timeout".to_owned(), bytes("1S")),
+            (":authority".to_owned(), bytes("a")),
+            ("x-bin".to_owned(), bytes("AA")),
+            ("Baggage".to_owned(), bytes("a=1")),
+            ("Baggage".to_owned(), bytes("b=2")),
+            ("X-Two".to_owned(), bytes("1")),
+            ("X-Two".to_owned(), bytes("2")),
         ];
         let mut headers = HeaderMap::new();
         to_http(metadata, Origin::Http, &mut headers);
@@ -346,9 +576,9 @@ mod tests {
     fn to_a_grpc_application() {
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let metadata = vec![
-            ("Cookie".to_owned(), "c".to_owned()),
-            ("X-A".to_owned(), "1".to_owned()),
-            ("Traceparent".to_owned(), parent.to_owned()),
+            ("Cookie".to_owned(), bytes("c")),
+            ("X-A".to_owned(), bytes("1")),
+            ("Traceparent".to_owned(), bytes(parent)),
         ];
         let mut headers = HeaderMap::new();
         to_grpc(&metadata, Origin::Http, &mut headers);

@@ -11,6 +11,7 @@ use tonic::Status;
 
 use super::message::{self, Code, Data, Origin};
 use super::{Api, address, error, headers};
+use crate::api::error::malformed;
 use crate::api::json;
 use crate::grpc;
 use crate::server::body::{self, Body, BoxError};
@@ -40,11 +41,9 @@ pub async fn invoke(api: &Api, mut request: Request) -> Response<Body> {
             Err(cause) => return failed(&error::local(tonic::Code::Internal, cause.to_string())),
         }
     };
-    let content_type = request
-        .headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .map(str::to_owned);
+    let Ok(content_type) = headers::content_type(&request.headers) else {
+        return malformed("the content type is not UTF-8").into();
+    };
     let call = message::Request {
         method: address.method.clone(),
         verb: Some(verb(&request.method)),

@@ -6,13 +6,13 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::Method;
 use http_body::Frame;
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
 use crate::server::body::{self, Body, BoxError};
 
-/// Names and values; a name may stand more than once.
-pub type Metadata = Vec<(String, String)>;
+/// Names and values; a name may stand more than once. Values are bytes, since
+/// those of HTTP need not be text.
+pub type Metadata = Vec<(String, Bytes)>;
 
 /// What the caller spoke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,14 +128,14 @@ impl Response {
     }
 }
 
-/// `body`, keeping `permit` until it is dropped.
-pub fn hold(body: Body, permit: OwnedSemaphorePermit) -> Body {
-    struct Holding {
+/// `body`, keeping `guard` until it is dropped.
+pub fn hold<G: Send + Unpin + 'static>(body: Body, guard: G) -> Body {
+    struct Holding<G> {
         body: Body,
-        _permit: OwnedSemaphorePermit,
+        _guard: G,
     }
 
-    impl http_body::Body for Holding {
+    impl<G: Unpin> http_body::Body for Holding<G> {
         type Data = Bytes;
         type Error = BoxError;
 
@@ -157,7 +157,7 @@ pub fn hold(body: Body, permit: OwnedSemaphorePermit) -> Body {
 
     body::stream(Holding {
         body,
-        _permit: permit,
+        _guard: guard,
     })
 }
 

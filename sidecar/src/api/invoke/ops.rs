@@ -7,8 +7,9 @@ use outrider_resiliency::{BuiltIn, Error as Failed, Failure, Policy};
 use tonic::{Code, Status};
 
 use super::address::{self, Target};
+use super::headers::Parties;
 use super::message::{self, Request, Response};
-use super::{Api, error, headers};
+use super::{Api, error};
 use crate::peer::call::Call;
 use crate::server::body;
 
@@ -20,8 +21,7 @@ impl Api {
         let is_endpoint = |name: &str| self.live.http_endpoints.load().contains_key(name);
         let to = address::target(target, &self.namespace, is_endpoint)
             .map_err(|e| error::local(Code::InvalidArgument, e))?;
-        request.method =
-            address::method(&request.method).map_err(|e| error::local(Code::InvalidArgument, e))?;
+        request.method = address::method(std::mem::take(&mut request.method))?;
         let policy = self
             .resiliency
             .app(target, || self.endpoint(target, &to, &request.method));
@@ -122,26 +122,19 @@ impl Api {
                 "cannot invoke local endpoint: app channel not initialized",
             ));
         };
-        self.sign(&mut request, &self.app_id);
+        self.calling(&self.app_id).sign(&mut request.metadata);
         channel
             .invoke(request)
             .await
             .map_err(|status| error::local(status.code(), status.message()))
     }
 
-    /// Says who calls, whatever the client said.
-    fn sign(&self, request: &mut Request, callee: &str) {
-        request.metadata.retain(|(name, _)| {
-            !name.eq_ignore_ascii_case(headers::CALLER_ID)
-                && !name.eq_ignore_ascii_case(headers::CALLER_NAMESPACE)
-                && !name.eq_ignore_ascii_case(headers::CALLEE_ID)
-        });
-        for (name, value) in [
-            (headers::CALLER_ID, self.app_id.as_str()),
-            (headers::CALLER_NAMESPACE, self.namespace.as_str()),
-            (headers::CALLEE_ID, callee),
-        ] {
-            request.metadata.push((name.to_owned(), value.to_owned()));
+    /// A call by the own application.
+    pub(super) fn calling<'a>(&'a self, callee: &'a str) -> Parties<'a> {
+        Parties {
+            caller: Some(self.app_id.as_str().into()),
+            namespace: Some(self.namespace.as_str().into()),
+            callee,
         }
     }
 
@@ -154,7 +147,7 @@ impl Api {
         mut request: Request,
         built_in: bool,
     ) -> Result<Response, Status> {
-        self.sign(&mut request, app_id);
+        self.calling(app_id).sign(&mut request.metadata);
         self.sidecars.peers.forwarded(&mut request.metadata);
         // What passes through cannot be sent again.
         let once = !built_in || request.is_streaming();

@@ -8,18 +8,15 @@ use outrider_security::{Peer, acl};
 use tonic::{Code, Status};
 
 use super::address::APP_ID;
-use super::headers::CALLEE_ID;
+use super::headers::{self, CALLEE_ID, Parties};
 use super::replay::{self, Refusal, Replay};
 use super::{Api, address};
 use crate::channel::Kind;
 use crate::grpc;
 use crate::metrics::service::Passed;
-use crate::peer::call::sign;
-use crate::peer::connection::Received;
 use crate::peer::pool;
 use crate::peer::serve::Callee;
 use crate::server::body::{self, Body};
-use crate::server::path;
 use crate::server::phase::Incoming;
 
 /// Says that a call is a stream rather than one message each way.
@@ -37,10 +34,13 @@ pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<B
                 "failed to proxy request: {text} is not an app id"
             )));
         };
-        let outgoing = passing(request);
+        let mut outgoing = passing(request);
+        address::proxied(outgoing.uri().path())?;
+        headers::complete_trace(outgoing.headers_mut());
         if app_id == api.app_id && namespace == api.namespace {
-            let answer = local(api.channel.as_deref(), None, outgoing, None).await?;
-            return Ok(answer.map(body::stream));
+            let own = api.calling(&api.app_id);
+            own.sign_headers(outgoing.headers_mut());
+            return local(api.channel.as_deref(), None, outgoing, None).await;
         }
         let call = Outgoing {
             api,
@@ -81,7 +81,7 @@ impl Outgoing<'_> {
     ) -> Result<Response<Body>, Status> {
         let (api, app_id) = (self.api, &self.app_id);
         let calling = api.calls.sent(app_id, is_stream(request.headers()));
-        sign(request.headers_mut(), &api.app_id, &api.namespace, app_id);
+        api.calling(app_id).sign_headers(request.headers_mut());
         let answered = match api.sidecars.reach(app_id, &self.namespace, peer).await {
             Ok((peer, place)) => place.send(request).await.inspect_err(|_| {
                 api.sidecars.suspect(app_id, &self.namespace, &peer);
@@ -202,18 +202,18 @@ pub async fn inbound(
                 "failed to proxy request: this is the sidecar of {app_id}, not of {text}"
             )));
         }
-        local(
-            callee.channel.as_deref(),
-            Some(callee),
-            passing(request),
-            peer,
-        )
-        .await
+        let mut request = passing(request);
+        let last = |name: &str| {
+            let mut values = request.headers().get_all(name).iter();
+            Some(values.next_back()?.to_str().ok()?.to_owned())
+        };
+        let parties = Parties::of_peer(peer, last, app_id);
+        parties.sign_headers(request.headers_mut());
+        local(callee.channel.as_deref(), Some(callee), request, peer).await
     };
-    match passed.await {
-        Err(status) => grpc::refuse(&status),
-        Ok(response) => response.map(body::stream),
-    }
+    passed
+        .await
+        .unwrap_or_else(|status: Status| grpc::refuse(&status))
 }
 
 async fn local(
@@ -221,7 +221,7 @@ async fn local(
     callee: Option<&Callee>,
     request: http::Request<Body>,
     peer: Option<&Peer>,
-) -> Result<Response<Received>, Status> {
+) -> Result<Response<Body>, Status> {
     let Some(channel) = channel else {
         return Err(Status::internal("app channel is not initialized"));
     };
@@ -230,26 +230,14 @@ async fn local(
             "failed to proxy request: the application does not speak gRPC: set its protocol to grpc",
         ));
     };
-    let path = judged(request.uri().path())?;
+    let path = address::proxied(request.uri().path())?;
     if let Some(callee) = callee {
         callee.admit(peer.and_then(|p| p.id.as_ref()), path, acl::Call::Grpc)?;
     }
     if !channel.healthy.is_healthy() {
         return Err(Status::internal("app is not in a healthy state"));
     }
-    client.forward(request).await
-}
-
-/// The path, which is judged and passed on as it is. One with a second
-/// spelling is refused: some servers would resolve what was not judged.
-fn judged(path: &str) -> Result<&str, Status> {
-    let invalid =
-        |why: &dyn std::fmt::Display| Status::invalid_argument(format!("invalid method: {why}"));
-    let normal = acl::normalise(&path::unescape(path)).map_err(|e| invalid(&e))?;
-    if normal != path {
-        return Err(invalid(&format!("{path} has to be {normal}")));
-    }
-    Ok(path)
+    client.forward(channel.permit().await, request).await
 }
 
 /// The request without what concerned this hop.
@@ -285,26 +273,4 @@ fn no_target() -> Status {
 
 fn plain(status: Status) -> Status {
     Status::new(status.code(), status.message())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_has_one_spelling() {
-        let plain = "/pkg.Service/Method";
-        assert_eq!(judged(plain).ok(), Some(plain));
-        for other in [
-            "//pkg.Service/Method",
-            "/pkg.Service/Method/",
-            "/pkg.Open/../pkg.Service/Method",
-            "/pkg.Open/%2e%2e/pkg.Service/Method",
-            "/pkg.Service%2FMethod",
-            "/pkg.Service/./Method",
-            "/pkg.Service/Method#",
-        ] {
-            assert!(judged(other).is_err(), "{other}");
-        }
-    }
 }

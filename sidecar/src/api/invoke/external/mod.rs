@@ -83,6 +83,7 @@ impl Client {
     async fn call(&self, target: Target<'_>, request: Request) -> Result<Response, Status> {
         let local = |status: Status| error::local(status.code(), status.message());
         let verb = channel::verb(&request).map_err(local)?;
+        let asked_verb = verb.clone();
         let uri = address(target.base, &request).map_err(|e| error::local(Code::Internal, e))?;
         let permit = target.pool.permit().await;
         let calling = self.calls.sent(target.name, false);
@@ -119,7 +120,10 @@ impl Client {
             let text = format!("{asked}: {failed}");
             return Err(error::local(Code::Internal, text));
         };
-        let mut response = channel::decode(answer, |status, body| called.answer(status, body));
+        let mut response = channel::decode(answer, &asked_verb, |status, body| {
+            called.answer(status, body)
+        })
+        .map_err(local)?;
         calling.answered(&response.code);
         if let Some(permit) = permit {
             response.body = message::hold(response.body, permit);

@@ -26,12 +26,13 @@ pub async fn ask(channel: &Channel, app_id: &str, policy: &Policy) -> Vec<Spec> 
 async fn once(channel: &Channel, app_id: &str) -> Result<Vec<Spec>, String> {
     match &channel.kind {
         Kind::Http(client) => client
-            .ask("dapr/subscribe", app_id)
+            .ask(channel.permit().await, "dapr/subscribe", app_id)
             .await
             .map(|(status, body)| of_http(status, &body)),
         Kind::Grpc(client) => {
             let path = "/dapr.proto.runtime.v1.AppCallback/ListTopicSubscriptions";
-            match client.unary(path, &(), HeaderMap::new()).await {
+            let permit = channel.permit().await;
+            match client.unary(permit, path, &(), HeaderMap::new()).await {
                 Ok((listed, _, _)) => Ok(of_grpc(listed)),
                 Err(status) if status.code() == Code::Unimplemented => {
                     tracing::info!(target: SCOPE, "pubsub subscriptions: gRPC app does not implement ListTopicSubscriptions");

@@ -23,6 +23,7 @@ use tonic::Code;
 
 use super::inlet::{Inlet, Outcome, PUBSUB_NAME, To};
 use super::{deliver, rules};
+use crate::api::invoke::headers::bytes;
 use crate::api::invoke::ops::code_number;
 use crate::api::json;
 use crate::api::pubsub::envelope::{self, Event};
@@ -172,7 +173,7 @@ async fn deliver_once(
     match &channel.kind {
         Kind::Http(_) => over_http(channel, inlet, path, entries).await,
         Kind::Grpc(client) if channel.healthy.is_healthy() => {
-            over_grpc(client, inlet, path, entries).await
+            over_grpc(channel, client, inlet, path, entries).await
         }
         Kind::Grpc(_) => all(entries, || Outcome::failed("app is not in a healthy state")),
     }
@@ -292,7 +293,7 @@ async fn over_http(
         topic,
         r#type: TYPE,
     };
-    let headers = vec![(PUBSUB_NAME.to_owned(), pubsub.to_owned())];
+    let headers = vec![(PUBSUB_NAME.to_owned(), bytes(pubsub))];
     let data = Bytes::from(json::to_vec(&body));
     let answered = deliver::send(
         channel,
@@ -393,6 +394,7 @@ fn of_answer(statuses: &HashMap<String, String>, id: &str) -> Outcome {
 }
 
 async fn over_grpc(
+    channel: &Channel,
     client: &grpc::Client,
     inlet: &Inlet,
     path: &str,
@@ -410,8 +412,13 @@ async fn over_grpc(
         r#type: TYPE.to_owned(),
         path: path.to_owned(),
     };
-    let call =
-        |path| client.unary::<_, wire::TopicEventBulkResponse>(path, &request, headers.clone());
+    let call = async |path| {
+        let permit = channel.permit().await;
+        let headers = headers.clone();
+        client
+            .unary::<_, wire::TopicEventBulkResponse>(permit, path, &request, headers)
+            .await
+    };
     let mut answered = call("/dapr.proto.runtime.v1.AppCallback/OnBulkTopicEvent").await;
     let unimplemented = |code: Code| code == Code::Unimplemented;
     if answered.as_ref().is_err_and(|s| unimplemented(s.code())) {

@@ -16,7 +16,7 @@ use crate::api::invoke::message::{self, Data, Metadata, Origin, Request};
 use crate::api::invoke::ops::code_number;
 use crate::api::pubsub::envelope::{self, Event};
 use crate::api::trace;
-use crate::channel::{Channel, Kind, grpc};
+use crate::channel::{Channel, Kind, Permit, grpc};
 use crate::server::body;
 
 const SCOPE: &str = "dapr.runtime.processor.pubsub.subscription";
@@ -27,7 +27,7 @@ pub async fn one(channel: &Channel, incoming: &Incoming, path: &str) -> Outcome 
     match &channel.kind {
         Kind::Http(_) => over_http(channel, incoming, path).await,
         Kind::Grpc(client) if channel.healthy.is_healthy() => {
-            over_grpc(client, incoming, path).await
+            over_grpc(client, channel.permit().await, incoming, path).await
         }
         Kind::Grpc(_) => Outcome::failed("app is not in a healthy state"),
     }
@@ -127,17 +127,18 @@ pub fn of_message(metadata: &Pairs, trace: &trace::Parent) -> Metadata {
         .iter()
         .filter(|(name, _)| {
             let lower = name.to_ascii_lowercase();
-            !matches!(
-                lower.as_str(),
-                "traceparent" | "tracestate" | "traceid" | "grpc-trace-bin"
-            )
+            !headers::is_reserved(name)
+                && !matches!(
+                    lower.as_str(),
+                    "traceparent" | "tracestate" | "traceid" | "grpc-trace-bin"
+                )
         })
-        .map(|(name, value)| (name.clone(), value.clone()))
+        .map(|(name, value)| (name.clone(), headers::bytes(value)))
         .collect();
     if !trace.parent.is_empty() {
-        pairs.push((trace::TRACEPARENT.to_owned(), trace.parent.clone()));
+        pairs.push((trace::TRACEPARENT.to_owned(), headers::bytes(&trace.parent)));
         if !trace.state.is_empty() {
-            pairs.push((trace::TRACESTATE.to_owned(), trace.state.clone()));
+            pairs.push((trace::TRACESTATE.to_owned(), headers::bytes(&trace.state)));
         }
     }
     pairs
@@ -160,12 +161,18 @@ pub fn grpc_metadata(metadata: &Pairs, trace: &trace::Parent) -> HeaderMap {
     into
 }
 
-async fn over_grpc(client: &grpc::Client, incoming: &Incoming, path: &str) -> Outcome {
+async fn over_grpc(
+    client: &grpc::Client,
+    permit: Permit,
+    incoming: &Incoming,
+    path: &str,
+) -> Outcome {
     let id = incoming.event.id();
     let metadata = grpc_metadata(&incoming.metadata, &incoming.event.trace());
     let event = topic_event(incoming, path);
     let answered = client
         .unary::<_, wire::TopicEventResponse>(
+            permit,
             "/dapr.proto.runtime.v1.AppCallback/OnTopicEvent",
             &event,
             metadata,

@@ -1,0 +1,151 @@
+//! Ways around an access list: what is judged is what the application gets.
+
+use anyhow::Result;
+use axum::Router;
+use outrider_harness::{Builder, Daprd, GrpcApp, HttpApp, Sentry};
+use outrider_proto::common::v1::http_extension::Verb;
+use outrider_proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse};
+use outrider_proto::internals::v1::InternalInvokeRequest;
+use outrider_proto::internals::v1::service_invocation_client::ServiceInvocationClient;
+use outrider_proto::runtime::v1::InvokeServiceRequest;
+use tonic::Code;
+use tonic::transport::Endpoint;
+
+/// One path is allowed, or all but one.
+const ONLY: &str = "accessControl: {defaultAction: deny, trustDomain: public, policies: [{appId: caller, defaultAction: deny, trustDomain: public, namespace: default, operations: [{name: /public/*, httpVerb: ['*'], action: allow}]}]}";
+const ALL_BUT: &str = "accessControl: {defaultAction: deny, trustDomain: public, policies: [{appId: caller, defaultAction: deny, trustDomain: public, namespace: default, operations: [{name: /*, httpVerb: ['*'], action: allow}, {name: /admin, httpVerb: ['*'], action: deny}]}]}";
+
+async fn pair(
+    sentry: &Sentry,
+    folder: &tempfile::TempDir,
+    build: impl FnOnce(Builder) -> Builder,
+) -> Result<(Daprd, Daprd)> {
+    let named = |app_id: &str| {
+        let builder = Daprd::builder().app_id(app_id).names(folder.path());
+        builder.sentry(sentry)
+    };
+    let caller = named("caller")?.start().await?;
+    let called = build(named("called")?).start().await?;
+    Ok((caller, called))
+}
+
+fn invocation(method: &str) -> InvokeRequest {
+    InvokeRequest {
+        method: method.to_owned(),
+        http_extension: Some(HttpExtension {
+            verb: Verb::Get.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn an_allowed_path_does_not_lead_out_of_itself() -> Result<()> {
+    let sentry = Sentry::start().await?;
+    let folder = tempfile::tempdir()?;
+    let app = HttpApp::start(Router::new().fallback(async || "ok")).await?;
+    let (caller, _called) = pair(&sentry, &folder, |b| b.app(&app).config(ONLY)).await?;
+    for (path, status) in [
+        ("public/a", 200),
+        ("public/a%20b", 200),
+        ("public%2Fa", 200),
+        ("public/a%2520b", 200),
+        ("admin", 403),
+        ("public%2F..%2Fadmin", 403),
+        ("public/%2e%2e/admin", 403),
+        ("public%23/../admin", 403),
+        ("public/%252e%252e%252fadmin", 500),
+        ("public/%25252e%25252e%25252fadmin", 500),
+        ("public/%25%32%65%25%32%65/admin", 500),
+        ("public/..;/admin", 500),
+        ("public/..%3Bx=1/admin", 500),
+        ("public/..%5cadmin", 500),
+        ("public/..%255cadmin", 500),
+        ("public/%c0%ae%c0%ae/admin", 500),
+        ("public/a%2500", 500),
+    ] {
+        let target = format!("/v1.0/invoke/called/method/{path}");
+        let answer = caller.http().get(&target).await?;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        if status == 500 {
+            let expected = "rpc error: code = InvalidArgument desc = invalid method: ";
+            assert!(answer.text().contains(expected), "{}", answer.text());
+        }
+    }
+    // The same by gRPC, where nothing is decoded before it is judged.
+    let mut grpc = caller.grpc().await?;
+    for (method, code) in [
+        ("public/a", Code::Ok),
+        ("public/a%20b", Code::Ok),
+        ("public/%2e%2e/admin", Code::Internal),
+        ("public/..%2Fadmin", Code::Internal),
+        ("public/..\\admin", Code::Internal),
+        ("public/..;/admin", Code::Internal),
+    ] {
+        let request = InvokeServiceRequest {
+            id: "called".to_owned(),
+            message: Some(invocation(method)),
+        };
+        let answered = grpc.invoke_service(request).await;
+        let answered = answered.map_or_else(|status| status.code(), |_| Code::Ok);
+        assert_eq!(answered, code, "{method}");
+    }
+    for seen in app.seen() {
+        assert!(seen.target.starts_with("/public/a"), "{}", seen.target);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_denied_path_is_denied_in_every_reading() -> Result<()> {
+    let sentry = Sentry::start().await?;
+    let folder = tempfile::tempdir()?;
+    let app = HttpApp::start(Router::new().fallback(async || "ok")).await?;
+    let (caller, _called) = pair(&sentry, &folder, |b| b.app(&app).config(ALL_BUT)).await?;
+    for (path, status) in [
+        ("other", 200),
+        ("admin", 403),
+        ("ADMIN", 403),
+        ("admin/below", 403),
+        ("%61dmin", 403),
+        ("%2561dmin", 403),
+        ("admin;v=1", 403),
+        ("admin%253Bv=1", 403),
+        ("./admin", 403),
+    ] {
+        let target = format!("/v1.0/invoke/called/method/{path}");
+        let answer = caller.http().get(&target).await?;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+    }
+    assert_eq!(app.seen().len(), 1);
+    Ok(())
+}
+
+/// A peer that judges nothing itself.
+#[tokio::test]
+async fn the_called_sidecar_looks_at_paths_itself() -> Result<()> {
+    let http = HttpApp::start(Router::new().fallback(async || "ok")).await?;
+    let grpc = GrpcApp::start(|_| Ok(InvokeResponse::default())).await?;
+    let to_http = Daprd::builder().app(&http).start().await?;
+    let to_grpc = Daprd::builder().grpc_app(&grpc).start().await?;
+    for daprd in [&to_http, &to_grpc] {
+        let address = format!("http://127.0.0.1:{}", daprd.internal_port());
+        let channel = Endpoint::from_shared(address)?.connect().await?;
+        for method in ["a%2Fb", "a/%2E%2e/b", "a\\b", "a/..;/b", "a?b"] {
+            let request = InternalInvokeRequest {
+                message: Some(invocation(method)),
+                ..Default::default()
+            };
+            let mut client = ServiceInvocationClient::new(channel.clone());
+            let refused = client.call_local(request).await.expect_err(method);
+            assert_eq!(refused.code(), Code::InvalidArgument, "{method}");
+            assert!(
+                refused.message().starts_with("invalid method: "),
+                "{refused}"
+            );
+        }
+    }
+    assert!(http.seen().is_empty() && grpc.last().is_none());
+    Ok(())
+}
