@@ -222,7 +222,16 @@ pub fn http_status(code: Code) -> StatusCode {
     }
 }
 
-/// The gRPC code that an HTTP status becomes. Not the inverse of the above.
+/// The gRPC code that the answer of an HTTP application becomes.
+pub fn code_of_app(status: u16) -> Code {
+    match status {
+        400 => Code::InvalidArgument,
+        other => code_of(other),
+    }
+}
+
+/// The gRPC code that the HTTP status of a server's answer becomes. Not the
+/// inverse of the above.
 pub fn code_of(status: u16) -> Code {
     match status {
         200..300 => Code::Ok,

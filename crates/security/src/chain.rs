@@ -1,6 +1,8 @@
 //! Whether a chain of certificates proves a SPIFFE id: X509-SVID, section 5
 //! (<https://spiffe.io/docs/latest/spiffe-specs/x509-svid/>).
 
+use std::time::Duration;
+
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{ExtendedKeyUsageValidator, KeyPurposeIdIter};
@@ -58,6 +60,14 @@ pub fn id_of(leaf: &CertificateDer<'_>) -> Result<SpiffeId, Error> {
         [uri] => Ok(uri.parse()?),
         _ => Err(Error::UriNames(uris.len())),
     }
+}
+
+/// How long a leaf certificate is good. Its last second counts (RFC 5280,
+/// section 4.1.2.5).
+pub fn time_left(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<Duration, Error> {
+    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|e| Error::Malformed(e.to_string()))?;
+    let end = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or_default();
+    Ok(Duration::from_secs((end + 1).saturating_sub(now.as_secs())))
 }
 
 /// Verifies `chain`, leaf first, and returns the id it proves.

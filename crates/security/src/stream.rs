@@ -1,12 +1,15 @@
 //! Streams that know who is at the other end.
 
+use std::future::Future as _;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsStream;
 
 use crate::chain;
@@ -24,6 +27,8 @@ pub struct Peer {
 pub struct Connection {
     peer: Peer,
     stream: Stage,
+    /// Set when the peer proved an id: how long the proof is good.
+    expiry: Option<Pin<Box<Sleep>>>,
 }
 
 enum Stage {
@@ -37,6 +42,7 @@ impl Connection {
         Ok(Self {
             peer: Peer { address, id: None },
             stream: Stage::Plain(socket),
+            expiry: None,
         })
     }
 
@@ -44,16 +50,43 @@ impl Connection {
     pub(crate) fn secured(stream: TlsStream<TcpStream>) -> io::Result<Self> {
         let (socket, session) = stream.get_ref();
         let address = Some(socket.peer_addr()?);
-        let id = session
+        let leaf = session
             .peer_certificates()
-            .and_then(|presented| presented.first())
+            .and_then(|presented| presented.first());
+        let id = leaf
             .map(chain::id_of)
+            .transpose()
+            .map_err(io::Error::other)?;
+        let left = leaf
+            .map(|leaf| chain::time_left(leaf, UnixTime::now()))
             .transpose()
             .map_err(io::Error::other)?;
         Ok(Self {
             peer: Peer { address, id },
             stream: Stage::Tls(Box::new(stream)),
+            expiry: left.map(|left| Box::pin(tokio::time::sleep(left))),
         })
+    }
+
+    /// When the peer's certificate expires, and the connection ends with it.
+    pub fn expires(&self) -> Option<Instant> {
+        self.expiry.as_ref().map(|expiry| expiry.deadline())
+    }
+
+    /// Whether the peer's certificate is still good. Whoever waits for bytes
+    /// is woken when it no longer is.
+    fn check(&mut self, waiting: Option<&mut Context<'_>>) -> io::Result<()> {
+        let Some(expiry) = &mut self.expiry else {
+            return Ok(());
+        };
+        let is_over = match waiting {
+            Some(context) => expiry.as_mut().poll(context).is_ready(),
+            None => expiry.is_elapsed(),
+        };
+        if is_over {
+            return Err(io::Error::other("the peer's certificate has expired"));
+        }
+        Ok(())
     }
 
     pub fn peer(&self) -> &Peer {
@@ -75,10 +108,15 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        self.check(None)?;
+        let polled = match &mut self.stream {
             Stage::Plain(s) => Pin::new(s).poll_read(cx, buf),
             Stage::Tls(s) => Pin::new(s).poll_read(cx, buf),
+        };
+        if polled.is_pending() {
+            self.check(Some(cx))?;
         }
+        polled
     }
 }
 
@@ -88,6 +126,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check(None)?;
         match &mut self.stream {
             Stage::Plain(s) => Pin::new(s).poll_write(cx, buf),
             Stage::Tls(s) => Pin::new(s).poll_write(cx, buf),
@@ -113,6 +152,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check(None)?;
         match &mut self.stream {
             Stage::Plain(s) => Pin::new(s).poll_write_vectored(cx, bufs),
             Stage::Tls(s) => Pin::new(s).poll_write_vectored(cx, bufs),

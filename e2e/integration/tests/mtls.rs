@@ -2,12 +2,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use axum::Router;
+use axum::body::Body;
 use http::Method;
 use outrider_harness::http::Client;
 use outrider_harness::{Authority, Builder, Daprd, GrpcApp, HttpApp, Sentry, wait};
 use outrider_proto::common::v1::{InvokeRequest, InvokeResponse};
 use outrider_proto::runtime::v1::InvokeServiceRequest;
 use outrider_proto::runtime::v1::app_callback_client::AppCallbackClient;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_stream::StreamExt;
 use tonic::Code;
 
 fn echo() -> Router {
@@ -161,6 +165,57 @@ async fn a_certificate_that_has_expired() -> Result<()> {
         .await?;
     late.line("Error renewing identity, trying again").await?;
     assert!(app.seen().is_empty());
+    Ok(())
+}
+
+/// An answer that goes on for as long as somebody listens.
+fn ticking() -> Router {
+    let ticks = || {
+        tokio_stream::iter(std::iter::repeat(())).then(async |()| {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Ok::<_, std::convert::Infallible>("tick")
+        })
+    };
+    Router::new()
+        .route(
+            "/ticks",
+            axum::routing::get(async move || Body::from_stream(ticks())),
+        )
+        .fallback(async |body: String| body)
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_certificate() -> Result<()> {
+    let life = Duration::from_secs(6);
+    let authority = Authority::new()?;
+    let sentry = Sentry::of(&authority, "24h").await?;
+    let hasty = Sentry::of(&authority, &format!("{}s", life.as_secs())).await?;
+    let folder = tempfile::tempdir()?;
+    let app = HttpApp::start(ticking()).await?;
+    let prompt = named("prompt", &folder, &sentry)?.app(&app).start().await?;
+    let late = named("late", &folder, &hasty)?.app(&app).start().await?;
+    hasty.stop().await?;
+    let start = Instant::now();
+    let read = |from: &Daprd, to: &'static str| {
+        let port = from.http_port();
+        async move {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+            let head = format!("GET /v1.0/invoke/{to}/method/ticks HTTP/1.1\r\nHost: a\r\n\r\n");
+            stream.write_all(head.as_bytes()).await?;
+            let mut answer = Vec::new();
+            let limit = life + Duration::from_secs(20);
+            let ended = tokio::time::timeout(limit, stream.read_to_end(&mut answer)).await;
+            anyhow::ensure!(ended.is_ok(), "{to} still answers");
+            anyhow::ensure!(answer.starts_with(b"HTTP/1.1 200 "), "{to} never answered");
+            anyhow::Ok(answer)
+        }
+    };
+    let (one, another) = tokio::try_join!(read(&prompt, "late"), read(&late, "prompt"))?;
+    for answer in [one, another] {
+        // It does not look complete.
+        assert!(!answer.ends_with(b"0\r\n\r\n"));
+    }
+    assert!(start.elapsed() < life + Duration::from_secs(10));
     Ok(())
 }
 

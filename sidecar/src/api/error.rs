@@ -11,6 +11,8 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use tonic::Code;
 
+use crate::server::body::ReadError;
+
 /// An error of the API.
 #[derive(Debug, Clone)]
 pub struct Error {
@@ -177,6 +179,16 @@ impl Error {
                 ..Rich::default()
             };
         });
+        self
+    }
+
+    /// The same where a body could not be read: one that is too large is told
+    /// by its status.
+    pub fn of_body(mut self, cause: &ReadError) -> Self {
+        if matches!(cause, ReadError::TooLarge) {
+            self.http = StatusCode::PAYLOAD_TOO_LARGE;
+            self.grpc = Code::ResourceExhausted;
+        }
         self
     }
 
@@ -379,13 +391,14 @@ pub fn malformed(message: impl Into<String>) -> Error {
     )
 }
 
-pub fn body_read(cause: impl std::fmt::Display) -> Error {
-    Error::legacy(
+pub fn body_read(cause: ReadError) -> Error {
+    let error = Error::legacy(
         "ERR_BODY_READ",
         StatusCode::BAD_REQUEST,
         Code::InvalidArgument,
         format!("failed to read request body: {cause}"),
-    )
+    );
+    error.of_body(&cause)
 }
 
 /// A route of Dapr's API that this release does not have yet.

@@ -10,7 +10,7 @@ use outrider_proto::runtime::v1::actor_runtime::ActorRuntimeStatus;
 use outrider_resiliency::Resiliency;
 use serde_json::{Map, Value, json};
 
-use super::error::body_read;
+use super::error::{body_read, malformed};
 use super::json;
 use super::pubsub::subscribe::{Source, Subscriber, Subscription};
 use crate::components::live::{self, Live};
@@ -206,10 +206,13 @@ fn wire_subscription(subscription: &Subscription) -> wire::PubsubSubscription {
 pub async fn http_put(api: &Api, mut request: Request, key: &str) -> Response<Body> {
     match request.bytes().await {
         Err(error) => body_read(error).into(),
-        Ok(value) => {
-            api.set(key, String::from_utf8_lossy(&value).into_owned());
-            no_content()
-        }
+        Ok(value) => match String::from_utf8(value.into()) {
+            Err(_) => malformed(format!("the value of {key} is not UTF-8")).into(),
+            Ok(value) => {
+                api.set(key, value);
+                no_content()
+            }
+        },
     }
 }
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::connection::{Place, Received};
-use super::pool::{Pool, Target, boxed};
+use super::pool::{Dialled, Pool, Target, boxed};
 use super::wire::{self, flat, gathered};
 use crate::api::invoke::headers::{DESTINATION, bytes};
 use crate::api::invoke::message::{self, Data, Metadata, Request, Response};
@@ -70,7 +70,12 @@ impl Peers {
                     .rsplit_once(':')
                     .ok_or_else(|| std::io::Error::other("the address has no port"))?;
                 let port = port.parse().map_err(std::io::Error::other)?;
-                connector.dial(host, port).await.map(boxed)
+                let connection = connector.dial(host, port).await?;
+                let expires = connection.expires();
+                Ok(Dialled {
+                    expires,
+                    ..boxed(connection)
+                })
             })
         });
         let quoted = if host_address.contains(':') {

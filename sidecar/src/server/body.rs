@@ -260,9 +260,38 @@ where
     Ok(whole.freeze())
 }
 
+/// All of `body` if it has no more than `most` bytes; of another one as much
+/// as that, and then the rest as it comes.
+pub async fn at_hand(mut body: Body, most: usize) -> Result<Body, ReadError> {
+    let mut first = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else {
+            continue;
+        };
+        first.extend_from_slice(&data);
+        if first.len() > most {
+            return Ok(prepend(first.freeze(), body));
+        }
+    }
+    Ok(full(first))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_large_is_passed_on() {
+        let small = at_hand(chunks(&[3, 4]), 10).await.unwrap();
+        assert_eq!(http_body::Body::size_hint(&small).exact(), Some(7));
+        let frames = std::iter::repeat_with(|| Ok::<_, BoxError>(Frame::data(Bytes::from("xxxx"))));
+        let endless = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+        let mut large = at_hand(stream(endless), 10).await.unwrap();
+        for length in [12, 4, 4] {
+            let frame = large.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap().len(), length);
+        }
+    }
 
     fn chunks(sizes: &[usize]) -> Body {
         let frames: Vec<_> = sizes

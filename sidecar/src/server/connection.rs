@@ -13,15 +13,22 @@ use outrider_host::{Tasks, Workers, listen};
 use outrider_security::{Acceptor, Peer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::time::Instant;
 
 use super::body::Body;
 use super::phase::{Incoming, Leaving, Phase};
 use super::stream::Stream;
+use crate::peer::connection::before;
 
 /// Clients of gRPC are pinged after this much silence, and given up when they
 /// do not answer in the time below.
 const PING_AFTER: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Requests of one connection at once. Clients wait with more.
+const MOST_STREAMS: u32 = 4096;
+/// How long before its certificate expires a client is asked to connect anew.
+const RETIRE_BEFORE: Duration = Duration::from_secs(30);
 
 /// Whatever answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {
@@ -78,8 +85,8 @@ impl<H: Handler> Server<H> {
                 server.tasks.spawn_on(&worker, "connection", async move {
                     let Some(stream) = moved(stream) else { return };
                     if let Some(stream) = acceptor.admit(stream, peer).await {
-                        let peer = stream.peer().clone();
-                        connection.serve(stream, Some(peer)).await;
+                        let (peer, expires) = (stream.peer().clone(), stream.expires());
+                        connection.serve(stream, Some(peer), expires).await;
                     }
                 });
                 async {}
@@ -106,7 +113,7 @@ impl<H: Handler> Server<H> {
                         server.tasks.spawn_on(&worker, "connection", async move {
                             let moved = stream.into_std().and_then(tokio::net::UnixStream::from_std);
                             if let Ok(stream) = moved {
-                                connection.serve(stream, None).await;
+                                connection.serve(stream, None, None).await;
                             }
                         });
                     }
@@ -124,7 +131,7 @@ impl<H: Handler> Server<H> {
         self.tasks
             .spawn_on(&self.workers.next(), "connection", async move {
                 if let Some(stream) = moved(stream) {
-                    connection.serve(stream, None).await;
+                    connection.serve(stream, None, None).await;
                 }
             });
     }
@@ -133,6 +140,7 @@ impl<H: Handler> Server<H> {
         self,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         peer: Option<Peer>,
+        expires: Option<Instant>,
     ) {
         let stopping = self.tasks.stopping();
         let (handler, peer) = (self.handler.clone(), &peer);
@@ -157,9 +165,20 @@ impl<H: Handler> Server<H> {
         let builder = self.builder();
         let connection = builder.serve_connection(io, service);
         let mut connection = std::pin::pin!(connection);
+        // The stream itself ends with the client's certificate.
+        let retire = async {
+            match expires {
+                None => std::future::pending().await,
+                Some(end) => tokio::time::sleep_until(before(end, RETIRE_BEFORE)).await,
+            }
+        };
         tokio::select! {
             biased;
             _ = connection.as_mut() => {}
+            () = retire => {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
             () = stopping.cancelled() => {
                 phase.rest();
                 connection.as_mut().graceful_shutdown();
@@ -180,7 +199,7 @@ impl<H: Handler> Server<H> {
             .max_header_list_size(u32::try_from(self.protocol.headers).unwrap_or(u32::MAX))
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
-            .max_concurrent_streams(None)
+            .max_concurrent_streams(MOST_STREAMS)
             .keep_alive_interval(Some(PING_AFTER))
             .keep_alive_timeout(PING_TIMEOUT);
         match (self.protocol.http1, self.protocol.http2) {

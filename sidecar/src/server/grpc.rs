@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use outrider_proto::runtime::v1::dapr_server::DaprServer;
 use outrider_security::Peer;
 use tonic::Status;
@@ -11,8 +13,9 @@ use tower_service::Service as _;
 
 use super::body::{self, Body};
 use super::connection::Handler;
-use super::token;
+use super::{limit, token};
 use crate::api::Apis;
+use crate::api::invoke::grpc::APP_STATUS;
 use crate::api::invoke::proxy;
 use crate::api::service::Service;
 use crate::grpc;
@@ -31,10 +34,10 @@ pub struct Edge {
 
 impl Edge {
     pub fn new(apis: Arc<Apis>) -> Self {
-        let limit = apis.max_body.unwrap_or(usize::MAX);
+        // The edge has limits of its own.
         let service = DaprServer::new(Service { apis: apis.clone() })
-            .max_decoding_message_size(limit)
-            .max_encoding_message_size(limit);
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX);
         Self { apis, service }
     }
 }
@@ -47,8 +50,27 @@ impl Handler for Edge {
         if let Some(call) = logged {
             call.grpc_ended(&answer);
         }
-        answer
+        spelled_out(answer)
     }
+}
+
+/// An answer that has nothing but a status is one frame, whose fields clients
+/// take for trailers. The application's own status is a header: where there is
+/// one, headers and trailers come one after the other, and it is in both.
+fn spelled_out(answer: Response<Body>) -> Response<Body> {
+    let headers = answer.headers();
+    if !headers.contains_key(APP_STATUS) || !headers.contains_key("grpc-status") {
+        return answer;
+    }
+    let (mut parts, _) = answer.into_parts();
+    let mut trailers = parts.headers.clone();
+    trailers.remove(http::header::CONTENT_TYPE);
+    for name in ["grpc-status", "grpc-message", "grpc-status-details-bin"] {
+        parts.headers.remove(name);
+    }
+    let end = Ok::<_, body::BoxError>(Frame::trailers(trailers));
+    let frames = futures_util::stream::iter([end]);
+    Response::from_parts(parts, body::stream(StreamBody::new(frames)))
 }
 
 impl Edge {
@@ -86,10 +108,12 @@ impl Edge {
 
     async fn serve<B>(&self, request: Request<B>) -> Response<Body>
     where
-        B: http_body::Body<Data = Bytes, Error = hyper::Error> + Send + 'static,
+        B: http_body::Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static,
     {
+        let most = self.apis.max_body;
+        let request = request.map(|body| limit::request(body, most));
         match self.service.clone().call(request).await {
-            Ok(response) => response.map(body::stream),
+            Ok(response) => response.map(|body| body::stream(limit::answer(body, most))),
             Err(never) => match never {},
         }
     }

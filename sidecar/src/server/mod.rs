@@ -5,6 +5,7 @@ pub mod connection;
 pub mod grpc;
 pub mod http;
 pub mod internal;
+pub mod limit;
 pub mod path;
 pub mod phase;
 pub mod public;

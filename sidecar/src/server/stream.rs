@@ -24,9 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Reads in a row before others get their turn.
 const TURN: usize = 64;
 
-/// What HTTP/2 begins with, as far as no request of HTTP/1 does (RFC 9113,
-/// section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2";
+/// What HTTP/2 begins with (RFC 9113, section 3.4). Once it is there, pings
+/// tell whether somebody is.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A client's stream: heads of requests come in time, and it is closed in two
 /// steps while its client is sending. Between requests it may rest for as long
@@ -243,7 +243,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn http2_rests_from_its_first_bytes() {
-        for pieces in [&[PREFACE][..], &[b"P", b"RI * HT", b"TP/2.0"]] {
+        for pieces in [&[PREFACE][..], &[b"P", b"RI * HT", &PREFACE[8..]]] {
             let (mut client, server) = tokio::io::duplex(1024);
             let mut server = Stream::new(server, Phase::default());
             for piece in pieces {
@@ -253,6 +253,16 @@ mod tests {
                 }
             }
             assert_eq!(given_up(&mut server).await, Duration::from_hours(1));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_preface_is_given_up() {
+        for length in 1..PREFACE.len() {
+            let (mut client, server) = tokio::io::duplex(1024);
+            let mut server = Stream::new(server, Phase::default());
+            client.write_all(&PREFACE[..length]).await.unwrap();
+            assert_eq!(given_up(&mut server).await, HEAD_TIMEOUT);
         }
     }
 

@@ -1,3 +1,5 @@
+mod bounds;
+mod bytes;
 mod external;
 mod grpc;
 mod http;

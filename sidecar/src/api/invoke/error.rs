@@ -4,6 +4,7 @@ use http::StatusCode;
 use tonic::{Code, Status};
 
 use crate::api::error::Error;
+use crate::server::body::ReadError;
 
 const CODE: &str = "ERR_DIRECT_INVOKE";
 
@@ -12,16 +13,33 @@ pub fn no_target() -> Error {
     Error::legacy(CODE, StatusCode::NOT_FOUND, Code::NotFound, message)
 }
 
+/// The client sends more than may be.
+pub fn too_large(target: &str) -> Error {
+    Error::legacy(
+        CODE,
+        StatusCode::PAYLOAD_TOO_LARGE,
+        Code::ResourceExhausted,
+        format!(
+            "failed to invoke, id: {target}, err: {}",
+            ReadError::TooLarge
+        ),
+    )
+}
+
 /// The call did not come to an answer of the application.
 pub fn failed(target: &str, cause: &Status) -> Error {
     let http = match cause.code() {
         Code::PermissionDenied => StatusCode::FORBIDDEN,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
+    let grpc = match cause.code() {
+        Code::ResourceExhausted => Code::ResourceExhausted,
+        _ => Code::Internal,
+    };
     Error::legacy(
         CODE,
         http,
-        Code::Internal,
+        grpc,
         format!("failed to invoke, id: {target}, err: {}", text(cause)),
     )
 }
@@ -49,6 +67,11 @@ pub fn local(code: Code, message: impl Into<String>) -> Status {
         .metadata_mut()
         .insert(LOCAL, tonic::metadata::MetadataValue::from_static("1"));
     status
+}
+
+/// The same of a status that is there.
+pub fn told(status: Status) -> Status {
+    local(status.code(), status.message())
 }
 
 pub fn is_local(status: &Status) -> bool {

@@ -14,6 +14,8 @@ use crate::api::error::Error;
 use crate::grpc;
 use crate::server::body;
 
+/// The status of an HTTP application, among the headers of an answer.
+pub const APP_STATUS: &str = "dapr-http-status";
 /// Bytes of an application's error that are told.
 const ERROR_TEXT: usize = 63;
 
@@ -59,7 +61,7 @@ pub async fn invoke(
     let content_type = answer.content_type().unwrap_or_default().to_owned();
     let data = body::collect(answer.body, api.sidecars.peers.limit)
         .await
-        .map_err(|e| failed(&error::local(tonic::Code::Internal, e.to_string())))?;
+        .map_err(|e| failed(&error::told(e.status(""))))?;
     let mut initial = http::HeaderMap::new();
     match answer.code {
         Code::Grpc(status) => {
@@ -70,8 +72,8 @@ pub async fn invoke(
         }
         Code::Http(code) => {
             headers::to_grpc(&answer.headers, Origin::Http, &mut initial);
-            initial.insert("dapr-http-status", code.into());
-            if grpc::code_of(code) != tonic::Code::Ok {
+            initial.insert(APP_STATUS, code.into());
+            if grpc::code_of_app(code) != tonic::Code::Ok {
                 let mut status = of_http_status(code, &data);
                 initial.remove(http::header::CONTENT_TYPE);
                 *status.metadata_mut() = MetadataMap::from_headers(initial);
@@ -110,7 +112,7 @@ pub fn of_http_status(code: u16, body: &[u8]) -> Status {
         "",
         reason,
         http::StatusCode::INTERNAL_SERVER_ERROR,
-        grpc::code_of(code),
+        grpc::code_of_app(code),
         reason,
     )
     .with_metadata([

@@ -1,6 +1,9 @@
 //! Invocation over HTTP.
 //! <https://docs.dapr.io/reference/api/service_invocation_api/>
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Body as _;
@@ -14,8 +17,11 @@ use super::{Api, address, error, headers};
 use crate::api::error::malformed;
 use crate::api::json;
 use crate::grpc;
-use crate::server::body::{self, Body, BoxError};
+use crate::server::body::{self, Body, BoxError, ReadError};
 use crate::server::http::Request;
+
+/// Bytes of a refusal that are waited for before it is passed on.
+const SMALL: usize = 64 << 10;
 
 /// Answers whatever no other route wants.
 pub async fn invoke(api: &Api, mut request: Request) -> Response<Body> {
@@ -31,16 +37,21 @@ pub async fn invoke(api: &Api, mut request: Request) -> Response<Body> {
         .header("content-length")
         .and_then(|v| v.parse().ok());
     let streaming = length.is_none() && !request.body.is_end_stream();
+    let is_too_large = Arc::new(AtomicBool::new(false));
     let data = if streaming {
         let limit = request.limit.unwrap_or(usize::MAX);
-        let limited = http_body_util::Limited::new(request.body, limit).map_err(too_large);
+        let noted = is_too_large.clone();
+        let limited = http_body_util::Limited::new(request.body, limit)
+            .map_err(move |cause| too_large(cause, &noted));
         Data::Stream(body::stream(limited))
     } else {
         match body::collect(&mut request.body, request.limit).await {
             Ok(bytes) => Data::Whole(bytes),
+            Err(ReadError::TooLarge) => return error::too_large(&address.target).into(),
             Err(cause) => return failed(&error::local(tonic::Code::Internal, cause.to_string())),
         }
     };
+    let is_head = request.method == http::Method::HEAD;
     let Ok(content_type) = headers::content_type(&request.headers) else {
         return malformed("the content type is not UTF-8").into();
     };
@@ -56,14 +67,16 @@ pub async fn invoke(api: &Api, mut request: Request) -> Response<Body> {
         body: data,
     };
     match api.invoke(&address.target, call).await {
+        Err(_) if is_too_large.load(Ordering::Relaxed) => error::too_large(&address.target).into(),
         Err(status) => failed(&status),
-        Ok(response) => answer(&address.target, response, streaming).await,
+        Ok(response) => answer(&address.target, response, streaming, is_head).await,
     }
 }
 
-fn too_large(error: BoxError) -> BoxError {
+fn too_large(error: BoxError, noted: &AtomicBool) -> BoxError {
     if error.is::<http_body_util::LengthLimitError>() {
-        body::ReadError::TooLarge.into()
+        noted.store(true, Ordering::Relaxed);
+        ReadError::TooLarge.into()
     } else {
         error
     }
@@ -89,7 +102,12 @@ fn verb(given: &http::Method) -> http::Method {
         .unwrap_or(M::POST)
 }
 
-async fn answer(target: &str, response: message::Response, streaming: bool) -> Response<Body> {
+async fn answer(
+    target: &str,
+    response: message::Response,
+    streaming: bool,
+    is_head: bool,
+) -> Response<Body> {
     let (status, text) = match &response.code {
         Code::Http(code) => (
             StatusCode::from_u16(*code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
@@ -103,7 +121,17 @@ async fn answer(target: &str, response: message::Response, streaming: bool) -> R
     let content_type = response
         .content_type()
         .and_then(|c| HeaderValue::try_from(c).ok());
+    let length = is_head.then(|| {
+        headers::text(&response.headers, "content-length")?
+            .parse()
+            .ok()
+    });
+    let length: Option<u64> = length.flatten();
     headers::to_http(response.headers, Origin::Http, answer.headers_mut());
+    if let Some(length) = length {
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
     if let Some(content_type) = content_type {
         answer
             .headers_mut()
@@ -120,9 +148,9 @@ async fn answer(target: &str, response: message::Response, streaming: bool) -> R
     let refused = status.as_u16() >= 400;
     let mut content = response.body;
     if refused && !streaming {
-        // What was refused is small; with its length a client can reuse the connection at once.
-        content = match body::collect(content, None).await {
-            Ok(bytes) => body::full(bytes),
+        // With the length of what was refused a client can reuse the connection at once.
+        content = match body::at_hand(content, SMALL).await {
+            Ok(content) => content,
             Err(cause) => {
                 return error::failed(
                     target,

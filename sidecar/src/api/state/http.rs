@@ -234,7 +234,7 @@ async fn answer(work: impl Future<Output = Result<Response<Body>>>) -> Response<
 }
 
 fn read_failed(error: ReadError) -> Error {
-    malformed(format!("failed deserializing HTTP body: {error}"))
+    malformed(format!("failed deserializing HTTP body: {error}")).of_body(&error)
 }
 
 /// Over HTTP an illegal key is told with the prefix of a nested error.

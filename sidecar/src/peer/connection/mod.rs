@@ -18,11 +18,12 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version};
 use http_body::{Body as _, Frame};
 use outrider_host::Tasks;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Status};
 
+use super::pool::Dialled;
 use crate::grpc;
 use crate::server::body::{Body, BoxError};
 
@@ -32,6 +33,17 @@ const PING_AFTER: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Bytes of headers that an answer may have.
+const HEADERS: u32 = 256 << 10;
+/// How long before the other end's certificate expires a connection gets no
+/// further exchanges. A server tells its clients later than that.
+const RETIRE_BEFORE: Duration = Duration::from_secs(60);
+
+/// `margin` before `end`, or a tenth of the time that is left.
+pub fn before(end: Instant, margin: Duration) -> Instant {
+    let left = end.saturating_duration_since(Instant::now());
+    end - margin.min(left / 10)
+}
 
 /// Cloning shares the connection, which ends with its last clone.
 #[derive(Clone)]
@@ -50,7 +62,7 @@ struct Shared {
 
 impl Connection {
     pub async fn open(
-        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        Dialled { io, expires }: Dialled,
         target: (Scheme, Authority),
         tasks: &Tasks,
     ) -> Result<Self, h2::Error> {
@@ -58,13 +70,25 @@ impl Connection {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .enable_push(false)
-            .handshake(stream)
+            .max_header_list_size(HEADERS)
+            .handshake(io)
             .await?;
         let closed = Arc::new(AtomicBool::new(false));
         let pings = connection.ping_pong();
         let told = closed.clone();
+        let retired = closed.clone();
+        let retire = async move {
+            match expires {
+                None => std::future::pending().await,
+                Some(end) => tokio::time::sleep_until(before(end, RETIRE_BEFORE)).await,
+            }
+            // Exchanges that have begun may still end well.
+            retired.store(true, Ordering::Release);
+            std::future::pending::<()>().await;
+        };
         tasks.spawn("peer connection", async move {
             tokio::select! {
+                () = retire => {}
                 ended = connection => if let Err(error) = ended {
                     tracing::debug!(target: "dapr.runtime.grpc", "a connection ended: {error}");
                 },

@@ -7,6 +7,7 @@ use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::peer::pool::boxed;
 use crate::server::body;
 
 type Accepted = (Request<RecvStream>, h2::server::SendResponse<Bytes>);
@@ -20,7 +21,7 @@ async fn connected() -> (Connection, mpsc::UnboundedReceiver<Accepted>) {
     let (near, far) = tokio::io::duplex(64 << 10);
     let (told, requests) = mpsc::unbounded_channel();
     tokio::spawn(serve(far, told));
-    let connection = Connection::open(near, target(), &Tasks::new()).await;
+    let connection = Connection::open(boxed(near), target(), &Tasks::new()).await;
     (connection.unwrap(), requests)
 }
 
@@ -179,10 +180,10 @@ async fn resets_have_their_codes() {
 #[tokio::test(start_paused = true)]
 async fn the_silent_are_given_up() {
     let (near, _far) = tokio::io::duplex(64 << 10);
-    let connection = Connection::open(near, target(), &Tasks::new())
+    let connection = Connection::open(boxed(near), target(), &Tasks::new())
         .await
         .unwrap();
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     let answer = connection.place().send(request(body::full("x"))).await;
     assert_eq!(
         answer.err().map(|status| status.code()),

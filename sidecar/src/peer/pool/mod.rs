@@ -18,6 +18,7 @@ use tonic::Status;
 
 use super::connection::{self, Connection, Place, Received};
 use crate::server::body::Body;
+use tokio::time::Instant as Expiry;
 
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
 /// Exchanges that share a connection. Those that are more than the other end
@@ -41,8 +42,18 @@ pub struct Target {
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-pub fn boxed(stream: impl Io + 'static) -> Box<dyn Io> {
-    Box::new(stream)
+/// A stream to a target.
+pub struct Dialled {
+    pub io: Box<dyn Io>,
+    /// When the other end's certificate does.
+    pub expires: Option<Expiry>,
+}
+
+pub fn boxed(stream: impl Io + 'static) -> Dialled {
+    Dialled {
+        io: Box::new(stream),
+        expires: None,
+    }
 }
 
 /// The same request, unless its body passes through.
@@ -59,7 +70,7 @@ fn replica(request: &Request<Body>) -> Option<Request<Body>> {
     Some(replica)
 }
 
-type Dialling = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>>;
+type Dialling = Pin<Box<dyn Future<Output = io::Result<Dialled>> + Send>>;
 type Dial = Arc<dyn Fn(&Target) -> Dialling + Send + Sync>;
 
 #[derive(Clone)]
