@@ -90,6 +90,7 @@ impl Event {
         given: Given<'a>,
         over: impl Fn(&str) -> Option<&'a str>,
     ) -> Result<Self, String> {
+        std::str::from_utf8(given.data).map_err(|_| "the event is not UTF-8".to_owned())?;
         let mut event = Self::read(given.data)?;
         event.set("topic", given.topic);
         event.set("pubsubname", given.pubsub);
@@ -236,7 +237,11 @@ impl Event {
             self.set("data_base64", &STANDARD.encode(data));
             return;
         }
-        self.set("data", &String::from_utf8_lossy(data));
+        match std::str::from_utf8(data) {
+            Ok(text) => self.set("data", text),
+            // Text in another encoding keeps its bytes.
+            Err(_) => self.set("data_base64", &STANDARD.encode(data)),
+        }
     }
 
     /// An attribute as JSON.
