@@ -12,7 +12,7 @@ pub enum BadMethod {
     #[error("method contains control character at position {at}: {}", quote::go(.method))]
     Control { at: usize, method: String },
     #[error(
-        "method contains a backslash, or a slash, dot or null that is escaped: {}: write it without",
+        "method can be read in two ways, by a backslash, an escaped slash, dot or null, or a semicolon behind dots: {}",
         quote::go(.0)
     )]
     Disguised(String),
