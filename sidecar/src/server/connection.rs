@@ -5,7 +5,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Method, Request, Response, Version, header};
+use http_body::Body as _;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -15,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::time::Instant;
 
-use super::body::Body;
+use super::body::{self, Body};
 use super::phase::{Incoming, Leaving, Phase};
 use super::stream::Stream;
 use crate::peer::connection::before;
@@ -150,8 +151,12 @@ impl<H: Handler> Server<H> {
             let (handler, peer, phase) = (handler.clone(), peer.clone(), phase.clone());
             async move {
                 let single = request.version() < Version::HTTP_2;
+                let is_head = *request.method() == Method::HEAD;
                 let request = request.map(|body| Incoming::new(body, phase.clone()));
                 let mut answer = handler.call(request, peer.as_ref()).await;
+                if is_head && !single {
+                    answer = without_body(answer);
+                }
                 // Who is refused while sending must not send the next request
                 // behind a body that nobody reads.
                 let unread = answer.status().as_u16() >= 400 && phase.is_sending();
@@ -208,6 +213,20 @@ impl<H: Handler> Server<H> {
             _ => builder,
         }
     }
+}
+
+/// The answer to HEAD, with the length of what it leaves out. Of HTTP/1 this is
+/// taken care of.
+fn without_body(answer: Response<Body>) -> Response<Body> {
+    let (mut parts, content) = answer.into_parts();
+    if let Some(length) = content.size_hint().exact().filter(|length| *length > 0) {
+        let length = HeaderValue::from(length);
+        parts
+            .headers
+            .entry(header::CONTENT_LENGTH)
+            .or_insert(length);
+    }
+    Response::from_parts(parts, body::empty())
 }
 
 /// A stream registered with the runtime of the thread that is to serve it.

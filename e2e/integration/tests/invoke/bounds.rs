@@ -229,7 +229,7 @@ async fn the_status_of_an_http_application_is_a_header() -> Result<()> {
     let status = refused.metadata().get("dapr-http-status");
     assert_eq!(status.map(|v| v.as_bytes()), Some(&b"400"[..]));
     // The message as bytes, to see which headers come before the body.
-    let message = b"\x0a\x06called\x12\x09\x0a\x03bad\x22\x02\x08\x01";
+    let message = b"\x0a\x06called\x1a\x09\x0a\x03bad\x22\x02\x08\x01";
     let framed = [&[0, 0, 0, 0, message.len() as u8][..], message].concat();
     let request = Request::post("/dapr.proto.runtime.v1.Dapr/InvokeService")
         .header("content-type", "application/grpc")

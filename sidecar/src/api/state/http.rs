@@ -44,7 +44,7 @@ pub async fn save(api: &Api, mut request: Request, store: &str) -> Response<Body
         let bytes = request
             .bytes()
             .await
-            .map_err(|e| malformed(e.to_string()))?;
+            .map_err(|e| malformed(e.to_string()).of_body(&e))?;
         let metadata = request.metadata();
         let items = decode::save(&bytes)?;
         let sets = items.into_iter().map(|item| {
