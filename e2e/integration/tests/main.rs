@@ -1,9 +1,9 @@
 //! One binary for all tests, so that there is one thing to link and to run.
 //! The folders mirror what the sidecar does.
 
-mod flood;
 mod access;
 mod allow;
+mod flood;
 mod health;
 mod injector;
 mod invoke;
