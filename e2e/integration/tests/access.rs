@@ -2,6 +2,9 @@
 
 use anyhow::Result;
 use axum::Router;
+use http::Request;
+use http_body_util::Full;
+use outrider_harness::http::Client;
 use outrider_harness::{Builder, Daprd, GrpcApp, HttpApp, Sentry};
 use outrider_proto::common::v1::http_extension::Verb;
 use outrider_proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse};
@@ -147,5 +150,37 @@ async fn the_called_sidecar_looks_at_paths_itself() -> Result<()> {
         }
     }
     assert!(http.seen().is_empty() && grpc.last().is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_proxied_path_has_one_spelling() -> Result<()> {
+    let app = GrpcApp::start(|_| Ok(InvokeResponse::default())).await?;
+    let daprd = Daprd::builder().grpc_app(&app).start().await?;
+    let call = async |path: &str| {
+        let request = Request::post(path)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("dapr-app-id", "app");
+        let body = Full::from(&[0; 5][..]);
+        Client::h2c(daprd.grpc_port())
+            .send(request.body(body)?)
+            .await
+    };
+    for path in [
+        "/open.Service/..%2Fdapr.proto.runtime.v1.AppCallback/OnInvoke",
+        "/open.Service/../dapr.proto.runtime.v1.AppCallback/OnInvoke",
+        "/dapr.proto.runtime.v1.AppCallback%2FOnInvoke",
+        "/dapr.proto.runtime.v1.AppCallback//OnInvoke",
+        "/dapr.proto.runtime.v1.AppCallback/%2e/OnInvoke",
+        "/dapr.proto.runtime.v1.AppCallback/..;/OnInvoke",
+    ] {
+        let refused = call(path).await?;
+        assert_eq!(refused.header("grpc-status"), Some("3"), "{path}");
+    }
+    assert!(app.last().is_none());
+    let answer = call("/dapr.proto.runtime.v1.AppCallback/OnInvoke").await?;
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, None));
+    assert!(app.last().is_some());
     Ok(())
 }
