@@ -80,8 +80,8 @@ fn data_by_content_type() {
         (
             "application/x-protobuf",
             protobuf[1],
-            "data",
-            json!("\u{fffd}"),
+            "data_base64",
+            json!("/w=="),
         ),
     ] {
         let event = publish(content_type, data, &[]).unwrap();
