@@ -218,7 +218,8 @@ pub fn of_client(headers: &HeaderMap) -> Metadata {
     metadata
 }
 
-/// The metadata of a gRPC client; binary values as base64.
+/// The metadata of a gRPC client; binary values as base64. A length is that of
+/// the gRPC messages and not of what is in them.
 pub fn of_grpc(headers: &HeaderMap) -> Metadata {
     headers
         .iter()
@@ -226,7 +227,10 @@ pub fn of_grpc(headers: &HeaderMap) -> Metadata {
             !is_reserved(name.as_str())
                 && !matches!(
                     name.as_str(),
-                    "te" | "grpc-status" | "grpc-message" | "grpc-status-details-bin"
+                    "te" | "content-length"
+                        | "grpc-status"
+                        | "grpc-message"
+                        | "grpc-status-details-bin"
                 )
         })
         .map(|(name, value)| {
