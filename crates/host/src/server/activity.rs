@@ -29,6 +29,8 @@ struct Inner {
 
 struct Requests {
     next: u64,
+    /// Nothing has come yet.
+    is_silent: bool,
     /// Since when the head of a request is owed.
     head: Option<Instant>,
     /// When each request began whose body is not here yet.
@@ -50,7 +52,9 @@ pub(super) enum Due {
 
 impl Requests {
     fn state(&self) -> State {
-        if !self.answering.is_empty() {
+        if self.is_silent {
+            State::Silent
+        } else if !self.answering.is_empty() {
             State::Busy
         } else if self.head.is_some() || !self.receiving.is_empty() {
             State::Waiting
@@ -83,6 +87,7 @@ impl Activity {
             id: place.id,
             requests: Mutex::new(Requests {
                 next: 0,
+                is_silent: true,
                 head: Some(now),
                 receiving: BTreeMap::new(),
                 answering: BTreeMap::new(),
@@ -125,6 +130,11 @@ impl Activity {
         }
         drop(requests);
         self.0.changed.notify_one();
+    }
+
+    /// The first byte is here.
+    pub fn heard(&self) {
+        self.change(|requests| requests.is_silent = false);
     }
 
     /// Bytes came on a connection that serves one request after another.
@@ -218,6 +228,7 @@ mod tests {
     async fn each_part_of_a_request_has_its_time() {
         let place = place(&Gate::new("test", limits()));
         let activity = Activity::new(&place);
+        activity.heard();
         let start = Instant::now();
         assert_eq!(activity.due(), Due::Close(start + 10 * SECOND));
         let request = activity.request();
@@ -235,6 +246,7 @@ mod tests {
     async fn later_requests_do_not_prolong_an_earlier_one() {
         let place = place(&Gate::new("test", limits()));
         let activity = Activity::new(&place);
+        activity.heard();
         let start = Instant::now();
         let _slow = activity.request();
         tokio::time::advance(3 * SECOND).await;
@@ -248,6 +260,8 @@ mod tests {
         let gate = Gate::new("test", limits());
         let (old, new) = (place(&gate), place(&gate));
         let (first, second) = (Activity::new(&old), Activity::new(&new));
+        first.heard();
+        second.heard();
         let (slow, good) = (first.request(), second.request());
         assert!(slow.hold(90));
         assert!(good.hold(20));

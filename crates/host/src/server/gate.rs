@@ -62,7 +62,7 @@ impl Gate {
     /// A place for a new connection; none when all others are being served.
     pub fn admit(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
         let mut places = self.places();
-        match places.slots.admit(peer.ip().into()) {
+        match places.slots.admit(peer.ip().into(), Instant::now()) {
             Admission::Admitted { id, evicted } => {
                 if let Some(evicted) = evicted {
                     places.close(evicted);
@@ -96,7 +96,7 @@ impl Gate {
     }
 
     pub fn set(&self, id: Id, state: State) {
-        self.places().slots.set(id, state);
+        self.places().slots.set(id, state, Instant::now());
     }
 
     /// Room for `bytes` of a body of connection `id`; the oldest one that owes

@@ -119,12 +119,21 @@ impl<S> Server<S> {
     {
         let stopping = self.tasks.stopping();
         let activity = Activity::new(&place);
+        let accept = async {
+            // Nothing is set aside for who says nothing.
+            if let Err(error) = socket.readable().await {
+                tracing::debug!(target: "dapr.host", "{}: a connection from {} ended: {error}", place.gate.name, self.peer);
+                return None;
+            }
+            activity.heard();
+            self.acceptor.admit(socket, self.peer).await
+        };
         let connection = tokio::select! {
             biased;
             () = stopping.cancelled() => return,
             () = place.evicted.cancelled() => return,
             () = late(activity.due()) => return,
-            connection = self.acceptor.admit(socket, self.peer) => connection,
+            connection = accept => connection,
         };
         let Some(connection) = connection else { return };
         self.serve(connection, activity, &place).await;

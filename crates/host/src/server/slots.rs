@@ -1,11 +1,21 @@
 //! Which connections a listener keeps when strangers open too many.
 //!
 //! Plain data: connections come, change and go, and the answers say which one
-//! has to make room. Connections that owe bytes go first, the oldest of them
-//! before the others, so that a good client always finds a place.
+//! has to make room. Those that never sent a byte go first, then those that owe
+//! the rest of something, the oldest before the others, so that a good client
+//! always finds a place. Young ones are given time, so that many good clients
+//! at once do not push out each other.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Time for the first byte, and for whatever else is owed, before a connection
+/// makes room for others. A listener that is full does not wait that long.
+const SILENCE: Duration = Duration::from_millis(100);
+const SLOWNESS: Duration = Duration::from_secs(1);
 
 /// Numbers of connections.
 #[derive(Debug, Clone, Copy)]
@@ -14,15 +24,17 @@ pub struct Caps {
     pub connections: usize,
     /// Those of one address.
     pub per_source: usize,
-    /// Those that owe bytes.
+    /// Those that owe bytes, if they do not owe them since a moment ago.
     pub waiting: usize,
-    /// Those of one address that owe bytes.
+    /// The same of one address.
     pub waiting_per_source: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// It owes bytes: of the handshake, of its first request, or of a body.
+    /// It has not sent a byte.
+    Silent,
+    /// It owes bytes: of the handshake, of a request's head, or of a body.
     Waiting,
     /// A request is here and being answered.
     Busy,
@@ -64,36 +76,49 @@ pub enum Admission {
 struct Entry {
     source: Source,
     state: State,
+    /// Of the state.
+    since: Instant,
 }
 
-/// Connections by state, oldest first.
+/// Connections by state, those first that have been in it for longest.
 #[derive(Default)]
 struct Sets {
-    waiting: BTreeSet<Id>,
-    idle: BTreeSet<Id>,
+    silent: BTreeSet<(Instant, Id)>,
+    waiting: BTreeSet<(Instant, Id)>,
+    idle: BTreeSet<(Instant, Id)>,
     all: usize,
 }
 
 impl Sets {
-    fn add(&mut self, id: Id, state: State) {
+    fn of(&mut self, state: State) -> Option<&mut BTreeSet<(Instant, Id)>> {
         match state {
-            State::Waiting => drop(self.waiting.insert(id)),
-            State::Idle => drop(self.idle.insert(id)),
-            State::Busy => {}
+            State::Silent => Some(&mut self.silent),
+            State::Waiting => Some(&mut self.waiting),
+            State::Idle => Some(&mut self.idle),
+            State::Busy => None,
         }
     }
 
-    fn take(&mut self, id: Id, state: State) {
-        match state {
-            State::Waiting => drop(self.waiting.remove(&id)),
-            State::Idle => drop(self.idle.remove(&id)),
-            State::Busy => {}
+    fn add(&mut self, id: Id, entry: &Entry) {
+        if let Some(set) = self.of(entry.state) {
+            set.insert((entry.since, id));
         }
     }
 
-    /// Who goes first.
+    fn take(&mut self, id: Id, entry: &Entry) {
+        if let Some(set) = self.of(entry.state) {
+            set.remove(&(entry.since, id));
+        }
+    }
+
+    fn owing(&self) -> usize {
+        self.silent.len() + self.waiting.len()
+    }
+
+    /// Who goes first, however young.
     fn least_needed(&self) -> Option<Id> {
-        self.waiting.first().or(self.idle.first()).copied()
+        let sets = [&self.silent, &self.waiting, &self.idle];
+        sets.iter().find_map(|set| set.first()).map(|(_, id)| *id)
     }
 }
 
@@ -116,27 +141,30 @@ impl Slots {
         }
     }
 
-    /// A new connection, which owes bytes.
-    pub fn admit(&mut self, source: Source) -> Admission {
+    /// A new connection, which is silent.
+    pub fn admit(&mut self, source: Source, now: Instant) -> Admission {
+        let own = self.sources.get(&source);
+        let (full, crowded) = own.map_or((false, false), |own| {
+            let crowded = own.owing() >= self.caps.waiting_per_source;
+            (own.all >= self.caps.per_source, crowded)
+        });
         let mut evicted = None;
-        if let Some(own) = self.sources.get(&source) {
-            if own.waiting.len() >= self.caps.waiting_per_source {
-                evicted = own.waiting.first().copied();
-            } else if own.all >= self.caps.per_source {
-                evicted = own.least_needed();
-                if evicted.is_none() {
-                    return Admission::Refused;
-                }
-            }
+        if full {
+            evicted = own.and_then(Sets::least_needed);
+        } else if crowded {
+            evicted = own.and_then(|own| overdue(own, now));
+        }
+        if full && evicted.is_none() {
+            return Admission::Refused;
         }
         if evicted.is_none() {
-            if self.all.waiting.len() >= self.caps.waiting {
-                evicted = self.all.waiting.first().copied();
-            } else if self.all.all >= self.caps.connections {
+            if self.all.all >= self.caps.connections {
                 evicted = self.all.least_needed();
                 if evicted.is_none() {
                     return Admission::Refused;
                 }
+            } else if self.all.owing() >= self.caps.waiting {
+                evicted = overdue(&self.all, now);
             }
         }
         if let Some(id) = evicted {
@@ -144,26 +172,35 @@ impl Slots {
         }
         let id = self.next;
         self.next += 1;
-        let state = State::Waiting;
-        self.entries.insert(id, Entry { source, state });
+        let entry = Entry {
+            source,
+            state: State::Silent,
+            since: now,
+        };
         for sets in [&mut self.all, self.sources.entry(source).or_default()] {
-            sets.add(id, state);
+            sets.add(id, &entry);
             sets.all += 1;
         }
+        self.entries.insert(id, entry);
         Admission::Admitted { id, evicted }
     }
 
     /// The connection has changed; nothing if it had to go already.
-    pub fn set(&mut self, id: Id, state: State) {
+    pub fn set(&mut self, id: Id, state: State, now: Instant) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
-        let before = std::mem::replace(&mut entry.state, state);
         let own = self.sources.get_mut(&entry.source);
+        let after = Entry {
+            state,
+            since: now,
+            ..*entry
+        };
         for sets in std::iter::once(&mut self.all).chain(own) {
-            sets.take(id, before);
-            sets.add(id, state);
+            sets.take(id, entry);
+            sets.add(id, &after);
         }
+        *entry = after;
     }
 
     /// The connection is closed.
@@ -171,10 +208,10 @@ impl Slots {
         let Some(entry) = self.entries.remove(&id) else {
             return;
         };
-        self.all.take(id, entry.state);
+        self.all.take(id, &entry);
         self.all.all -= 1;
         if let Some(own) = self.sources.get_mut(&entry.source) {
-            own.take(id, entry.state);
+            own.take(id, &entry);
             own.all -= 1;
             if own.all == 0 {
                 self.sources.remove(&entry.source);
@@ -184,7 +221,8 @@ impl Slots {
 
     /// Takes the place of the oldest connection that owes bytes, other than `id`.
     pub fn evict_waiting(&mut self, id: Id) -> Option<Id> {
-        let oldest = self.all.waiting.iter().copied().find(|it| *it != id)?;
+        let mut owing = self.all.waiting.iter().map(|(_, id)| *id);
+        let oldest = owing.find(|it| *it != id)?;
         self.remove(oldest);
         Some(oldest)
     }
@@ -193,6 +231,16 @@ impl Slots {
     fn len(&self) -> usize {
         self.entries.len()
     }
+}
+
+/// The one that has been silent, or has owed something, for longest, if it has
+/// had its time.
+fn overdue(sets: &Sets, now: Instant) -> Option<Id> {
+    let oldest = [(&sets.silent, SILENCE), (&sets.waiting, SLOWNESS)];
+    oldest.iter().find_map(|(set, time)| {
+        let (since, id) = set.first()?;
+        (now.saturating_duration_since(*since) >= *time).then_some(*id)
+    })
 }
 
 #[cfg(test)]
@@ -214,8 +262,8 @@ mod tests {
         IpAddr::from(Ipv4Addr::new(10, 0, 0, last)).into()
     }
 
-    fn admitted(slots: &mut Slots, source: Source) -> (Id, Option<Id>) {
-        match slots.admit(source) {
+    fn admitted(slots: &mut Slots, source: Source, now: Instant) -> (Id, Option<Id>) {
+        match slots.admit(source, now) {
             Admission::Admitted { id, evicted } => (id, evicted),
             Admission::Refused => panic!("refused"),
         }
@@ -224,28 +272,49 @@ mod tests {
     #[test]
     fn oldest_silent_connection_of_the_same_source_goes_first() {
         let mut slots = Slots::new(CAPS);
-        let (other, _) = admitted(&mut slots, from(2));
-        let (first, _) = admitted(&mut slots, from(1));
-        admitted(&mut slots, from(1));
-        admitted(&mut slots, from(1));
-        let (_, evicted) = admitted(&mut slots, from(1));
-        assert_eq!(evicted, Some(first));
+        let start = Instant::now();
+        let (other, _) = admitted(&mut slots, from(2), start);
+        let (first, _) = admitted(&mut slots, from(1), start);
+        let (second, _) = admitted(&mut slots, from(1), start);
+        admitted(&mut slots, from(1), start);
+        slots.set(first, State::Waiting, start);
+        let later = start + SILENCE;
+        let (_, evicted) = admitted(&mut slots, from(1), later);
+        assert_eq!(evicted, Some(second));
         // Now the limit of all is reached, and the other source has the oldest.
-        let (_, evicted) = admitted(&mut slots, from(3));
+        let (_, evicted) = admitted(&mut slots, from(3), later);
         assert_eq!(evicted, Some(other));
+    }
+
+    #[test]
+    fn many_at_once_do_not_push_out_each_other() {
+        let mut slots = Slots::new(CAPS);
+        let start = Instant::now();
+        for n in 0..8 {
+            assert_eq!(admitted(&mut slots, from(n), start).1, None);
+            slots.set(n.into(), State::Waiting, start);
+        }
+        // The listener is full, so that youth does not help any more.
+        let (last, evicted) = admitted(&mut slots, from(9), start);
+        assert_eq!(evicted, Some(0));
+        slots.set(last, State::Waiting, start);
+        slots.remove(1);
+        let later = start + SLOWNESS;
+        assert_eq!(admitted(&mut slots, from(9), later).1, Some(2));
     }
 
     #[test]
     fn who_is_served_stays() {
         let mut slots = Slots::new(CAPS);
+        let start = Instant::now();
         for _ in 0..5 {
-            let (id, evicted) = admitted(&mut slots, from(1));
+            let (id, evicted) = admitted(&mut slots, from(1), start);
             assert_eq!(evicted, None);
-            slots.set(id, State::Busy);
+            slots.set(id, State::Busy, start);
         }
-        assert_eq!(slots.admit(from(1)), Admission::Refused);
-        slots.set(2, State::Idle);
-        assert_eq!(admitted(&mut slots, from(1)).1, Some(2));
+        assert_eq!(slots.admit(from(1), start), Admission::Refused);
+        slots.set(2, State::Idle, start);
+        assert_eq!(admitted(&mut slots, from(1), start).1, Some(2));
     }
 
     #[test]
@@ -258,7 +327,7 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Event {
-        Open(u8),
+        Open(u8, u64),
         Set(usize, State),
         Close(usize),
         EvictFor(usize),
@@ -267,7 +336,7 @@ mod tests {
     fn events() -> impl Strategy<Value = Vec<Event>> {
         let state = prop_oneof![Just(State::Waiting), Just(State::Busy), Just(State::Idle)];
         let event = prop_oneof![
-            3 => (0..4u8).prop_map(Event::Open),
+            3 => (0..4u8, 0..200u64).prop_map(|(source, pause)| Event::Open(source, pause)),
             3 => (0..20usize, state).prop_map(|(n, state)| Event::Set(n, state)),
             1 => (0..20usize).prop_map(Event::Close),
             1 => (0..20usize).prop_map(Event::EvictFor),
@@ -279,16 +348,19 @@ mod tests {
         #[test]
         fn prop_limits_hold_and_only_evictable_connections_go(events in events()) {
             let mut slots = Slots::new(CAPS);
-            let mut live: Vec<(Id, u8, State)> = Vec::new();
+            let mut live: Vec<(Id, u8, State, Instant)> = Vec::new();
+            let mut now = Instant::now();
             for event in events {
                 match event {
-                    Event::Open(source) => match slots.admit(from(source)) {
+                    Event::Open(source, pause) => {
+                        now += Duration::from_millis(pause);
+                        match slots.admit(from(source), now) {
                         Admission::Admitted { id, evicted } => {
                             if let Some(gone) = evicted {
                                 let at = live.iter().position(|it| it.0 == gone).unwrap();
                                 prop_assert_ne!(live.remove(at).2, State::Busy);
                             }
-                            live.push((id, source, State::Waiting));
+                            live.push((id, source, State::Silent, now));
                         }
                         Admission::Refused => {
                             let own = live.iter().filter(|it| it.1 == source);
@@ -296,16 +368,19 @@ mod tests {
                             let own_busy = own.clone().all(|it| it.2 == State::Busy);
                             prop_assert!(all_busy || (own_busy && own.count() == CAPS.per_source));
                         }
-                    },
+                    }},
                     Event::Set(n, state) => if let Some(it) = live.get_mut(n) {
                         it.2 = state;
-                        slots.set(it.0, state);
+                        now += Duration::from_millis(1);
+                        it.3 = now;
+                        slots.set(it.0, state, now);
                     },
                     Event::Close(n) => if n < live.len() {
                         slots.remove(live.remove(n).0);
                     },
                     Event::EvictFor(n) => if let Some(id) = live.get(n).map(|it| it.0) {
-                        let oldest = live.iter().filter(|it| it.2 == State::Waiting && it.0 != id).map(|it| it.0).min();
+                        let owing = live.iter().filter(|it| it.2 == State::Waiting && it.0 != id);
+                        let oldest = owing.min_by_key(|it| it.3).map(|it| it.0);
                         prop_assert_eq!(slots.evict_waiting(id), oldest);
                         live.retain(|it| Some(it.0) != oldest);
                     },
@@ -320,7 +395,7 @@ mod tests {
                 slots.remove(id);
             }
             prop_assert_eq!(slots.len(), 0);
-            prop_assert!(slots.sources.is_empty() && slots.all.waiting.is_empty() && slots.all.idle.is_empty());
+            prop_assert!(slots.sources.is_empty() && slots.all.owing() == 0 && slots.all.idle.is_empty());
         }
     }
 }
