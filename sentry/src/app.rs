@@ -18,7 +18,8 @@ use crate::flags::Flags;
 use crate::metrics::Metrics;
 use crate::oidc;
 use crate::server::{Own, Service};
-use crate::validate::{Jwks, Kubernetes, Validators, kubernetes};
+use crate::validate::kubernetes::{self, Reviews};
+use crate::validate::{Jwks, Kubernetes, Validators};
 
 type Fatal = Box<dyn Error + Send + Sync>;
 
@@ -222,6 +223,7 @@ async fn validators(
             namespace: flags.namespace.clone(),
             trust_domain: flags.trust_domain.clone(),
             any_account_may_be_service: config.legacy_service_accounts,
+            reviews: Reviews::default(),
         });
     } else if config.jwks_validators.is_empty() {
         tracing::info!(target: "dapr.sentry", "Adding validator 'insecure'");

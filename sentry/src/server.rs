@@ -1,9 +1,11 @@
 //! The gRPC face: who asks, whether it may, and what it gets.
 
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 use outrider_proto::sentry::v1::ca_server::Ca;
 use outrider_proto::sentry::v1::{SignCertificateRequest, SignCertificateResponse};
-use outrider_security::{Issue, IssueError, Issued, SpiffeId};
+use outrider_security::{Issue, IssueError, Issued, Peer, SpiffeId};
 use tonic::{Request, Response, Status};
 
 use crate::ca::{Current, PublicKey, Workload};
@@ -28,8 +30,10 @@ impl Ca for Service {
         request: Request<SignCertificateRequest>,
     ) -> Result<Response<SignCertificateResponse>, Status> {
         self.metrics.received.inc();
+        let peer = request.extensions().get::<Peer>();
+        let from = peer.and_then(|peer| peer.address).map(|it| it.ip());
         let request = request.into_inner();
-        match self.sign(&request).await {
+        match self.sign(&request, from).await {
             Ok(answer) => {
                 self.metrics.success.inc();
                 tracing::debug!(target: "dapr.sentry.server", "certificate issued to {}/{}", request.namespace, request.id);
@@ -48,15 +52,17 @@ impl Service {
     async fn sign(
         &self,
         request: &SignCertificateRequest,
+        from: Option<IpAddr>,
     ) -> Result<SignCertificateResponse, Status> {
-        let caller = self
-            .validators
-            .validate(request)
-            .await
-            .map_err(|refusal| match refusal {
-                Refusal::Argument(text) => Status::invalid_argument(text),
-                Refusal::Denied(text) => Status::permission_denied(text),
-            })?;
+        let caller =
+            self.validators
+                .validate(request, from)
+                .await
+                .map_err(|refusal| match refusal {
+                    Refusal::Argument(text) => Status::invalid_argument(text),
+                    Refusal::Denied(text) => Status::permission_denied(text),
+                    Refusal::Busy(text) => Status::resource_exhausted(text),
+                })?;
         if request.jwt_audiences.len() > MOST_AUDIENCES {
             return Err(Status::invalid_argument(format!(
                 "at most {MOST_AUDIENCES} JWT audiences can be requested"

@@ -4,6 +4,8 @@ mod images;
 pub mod jwks;
 pub mod kubernetes;
 
+use std::net::IpAddr;
+
 use outrider_proto::sentry::v1::SignCertificateRequest;
 use outrider_proto::sentry::v1::sign_certificate_request::TokenValidator;
 use outrider_security::{SpiffeId, TrustDomain};
@@ -38,6 +40,8 @@ pub enum Refusal {
     /// The request names no validator that there is.
     Argument(&'static str),
     Denied(String),
+    /// It may be right, but cannot be judged now.
+    Busy(&'static str),
 }
 
 impl Validators {
@@ -52,7 +56,12 @@ impl Validators {
         }
     }
 
-    pub async fn validate(&self, request: &SignCertificateRequest) -> Result<Caller, Refusal> {
+    /// `from` is the address that the request came from.
+    pub async fn validate(
+        &self,
+        request: &SignCertificateRequest,
+        from: Option<IpAddr>,
+    ) -> Result<Caller, Refusal> {
         const NOT_ENABLED: Refusal = Refusal::Argument("the requested validator is not enabled");
         let named = TokenValidator::try_from(request.token_validator).map_err(|_| NOT_ENABLED)?;
         let validator = match named {
@@ -70,7 +79,9 @@ impl Validators {
                 })
             }
             (TokenValidator::Jwks, Some(jwks), _) => jwks.validate(request),
-            (TokenValidator::Kubernetes, _, Some(kubernetes)) => kubernetes.validate(request).await,
+            (TokenValidator::Kubernetes, _, Some(kubernetes)) => {
+                return kubernetes.validate(request, from).await;
+            }
             _ => return Err(NOT_ENABLED),
         };
         verdict.map_err(Refusal::Denied)
@@ -169,7 +180,7 @@ mod tests {
         let mut asked = request("a", "n", b"x", "");
         let none = Validators::default();
         assert_eq!(
-            none.validate(&asked).await,
+            none.validate(&asked, None).await,
             Err(Refusal::Argument(
                 "a validator name must be specified in this environment"
             ))
@@ -178,11 +189,11 @@ mod tests {
             insecure: true,
             ..Default::default()
         };
-        assert!(insecure.validate(&asked).await.is_ok());
+        assert!(insecure.validate(&asked, None).await.is_ok());
         for number in [2, 3, 99, -1] {
             asked.token_validator = number;
             assert_eq!(
-                insecure.validate(&asked).await,
+                insecure.validate(&asked, None).await,
                 Err(Refusal::Argument("the requested validator is not enabled"))
             );
         }

@@ -26,8 +26,9 @@ const CONFIG_MAP: &str = "/api/v1/namespaces/sys/configmaps/dapr-trust-bundle";
 #[derive(Default)]
 struct Objects {
     by_path: HashMap<String, Value>,
-    /// User name that every token belongs to.
+    /// User name that every token belongs to, and whom it is for.
     account: String,
+    audiences: Vec<String>,
     reviewed: Vec<Value>,
     /// Paths that were read.
     read: Vec<String>,
@@ -58,10 +59,11 @@ async fn serve(State(api): State<Api>, request: Request) -> Response {
         }
         Method::POST => {
             api.reviewed.push(body["spec"].clone());
-            let status = if body["spec"]["token"] == "" {
-                json!({"error": "empty"})
+            let token = body["spec"]["token"].as_str().unwrap_or_default();
+            let status = if token.contains("forged") {
+                json!({"authenticated": false, "error": "invalid bearer token"})
             } else {
-                json!({"authenticated": true, "user": {"username": api.account}})
+                json!({"authenticated": true, "user": {"username": api.account}, "audiences": api.audiences})
             };
             (StatusCode::CREATED, Json(json!({"status": status}))).into_response()
         }
@@ -137,7 +139,9 @@ impl Cluster {
     }
 
     fn account(&self, namespace: &str, name: &str) {
-        self.api.lock().unwrap().account = format!("system:serviceaccount:{namespace}:{name}");
+        let mut api = self.api.lock().unwrap();
+        api.account = format!("system:serviceaccount:{namespace}:{name}");
+        api.audiences = vec![SENTRY.to_owned()];
     }
 
     /// A pod under service account `sa` of `namespace`.
@@ -462,6 +466,41 @@ async fn a_rotated_secret_is_taken_up_when_the_mounted_copy_changes() {
     until("sentry under the new root", || {
         let asking = ask(&sentry, &cluster, "mypod", "apps");
         async { asking.await.ok() }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_for_nobody_is_refused() {
+    let cluster = Cluster::start().await;
+    let sentry = cluster.sentry(&[]).await;
+    cluster.pod("apps", "sa", json!({}));
+    assert!(ask(&sentry, &cluster, "mypod", "apps").await.is_ok());
+    for audiences in [vec![], vec!["https://kubernetes.default.svc".to_owned()]] {
+        cluster.api.lock().unwrap().audiences = audiences;
+        let refused = refusal(&sentry, &cluster, "mypod", "apps").await;
+        assert_eq!(refused, "authentication failed");
+    }
+}
+
+#[tokio::test]
+async fn forged_tokens_cost_few_reviews() {
+    let cluster = Cluster::start().await;
+    let sentry = cluster.sentry(&[]).await;
+    cluster.pod("apps", "sa", json!({}));
+    let start = tokio::time::Instant::now();
+    let mut last = None;
+    for _ in 0..100 {
+        let forged = ask_as(&sentry, &cluster, "forged", "mypod", "apps").await;
+        last = Some(forged.unwrap_err());
+    }
+    let seconds = start.elapsed().as_secs() as usize;
+    assert_eq!(last.unwrap().code(), Code::ResourceExhausted);
+    let reviewed = cluster.api.lock().unwrap().reviewed.len();
+    assert!(reviewed <= 21 + seconds, "{reviewed} in {seconds} s");
+    // It is forgiven.
+    until("a good token is good again", || async {
+        ask(&sentry, &cluster, "mypod", "apps").await.ok()
     })
     .await;
 }

@@ -27,9 +27,28 @@ pub(super) struct Gate {
 struct Places {
     slots: Slots,
     evictions: HashMap<Id, CancellationToken>,
-    /// Closed since the last log line about it, and when that was.
+    crowded: Report,
+    late: Report,
+}
+
+/// Connections that were closed since the last log line about them.
+#[derive(Default)]
+struct Report {
     closed: u64,
-    reported: Option<Instant>,
+    at: Option<Instant>,
+}
+
+impl Report {
+    /// Counts one. Returns how many to tell about, once in a while.
+    fn count(&mut self) -> Option<u64> {
+        self.closed += 1;
+        let now = Instant::now();
+        if self.at.is_some_and(|at| now - at < REPORT) {
+            return None;
+        }
+        self.at = Some(now);
+        Some(std::mem::take(&mut self.closed))
+    }
 }
 
 /// A connection's place, given back when dropped.
@@ -48,8 +67,8 @@ impl Gate {
             places: Mutex::new(Places {
                 slots: Slots::new(limits.caps()),
                 evictions: HashMap::new(),
-                closed: 0,
-                reported: None,
+                crowded: Report::default(),
+                late: Report::default(),
             }),
             held: AtomicUsize::new(0),
         })
@@ -66,7 +85,7 @@ impl Gate {
             Admission::Admitted { id, evicted } => {
                 if let Some(evicted) = evicted {
                     places.close(evicted);
-                    self.report(&mut places, peer);
+                    self.crowded(&mut places, peer);
                 }
                 let evicted = CancellationToken::new();
                 places.evictions.insert(id, evicted.clone());
@@ -77,22 +96,25 @@ impl Gate {
                 })
             }
             Admission::Refused => {
-                self.report(&mut places, peer);
+                self.crowded(&mut places, peer);
                 None
             }
         }
     }
 
-    /// Says how many were closed, once in a while.
-    fn report(&self, places: &mut Places, peer: SocketAddr) {
-        places.closed += 1;
-        let now = Instant::now();
-        if places.reported.is_some_and(|at| now - at < REPORT) {
-            return;
+    fn crowded(&self, places: &mut Places, peer: SocketAddr) {
+        if let Some(closed) = places.crowded.count() {
+            tracing::warn!(target: "dapr.host", "{}: too many connections, {closed} closed; the latest came from {}: look for clients that connect and send nothing", self.name, peer.ip());
         }
-        places.reported = Some(now);
-        let closed = std::mem::take(&mut places.closed);
-        tracing::warn!(target: "dapr.host", "{}: too many connections, {closed} closed; the latest came from {}: look for clients that connect and send nothing", self.name, peer.ip());
+    }
+
+    /// A connection is closed since its client is late with something.
+    pub fn late(&self, peer: SocketAddr, what: &str) {
+        let mut places = self.places();
+        if let Some(closed) = places.late.count() {
+            let name = self.name;
+            tracing::warn!(target: "dapr.host", "{name}: a connection from {peer} was refused: {what}; {closed} in all of late");
+        }
     }
 
     pub fn set(&self, id: Id, state: State) {

@@ -132,7 +132,11 @@ impl<S> Server<S> {
             biased;
             () = stopping.cancelled() => return,
             () = place.evicted.cancelled() => return,
-            () = late(activity.due()) => return,
+            () = late(activity.due()) => {
+                let seconds = place.gate.limits.head_time.as_secs();
+                place.gate.late(self.peer, &format!("no TLS handshake within {seconds}s"));
+                return;
+            }
             connection = accept => connection,
         };
         let Some(connection) = connection else { return };
@@ -181,7 +185,10 @@ impl<S> Server<S> {
                         }
                         return;
                     }
-                    _ => return,
+                    _ => {
+                        place.gate.late(self.peer, "it owes the rest of a request");
+                        return;
+                    }
                 },
                 () = activity.changed() => {}
             }

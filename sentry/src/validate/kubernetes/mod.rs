@@ -1,5 +1,10 @@
 //! Callers that prove who they are with the token of their pod.
 
+mod failures;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use outrider_k8s::Client;
@@ -7,9 +12,17 @@ use outrider_k8s::objects::{self, Collection};
 use outrider_proto::sentry::v1::SignCertificateRequest;
 use outrider_security::{SpiffeId, TrustDomain};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-use super::{Caller, common, images};
+use super::{Caller, Refusal, common, images};
 use crate::config::CONFIGURATIONS;
+use failures::Failures;
+
+/// Reviews that the API server is asked for at once, and how long a caller
+/// waits for its turn and for the answer.
+const REVIEWS: usize = 64;
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const LEGACY_AUDIENCE: &str = "dapr.io/sentry";
 const SERVICES: [&str; 5] = ["operator", "placement", "injector", "sentry", "scheduler"];
@@ -24,6 +37,22 @@ pub struct Kubernetes {
     /// Whether the annotation alone makes a pod of that namespace a service of
     /// the control plane, under whatever account it runs.
     pub any_account_may_be_service: bool,
+    pub reviews: Reviews,
+}
+
+/// How many tokens are being judged, and who has sent bad ones.
+pub struct Reviews {
+    turns: Semaphore,
+    failures: Failures,
+}
+
+impl Default for Reviews {
+    fn default() -> Self {
+        Self {
+            turns: Semaphore::new(REVIEWS),
+            failures: Failures::default(),
+        }
+    }
 }
 
 /// Whose token it is, as the API server says.
@@ -33,10 +62,55 @@ struct Account {
 }
 
 impl Kubernetes {
-    pub async fn validate(&self, request: &SignCertificateRequest) -> Result<Caller, String> {
-        common(request)?;
-        let account = self.review(&request.token).await?;
-        let pod_name = pod_name(&request.token)?;
+    /// `from` is the address that the request came from.
+    pub async fn validate(
+        &self,
+        request: &SignCertificateRequest,
+        from: Option<IpAddr>,
+    ) -> Result<Caller, Refusal> {
+        common(request).map_err(Refusal::Denied)?;
+        // What is no token at all does not cost a review.
+        let pod_name = pod_name(&request.token).map_err(Refusal::Denied)?;
+        let account = self.account(&request.token, from).await?;
+        self.caller(request, &account, pod_name)
+            .await
+            .map_err(Refusal::Denied)
+    }
+
+    /// Whose token it is.
+    async fn account(&self, token: &str, from: Option<IpAddr>) -> Result<Account, Refusal> {
+        let failures = &self.reviews.failures;
+        if from.is_some_and(|from| !failures.allows(from, Instant::now())) {
+            let why = "too many invalid tokens came from this address: try again later";
+            return Err(Refusal::Busy(why));
+        }
+        let review = async {
+            let _turn = self.reviews.turns.acquire().await;
+            self.review(token).await
+        };
+        let reviewed = tokio::time::timeout(PATIENCE, review).await;
+        let status = reviewed
+            .map_err(|_| Refusal::Busy("the API server does not review tokens in time"))?
+            .map_err(Refusal::Denied)?;
+        let account = account_of(&status, &self.audiences());
+        if account.is_err()
+            && let Some(from) = from
+        {
+            failures.count(from, Instant::now());
+        }
+        account.map_err(Refusal::Denied)
+    }
+
+    fn audiences(&self) -> [&str; 2] {
+        [LEGACY_AUDIENCE, self.audience.as_str()]
+    }
+
+    async fn caller(
+        &self,
+        request: &SignCertificateRequest,
+        account: &Account,
+        pod_name: String,
+    ) -> Result<Caller, String> {
         let pods = Collection::PODS;
         let pod = objects::find(&self.client, pods, &account.namespace, &pod_name)
             .await
@@ -56,7 +130,7 @@ impl Kubernetes {
         let service = annotation("dapr.io/control-plane");
         let expected = match service {
             Some(service) => {
-                self.service_id(service, &pod_name, &account, annotation("dapr.io/app-id"))?
+                self.service_id(service, &pod_name, account, annotation("dapr.io/app-id"))?
             }
             // As the injector does: an annotation that is left empty counts as absent.
             None => filled("dapr.io/app-id").unwrap_or(&pod_name).to_owned(),
@@ -84,22 +158,21 @@ impl Kubernetes {
     }
 
     /// <https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/>
-    async fn review(&self, token: &str) -> Result<Account, String> {
-        let audiences = [LEGACY_AUDIENCE, self.audience.as_str()];
+    async fn review(&self, token: &str) -> Result<Value, String> {
         let review = json!({
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
             "metadata": {},
-            "spec": {"token": token, "audiences": audiences},
+            "spec": {"token": token, "audiences": self.audiences()},
         });
         let reviewing = async {
             let path = Collection::TOKEN_REVIEWS.path(None)?;
             objects::create(&self.client, &path, &review).await
         };
-        let answer = reviewing
+        let mut answer = reviewing
             .await
             .map_err(|e: outrider_k8s::Error| format!("token review failed: {e}"))?;
-        account_of(&answer["status"], &audiences)
+        Ok(answer["status"].take())
     }
 
     /// The id of a pod that says it is a service of the control plane.
@@ -178,10 +251,12 @@ fn account_of(status: &Value, asked: &[&str]) -> Result<Account, String> {
     if status["authenticated"] != true {
         return Err("authentication failed".into());
     }
-    // A server that looks at audiences says which of those asked for it found.
-    if let Some(found) = status["audiences"].as_array()
-        && !found.is_empty()
-        && !found.iter().any(|f| asked.iter().any(|a| f == a))
+    // A server that does not look at audiences takes any token of its cluster;
+    // it answers with none.
+    let found = status["audiences"].as_array().into_iter().flatten();
+    if !found
+        .into_iter()
+        .any(|it| asked.iter().any(|asked| it == asked))
     {
         return Err("authentication failed".into());
     }

@@ -13,6 +13,7 @@ fn the_cluster_domain_is_what_pods_search() {
 fn an_account_is_taken_only_from_a_token_for_us() {
     let ok = json!({
         "authenticated": true,
+        "audiences": ["x", "a"],
         "user": {"username": "system:serviceaccount:ns:sa"},
     });
     let account = account_of(&ok, &["a"]).ok().unwrap();
@@ -37,6 +38,7 @@ fn an_account_is_taken_only_from_a_token_for_us() {
         changed("/audiences", json!(["other"])),
         "authentication failed"
     );
+    assert_eq!(changed("/audiences", json!([])), "authentication failed");
     assert_eq!(changed("/audiences", json!(["a"])), "");
     for user in ["system:node:a:b", "system:serviceaccount:a", "x", ""] {
         assert_eq!(

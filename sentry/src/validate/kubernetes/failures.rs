@@ -1,0 +1,112 @@
+//! Who has sent tokens that were good for nothing. Each costs the API server a
+//! review, so whoever sends many is refused without one for a while.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Failures in a row that an address may have. Behind address translation an
+/// address may be a whole node, so it is not one.
+const ALLOWED: f64 = 20.0;
+/// One of them is forgiven in this time.
+const FORGIVEN: Duration = Duration::from_secs(1);
+/// Addresses that are remembered.
+const MOST: usize = 4096;
+
+/// Failures by address.
+#[derive(Debug, Default)]
+pub struct Failures(Mutex<HashMap<IpAddr, Count>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    /// As of `at`.
+    failures: f64,
+    at: Instant,
+}
+
+impl Count {
+    fn at(self, now: Instant) -> f64 {
+        let forgiven = (now - self.at).as_secs_f64() / FORGIVEN.as_secs_f64();
+        (self.failures - forgiven).max(0.0)
+    }
+}
+
+impl Failures {
+    /// Whether a review for this address is worth asking for.
+    pub fn allows(&self, address: IpAddr, now: Instant) -> bool {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.get(&address).is_none_or(|it| it.at(now) < ALLOWED)
+    }
+
+    pub fn count(&self, address: IpAddr, now: Instant) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.len() >= MOST && !counts.contains_key(&address) {
+            counts.retain(|_, it| it.at(now) > 0.0);
+            if counts.len() >= MOST {
+                // The one with the fewest failures is nearest to being forgiven.
+                let least = counts
+                    .iter()
+                    .min_by(|(_, a), (_, b)| a.at(now).total_cmp(&b.at(now)));
+                if let Some(least) = least.map(|(address, _)| *address) {
+                    counts.remove(&least);
+                }
+            }
+        }
+        let none = Count {
+            failures: 0.0,
+            at: now,
+        };
+        let count = counts.entry(address).or_insert(none);
+        *count = Count {
+            failures: count.at(now) + 1.0,
+            at: now,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn address(last: u16) -> IpAddr {
+        let [high, low] = last.to_be_bytes();
+        Ipv4Addr::new(10, 0, high, low).into()
+    }
+
+    #[test]
+    fn who_fails_often_has_to_wait_and_others_do_not() {
+        let failures = Failures::default();
+        let start = Instant::now();
+        for _ in 0..20 {
+            assert!(failures.allows(address(1), start));
+            failures.count(address(1), start);
+        }
+        assert!(!failures.allows(address(1), start));
+        assert!(failures.allows(address(2), start));
+        let later = start + FORGIVEN + Duration::from_millis(1);
+        for _ in 0..2 {
+            assert!(failures.allows(address(1), later));
+            failures.count(address(1), later);
+        }
+        assert!(!failures.allows(address(1), later));
+    }
+
+    #[test]
+    fn many_addresses_do_not_push_out_the_worst_one() {
+        let failures = Failures::default();
+        let now = Instant::now();
+        for _ in 0..30 {
+            failures.count(address(0), now);
+        }
+        for n in 1..10_000 {
+            failures.count(address(n), now);
+        }
+        assert!(!failures.allows(address(0), now));
+        assert_eq!(failures.0.lock().unwrap().len(), MOST);
+    }
+}
