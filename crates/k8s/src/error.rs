@@ -29,15 +29,4 @@ impl Error {
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409)
     }
-
-    /// Whether the server does not serve the path at all: what it says about an object that is missing is a Status.
-    /// <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/>
-    pub(crate) fn is_unknown_path(&self) -> bool {
-        match self {
-            Self::Client(kube::Error::Api(status)) => {
-                status.code == 404 && status.reason != "NotFound"
-            }
-            _ => false,
-        }
-    }
 }

@@ -99,37 +99,14 @@ pub async fn get(client: &Client, path: &Path) -> Result<Option<Value>, Error> {
     }
 }
 
-/// The object by its name, or nothing if there is none. The API server says that an object is missing in a Status,
-/// and that is final. One that knows no paths of single objects of this kind is asked for its collection; if it
-/// refuses that, there is no object either.
+/// The same by its name.
 pub async fn find(
     client: &Client,
     collection: Collection,
     namespace: &str,
     name: &str,
 ) -> Result<Option<Value>, Error> {
-    let path = collection.object(namespace, name)?;
-    match send(client, Method::GET, &path.0, "application/json", None).await {
-        Ok(object) => return Ok(Some(object)),
-        Err(error) if error.is_unknown_path() => {}
-        Err(error) if error.is_not_found() => return Ok(None),
-        Err(error) => return Err(error),
-    }
-    let fields = encode(&format!(
-        "metadata.name={name},metadata.namespace={namespace}"
-    ));
-    let query = format!("fieldSelector={fields}");
-    let items = match list(client, &collection.path(None)?, &query).await {
-        Ok(items) => items,
-        Err(error) => {
-            tracing::debug!(target: "dapr.k8s", "{path} is not served, and its collection neither: {error}");
-            Vec::new()
-        }
-    };
-    let wanted = |item: &Value| {
-        item["metadata"]["name"] == name && item["metadata"]["namespace"] == namespace
-    };
-    Ok(items.into_iter().find(wanted))
+    get(client, &collection.object(namespace, name)?).await
 }
 
 /// All items of a collection that the query selects (`fieldSelector=…`); `null` counts as none.
@@ -257,27 +234,5 @@ mod tests {
         let (found, asked) = search(|_| status(403, "Forbidden")).await;
         assert_eq!(found.unwrap_err().code(), Some(403));
         assert_eq!(asked, [ONE]);
-    }
-
-    #[tokio::test]
-    async fn a_server_without_paths_of_single_objects() {
-        let (found, asked) = search(|path| match path {
-            "/api/v1/secrets" => {
-                let secret =
-                    |namespace: &str| json!({"metadata": {"name": "s", "namespace": namespace}});
-                let list = json!({"items": [secret("other"), secret("n")]});
-                (StatusCode::OK, list.to_string())
-            }
-            _ => (StatusCode::NOT_FOUND, "404 page not found".to_owned()),
-        })
-        .await;
-        assert_eq!(found.unwrap().unwrap()["metadata"]["namespace"], "n");
-        assert_eq!(asked, [ONE, "/api/v1/secrets"]);
-        let (found, _) = search(|path| match path {
-            "/api/v1/secrets" => status(403, "Forbidden"),
-            _ => (StatusCode::NOT_FOUND, String::new()),
-        })
-        .await;
-        assert_eq!(found.unwrap(), None, "a refused list affects nobody");
     }
 }
