@@ -41,8 +41,8 @@ impl Limits {
     /// For small requests that are answered at once, of clients that nobody
     /// knows yet.
     pub const STRANGERS: Self = Self {
-        connections: 2048,
-        per_source: 1024,
+        connections: 1024,
+        per_source: 384,
         streams: 16,
         headers: 16 << 10,
         body: 256 << 10,
@@ -56,8 +56,6 @@ impl Limits {
     /// For reviews of single objects by the API server, which knows no
     /// certificate of ours. It takes 3 MiB of an object itself.
     pub const REVIEWS: Self = Self {
-        connections: 1024,
-        per_source: 512,
         streams: 128,
         body: 4 << 20,
         bodies: 12 << 20,
