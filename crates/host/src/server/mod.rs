@@ -22,7 +22,7 @@ use http_body_util::{Either, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use outrider_security::{Acceptor, Connection, Peer};
+use outrider_security::{Acceptor, Peer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
@@ -32,7 +32,7 @@ pub use limits::Limits;
 use crate::{Tasks, listen};
 use activity::{Activity, Due};
 use gate::{Gate, Place};
-use stream::Watched;
+use stream::{Greeted, Watched};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -120,13 +120,14 @@ impl<S> Server<S> {
         let stopping = self.tasks.stopping();
         let activity = Activity::new(&place);
         let accept = async {
-            // Nothing is set aside for who says nothing.
+            // No buffers are set aside for who says nothing.
             if let Err(error) = socket.readable().await {
                 tracing::debug!(target: "dapr.host", "{}: a connection from {} ended: {error}", place.gate.name, self.peer);
                 return None;
             }
             activity.heard();
-            self.acceptor.admit(socket, self.peer).await
+            let connection = self.acceptor.admit(socket, self.peer).await?;
+            Greeted::read(connection).await.ok()
         };
         let connection = tokio::select! {
             biased;
@@ -134,7 +135,11 @@ impl<S> Server<S> {
             () = place.evicted.cancelled() => return,
             () = late(activity.due()) => {
                 let seconds = place.gate.limits.head_time.as_secs();
-                place.gate.late(self.peer, &format!("no TLS handshake within {seconds}s"));
+                let owed = match self.acceptor.is_tls() {
+                    true => "no TLS handshake",
+                    false => "no request",
+                };
+                place.gate.late(self.peer, &format!("{owed} within {seconds}s"));
                 return;
             }
             connection = accept => connection,
@@ -143,17 +148,16 @@ impl<S> Server<S> {
         self.serve(connection, activity, &place).await;
     }
 
-    async fn serve<B>(self, connection: Connection, activity: Activity, place: &Place)
+    async fn serve<B>(self, greeted: Greeted, activity: Activity, place: &Place)
     where
         S: Service<B>,
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         let stopping = self.tasks.stopping();
-        let peer = connection.peer().clone();
-        let is_tls = self.acceptor.is_tls();
-        let single = connection.protocol() != Some(b"h2");
-        let builder = builder(&place.gate.limits, is_tls, single);
-        let stream = Watched::new(connection, single.then(|| activity.clone()));
+        let peer = greeted.connection.peer().clone();
+        let single = !greeted.is_http2();
+        let builder = builder(&place.gate.limits, single);
+        let stream = Watched::new(greeted, single.then(|| activity.clone()));
         let (service, requests) = (&self.service, &activity);
         let answer = service_fn(|request| answer(service.clone(), request, requests, &peer));
         let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), answer));
@@ -205,8 +209,8 @@ async fn late(due: Due) {
 }
 
 /// With TLS the protocol is known from the handshake; plaintext listeners serve
-/// pages and tests, over HTTP/1.1 alone.
-fn builder(limits: &Limits, is_tls: bool, single: bool) -> auto::Builder<TokioExecutor> {
+/// pages, over HTTP/1.1 alone.
+fn builder(limits: &Limits, single: bool) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let headers = limits.headers;
     builder
@@ -223,10 +227,9 @@ fn builder(limits: &Limits, is_tls: bool, single: bool) -> auto::Builder<TokioEx
         .initial_connection_window_size(WINDOW)
         .keep_alive_interval(Some(PING_AFTER))
         .keep_alive_timeout(PING_TIMEOUT);
-    match (is_tls, single) {
-        (_, true) => builder.http1_only(),
-        (true, false) => builder.http2_only(),
-        (false, false) => builder,
+    match single {
+        true => builder.http1_only(),
+        false => builder.http2_only(),
     }
 }
 
