@@ -35,29 +35,49 @@ async fn a_denied_api_is_denied_however_the_entry_is_written() -> Result<()> {
 
 #[tokio::test]
 async fn an_unknown_word_ends_the_start() -> Result<()> {
-    let daprd = Daprd::builder()
-        .config("api: {denied: [{name: shutdown, version: v1.0, protocol: tcp}]}")
-        .spawn()?;
-    assert!(!daprd.end().await?.success());
-    daprd.line("use http, grpc, or none for both").await?;
+    for (entry, hint) in [
+        (
+            "name: shutdown, version: v1.0, protocol: tcp",
+            "use http, grpc, or none for both",
+        ),
+        ("name: states, version: v1.0", "the unknown name"),
+    ] {
+        let list = format!("api: {{denied: [{{{entry}}}]}}");
+        let daprd = Daprd::builder().config(&list).spawn()?;
+        assert!(!daprd.end().await?.success(), "{entry}");
+        daprd.line(hint).await?;
+    }
     Ok(())
 }
 
 #[tokio::test]
-async fn denied_invocation_is_denied_to_the_proxy_too() -> Result<()> {
-    let app = GrpcApp::start(|_| Ok(InvokeResponse::default())).await?;
-    let daprd = Daprd::builder()
-        .grpc_app(&app)
-        .config("api: {denied: [{name: invoke, version: v1.0}]}")
-        .start()
-        .await?;
-    let mut request = Request::new(InvokeRequest::default());
-    request.metadata_mut().insert("dapr-app-id", "app".parse()?);
-    let refused = AppCallbackClient::new(daprd.channel().await?)
-        .on_invoke(request)
-        .await
-        .expect_err("is denied");
-    assert_eq!(refused.code(), Code::Unimplemented);
-    assert!(app.last().is_none());
+async fn the_proxy_is_part_of_invocation() -> Result<()> {
+    for (list, expected) in [
+        (
+            "denied: [{name: invoke, version: v1.0}]",
+            Code::Unimplemented,
+        ),
+        (
+            "allowed: [{name: state, version: v1.0}]",
+            Code::Unimplemented,
+        ),
+        ("allowed: [{name: invoke, version: v1.0}]", Code::Ok),
+        ("denied: [{name: state, version: v1.0}]", Code::Ok),
+    ] {
+        let app = GrpcApp::start(|_| Ok(InvokeResponse::default())).await?;
+        let daprd = Daprd::builder()
+            .grpc_app(&app)
+            .config(&format!("api: {{{list}}}"))
+            .start()
+            .await?;
+        let mut request = Request::new(InvokeRequest::default());
+        request.metadata_mut().insert("dapr-app-id", "app".parse()?);
+        let answered = AppCallbackClient::new(daprd.channel().await?)
+            .on_invoke(request)
+            .await;
+        let code = answered.err().map_or(Code::Ok, |status| status.code());
+        assert_eq!(code, expected, "{list}");
+        assert_eq!(app.last().is_some(), expected == Code::Ok, "{list}");
+    }
     Ok(())
 }

@@ -29,8 +29,31 @@ pub struct UnknownWord {
     name: String,
     what: &'static str,
     given: String,
-    expected: &'static str,
+    expected: String,
 }
+
+/// The groups of APIs, also those that this release does not serve: a list that
+/// names one of them is right.
+pub const NAMES: [&str; 18] = [
+    "actors",
+    "bindings",
+    "configuration",
+    "conversation",
+    "crypto",
+    "healthz",
+    "invoke",
+    "jobs",
+    "lock",
+    "metadata",
+    "publish",
+    "secrets",
+    "shutdown",
+    "state",
+    "subscribe",
+    "subtlecrypto",
+    "unlock",
+    "workflows",
+];
 
 const VERSIONS: [(&str, &str); 4] = [
     ("v1", "v1.0"),
@@ -64,9 +87,9 @@ impl Allowed {
         self.grpc.has(version, name)
     }
 
-    /// Whether gRPC clients may not call applications, by whatever method.
-    pub fn denies_proxying(&self) -> bool {
-        self.grpc.denied.contains("v1/invoke")
+    /// Whether gRPC clients may call applications by methods of their own.
+    pub fn allows_proxying(&self) -> bool {
+        self.grpc.has("v1", "invoke")
     }
 }
 
@@ -86,12 +109,16 @@ fn add(
     http: &mut HashSet<String>,
     grpc: &mut HashSet<String>,
 ) -> Result<(), UnknownWord> {
-    let unknown = |what, given: &str, expected| UnknownWord {
+    let unknown = |what, given: &str, expected: &str| UnknownWord {
         name: rule.name.clone(),
         what,
         given: given.to_owned(),
-        expected,
+        expected: expected.to_owned(),
     };
+    let name = rule.name.trim().to_lowercase();
+    if !NAMES.contains(&name.as_str()) {
+        return Err(unknown("name", &name, &NAMES.join(", ")));
+    }
     let (protocol, version) = (rule.protocol.trim(), rule.version.trim());
     let to_http = protocol.is_empty() || protocol.eq_ignore_ascii_case("http");
     let to_grpc = protocol.is_empty() || protocol.eq_ignore_ascii_case("grpc");
@@ -112,7 +139,7 @@ fn add(
         return Err(unknown("version", version, expected));
     }
     for (version, _) in versions {
-        let key = format!("{version}/{}", rule.name.trim().to_lowercase());
+        let key = format!("{version}/{name}");
         if to_http {
             http.insert(key.clone());
         }
@@ -163,19 +190,49 @@ mod tests {
     }
 
     #[test]
+    fn proxied_calls_are_part_of_invocation() {
+        let list = |allowed: Vec<_>, denied: Vec<_>| {
+            Allowed::new(Some(&configuration::Api { allowed, denied })).unwrap()
+        };
+        let (state, invoke) = (
+            || rule("state", "v1.0", "grpc"),
+            || rule("invoke", "v1.0", ""),
+        );
+        assert!(list(vec![], vec![]).allows_proxying());
+        assert!(list(vec![], vec![state()]).allows_proxying());
+        assert!(list(vec![state(), invoke()], vec![]).allows_proxying());
+        assert!(!list(vec![state()], vec![]).allows_proxying());
+        assert!(!list(vec![invoke()], vec![invoke()]).allows_proxying());
+        assert!(list(vec![rule("state", "v1.0", "http")], vec![]).allows_proxying());
+    }
+
+    #[test]
     fn an_unknown_word_is_an_error() {
-        for (version, protocol, told) in [
+        for (name, version, protocol, expected) in [
             (
+                "state",
                 "v1.0",
                 "tcp",
                 r#"the unknown protocol "tcp": use http, grpc"#,
             ),
-            ("v9", "http", r#"the unknown version "v9": use v1.0"#),
+            (
+                "state",
+                "v9",
+                "http",
+                r#"the unknown version "v9": use v1.0"#,
+            ),
+            (
+                "States",
+                "v1.0",
+                "http",
+                r#"the unknown name "states": use actors, bindings"#,
+            ),
+            ("", "v1.0", "http", r#"the unknown name "": use actors"#),
         ] {
-            let (allowed, denied) = (vec![], vec![rule("state", version, protocol)]);
+            let (allowed, denied) = (vec![], vec![rule(name, version, protocol)]);
             let spec = configuration::Api { allowed, denied };
             let error = Allowed::new(Some(&spec)).unwrap_err().to_string();
-            assert!(error.contains(told), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

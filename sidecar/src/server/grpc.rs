@@ -50,14 +50,14 @@ impl Handler for Edge {
         if let Some(call) = logged {
             call.grpc_ended(&answer);
         }
-        spelled_out(answer)
+        with_separate_trailers(answer)
     }
 }
 
 /// An answer that has nothing but a status is one frame, whose fields clients
 /// take for trailers. The application's own status is a header: where there is
 /// one, headers and trailers come one after the other, and it is in both.
-fn spelled_out(answer: Response<Body>) -> Response<Body> {
+fn with_separate_trailers(answer: Response<Body>) -> Response<Body> {
     let headers = answer.headers();
     if !headers.contains_key(APP_STATUS) || !headers.contains_key("grpc-status") {
         return answer;
@@ -86,7 +86,7 @@ impl Edge {
             return grpc::refuse(&Status::unauthenticated("Unauthorized"));
         }
         let metrics = &self.apis.grpc_metrics;
-        if !is_ours && self.apis.allowed.denies_proxying() {
+        if !is_ours && !self.apis.allowed.allows_proxying() {
             return grpc::refuse(&Status::unimplemented("Not Implemented"));
         }
         if !is_ours {
@@ -119,6 +119,30 @@ impl Edge {
     }
 }
 
+/// What names of methods have in them, and the group that they are of. The first
+/// that fits counts.
+const WORDS: [(&str, &str); 19] = [
+    ("InvokeService", "invoke"),
+    ("InvokeBinding", "bindings"),
+    ("Workflow", "workflows"),
+    ("Actor", "actors"),
+    ("BulkPublish", "publish"),
+    ("Publish", "publish"),
+    ("SubscribeTopicEvents", "subscribe"),
+    ("Configuration", "configuration"),
+    ("Secret", "secrets"),
+    ("Subtle", "subtlecrypto"),
+    ("Encrypt", "crypto"),
+    ("Decrypt", "crypto"),
+    ("TryLock", "lock"),
+    ("Unlock", "unlock"),
+    ("Job", "jobs"),
+    ("Converse", "conversation"),
+    ("State", "state"),
+    ("Metadata", "metadata"),
+    ("Shutdown", "shutdown"),
+];
+
 /// The name and version that lists of allowed APIs know a method by.
 fn group(method: &str) -> (&'static str, &'static str) {
     let version = match method {
@@ -127,28 +151,7 @@ fn group(method: &str) -> (&'static str, &'static str) {
         m if m.ends_with("Beta1") => "v1beta1",
         _ => "v1",
     };
-    let words = [
-        ("InvokeService", "invoke"),
-        ("InvokeBinding", "bindings"),
-        ("Workflow", "workflows"),
-        ("Actor", "actors"),
-        ("BulkPublish", "publish"),
-        ("Publish", "publish"),
-        ("SubscribeTopicEvents", "subscribe"),
-        ("Configuration", "configuration"),
-        ("Secret", "secrets"),
-        ("Subtle", "subtlecrypto"),
-        ("Encrypt", "crypto"),
-        ("Decrypt", "crypto"),
-        ("TryLock", "lock"),
-        ("Unlock", "unlock"),
-        ("Job", "jobs"),
-        ("Converse", "conversation"),
-        ("State", "state"),
-        ("Metadata", "metadata"),
-        ("Shutdown", "shutdown"),
-    ];
-    let name = words
+    let name = WORDS
         .iter()
         .find(|(word, _)| method.contains(word))
         .map_or("", |(_, name)| name);
@@ -157,7 +160,15 @@ fn group(method: &str) -> (&'static str, &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use super::group;
+    use super::{WORDS, group};
+    use crate::api::allow;
+
+    #[test]
+    fn lists_know_every_group() {
+        for (_, name) in WORDS {
+            assert!(allow::NAMES.contains(&name), "{name}");
+        }
+    }
 
     #[test]
     fn groups() {
