@@ -179,8 +179,8 @@ struct Operation {
     weight: Weight,
 }
 
-/// How much of an operation a rule spells out.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// How much of an operation a rule spells out, segment by segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Weight(Vec<u8>);
 
 impl Weight {
@@ -195,6 +195,12 @@ impl Weight {
             _ => Self::LITERAL,
         };
         Self(segments.map(weight).collect())
+    }
+
+    /// Whether no segment of the rule says less than that of the `other` one.
+    fn is_at_least(&self, other: &Self) -> bool {
+        let mut pairs = self.0.iter().zip(&other.0);
+        self.0.len() >= other.0.len() && pairs.all(|(own, other)| own >= other)
     }
 
     /// Whether the rule is about `operation` and about nothing else.
@@ -374,7 +380,7 @@ impl Policy {
         }
         let denied = self.denials.iter().any(|(alone, rule)| {
             rule.is_for(call)
-                && allowing.is_none_or(|allowing| rule.weight > allowing.weight)
+                && !allowing.is_some_and(|allowing| allowing.weight.is_at_least(&rule.weight))
                 && alone.find(&lower, call).is_some()
         });
         if denied { Some(Action::Deny) } else { action }

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 
@@ -160,6 +161,25 @@ fn a_denial_is_not_hidden_by_what_allows_more() {
     assert!(!allows(&list, "admin", Call::Grpc));
     assert!(allows(&list, "w", Call::Http(Verb::Get)));
     assert!(!allows(&list, "w", Call::Http(Verb::Post)));
+}
+
+#[test]
+fn of_patterns_that_cross_the_denial_counts() {
+    let allow = |name: &str| json!({"name": name, "httpVerb": ["*"], "action": "allow"});
+    let deny = |name: &str| json!({"name": name, "httpVerb": ["*"], "action": "deny"});
+    for (allowed, denied, operation, expected) in [
+        ("/ab/*", "/a*/secret", "ab/secret", false),
+        ("/ab/*", "/**/secret", "ab/secret", false),
+        ("/a*/secret", "/ab/*", "ab/secret", false),
+        ("/ab/*", "/a*/secret", "ab/public", true),
+        ("/ab/secret", "/a*/secret", "ab/secret", true),
+        ("/ab/se*", "/a*/*", "ab/secret", true),
+        ("/ab", "/ab/*", "ab/below", false),
+    ] {
+        let list = with_operations(json!([allow(allowed), deny(denied)]));
+        let found = allows(&list, operation, Call::Http(Verb::Get));
+        assert_eq!(found, expected, "{allowed} {denied} {operation}");
+    }
 }
 
 #[test]
