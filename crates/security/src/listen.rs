@@ -39,8 +39,8 @@ impl Acceptor {
         let stream = tokio::time::timeout(HANDSHAKE, tls.accept(socket))
             .await
             .map_err(|_| {
-                let told = format!("no TLS handshake within {}s", HANDSHAKE.as_secs());
-                io::Error::new(io::ErrorKind::TimedOut, told)
+                let message = format!("no TLS handshake within {}s", HANDSHAKE.as_secs());
+                io::Error::new(io::ErrorKind::TimedOut, message)
             })??;
         Connection::secured(stream.into())
     }

@@ -160,7 +160,7 @@ impl Verifier {
         if self.expected.accepts(&id) {
             return Ok(());
         }
-        let told = match &self.expected {
+        let expected = match &self.expected {
             Expected::Id(id) => format!(", expected \"{id}\""),
             Expected::Workload { namespace, app_id } => {
                 format!(", expected the path \"/ns/{namespace}/{app_id}\"")
@@ -168,7 +168,7 @@ impl Verifier {
             Expected::Any | Expected::AnyOf(_) | Expected::TrustDomain(_) => String::new(),
         };
         Err(rustls::Error::General(format!(
-            "unexpected SPIFFE ID: \"{id}\"{told}"
+            "unexpected SPIFFE ID: \"{id}\"{expected}"
         )))
     }
 }

@@ -121,18 +121,18 @@ async fn the_wrong_peer_is_refused_by_either_side() {
             app_id: "dapr".into(),
         },
     ] {
-        let told = greet(&security, required(), &security, expected.clone())
+        let refused = greet(&security, required(), &security, expected.clone())
             .await
             .unwrap_err()
             .to_string();
         let refusal = format!("unexpected SPIFFE ID: \"{ID}\"");
-        assert!(told.contains(&refusal), "{told}");
+        assert!(refused.contains(&refusal), "{refused}");
         let clients = Clients::Required(expected);
-        let told = greet(&security, clients, &security, Expected::Any)
+        let refused = greet(&security, clients, &security, Expected::Any)
             .await
             .unwrap_err()
             .to_string();
-        assert!(told.contains(&refusal), "{told}");
+        assert!(refused.contains(&refusal), "{refused}");
     }
 }
 
@@ -179,13 +179,14 @@ async fn an_expired_certificate_is_refused() {
         terms.not_after = SystemTime::now() - Duration::from_secs(3600);
     });
     let (expired, _upkeep) = started(&authority, &authority.root_pem).await;
-    let told = greet(&good, required(), &expired, Expected::Any)
+    let refused = greet(&good, required(), &expired, Expected::Any)
         .await
         .unwrap_err();
     assert!(
-        told.to_string()
+        refused
+            .to_string()
             .contains("server: invalid peer certificate"),
-        "{told}"
+        "{refused}"
     );
     assert!(
         greet(&expired, required(), &good, Expected::Any)
