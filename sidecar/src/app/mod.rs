@@ -440,7 +440,7 @@ impl Runtime {
         }
         let target = readiness.target("grpc-internal-server");
         let callee = Arc::new(Callee {
-            app_id: flags.app_id.clone(),
+            app_id: flags.app_id.clone().into(),
             channel: app,
             access: config::access(&spec)?,
             limit,

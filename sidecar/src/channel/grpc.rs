@@ -137,10 +137,7 @@ impl Client {
             header::CONTENT_TYPE,
             HeaderValue::from_static(grpc::CONTENT_TYPE),
         );
-        match &self.token {
-            Some(token) => drop(headers.insert(token::HEADER, token.clone())),
-            None => drop(headers.remove(token::HEADER)),
-        }
+        token::replace(headers, self.token.as_ref());
     }
 
     /// Passes a proxied call on as it came. The answer's body holds the

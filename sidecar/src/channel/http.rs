@@ -74,11 +74,7 @@ impl Client {
         _: &Permit,
         mut request: http::Request<Body>,
     ) -> Result<http::Response<Incoming>, String> {
-        let headers = request.headers_mut();
-        match &self.token {
-            Some(token) => drop(headers.insert(token::HEADER, token.clone())),
-            None => drop(headers.remove(token::HEADER)),
-        }
+        token::replace(request.headers_mut(), self.token.as_ref());
         let pool = &self.pools[Workers::slot() % self.pools.len()];
         pool.request(request)
             .await

@@ -24,8 +24,8 @@ pub struct Channel {
 }
 
 /// One of the calls that the application takes at once, until it is dropped.
-/// Whatever calls the application asks for it, all but the probes of its
-/// health, which tell how it is while it is busy.
+/// Every call of the application needs one, except health probes, which have to
+/// work while it is busy.
 pub struct Permit(Option<OwnedSemaphorePermit>);
 
 impl Permit {

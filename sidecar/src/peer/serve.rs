@@ -25,7 +25,7 @@ use crate::server::phase::Incoming;
 
 /// Answers `CallLocal` and `CallLocalStream`.
 pub struct Callee {
-    pub app_id: String,
+    pub app_id: Bytes,
     pub channel: Option<Arc<Channel>>,
     /// None allows everything.
     pub access: Option<AccessControl>,
@@ -130,11 +130,11 @@ impl Callee {
         let last = |name: &str| {
             let mut last_first = call.metadata.iter().rev();
             let (_, value) = last_first.find(|(known, _)| known == name)?;
-            std::str::from_utf8(value).ok().map(str::to_owned)
+            Some(value.clone())
         };
-        let parties = Parties::of_peer(peer, last, &self.app_id);
-        parties.sign(&mut call.metadata);
-        let answering = self.calls.received(parties.caller.as_deref());
+        let parties = Parties::of_peer(peer, last, self.app_id.clone());
+        parties.set_in_metadata(&mut call.metadata);
+        let answering = self.calls.received(parties.caller());
         let wants_events = wants_events(&call);
         let answered = channel.invoke(call).await.and_then(|answer| {
             // A caller that reads events cannot do with anything else.

@@ -15,13 +15,16 @@ use crate::grpc;
 /// Flag and length before every message.
 const PREFIX: usize = 5;
 
-/// A body whose messages have at most `limit` bytes.
+/// A body whose messages have at most `limit` bytes, if there is a limit.
 pub struct Limited<B> {
     /// None once it was cut off.
     body: Option<B>,
-    limit: usize,
+    /// None where messages may be of any size.
+    limit: Option<usize>,
     direction: Direction,
-    prefix: Vec<u8>,
+    prefix: [u8; PREFIX],
+    /// Bytes of the prefix that have come.
+    filled: usize,
     /// Bytes of the message at hand that are to come.
     left: usize,
 }
@@ -47,35 +50,40 @@ impl<B> Limited<B> {
     fn new(body: B, limit: Option<usize>, direction: Direction) -> Self {
         Self {
             body: Some(body),
-            limit: limit.unwrap_or(usize::MAX),
+            limit,
             direction,
-            prefix: Vec::with_capacity(PREFIX),
+            prefix: [0; PREFIX],
+            filled: 0,
             left: 0,
         }
     }
 
     fn follow(&mut self, mut data: &[u8]) -> Result<(), Status> {
+        let Some(limit) = self.limit else {
+            return Ok(());
+        };
         while !data.is_empty() {
             let passed = self.left.min(data.len());
             self.left -= passed;
             data = &data[passed..];
-            let missing = (PREFIX - self.prefix.len()).min(data.len());
             if self.left > 0 {
                 return Ok(());
             }
-            self.prefix.extend_from_slice(&data[..missing]);
-            data = &data[missing..];
-            if self.prefix.len() == PREFIX {
+            let there = (PREFIX - self.filled).min(data.len());
+            self.prefix[self.filled..][..there].copy_from_slice(&data[..there]);
+            self.filled += there;
+            data = &data[there..];
+            if self.filled == PREFIX {
                 self.left = (&self.prefix[1..]).get_u32() as usize;
-                self.prefix.clear();
-                self.check()?;
+                self.filled = 0;
+                self.check(limit)?;
             }
         }
         Ok(())
     }
 
-    fn check(&self) -> Result<(), Status> {
-        let (length, limit) = (self.left, self.limit);
+    fn check(&self, limit: usize) -> Result<(), Status> {
+        let length = self.left;
         if length <= limit {
             return Ok(());
         }

@@ -53,7 +53,9 @@ pub fn query_unescape(text: &str) -> Result<Cow<'_, str>, NotText> {
 
 /// Whether every name and value of a query is text.
 pub fn check_query(query: &str) -> Result<(), NotText> {
-    if !query.contains('%') {
+    // No character of UTF-8 goes on past the end of a name.
+    let decoded = percent_encoding::percent_decode_str(query);
+    if !query.contains('%') || decoded.decode_utf8().is_ok() {
         return Ok(());
     }
     query

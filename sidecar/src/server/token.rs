@@ -1,6 +1,6 @@
 //! The API token. <https://docs.dapr.io/operations/security/api-token/>
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 pub const HEADER: &str = "dapr-api-token";
 
@@ -12,6 +12,14 @@ pub fn admit(headers: &mut HeaderMap, expected: Option<&str>) -> bool {
         return true;
     };
     given.is_some_and(|given| same(given.as_bytes(), expected.as_bytes()))
+}
+
+/// Leaves only `token` under the header's name.
+pub fn replace(headers: &mut HeaderMap, token: Option<&HeaderValue>) {
+    match token {
+        Some(token) => drop(headers.insert(HEADER, token.clone())),
+        None => drop(headers.remove(HEADER)),
+    }
 }
 
 /// Compares in a time that does not tell where two tokens differ.

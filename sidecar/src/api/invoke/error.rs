@@ -69,8 +69,8 @@ pub fn local(code: Code, message: impl Into<String>) -> Status {
     status
 }
 
-/// The same of a status that is there.
-pub fn told(status: Status) -> Status {
+/// A status as a failure that this sidecar itself found.
+pub fn as_local(status: Status) -> Status {
     local(status.code(), status.message())
 }
 

@@ -61,7 +61,7 @@ pub async fn invoke(
     let content_type = answer.content_type().unwrap_or_default().to_owned();
     let data = body::collect(answer.body, api.sidecars.peers.limit)
         .await
-        .map_err(|e| failed(&error::told(e.status(""))))?;
+        .map_err(|e| failed(&error::as_local(e.status(""))))?;
     let mut initial = http::HeaderMap::new();
     match answer.code {
         Code::Grpc(status) => {

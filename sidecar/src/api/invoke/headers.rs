@@ -1,6 +1,5 @@
 //! Headers across the hops of an invocation.
 
-use std::borrow::Cow;
 use std::str::Utf8Error;
 
 use base64::Engine as _;
@@ -115,35 +114,38 @@ pub fn is_reserved(name: &str) -> bool {
     NAMES.iter().any(like)
 }
 
-/// Who calls whom, as applications are told.
-pub struct Parties<'a> {
+/// Who calls whom, as applications read it; all of it is text.
+pub struct Parties {
     /// None where nobody vouches for a caller.
-    pub caller: Option<Cow<'a, str>>,
-    pub namespace: Option<Cow<'a, str>>,
-    pub callee: &'a str,
+    pub caller: Option<Bytes>,
+    pub namespace: Option<Bytes>,
+    pub callee: Bytes,
 }
 
-impl<'a> Parties<'a> {
+impl Parties {
     /// Of a call by another sidecar: the certificate says who that is. Without
     /// one there are the values that it set itself, its last ones under these
     /// very names.
     pub fn of_peer(
-        peer: Option<&'a Peer>,
-        told: impl Fn(&str) -> Option<String>,
-        callee: &'a str,
+        peer: Option<&Peer>,
+        claimed: impl Fn(&str) -> Option<Bytes>,
+        callee: Bytes,
     ) -> Self {
         let (caller, namespace) = match peer.and_then(|peer| peer.id.as_ref()) {
             Some(id) => {
                 let workload = id.as_workload();
                 (
-                    workload.map(|workload| workload.app_id.into()),
-                    workload.map(|workload| workload.namespace.into()),
+                    workload.map(|workload| bytes(workload.app_id)),
+                    workload.map(|workload| bytes(workload.namespace)),
                 )
             }
-            None => (
-                told(CALLER_ID).map(Cow::Owned),
-                told(CALLER_NAMESPACE).map(Cow::Owned),
-            ),
+            None => {
+                let text = |value: &Bytes| std::str::from_utf8(value).is_ok();
+                (
+                    claimed(CALLER_ID).filter(text),
+                    claimed(CALLER_NAMESPACE).filter(text),
+                )
+            }
         };
         Self {
             caller,
@@ -152,26 +154,30 @@ impl<'a> Parties<'a> {
         }
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    pub fn caller(&self) -> Option<&str> {
+        std::str::from_utf8(self.caller.as_deref()?).ok()
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&'static str, &Bytes)> {
         let pairs = [
-            (CALLER_ID, self.caller.as_deref()),
-            (CALLER_NAMESPACE, self.namespace.as_deref()),
-            (CALLEE_ID, Some(self.callee)),
+            (CALLER_ID, self.caller.as_ref()),
+            (CALLER_NAMESPACE, self.namespace.as_ref()),
+            (CALLEE_ID, Some(&self.callee)),
         ];
         pairs
             .into_iter()
             .filter_map(|(name, value)| Some((name, value?)))
     }
 
-    /// Says so in the metadata of a call, whatever it said before.
-    pub fn sign(&self, metadata: &mut Metadata) {
+    /// Replaces the metadata that names caller and callee.
+    pub fn set_in_metadata(&self, metadata: &mut Metadata) {
         metadata.retain(|(name, _)| !is_reserved(name));
         let pairs = self.pairs();
-        metadata.extend(pairs.map(|(name, value)| (name.to_owned(), bytes(value))));
+        metadata.extend(pairs.map(|(name, value)| (name.to_owned(), value.clone())));
     }
 
-    /// The same in the headers of a proxied call.
-    pub fn sign_headers(&self, headers: &mut HeaderMap) {
+    /// Replaces the headers that name caller and callee.
+    pub fn set_in_headers(&self, headers: &mut HeaderMap) {
         let reserved: Vec<HeaderName> = headers
             .keys()
             .filter(|name| is_reserved(name.as_str()))
@@ -181,7 +187,7 @@ impl<'a> Parties<'a> {
             headers.remove(name);
         }
         for (name, value) in self.pairs() {
-            if let Ok(value) = HeaderValue::try_from(value) {
+            if let Ok(value) = HeaderValue::from_maybe_shared(value.clone()) {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
@@ -476,18 +482,18 @@ mod tests {
 
     #[test]
     fn a_certificate_says_who_calls() {
-        let forged = |name: &str| Some(format!("forged {name}"));
+        let forged = |name: &str| Some(Bytes::from(format!("forged {name}")));
         let peer = |id: Option<&str>| Peer {
             id: id.map(|id| id.parse().unwrap()),
             ..Peer::default()
         };
-        let signed = |peer: Option<&Peer>| {
+        let replaced = |peer: Option<&Peer>| {
             let mut metadata = vec![
                 ("Dapr-Caller-App-Id".to_owned(), bytes("client")),
                 ("dapr-callee-app-id".to_owned(), bytes("client")),
                 ("dapr_caller_namespace".to_owned(), bytes("client")),
             ];
-            Parties::of_peer(peer, forged, "own").sign(&mut metadata);
+            Parties::of_peer(peer, forged, bytes("own")).set_in_metadata(&mut metadata);
             let values = metadata.into_iter().map(|(name, value)| {
                 let value = String::from_utf8(value.to_vec()).unwrap();
                 format!("{name}: {value}")
@@ -496,7 +502,7 @@ mod tests {
         };
         let known = peer(Some("spiffe://public/ns/shop/cart"));
         assert_eq!(
-            signed(Some(&known)),
+            replaced(Some(&known)),
             [
                 "dapr-caller-app-id: cart",
                 "dapr-caller-namespace: shop",
@@ -504,8 +510,8 @@ mod tests {
             ]
         );
         let no_workload = peer(Some("spiffe://public/else"));
-        assert_eq!(signed(Some(&no_workload)), ["dapr-callee-app-id: own"]);
-        assert_eq!(signed(None).len(), 3);
+        assert_eq!(replaced(Some(&no_workload)), ["dapr-callee-app-id: own"]);
+        assert_eq!(replaced(None).len(), 3);
     }
 
     #[test]

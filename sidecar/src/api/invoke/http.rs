@@ -37,10 +37,10 @@ pub async fn invoke(api: &Api, mut request: Request) -> Response<Body> {
         .header("content-length")
         .and_then(|v| v.parse().ok());
     let streaming = length.is_none() && !request.body.is_end_stream();
-    let is_too_large = Arc::new(AtomicBool::new(false));
+    let mut is_too_large: Option<Arc<AtomicBool>> = None;
     let data = if streaming {
         let limit = request.limit.unwrap_or(usize::MAX);
-        let noted = is_too_large.clone();
+        let noted = is_too_large.get_or_insert_default().clone();
         let limited = http_body_util::Limited::new(request.body, limit)
             .map_err(move |cause| too_large(cause, &noted));
         Data::Stream(body::stream(limited))
@@ -67,7 +67,13 @@ pub async fn invoke(api: &Api, mut request: Request) -> Response<Body> {
         body: data,
     };
     match api.invoke(&address.target, call).await {
-        Err(_) if is_too_large.load(Ordering::Relaxed) => error::too_large(&address.target).into(),
+        Err(_)
+            if is_too_large
+                .as_ref()
+                .is_some_and(|noted| noted.load(Ordering::Relaxed)) =>
+        {
+            error::too_large(&address.target).into()
+        }
         Err(status) => failed(&status),
         Ok(response) => answer(&address.target, response, streaming, is_head).await,
     }

@@ -7,7 +7,7 @@ use outrider_resiliency::{BuiltIn, Error as Failed, Failure, Policy};
 use tonic::{Code, Status};
 
 use super::address::{self, Target};
-use super::headers::Parties;
+use super::headers::{Parties, bytes};
 use super::message::{self, Request, Response};
 use super::{Api, error};
 use crate::peer::call::Call;
@@ -122,19 +122,17 @@ impl Api {
                 "cannot invoke local endpoint: app channel not initialized",
             ));
         };
-        self.calling(&self.app_id).sign(&mut request.metadata);
-        channel
-            .invoke(request)
-            .await
-            .map_err(|status| error::local(status.code(), status.message()))
+        self.calling(&self.app_id)
+            .set_in_metadata(&mut request.metadata);
+        channel.invoke(request).await.map_err(error::as_local)
     }
 
     /// A call by the own application.
-    pub(super) fn calling<'a>(&'a self, callee: &'a str) -> Parties<'a> {
+    pub(super) fn calling(&self, callee: &str) -> Parties {
         Parties {
-            caller: Some(self.app_id.as_str().into()),
-            namespace: Some(self.namespace.as_str().into()),
-            callee,
+            caller: Some(bytes(&self.app_id)),
+            namespace: Some(bytes(&self.namespace)),
+            callee: bytes(callee),
         }
     }
 
@@ -147,7 +145,7 @@ impl Api {
         mut request: Request,
         built_in: bool,
     ) -> Result<Response, Status> {
-        self.calling(app_id).sign(&mut request.metadata);
+        self.calling(app_id).set_in_metadata(&mut request.metadata);
         self.sidecars.peers.forwarded(&mut request.metadata);
         // What passes through cannot be sent again.
         let once = !built_in || request.is_streaming();

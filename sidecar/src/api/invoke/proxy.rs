@@ -2,6 +2,7 @@
 //! came.
 //! <https://docs.dapr.io/developing-applications/building-blocks/service-invocation/howto-invoke-services-grpc/>
 
+use bytes::Bytes;
 use http::{HeaderMap, Response};
 use outrider_resiliency::{Attempt, Error as Failed, Policy};
 use outrider_security::{Peer, acl};
@@ -35,13 +36,13 @@ pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<B
             )));
         };
         let mut outgoing = passing(request);
-        address::proxied(outgoing.uri().path())?;
         headers::complete_trace(outgoing.headers_mut());
         if app_id == api.app_id && namespace == api.namespace {
             let own = api.calling(&api.app_id);
-            own.sign_headers(outgoing.headers_mut());
+            own.set_in_headers(outgoing.headers_mut());
             return local(api.channel.as_deref(), None, outgoing, None).await;
         }
+        address::proxied(outgoing.uri().path())?;
         let call = Outgoing {
             api,
             app_id,
@@ -81,7 +82,7 @@ impl Outgoing<'_> {
     ) -> Result<Response<Body>, Status> {
         let (api, app_id) = (self.api, &self.app_id);
         let calling = api.calls.sent(app_id, is_stream(request.headers()));
-        api.calling(app_id).sign_headers(request.headers_mut());
+        api.calling(app_id).set_in_headers(request.headers_mut());
         let answered = match api.sidecars.reach(app_id, &self.namespace, peer).await {
             Ok((peer, place)) => place.send(request).await.inspect_err(|_| {
                 api.sidecars.suspect(app_id, &self.namespace, &peer);
@@ -205,10 +206,10 @@ pub async fn inbound(
         let mut request = passing(request);
         let last = |name: &str| {
             let mut values = request.headers().get_all(name).iter();
-            Some(values.next_back()?.to_str().ok()?.to_owned())
+            Some(Bytes::copy_from_slice(values.next_back()?.as_bytes()))
         };
-        let parties = Parties::of_peer(peer, last, app_id);
-        parties.sign_headers(request.headers_mut());
+        let parties = Parties::of_peer(peer, last, callee.app_id.clone());
+        parties.set_in_headers(request.headers_mut());
         local(callee.channel.as_deref(), Some(callee), request, peer).await
     };
     passed

@@ -340,7 +340,7 @@ mod tests {
     }
 
     fn trailers(code: Code) -> Frame<Bytes> {
-        Frame::trailers(grpc::trailers(&Status::new(code, "told")))
+        Frame::trailers(grpc::trailers(&Status::new(code, "refused")))
     }
 
     async fn examined(body: Vec<Frame<Bytes>>) -> Result<usize, u16> {
@@ -352,8 +352,8 @@ mod tests {
             }
             Err(Refusal::Answer(answer, code)) => {
                 let collected = answer.into_body().collect().await.unwrap();
-                let told = collected.trailers().and_then(grpc::status_of).unwrap();
-                assert_eq!(told.message(), "told");
+                let status = collected.trailers().and_then(grpc::status_of).unwrap();
+                assert_eq!(status.message(), "refused");
                 Err(code)
             }
             Err(refusal) => panic!("{refusal}"),
@@ -377,9 +377,9 @@ mod tests {
         );
         let mut unknown = http::HeaderMap::new();
         unknown.insert("grpc-status", 20.into());
-        unknown.insert("grpc-message", http::HeaderValue::from_static("told"));
+        unknown.insert("grpc-message", http::HeaderValue::from_static("refused"));
         assert_eq!(examined(vec![Frame::trailers(unknown)]).await, Err(20));
-        let refused = grpc::refuse(&Status::aborted("told"));
+        let refused = grpc::refuse(&Status::aborted("refused"));
         assert!(matches!(
             examine(refused).await,
             Err(Refusal::Answer(_, 10))

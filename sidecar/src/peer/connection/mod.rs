@@ -75,7 +75,7 @@ impl Connection {
             .await?;
         let closed = Arc::new(AtomicBool::new(false));
         let pings = connection.ping_pong();
-        let told = closed.clone();
+        let ended = closed.clone();
         let retired = closed.clone();
         let retire = async move {
             match expires {
@@ -96,7 +96,7 @@ impl Connection {
                     tracing::debug!(target: "dapr.runtime.grpc", "a connection was given up: no sign of life for {}s", PING_TIMEOUT.as_secs());
                 }
             }
-            told.store(true, Ordering::Release);
+            ended.store(true, Ordering::Release);
         });
         Ok(Self(Arc::new(Shared {
             sender,

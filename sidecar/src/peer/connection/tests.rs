@@ -19,16 +19,16 @@ fn target() -> (Scheme, Authority) {
 /// A connection, and the requests that arrive at its other end.
 async fn connected() -> (Connection, mpsc::UnboundedReceiver<Accepted>) {
     let (near, far) = tokio::io::duplex(64 << 10);
-    let (told, requests) = mpsc::unbounded_channel();
-    tokio::spawn(serve(far, told));
+    let (arrived, requests) = mpsc::unbounded_channel();
+    tokio::spawn(serve(far, arrived));
     let connection = Connection::open(boxed(near), target(), &Tasks::new()).await;
     (connection.unwrap(), requests)
 }
 
-async fn serve(far: DuplexStream, told: mpsc::UnboundedSender<Accepted>) {
+async fn serve(far: DuplexStream, arrived: mpsc::UnboundedSender<Accepted>) {
     let mut server = h2::server::handshake(far).await.unwrap();
     while let Some(Ok(accepted)) = server.accept().await {
-        if told.send(accepted).is_err() {
+        if arrived.send(accepted).is_err() {
             return;
         }
     }

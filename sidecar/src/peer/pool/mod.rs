@@ -18,7 +18,6 @@ use tonic::Status;
 
 use super::connection::{self, Connection, Place, Received};
 use crate::server::body::Body;
-use tokio::time::Instant as Expiry;
 
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
 /// Exchanges that share a connection. Those that are more than the other end
@@ -45,8 +44,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 /// A stream to a target.
 pub struct Dialled {
     pub io: Box<dyn Io>,
-    /// When the other end's certificate does.
-    pub expires: Option<Expiry>,
+    /// When the other end's certificate expires.
+    pub expires: Option<tokio::time::Instant>,
 }
 
 pub fn boxed(stream: impl Io + 'static) -> Dialled {
@@ -195,7 +194,7 @@ impl Pool {
         let pool = self.clone();
         self.tasks.spawn("dial", async move {
             let connected = pool.connect(&target).await;
-            let told = connected.as_ref().map(drop).map_err(Status::clone);
+            let outcome = connected.as_ref().map(drop).map_err(Status::clone);
             {
                 let mut slot = pool.slot();
                 let kept = slot.entry(target.clone()).or_default();
@@ -206,7 +205,7 @@ impl Pool {
                     slot.remove(&target);
                 }
             }
-            tell.send_replace(Some(told));
+            tell.send_replace(Some(outcome));
         });
         outcome
     }

@@ -28,12 +28,12 @@ struct Servers {
 
 fn servers(most: u32) -> Servers {
     let (dials, asked) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-    let (answer, told) = watch::channel(false);
+    let (answer, may_answer) = watch::channel(false);
     let (counted, heard) = (dials.clone(), asked.clone());
     let pool = Pool::new(1, Scheme::HTTP, move |_: &Target| {
         counted.fetch_add(1, Ordering::SeqCst);
         let (near, far) = tokio::io::duplex(64 << 10);
-        tokio::spawn(serve(far, most, heard.clone(), told.clone()));
+        tokio::spawn(serve(far, most, heard.clone(), may_answer.clone()));
         Box::pin(async move { Ok(boxed(near)) })
     });
     Servers {
@@ -57,7 +57,7 @@ async fn serve(
         asked.fetch_add(1, Ordering::SeqCst);
         let mut answer = answer.clone();
         tokio::spawn(async move {
-            answer.wait_for(|told| *told).await.unwrap();
+            answer.wait_for(|may| *may).await.unwrap();
             let _ = respond.send_response(Response::new(()), true);
         });
     }

@@ -81,8 +81,7 @@ impl Client {
     }
 
     async fn call(&self, target: Target<'_>, request: Request) -> Result<Response, Status> {
-        let local = |status: Status| error::local(status.code(), status.message());
-        let verb = channel::verb(&request).map_err(local)?;
+        let verb = channel::verb(&request).map_err(error::as_local)?;
         let asked_verb = verb.clone();
         let uri = address(target.base, &request).map_err(|e| error::local(Code::Internal, e))?;
         let permit = target.pool.permit().await;
@@ -123,7 +122,7 @@ impl Client {
         let mut response = channel::decode(answer, &asked_verb, |status, body| {
             called.answer(status, body)
         })
-        .map_err(local)?;
+        .map_err(error::as_local)?;
         calling.answered(&response.code);
         if let Some(permit) = permit {
             response.body = message::hold(response.body, permit);
