@@ -186,7 +186,7 @@ fn ticking() -> Router {
 
 #[tokio::test]
 async fn a_connection_ends_with_the_certificate() -> Result<()> {
-    let life = Duration::from_secs(6);
+    let life = Duration::from_secs(20);
     let authority = Authority::new()?;
     let sentry = Sentry::of(&authority, "24h").await?;
     let hasty = Sentry::of(&authority, &format!("{}s", life.as_secs())).await?;
