@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use http::StatusCode;
+use outrider_proto::internals::v1::service_invocation_client::ServiceInvocationClient;
 use outrider_proto::runtime::v1::dapr_client::DaprClient;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -291,6 +292,14 @@ impl Daprd {
 
     pub async fn grpc(&self) -> Result<DaprClient<Channel>> {
         Ok(DaprClient::new(self.channel().await?))
+    }
+
+    /// What another sidecar speaks to this one, without mTLS.
+    pub async fn internal(&self) -> Result<ServiceInvocationClient<Channel>> {
+        let address = format!("http://127.0.0.1:{}", self.internal_port);
+        let channel = Endpoint::from_shared(address)?.connect().await;
+        let channel = channel.context("cannot connect to the internal server")?;
+        Ok(ServiceInvocationClient::new(channel))
     }
 
     /// The folder that its resource files are in.

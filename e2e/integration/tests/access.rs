@@ -9,10 +9,8 @@ use outrider_harness::{Builder, Daprd, GrpcApp, HttpApp, Sentry};
 use outrider_proto::common::v1::http_extension::Verb;
 use outrider_proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse};
 use outrider_proto::internals::v1::InternalInvokeRequest;
-use outrider_proto::internals::v1::service_invocation_client::ServiceInvocationClient;
 use outrider_proto::runtime::v1::InvokeServiceRequest;
 use tonic::Code;
-use tonic::transport::Endpoint;
 
 /// One path is allowed, or all but one.
 const ONLY: &str = "accessControl: {defaultAction: deny, trustDomain: public, policies: [{appId: caller, defaultAction: deny, trustDomain: public, namespace: default, operations: [{name: /public/*, httpVerb: ['*'], action: allow}]}]}";
@@ -133,15 +131,13 @@ async fn the_called_sidecar_looks_at_paths_itself() -> Result<()> {
     let to_http = Daprd::builder().app(&http).start().await?;
     let to_grpc = Daprd::builder().grpc_app(&grpc).start().await?;
     for daprd in [&to_http, &to_grpc] {
-        let address = format!("http://127.0.0.1:{}", daprd.internal_port());
-        let channel = Endpoint::from_shared(address)?.connect().await?;
+        let mut peer = daprd.internal().await?;
         for method in ["a%2Fb", "a/%2E%2e/b", "a\\b", "a/..;/b", "a?b"] {
             let request = InternalInvokeRequest {
                 message: Some(invocation(method)),
                 ..Default::default()
             };
-            let mut client = ServiceInvocationClient::new(channel.clone());
-            let refused = client.call_local(request).await.expect_err(method);
+            let refused = peer.call_local(request).await.expect_err(method);
             assert_eq!(refused.code(), Code::InvalidArgument, "{method}");
             assert!(
                 refused.message().starts_with("invalid method: "),

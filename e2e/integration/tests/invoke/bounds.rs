@@ -16,14 +16,12 @@ use outrider_harness::http::Client;
 use outrider_harness::{Daprd, GrpcApp, HttpApp};
 use outrider_proto::common::v1::http_extension::Verb;
 use outrider_proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse, StateItem};
-use outrider_proto::internals::v1::service_invocation_client::ServiceInvocationClient;
 use outrider_proto::internals::v1::{InternalInvokeRequest, ListStringValue};
 use outrider_proto::runtime::v1::app_callback_client::AppCallbackClient;
 use outrider_proto::runtime::v1::{GetBulkStateRequest, InvokeServiceRequest, SaveStateRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
-use tonic::transport::Endpoint;
 
 use super::Pair;
 
@@ -98,9 +96,7 @@ async fn an_answer_that_has_to_be_collected_has_a_limit() -> Result<()> {
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     assert!(refused.message().ends_with("stream too large"), "{refused}");
     // By a peer that knows unary calls only.
-    let address = format!("http://127.0.0.1:{}", pair.called.internal_port());
-    let channel = Endpoint::from_shared(address)?.connect().await?;
-    let mut peer = ServiceInvocationClient::new(channel);
+    let mut peer = pair.called.internal().await?;
     let request = InternalInvokeRequest {
         message: Some(invocation("x")),
         ..Default::default()
@@ -117,9 +113,7 @@ async fn a_peer_with_too_many_headers_is_refused() -> Result<()> {
     let to_http = Daprd::builder().app(&http).start().await?;
     let to_grpc = Daprd::builder().grpc_app(&grpc).start().await?;
     for daprd in [&to_http, &to_grpc] {
-        let address = format!("http://127.0.0.1:{}", daprd.internal_port());
-        let channel = Endpoint::from_shared(address)?.connect().await?;
-        let mut peer = ServiceInvocationClient::new(channel);
+        let mut peer = daprd.internal().await?;
         let with = |count: usize| InternalInvokeRequest {
             metadata: (0..count)
                 .map(|n| {
@@ -132,8 +126,8 @@ async fn a_peer_with_too_many_headers_is_refused() -> Result<()> {
         };
         let refused = peer.call_local(with(30_000)).await.expect_err("has many");
         assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
-        let told = "has 30000 headers: send 4096 at most";
-        assert!(refused.message().contains(told), "{refused}");
+        let expected = "has 30000 headers: send 4096 at most";
+        assert!(refused.message().contains(expected), "{refused}");
         peer.call_local(with(20)).await?;
     }
     Ok(())
@@ -198,8 +192,8 @@ async fn grpc_messages_over_the_limit_exhaust_a_resource() -> Result<()> {
         .await
         .expect_err("is long");
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
-    let told = "grpc: received message larger than max (";
-    assert!(refused.message().starts_with(told), "{refused}");
+    let expected = "grpc: received message larger than max (";
+    assert!(refused.message().starts_with(expected), "{refused}");
     for key in ["a", "b"] {
         grpc.save_state(save(key, 700_000)).await?;
     }
@@ -210,8 +204,8 @@ async fn grpc_messages_over_the_limit_exhaust_a_resource() -> Result<()> {
     };
     let refused = grpc.get_bulk_state(both).await.expect_err("is long");
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
-    let told = "grpc: trying to send message larger than max (";
-    assert!(refused.message().starts_with(told), "{refused}");
+    let expected = "grpc: trying to send message larger than max (";
+    assert!(refused.message().starts_with(expected), "{refused}");
     Ok(())
 }
 

@@ -7,12 +7,10 @@ use http_body_util::Full;
 use outrider_harness::{Daprd, GrpcApp, HttpApp, Seen, Sentry};
 use outrider_proto::common::v1::http_extension::Verb;
 use outrider_proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse};
-use outrider_proto::internals::v1::service_invocation_client::ServiceInvocationClient;
 use outrider_proto::internals::v1::{InternalInvokeRequest, ListStringValue};
 use outrider_proto::runtime::v1::InvokeServiceRequest;
 use outrider_proto::runtime::v1::app_callback_client::AppCallbackClient;
 use tonic::metadata::{Ascii, MetadataKey, MetadataMap};
-use tonic::transport::Endpoint;
 
 const FORGED: [&str; 6] = [
     "dapr-caller-app-id",
@@ -145,8 +143,6 @@ async fn a_client_cannot_say_who_calls() -> Result<()> {
 async fn a_peer_says_it_once() -> Result<()> {
     let app = HttpApp::start(Router::new().fallback(async || "ok")).await?;
     let daprd = Daprd::builder().app_id("called").app(&app).start().await?;
-    let address = format!("http://127.0.0.1:{}", daprd.internal_port());
-    let channel = Endpoint::from_shared(address)?.connect().await?;
     let list = |values: &[&str]| ListStringValue {
         values: values.iter().map(|v| (*v).to_owned()).collect(),
     };
@@ -164,9 +160,7 @@ async fn a_peer_says_it_once() -> Result<()> {
         message: Some(invocation()),
         ..Default::default()
     };
-    ServiceInvocationClient::new(channel)
-        .call_local(request)
-        .await?;
+    daprd.internal().await?.call_local(request).await?;
     let seen = app.last().context("was not called")?;
     assert_eq!(http_says(&seen), expected("peer", "ns", "called"));
     Ok(())
