@@ -64,16 +64,9 @@ fn sockets(folder: &Path, own: Option<u32>) -> io::Result<Vec<PathBuf>> {
     let mut sockets = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        let metadata = std::fs::metadata(&path)?;
-        let kind = metadata.file_type();
-        if !kind.is_socket() {
-            if !kind.is_dir() {
-                tracing::warn!(target: SCOPE, "could not use socket for file {}", path.display());
-            }
-            continue;
-        }
-        match check_owner(&metadata, own) {
-            Ok(()) => sockets.push(path),
+        match is_usable(&path, own) {
+            Ok(true) => sockets.push(path),
+            Ok(false) => {}
             Err(error) => {
                 tracing::error!(target: SCOPE, "the pluggable component {} is not used: {error}", path.display());
             }
@@ -81,6 +74,19 @@ fn sockets(folder: &Path, own: Option<u32>) -> io::Result<Vec<PathBuf>> {
     }
     sockets.sort();
     Ok(sockets)
+}
+
+/// Whether it is a socket. Links are not followed: who may add files to the
+/// folder could link to sockets that are not meant for the sidecar.
+fn is_usable(path: &Path, own: Option<u32>) -> io::Result<bool> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    let kind = metadata.file_type();
+    if kind.is_socket() {
+        check_owner(&metadata, own)?;
+    } else if !kind.is_dir() {
+        tracing::warn!(target: SCOPE, "could not use socket for file {}", path.display());
+    }
+    Ok(kind.is_socket())
 }
 
 const STICKY: u32 = 0o1000;
@@ -232,6 +238,25 @@ mod tests {
             .map(|path| path.file_name().unwrap().to_owned())
             .collect();
         assert_eq!(names, ["c", "d.sock"]);
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = tempfile::tempdir().unwrap();
+        UnixListener::bind(target.path().join("a")).unwrap();
+        let link = |name: &str, target: PathBuf| {
+            std::os::unix::fs::symlink(target, folder.path().join(name)).unwrap();
+        };
+        link("linked.sock", target.path().join("a"));
+        link("dangling.sock", target.path().join("nowhere"));
+        let own_socket = folder.path().join("own.sock");
+        UnixListener::bind(&own_socket).unwrap();
+        let own = std::fs::metadata(folder.path()).unwrap().uid();
+        for own in [Some(own), None] {
+            let found = sockets(folder.path(), own).unwrap();
+            assert_eq!(found, std::slice::from_ref(&own_socket));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -83,6 +83,24 @@ async fn state_is_kept_by_the_program() -> Result<()> {
 }
 
 #[tokio::test]
+async fn links_in_the_folder_are_not_followed() -> Result<()> {
+    let program = Program::start("extra").await?;
+    let link =
+        |name: &str, target: &str| std::os::unix::fs::symlink(target, program.folder().join(name));
+    link("dangling.sock", "nowhere")?;
+    link("linked.sock", "extra.sock")?;
+    let daprd = with(&program).start().await?;
+    for name in ["dangling.sock", "linked.sock"] {
+        let lines = daprd.lines();
+        let mut warnings = lines.iter().filter(|l| l.contains("could not use socket"));
+        assert!(warnings.any(|line| line.contains(name)), "{lines:?}");
+    }
+    let items = json!([{"key": "a", "value": 1}]);
+    assert_eq!(daprd.http().post(STORE, &items).await?.status, 204);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_transaction_is_as_long_as_the_program_says() -> Result<()> {
     let program = Program::start("extra").await?;
     let daprd = with(&program).start().await?;
