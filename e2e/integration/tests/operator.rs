@@ -457,6 +457,29 @@ async fn a_configuration_that_changes_while_the_operator_is_away() -> Result<()>
 }
 
 #[tokio::test]
+async fn configuration_that_would_end_a_start_stays_out_of_use() -> Result<()> {
+    let plane = Plane::start().await?;
+    let daprd = plane.configured().await?;
+    let spec = json!({"api": {"denied": [{"name": "state", "protocol": "udp"}]}});
+    plane
+        .cluster
+        .put("configurations", "default", "app", json!({"spec": spec}));
+    daprd
+        .line("the Configuration app stays in use as it was: the API list of the Configuration has an entry")
+        .await?;
+    let restarts = || {
+        let lines = daprd.lines();
+        lines.iter().any(|line| line.contains("UPDATED event: app"))
+    };
+    assert!(!restarts());
+    plane.configure("1");
+    daprd
+        .line("Received Configuration UPDATED event: app")
+        .await?;
+    daprd.ready().await
+}
+
+#[tokio::test]
 async fn two_changes_in_a_row() -> Result<()> {
     let plane = Plane::start().await?;
     let daprd = plane.configured().await?;

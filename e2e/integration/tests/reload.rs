@@ -12,6 +12,8 @@ use http::Method;
 use outrider_harness::http::Client;
 use outrider_harness::{Daprd, HttpApp, wait};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -112,13 +114,12 @@ async fn a_component_that_cannot_start_ends_nothing_and_is_tried_again() -> Resu
         .get("/metrics")
         .await?
         .text();
-    assert!(
-        page.contains(r#"component="state.sqlite",component_name="store""#)
-            || page
-                .lines()
-                .any(|l| l.contains("component_init_fail_total") && l.contains("store")),
-        "{page}"
+    let series = format!(
+        r#"dapr_runtime_component_init_fail_total{{app_id="{}",component="state.sqlite",componentName="store",reason="init"}} "#,
+        daprd.app_id()
     );
+    let counted = page.lines().any(|line| line.starts_with(&series));
+    assert!(counted, "{page}");
 
     // What made it fail is gone; nothing is written to a file.
     std::fs::create_dir(&late)?;
@@ -143,6 +144,73 @@ async fn a_component_that_cannot_start_ends_nothing_and_is_tried_again() -> Resu
     in_use(&daprd, "store", "state.in-memory").await?;
     failure(&daprd, "store", None).await?;
     failure(&daprd, "other", None).await?;
+    Ok(())
+}
+
+/// A state store whose server may take a minute to answer.
+fn slow(name: &str, server: &TcpListener) -> Result<String> {
+    let address = server.local_addr()?;
+    let metadata = format!(
+        "{{name: redisHost, value: '{address}'}}, {{name: redisPassword, value: ''}}, {{name: dialTimeout, value: 60s}}, {{name: readTimeout, value: 60s}}"
+    );
+    Ok(component(name, "state.redis", &metadata)
+        .replace("version: v1", "version: v1, initTimeout: 60s"))
+}
+
+#[tokio::test]
+async fn component_that_takes_long_to_start_holds_up_nothing() -> Result<()> {
+    // Takes connections and never answers.
+    let server = TcpListener::bind("127.0.0.1:0").await?;
+    let mut connections = Vec::new();
+    let daprd = Daprd::builder()
+        .resource(&component("store", "state.in-memory", ""))
+        .start()
+        .await?;
+    let file = |name: &str| daprd.resources().join(format!("{name}.yaml"));
+    for name in ["first", "second"] {
+        std::fs::write(file(name), slow(name, &server)?)?;
+        let taken = tokio::time::timeout(wait::LONG, server.accept()).await;
+        connections.push(taken.context("no connection")??);
+    }
+    std::fs::write(file("late"), component("late", "state.in-memory", ""))?;
+    in_use(&daprd, "late", "state.in-memory").await?;
+    // One that is still starting can be corrected and deleted.
+    std::fs::write(file("first"), component("first", "state.in-memory", ""))?;
+    in_use(&daprd, "first", "state.in-memory").await?;
+    std::fs::remove_file(file("second"))?;
+    let (mut second, _) = connections.pop().context("no connection")?;
+    let closed = async { while second.read(&mut [0; 512]).await.is_ok_and(|n| n > 0) {} };
+    let closed = tokio::time::timeout(wait::LONG, closed).await;
+    closed.context("the start of the deleted component goes on")?;
+
+    std::fs::write(file("third"), slow("third", &server)?)?;
+    let taken = tokio::time::timeout(wait::LONG, server.accept()).await;
+    connections.push(taken.context("no connection")??);
+    assert_eq!(daprd.stop().await?, Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn second_resource_of_a_name_ends_nothing_while_running() -> Result<()> {
+    let daprd = Daprd::builder()
+        .resource(&component("store", "state.in-memory", ""))
+        .start()
+        .await?;
+    let second = daprd.resources().join("second.yaml");
+    std::fs::write(&second, component("store", "pubsub.in-memory", ""))?;
+    daprd
+        .line("the resources stay in use as they were: failed to load resources from disk: duplicate definition of Component name store")
+        .await?;
+    in_use(&daprd, "store", "state.in-memory").await?;
+    assert_eq!(daprd.status(), None);
+
+    std::fs::write(&second, component("other", "pubsub.in-memory", ""))?;
+    in_use(&daprd, "other", "pubsub.in-memory").await?;
+    assert_eq!(daprd.stop().await?, Some(0));
+
+    let store = component("store", "state.in-memory", "");
+    let daprd = Daprd::builder().resource(&store).resource(&store).spawn()?;
+    assert_eq!(daprd.end().await?.code(), Some(1));
     Ok(())
 }
 

@@ -10,14 +10,14 @@ use outrider_telemetry::log;
 
 use super::{End, Failure, Runtime, SCOPE};
 use crate::api::shutdown::Asked;
-use crate::components::reload::Demand;
+use crate::components::reload::Restart;
 use crate::flags::Flags;
 
 /// What asked for the end.
 pub enum Ask {
     Signal(Signal),
     Api(Asked),
-    Resources(Demand),
+    Resources(Restart),
 }
 
 pub async fn ended_early(signal: Signal, tasks: &Tasks) -> Result<End, Failure> {
@@ -46,13 +46,8 @@ impl Runtime {
         signals: &mut Signals,
         asked: Ask,
     ) -> Result<End, Failure> {
-        let mut fatal = None;
         let restart = match asked {
-            Ask::Resources(Demand::Restart) => true,
-            Ask::Resources(Demand::Fatal(text)) => {
-                fatal = Some(text);
-                false
-            }
+            Ask::Resources(Restart) => true,
             Ask::Signal(signal) => {
                 announce(signal);
                 signal == Signal::Hangup
@@ -90,9 +85,6 @@ impl Runtime {
                 "Graceful shutdown timeout exceeded, forcing shutdown",
             );
             return Ok(End::Exit(ExitCode::FAILURE));
-        }
-        if let Some(text) = fatal {
-            return Err(text.into());
         }
         if restart {
             return Ok(End::Restart);

@@ -30,7 +30,7 @@ use crate::channel::connect::Connector;
 use crate::components::disk;
 use crate::components::live::Live;
 use crate::components::operator::{Operator, patiently};
-use crate::components::reload::{Components, Demand, Endpoints, Policies, Reload, Subscriptions};
+use crate::components::reload::{Components, Endpoints, Policies, Reload, Restart, Subscriptions};
 use crate::components::resolve::Sources;
 use crate::components::start::Starter;
 use crate::config;
@@ -130,7 +130,7 @@ struct Runtime {
     ready: outrider_host::Target,
     secure: outrider_host::Target,
     asked: mpsc::UnboundedReceiver<Asked>,
-    demands: mpsc::UnboundedReceiver<Demand>,
+    demands: mpsc::UnboundedReceiver<Restart>,
     /// Whether the application is healthy.
     health: watch::Sender<bool>,
     sockets: Vec<std::path::PathBuf>,

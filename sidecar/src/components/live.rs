@@ -81,7 +81,7 @@ pub struct Live {
     failed: Mutex<BTreeMap<String, String>>,
 }
 
-/// A component that works and has the calls of nobody.
+/// A started component that is not in the maps.
 pub enum Running {
     State(Arc<state::Store>),
     PubSub(Arc<pubsub::Broker>),

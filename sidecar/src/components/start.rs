@@ -1,4 +1,4 @@
-//! Bringing components into use, one after the other.
+//! Starts components and takes them into use.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -55,7 +55,7 @@ pub struct Starter {
 
 /// What became of a component that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Brought {
+pub enum Started {
     InUse,
     /// The Configuration forbids its type.
     Denied,
@@ -86,12 +86,12 @@ impl Starter {
         let mut next: VecDeque<Component> = components.into();
         secret_stores_first(next.make_contiguous());
         while let Some(component) = next.pop_front() {
-            match self.bring(&component).await {
-                Ok(Brought::InUse) => self
+            match self.start(&component).await {
+                Ok(Started::InUse) => self
                     .waiting_for(&component)
                     .into_iter()
                     .for_each(|waiting| next.push_front(waiting)),
-                Ok(Brought::Denied | Brought::Waiting) => {}
+                Ok(Started::Denied | Started::Waiting) => {}
                 Err(text) if component.spec.ignore_errors || lenient => {
                     tracing::error!(target: SCOPE, "Ignoring error processing component: {text}");
                     failed.push(component);
@@ -109,12 +109,12 @@ impl Starter {
 
     /// Starts one component, and only then lets go of the one that had its
     /// name until now.
-    pub async fn bring(&self, component: &Component) -> Result<Brought, String> {
+    pub async fn start(&self, component: &Component) -> Result<Started, String> {
         let (name, shown) = (&component.metadata.name, component.log_name());
         self.parked().retain(|parked| parked.metadata.name != *name);
         if !self.is_allowed(component) {
             self.remove(name);
-            return Ok(Brought::Denied);
+            return Ok(Started::Denied);
         }
         if let Some(MissingStore(store)) = self.sources.missing_store(
             &component.spec.metadata,
@@ -125,7 +125,7 @@ impl Starter {
             let cause = format!("it waits for the secret store {store}");
             self.live.failed(name, &cause);
             self.parked().push(component.clone());
-            return Ok(Brought::Waiting);
+            return Ok(Started::Waiting);
         }
         match self.init(component).await {
             Ok(running) => {
@@ -136,7 +136,7 @@ impl Starter {
                 tracing::info!(target: SCOPE, "Component loaded: {shown}");
                 let kind = &component.spec.component_type;
                 self.metrics.calls().component_loaded(kind);
-                Ok(Brought::InUse)
+                Ok(Started::InUse)
             }
             Err(error) => {
                 let text = self.count_failure(component, &error);

@@ -4,6 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::future::{AbortHandle, Abortable, Aborted, BoxFuture};
+use futures_util::stream::FuturesUnordered;
 use outrider_crds::Component;
 use tokio::time::Instant;
 
@@ -11,21 +14,37 @@ use super::SCOPE;
 use super::follow::Follow;
 use crate::api::pubsub::subscribe::Subscriber;
 use crate::components::operator::{Change, Error, Operator};
-use crate::components::start::{Brought, Starter, secret_stores_first};
+use crate::components::start::{Started, Starter, secret_stores_first};
 
 /// Pauses between two tries to start a component.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Keeps the components in use as the source wants them.
+/// Keeps the components in use as the source wants them. They start side by
+/// side, so that one that takes long holds up no other change.
 pub struct Components {
     starter: Arc<Starter>,
     subscriber: Subscriber,
-    /// What is in use, as it was read, and what cannot be used as it is.
+    /// What is in use, as it was read, what is to replace it or to come into
+    /// use, and what cannot be used as it is.
     loaded: HashMap<String, Component>,
+    starting: HashMap<String, Starting>,
     failed: HashMap<String, Failed>,
+    running: FuturesUnordered<Abortable<BoxFuture<'static, Outcome>>>,
     /// Time between full comparisons.
     pub interval: Duration,
+}
+
+/// How the start of a component ended, by its name.
+type Outcome = (String, Result<Started, String>);
+
+/// A component on its way into use.
+struct Starting {
+    component: Component,
+    /// Until it is tried again, should it fail.
+    pause: Duration,
+    /// None while the secret store that it needs is starting.
+    abort: Option<AbortHandle>,
 }
 
 /// A component that could not be started, by what it was to be.
@@ -44,6 +63,12 @@ impl Failed {
             again,
         }
     }
+}
+
+/// What is to be done next.
+pub enum Due {
+    Ended(Result<Outcome, Aborted>),
+    Retry,
 }
 
 impl Components {
@@ -68,15 +93,17 @@ impl Components {
             starter,
             subscriber,
             loaded,
+            starting: HashMap::new(),
             failed,
+            running: FuturesUnordered::new(),
             interval,
         }
     }
 
     /// What is listed, with what the sidecar itself has put there.
     fn with_builtin(&self, mut listed: Vec<Component>) -> Vec<Component> {
-        let failed = || self.failed.get(BUILTIN_STORE).map(|f| &f.component);
-        if let Some(builtin) = self.loaded.get(BUILTIN_STORE).or_else(failed)
+        let not_in_use = self.not_in_use(BUILTIN_STORE);
+        if let Some(builtin) = not_in_use.or_else(|| self.loaded.get(BUILTIN_STORE))
             && !listed.iter().any(|c| c.metadata.name == BUILTIN_STORE)
         {
             listed.push(builtin.clone());
@@ -84,19 +111,29 @@ impl Components {
         listed
     }
 
+    /// A component that is wanted and starting, or failed.
+    fn not_in_use(&self, name: &str) -> Option<&Component> {
+        let starting = self.starting.get(name).map(|s| &s.component);
+        starting.or_else(|| self.failed.get(name).map(|f| &f.component))
+    }
+
     /// All that is wanted, as far as it was read.
     fn wanted(&self) -> HashMap<String, Component> {
         let mut wanted = self.loaded.clone();
-        for (name, failed) in &self.failed {
-            wanted.insert(name.clone(), failed.component.clone());
+        let failed = self.failed.values().map(|failed| &failed.component);
+        let starting = self.starting.values().map(|starting| &starting.component);
+        for component in failed.chain(starting) {
+            wanted.insert(component.metadata.name.clone(), component.clone());
         }
         wanted
     }
 
-    /// Deletes, updates and adds until what is in use is what is wanted.
+    /// Deletes what is not wanted, and begins to start what is new or changed.
     pub async fn apply(&mut self, mut wanted: Vec<Component>) {
         let names: HashSet<&String> = wanted.iter().map(|c| &c.metadata.name).collect();
         self.failed.retain(|name, _| names.contains(name));
+        let gone = self.starting.extract_if(|name, _| !names.contains(name));
+        gone.for_each(|(_, starting)| starting.abort());
         let gone = self.loaded.extract_if(|name, _| !names.contains(name));
         for (name, component) in gone {
             tracing::info!(target: SCOPE, "Component deleted: {}", component.log_name());
@@ -111,11 +148,14 @@ impl Components {
         secret_stores_first(&mut wanted);
         for component in wanted {
             let name = &component.metadata.name;
-            match self.failed.get(name) {
-                // It is tried again when it is time.
-                Some(failed) if same(&failed.component, &component) => continue,
+            match self.not_in_use(name) {
+                // It is starting, or tried again when it is time.
+                Some(before) if same(before, &component) => continue,
                 Some(_) => {
                     self.failed.remove(name);
+                    if let Some(starting) = self.starting.remove(name) {
+                        starting.abort();
+                    }
                     self.starter.live.recovered(name);
                 }
                 None => {}
@@ -124,55 +164,138 @@ impl Components {
                 continue;
             }
             tracing::info!(target: SCOPE, "Adding Component for processing: {}", component.log_name());
-            self.bring(component, FIRST_PAUSE).await;
+            self.start(component, FIRST_PAUSE);
         }
+        self.start_waiting();
     }
 
-    /// Brings a component into use, and with a secret store those that waited
-    /// for it. One that fails leaves the one before in use; it is tried again.
-    async fn bring(&mut self, component: Component, pause: Duration) {
-        let mut next = vec![(component, pause)];
-        while let Some((component, pause)) = next.pop() {
-            let (name, shown) = (component.metadata.name.clone(), component.log_name());
-            match self.starter.bring(&component).await {
-                Ok(brought) => {
-                    if brought == Brought::InUse {
-                        tracing::info!(target: SCOPE, "Component updated: {shown}");
-                        self.subscriber.refresh().await;
-                        let waiting = self.starter.waiting_for(&component);
-                        next.extend(waiting.into_iter().map(|c| (c, FIRST_PAUSE)));
-                    }
-                    self.failed.remove(&name);
-                    self.loaded.insert(name, component);
-                }
-                Err(text) => {
-                    let meanwhile = match self.starter.live.has(&name) {
-                        true => "the one before stays in use",
-                        false => "there is none of its name",
-                    };
-                    tracing::error!(target: SCOPE, "Component {shown} cannot be used, {meanwhile} until it is corrected; it is tried again in {}s: {text}", pause.as_secs());
-                    self.failed.insert(name, Failed::new(component, pause));
+    /// Begins to start a component, or has it wait for its secret store.
+    fn start(&mut self, component: Component, pause: Duration) {
+        let abort = (!self.waits(&component)).then(|| self.run(component.clone()));
+        let name = component.metadata.name.clone();
+        let starting = Starting {
+            component,
+            pause,
+            abort,
+        };
+        self.starting.insert(name, starting);
+    }
+
+    /// Whether it needs a secret store that is just starting.
+    fn waits(&self, component: &Component) -> bool {
+        let store = self.starter.sources.store(&component.auth.secret_store);
+        let mut items = component.spec.metadata.iter();
+        items.any(|item| !item.secret_key_ref.is_unset())
+            && store != component.metadata.name
+            && self.starting.get(store).is_some_and(|s| s.abort.is_some())
+    }
+
+    /// Starts those whose secret stores are not starting any more.
+    fn start_waiting(&mut self) {
+        let waiting = self.starting.values().filter(|s| s.abort.is_none());
+        let waiting: Vec<Component> = waiting.map(|s| s.component.clone()).collect();
+        for component in waiting {
+            if !self.waits(&component) {
+                let abort = self.run(component.clone());
+                if let Some(starting) = self.starting.get_mut(&component.metadata.name) {
+                    starting.abort = Some(abort);
                 }
             }
         }
     }
 
-    /// Ends when it is time to try a component again.
-    pub async fn until_retry(&self) {
-        match self.failed.values().map(|failed| failed.again).min() {
-            Some(again) => tokio::time::sleep_until(again).await,
-            None => std::future::pending().await,
+    fn run(&self, component: Component) -> AbortHandle {
+        let (abort, registration) = AbortHandle::new_pair();
+        let starter = self.starter.clone();
+        let start = async move {
+            let result = starter.start(&component).await;
+            (component.metadata.name, result)
+        };
+        self.running
+            .push(Abortable::new(Box::pin(start), registration));
+        abort
+    }
+
+    /// Waits until there is something to do. Nothing is lost if this is dropped.
+    pub async fn due(&mut self) -> Due {
+        let again = self.failed.values().map(|failed| failed.again).min();
+        let retry = async {
+            match again {
+                Some(again) => tokio::time::sleep_until(again).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(ended) = self.running.next() => Due::Ended(ended),
+            () = retry => Due::Retry,
+        }
+    }
+
+    /// Does what is due.
+    pub async fn proceed(&mut self, due: Due) {
+        match due {
+            Due::Retry => self.retry(),
+            Due::Ended(Err(Aborted)) => {}
+            Due::Ended(Ok((name, result))) => self.ended(name, result).await,
+        }
+    }
+
+    /// One that started lets those start that waited for it. One that failed
+    /// leaves the one before in use; it is tried again.
+    async fn ended(&mut self, name: String, result: Result<Started, String>) {
+        let Some(starting) = self.starting.remove(&name) else {
+            return;
+        };
+        let Starting {
+            component, pause, ..
+        } = starting;
+        let shown = component.log_name();
+        let started = match result {
+            Ok(started) => {
+                if started == Started::InUse {
+                    tracing::info!(target: SCOPE, "Component updated: {shown}");
+                    for waiting in self.starter.waiting_for(&component) {
+                        // A newer one of that name may be starting already.
+                        if !self.starting.contains_key(&waiting.metadata.name) {
+                            self.start(waiting, FIRST_PAUSE);
+                        }
+                    }
+                }
+                self.loaded.insert(name, component);
+                started == Started::InUse
+            }
+            Err(text) => {
+                let meanwhile = match self.starter.live.has(&name) {
+                    true => "the one before stays in use",
+                    false => "there is none of its name",
+                };
+                tracing::error!(target: SCOPE, "Component {shown} cannot be used, {meanwhile} until it is corrected; it is tried again in {}s: {text}", pause.as_secs());
+                self.failed.insert(name, Failed::new(component, pause));
+                false
+            }
+        };
+        self.start_waiting();
+        if started {
+            self.subscriber.refresh().await;
         }
     }
 
     /// Tries those again whose time has come.
-    pub async fn retry(&mut self) {
+    fn retry(&mut self) {
         let now = Instant::now();
         let due = self.failed.extract_if(|_, failed| failed.again <= now);
         let due: Vec<Failed> = due.map(|(_, failed)| failed).collect();
         for failed in due {
             let pause = (failed.pause * 2).min(LONGEST_PAUSE);
-            self.bring(failed.component, pause).await;
+            self.start(failed.component, pause);
+        }
+    }
+}
+
+impl Starting {
+    fn abort(&self) {
+        if let Some(abort) = &self.abort {
+            abort.abort();
         }
     }
 }
@@ -197,8 +320,8 @@ impl Follow for Components {
                         wanted.remove(&component.metadata.name);
                     }
                 },
-                () = self.until_retry() => {
-                    self.retry().await;
+                due = self.due() => {
+                    self.proceed(due).await;
                     continue;
                 }
                 _ = ticks.tick() => {
@@ -208,6 +331,13 @@ impl Follow for Components {
                 }
             }
             self.apply(wanted.into_values().collect()).await;
+        }
+    }
+
+    async fn meanwhile(&mut self) {
+        loop {
+            let due = self.due().await;
+            self.proceed(due).await;
         }
     }
 }

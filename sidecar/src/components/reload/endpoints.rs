@@ -4,7 +4,7 @@ use outrider_crds::HttpEndpoint;
 use tokio::sync::mpsc;
 
 use super::follow::Follow;
-use super::{Demand, SCOPE};
+use super::{Restart, SCOPE};
 use crate::components::operator::{Error, Operator};
 
 /// The HTTPEndpoints in use, as they were read. A change takes a fresh start.
@@ -57,7 +57,7 @@ impl Endpoints {
 /// Demands a restart at the first change that the operator tells.
 pub struct Following {
     pub endpoints: Endpoints,
-    pub demands: mpsc::UnboundedSender<Demand>,
+    pub demands: mpsc::UnboundedSender<Restart>,
 }
 
 impl Follow for Following {
@@ -71,7 +71,7 @@ impl Follow for Following {
             if let Some(changed) = self.endpoints.change(&wanted) {
                 changed.tell();
                 // Nobody listens any more when the process is already ending.
-                let _ = self.demands.send(Demand::Restart);
+                let _ = self.demands.send(Restart);
                 return Ok(());
             }
             let change = events.next().await?;

@@ -23,6 +23,11 @@ pub trait Follow: Send {
         operator: &Operator,
         alive: &mut bool,
     ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// What goes on while there is no stream. It may be dropped at any point.
+    fn meanwhile(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 /// Follows until there is no more to follow, or the process stops.
@@ -44,7 +49,12 @@ pub async fn follow<F: Follow>(mut follower: F, operator: Operator, stopping: Ca
                 tracing::warn!(target: SCOPE, "lost the stream of {watched}, trying again in {}ms: {error}", pause.as_millis());
             }
         }
-        let waiting = tokio::time::sleep(pause);
+        let waiting = async {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = follower.meanwhile() => {}
+            }
+        };
         if stopping.run_until_cancelled(waiting).await.is_none() {
             return;
         }

@@ -30,14 +30,9 @@ const SCOPE: &str = "dapr.runtime.hotreload";
 /// Events of one change of a file come in a burst.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
-/// What a change demands of the process.
+/// Demanded when a resource has changed that only a fresh start takes in.
 #[derive(Debug)]
-pub enum Demand {
-    /// A resource that only a fresh start takes in has changed.
-    Restart,
-    /// A resource failed that the sidecar must not go on without.
-    Fatal(String),
-}
+pub struct Restart;
 
 /// Keeps the resources in use as their source wants them.
 pub struct Reload {
@@ -45,7 +40,7 @@ pub struct Reload {
     pub subscriptions: Subscriptions,
     pub endpoints: Endpoints,
     pub policies: Policies,
-    pub demands: mpsc::UnboundedSender<Demand>,
+    pub demands: mpsc::UnboundedSender<Restart>,
 }
 
 impl Reload {
@@ -99,9 +94,9 @@ impl Reload {
             Ok(watcher) => watcher,
             Err(error) => {
                 tracing::error!(target: SCOPE, "resource files cannot be watched, changes are seen every {}s only: {error}", self.components.interval.as_secs());
-                return self
-                    .compare_now_and_then(&folders, &app_id, namespace.as_deref(), &stopping)
-                    .await;
+                let comparing = self.compare_now_and_then(&folders, &app_id, namespace.as_deref());
+                stopping.run_until_cancelled(comparing).await;
+                return;
             }
         };
         for folder in &folders {
@@ -113,22 +108,24 @@ impl Reload {
             tokio::time::Instant::now() + self.components.interval,
             self.components.interval,
         );
-        loop {
-            tokio::select! {
-                () = stopping.cancelled() => return,
-                event = events.recv() => if event.is_none() { return },
-                () = self.components.until_retry() => {
-                    self.components.retry().await;
-                    continue;
+        let following = async {
+            loop {
+                tokio::select! {
+                    event = events.recv() => if event.is_none() { return },
+                    due = self.components.due() => {
+                        self.components.proceed(due).await;
+                        continue;
+                    }
+                    _ = ticks.tick() => tracing::debug!(target: SCOPE, "Running scheduled Component reconcile"),
                 }
-                _ = ticks.tick() => tracing::debug!(target: SCOPE, "Running scheduled Component reconcile"),
+                tokio::time::sleep(DEBOUNCE).await;
+                while events.try_recv().is_ok() {}
+                if !self.compare(&folders, &app_id, namespace.as_deref()).await {
+                    return;
+                }
             }
-            tokio::time::sleep(DEBOUNCE).await;
-            while events.try_recv().is_ok() {}
-            if !self.compare(&folders, &app_id, namespace.as_deref()).await {
-                return;
-            }
-        }
+        };
+        stopping.run_until_cancelled(following).await;
     }
 
     async fn compare_now_and_then(
@@ -136,16 +133,18 @@ impl Reload {
         folders: &[PathBuf],
         app_id: &str,
         namespace: Option<&str>,
-        stopping: &CancellationToken,
     ) {
+        let mut ticks = tokio::time::interval_at(
+            tokio::time::Instant::now() + self.components.interval,
+            self.components.interval,
+        );
         loop {
             tokio::select! {
-                () = stopping.cancelled() => return,
-                () = self.components.until_retry() => {
-                    self.components.retry().await;
+                due = self.components.due() => {
+                    self.components.proceed(due).await;
                     continue;
                 }
-                () = tokio::time::sleep(self.components.interval) => {}
+                _ = ticks.tick() => {}
             }
             if !self.compare(folders, app_id, namespace).await {
                 return;
@@ -164,7 +163,8 @@ impl Reload {
             Ok(resources) => {
                 if let Some(change) = self.endpoints.change(&resources.http_endpoints) {
                     change.tell();
-                    self.demand(Demand::Restart);
+                    // Nobody listens any more when the process is already ending.
+                    let _ = self.demands.send(Restart);
                     return false;
                 }
                 self.policies.apply(resources.resiliencies);
@@ -172,22 +172,11 @@ impl Reload {
                 self.subscriptions.apply(resources.subscriptions);
                 true
             }
-            Err(error @ disk::Error::Duplicates(_)) => {
-                self.demand(Demand::Fatal(format!(
-                    "failed to load resources from disk: {error}"
-                )));
-                false
-            }
             Err(error) => {
-                tracing::error!(target: SCOPE, "failed to load resources from disk: {error}");
+                tracing::error!(target: SCOPE, "the resources stay in use as they were: failed to load resources from disk: {error}");
                 true
             }
         }
-    }
-
-    fn demand(&self, demand: Demand) {
-        // Nobody listens any more when the process is already ending.
-        let _ = self.demands.send(demand);
     }
 }
 
