@@ -14,6 +14,7 @@ use outrider_k8s::lease::Candidate;
 use outrider_k8s::objects::{self, Collection};
 use outrider_k8s::{Client, trust, webhook};
 use outrider_proto::operator::v1::operator_server::OperatorServer;
+use outrider_proto::reports::v1::reports_server::ReportsServer;
 use outrider_security::identity::Key;
 use outrider_security::{
     Clients, ControlPlane, Expected, Options, Security, TrustAnchors, anchors, token, user,
@@ -21,9 +22,11 @@ use outrider_security::{
 use outrider_telemetry::metrics::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 
 use crate::conversion;
 use crate::flags::{self, Flags};
+use crate::reports::Reports;
 use crate::resources::Resources;
 use crate::secrets::Secrets;
 use crate::server::Server;
@@ -40,6 +43,8 @@ const CONFIGURATIONS: Collection = Collection {
 const GRACE: Duration = Duration::from_secs(5);
 /// An applied chart takes our authority out of the definition again: look at this interval.
 const REPAIR: Duration = Duration::from_secs(30);
+/// In bytes. A sidecar sends no more of a message than an Event can have.
+const LARGEST_REPORT: usize = 16 << 10;
 const WAIT: Duration = Duration::from_secs(1);
 
 pub async fn run(
@@ -172,12 +177,16 @@ async fn serve_api(
     let acceptor = security.acceptor(Clients::Required(Expected::Any))?;
     let secrets = Arc::new(Secrets::new(client.clone()));
     tasks.spawn("secrets", secrets.clone().forget(tasks.stopping()));
+    let reporter = (APP_ID, flags.host.clone());
+    let reports = Reports::new(client.clone(), resources.components.clone(), reporter);
     let server = Server {
         secrets,
         resources,
         stopping: tasks.stopping(),
     };
-    let service = OperatorServer::new(server).max_encoding_message_size(usize::MAX);
+    let resources = OperatorServer::new(server).max_encoding_message_size(usize::MAX);
+    let reports = ReportsServer::new(reports).max_decoding_message_size(LARGEST_REPORT);
+    let service = Routes::new(resources).add_service(reports).prepare();
     tracing::info!(target: "dapr.operator.api", "Starting gRPC server on {}:{}", flags.service.listen_address, flags.service.port);
     ready.ready();
     tracing::info!(target: "dapr.operator", "Dapr Operator started");

@@ -22,6 +22,10 @@ impl Collection {
         version: "/api/v1",
         plural: "configmaps",
     };
+    pub const EVENTS: Self = Self {
+        version: "/api/v1",
+        plural: "events",
+    };
     pub const PODS: Self = Self {
         version: "/api/v1",
         plural: "pods",

@@ -38,6 +38,11 @@ pub mod placement {
         package!("dapr.proto.placement.v1");
     }
 }
+pub mod reports {
+    pub mod v1 {
+        package!("outrider.operator.v1");
+    }
+}
 pub mod runtime {
     pub mod v1 {
         package!("dapr.proto.runtime.v1");

@@ -251,6 +251,13 @@ impl Kubernetes {
         self.put_at(&path, json!({"kind": "Secret", "data": {"value": data}}));
     }
 
+    /// The objects of a collection, by its path in the API.
+    pub fn objects(&self, collection: &str) -> Vec<Value> {
+        let place = Place::of(collection);
+        let listed = place.map(|place| self.objects.list(&place)["items"].take());
+        serde_json::from_value(listed.unwrap_or_default()).unwrap_or_default()
+    }
+
     /// Answers a path with this status from now on.
     pub fn refuse(&self, path: &str, status: StatusCode) {
         self.objects.lock().refused.insert(path.to_owned(), status);

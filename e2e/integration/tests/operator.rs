@@ -9,6 +9,8 @@ use outrider_proto::operator::v1::operator_client::OperatorClient;
 use outrider_proto::operator::v1::{
     ComponentUpdateEvent, ComponentUpdateRequest, ListComponentsRequest, ResourceEventType as Event,
 };
+use outrider_proto::reports::v1::FailureReport;
+use outrider_proto::reports::v1::reports_client::ReportsClient;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -538,5 +540,93 @@ async fn a_component_that_cannot_start_ends_no_sidecar_of_its_namespace() -> Res
 
     plane.component("default", "impossible", memory());
     daprd.line("Component updated: impossible").await?;
+    Ok(())
+}
+
+const EVENTS: &str = "/api/v1/namespaces/default/events";
+
+#[tokio::test]
+async fn a_component_that_cannot_start_gets_an_event() -> Result<()> {
+    let plane = Plane::start().await?;
+    plane.component("default", "good", memory());
+    let daprd = plane.daprd(plane.operator.port())?.start().await?;
+    assert!(plane.cluster.objects(EVENTS).is_empty());
+    let broken = json!({"spec": {"type": "state.sqlite", "version": "v1"}});
+    plane.component("default", "good", broken);
+    let event = wait::until("an event is written", async || {
+        plane.cluster.objects(EVENTS).pop()
+    })
+    .await?;
+    let about = &event["involvedObject"];
+    assert_eq!(
+        (&about["kind"], &about["name"], &about["apiVersion"]),
+        (
+            &json!("Component"),
+            &json!("good"),
+            &json!("dapr.io/v1alpha1")
+        )
+    );
+    assert_eq!(
+        (&event["type"], &event["reason"]),
+        (&json!("Warning"), &json!("InitFailed"))
+    );
+    let message = event["message"].as_str().unwrap_or_default();
+    assert!(message.contains("INIT_COMPONENT_FAILURE"), "{message}");
+    // Further tries of the same sidecar add nothing.
+    daprd.line("it is tried again in 2s").await?;
+    daprd.line("it is tried again in 4s").await?;
+    assert_eq!(plane.cluster.objects(EVENTS).len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_a_component_of_the_own_namespace_and_scope_can_be_reported() -> Result<()> {
+    let plane = Plane::start().await?;
+    let mut theirs = memory();
+    theirs["scopes"] = json!(["other"]);
+    plane.component("default", "ours", memory());
+    plane.component("default", "theirs", theirs);
+    plane.component("other", "elsewhere", memory());
+    wait::until("the operator has the components", async || {
+        let mut client = plane.client("other", "app").await.ok()?;
+        let listed = names(&mut client, "other").await;
+        listed
+            .is_ok_and(|names| names == ["elsewhere"])
+            .then_some(())
+    })
+    .await?;
+    let id = "spiffe://public/ns/default/app";
+    let channel = plane.channel(&plane.authority, id).await?;
+    let mut client = ReportsClient::new(channel);
+    let report = |namespace: &str, name: &str| FailureReport {
+        namespace: namespace.to_owned(),
+        kind: "Component".to_owned(),
+        name: name.to_owned(),
+        reason: "InitFailed".to_owned(),
+        message: "x".repeat(2000),
+    };
+    for (namespace, name, wanted) in [
+        ("other", "elsewhere", Code::PermissionDenied),
+        ("other", "ours", Code::PermissionDenied),
+        ("", "ours", Code::PermissionDenied),
+        ("default", "elsewhere", Code::NotFound),
+        ("default", "theirs", Code::NotFound),
+        ("default", "../../other/events", Code::NotFound),
+    ] {
+        let refused = client.report_failure(report(namespace, name)).await;
+        let refused = refused.expect_err("is not theirs");
+        assert_eq!(refused.code(), wanted, "{namespace}/{name}: {refused}");
+    }
+    let mut long = report("default", "ours");
+    long.message = "x".repeat(1 << 20);
+    assert!(client.report_failure(long).await.is_err());
+    assert!(plane.cluster.requests("/events").is_empty());
+    for _ in 0..3 {
+        client.report_failure(report("default", "ours")).await?;
+    }
+    let written = plane.cluster.objects(EVENTS);
+    assert_eq!(written.len(), 1, "{written:?}");
+    let length = written[0]["message"].as_str().map(str::len);
+    assert_eq!(length, Some(1024));
     Ok(())
 }

@@ -9,6 +9,8 @@ use outrider_crds::{
 };
 use outrider_proto::operator::v1::operator_client::OperatorClient;
 use outrider_proto::operator::v1::{self as wire, ResourceEventType as Type};
+use outrider_proto::reports::v1::FailureReport;
+use outrider_proto::reports::v1::reports_client::ReportsClient;
 use outrider_security::Security;
 use prost::Message;
 use tonic::transport::{Channel, Endpoint};
@@ -26,6 +28,10 @@ const DIAL_LIMIT: Duration = Duration::from_secs(30);
 const TRIES: u32 = 100;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a report may take.
+const REPORT_LIMIT: Duration = Duration::from_secs(5);
+/// What is sent of the text of a report, in bytes: an Event has no more.
+const LONGEST_REPORT: usize = 1024;
 const SCOPE: &str = "dapr.runtime.loader.operator";
 
 /// Asks again while the operator cannot answer: it may start after the
@@ -69,6 +75,7 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Operator {
     client: OperatorClient<Channel>,
+    reports: ReportsClient<Channel>,
     namespace: String,
     app_id: String,
     metrics: metrics::grpc::Client,
@@ -98,6 +105,7 @@ impl Operator {
             .keep_alive_while_idle(true)
             .connect_with_connector_lazy(connector);
         Ok(Self {
+            reports: ReportsClient::new(channel.clone()),
             client: OperatorClient::new(channel).max_decoding_message_size(64 << 20),
             namespace: namespace.to_owned(),
             app_id: app_id.to_owned(),
@@ -261,6 +269,28 @@ impl Operator {
         let request = wire::ResiliencyUpdateRequest { namespace };
         let mut client = self.client.clone();
         Events::open(async move { client.resiliency_update(request).await }).await
+    }
+
+    /// Has the operator note on a component that it cannot start here. Nothing
+    /// depends on it.
+    pub async fn report_failure(&self, component: String, mut text: String) {
+        text.truncate(text.floor_char_boundary(LONGEST_REPORT));
+        let report = FailureReport {
+            namespace: self.namespace.clone(),
+            kind: Component::KIND.to_owned(),
+            name: component,
+            reason: "InitFailed".to_owned(),
+            message: text,
+        };
+        let mut client = self.reports.clone();
+        let cause = match tokio::time::timeout(REPORT_LIMIT, client.report_failure(report)).await {
+            Ok(Ok(_)) => return,
+            // The operator of Dapr takes no reports.
+            Ok(Err(status)) if status.code() == Code::Unimplemented => return,
+            Ok(Err(status)) => crate::grpc::text(&status),
+            Err(_) => format!("no answer within {}s", REPORT_LIMIT.as_secs()),
+        };
+        tracing::debug!(target: SCOPE, "the failure of a component was not reported to the operator: {cause}");
     }
 
     pub fn sees(&self, resource: &impl Kind) -> bool {

@@ -176,7 +176,7 @@ async fn roles_grant_what_our_images_need_and_no_more() -> Result<()> {
         let roles = objects
             .iter()
             .filter(|o| ["Role", "ClusterRole"].contains(&o.kind.as_str()));
-        let mut seen = 0;
+        let (mut seen, mut events) = (0, 0);
         for role in roles {
             for rule in rules(role) {
                 seen += 1;
@@ -209,9 +209,17 @@ async fn roles_grant_what_our_images_need_and_no_more() -> Result<()> {
                         "{what}"
                     );
                 }
+                if of("events") {
+                    ensure!(
+                        verbs == "[create]" && role.name.starts_with("dapr-operator"),
+                        "{what}"
+                    );
+                    events += 1;
+                }
                 ensure!(!of("serviceaccounts"), "{what}");
             }
         }
+        ensure!(events == 1, "{events} rules are about events");
         ensure!(seen > 12, "{seen} rules were read");
     }
     Ok(())

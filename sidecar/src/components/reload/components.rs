@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::SCOPE;
 use super::follow::Follow;
+use super::reports::Reports;
 use crate::api::pubsub::subscribe::Subscriber;
 use crate::components::operator::{Change, Error, Operator};
 use crate::components::start::{Started, Starter, secret_stores_first};
@@ -33,6 +34,8 @@ pub struct Components {
     running: FuturesUnordered<Abortable<BoxFuture<'static, Outcome>>>,
     /// Time between full comparisons.
     pub interval: Duration,
+    /// Where failures are reported, if anywhere.
+    pub(super) reports: Option<Reports>,
 }
 
 /// How the start of a component ended, by its name.
@@ -97,6 +100,7 @@ impl Components {
             failed,
             running: FuturesUnordered::new(),
             interval,
+            reports: None,
         }
     }
 
@@ -270,6 +274,9 @@ impl Components {
                     false => "there is none of its name",
                 };
                 tracing::error!(target: SCOPE, "Component {shown} cannot be used, {meanwhile} until it is corrected; it is tried again in {}s: {text}", pause.as_secs());
+                if let Some(reports) = &self.reports {
+                    reports.send(&name, &text);
+                }
                 self.failed.insert(name, Failed::new(component, pause));
                 false
             }

@@ -18,12 +18,14 @@ mod configuration;
 mod endpoints;
 mod follow;
 pub mod policies;
+mod reports;
 mod subscriptions;
 
 pub use components::Components;
 pub use endpoints::Endpoints;
 use follow::{Follow, follow};
 pub use policies::Policies;
+use reports::Reports;
 pub use subscriptions::Subscriptions;
 
 const SCOPE: &str = "dapr.runtime.hotreload";
@@ -53,6 +55,8 @@ impl Reload {
         tasks: &Tasks,
     ) {
         let demands = self.demands;
+        let mut components = self.components;
+        components.reports = Some(Reports::new(operator.clone(), tasks.clone()));
         if let Some((name, current)) = configuration {
             let following = configuration::Following {
                 name,
@@ -68,7 +72,7 @@ impl Reload {
         spawn(endpoints, operator, tasks);
         spawn(self.policies, operator, tasks);
         spawn(self.subscriptions, operator, tasks);
-        spawn(self.components, operator, tasks);
+        spawn(components, operator, tasks);
     }
 
     /// Follows the folders of resource files.
