@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::Request;
 use outrider_harness::{
-    Authority, Injector, Kubernetes, Operator, Process, Sentry, Stranger, channel, wait,
+    Authority, Daprd, Injector, Kubernetes, Operator, Process, Sentry, Stranger, channel, wait,
 };
 use outrider_proto::operator::v1::ListComponentsRequest;
 use outrider_proto::operator::v1::operator_client::OperatorClient;
@@ -76,6 +76,27 @@ impl Flood {
             _dripping: dripping,
         })
     }
+
+    /// The same without TLS: what they have begun are heads of requests.
+    async fn plain(port: u16) -> Result<Flood> {
+        allow_many_files();
+        let mut silent = Vec::new();
+        for n in 0..SILENT + SILENT_TLS + SILENT_HTTP2 {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+            let beginning: &[u8] = match n.checked_sub(SILENT) {
+                None => b"",
+                Some(n) if n < SILENT_TLS => b"GET / HTTP/1.1\r\nHost: ",
+                Some(_) => b"PRI * HTTP/2.0\r\n\r\nSM",
+            };
+            stream.write_all(beginning).await?;
+            silent.push(stream);
+        }
+        Ok(Flood {
+            _silent: silent,
+            _open: Vec::new(),
+            _dripping: JoinSet::new(),
+        })
+    }
 }
 
 /// Sends the head of a request and then its body byte by byte, for as long as
@@ -102,14 +123,13 @@ async fn drip(
 /// Asks before, during and after a flood: answers come in time, and memory
 /// stays where it was.
 async fn holds_out(
-    port: u16,
-    path: &'static str,
+    flood: impl Future<Output = Result<Flood>>,
     process: &Process,
     ask: impl AsyncFn() -> Result<()>,
 ) -> Result<()> {
     ask().await?;
     let before = process.memory()?;
-    let flood = Flood::of(port, path).await?;
+    let flood = flood.await?;
     for _ in 0..20 {
         let start = Instant::now();
         ask().await.context("during the flood")?;
@@ -152,7 +172,7 @@ async fn sentry_answers_in_a_flood_of_silent_connections() -> Result<()> {
         Ok(())
     };
     let path = "/dapr.proto.sentry.v1.CA/SignCertificate";
-    holds_out(sentry.port(), path, &sentry, ask).await
+    holds_out(Flood::of(sentry.port(), path), &sentry, ask).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -183,7 +203,7 @@ async fn injector_answers_in_a_flood_of_silent_connections() -> Result<()> {
         anyhow::ensure!(answer.contains(r#""allowed":true"#), "{answer}");
         Ok(())
     };
-    holds_out(injector.port(), "/mutate", &injector, ask).await
+    holds_out(Flood::of(injector.port(), "/mutate"), &injector, ask).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -203,5 +223,16 @@ async fn operator_answers_in_a_flood_of_silent_connections() -> Result<()> {
         Ok(())
     };
     let path = "/dapr.proto.operator.v1.Operator/ListComponents";
-    holds_out(operator.port(), path, &operator, ask).await
+    holds_out(Flood::of(operator.port(), path), &operator, ask).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sidecar_answers_in_a_flood_of_silent_connections() -> Result<()> {
+    let daprd = Daprd::builder().start().await?;
+    let ask = async || {
+        let answer = daprd.http().get("/v1.0/healthz").await?;
+        anyhow::ensure!(answer.status == 204, "{}", answer.status);
+        Ok(())
+    };
+    holds_out(Flood::plain(daprd.http_port()), &daprd, ask).await
 }

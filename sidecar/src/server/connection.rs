@@ -3,6 +3,7 @@
 //! A connection is served on one worker from its first byte to its last.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, Version, header};
@@ -10,6 +11,7 @@ use http_body::Body as _;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use outrider_host::server::{Gate, Limits, Place};
 use outrider_host::{Tasks, Workers, listen};
 use outrider_security::{Acceptor, Peer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,7 +20,7 @@ use tokio::time::Instant;
 
 use super::body::{self, Body};
 use super::phase::{Incoming, Leaving, Phase};
-use super::stream::Stream;
+use super::stream::{HEAD_TIMEOUT, Stream};
 use crate::peer::connection::before;
 
 /// Clients of gRPC are pinged after this much silence, and given up when they
@@ -64,36 +66,64 @@ pub struct Server<H> {
 impl<H: Handler> Server<H> {
     /// Serves plaintext connections of `listener` until the tasks stop.
     pub fn listen(&self, listener: TcpListener) {
+        self.listen_with(listener, None);
+    }
+
+    /// The same with TLS, if `acceptor` asks for it.
+    pub fn listen_tls(&self, listener: TcpListener, acceptor: Acceptor) {
+        self.listen_with(listener, Some(acceptor));
+    }
+
+    fn listen_with(&self, listener: TcpListener, acceptor: Option<Acceptor>) {
         let server = self.clone();
         self.tasks.spawn("listener", async move {
             let stopping = server.tasks.stopping();
-            listen::accept(listener, stopping, |stream, _| {
-                server.adopt(stream);
+            let gate = Gate::new("sidecar", Limits::SIDECAR);
+            listen::accept(listener, stopping, |stream, peer| {
+                if let Some(place) = gate.admit(peer) {
+                    let worker = server.workers.next();
+                    let (acceptor, connection) = (acceptor.clone(), server.clone());
+                    server.tasks.spawn_on(&worker, "connection", async move {
+                        if let Some(stream) = moved(stream) {
+                            connection.greet(stream, peer, acceptor, place).await;
+                        }
+                    });
+                }
                 async {}
             })
             .await;
         });
     }
 
-    /// The same with TLS, if `acceptor` asks for it.
-    pub fn listen_tls(&self, listener: TcpListener, acceptor: Acceptor) {
-        let server = self.clone();
-        self.tasks.spawn("listener", async move {
-            let stopping = server.tasks.stopping();
-            listen::accept(listener, stopping, |stream, peer| {
-                let worker = server.workers.next();
-                let (acceptor, connection) = (acceptor.clone(), server.clone());
-                server.tasks.spawn_on(&worker, "connection", async move {
-                    let Some(stream) = moved(stream) else { return };
-                    if let Some(stream) = acceptor.admit(stream, peer).await {
-                        let (peer, expires) = (stream.peer().clone(), stream.expires());
-                        connection.serve(stream, Some(peer), expires).await;
-                    }
-                });
-                async {}
-            })
-            .await;
-        });
+    /// Waits for the client to say something, and then serves it.
+    async fn greet(
+        self,
+        stream: TcpStream,
+        address: SocketAddr,
+        acceptor: Option<Acceptor>,
+        place: Place,
+    ) {
+        let stopping = self.tasks.stopping();
+        tokio::select! {
+            biased;
+            heard = stream.readable() => if heard.is_err() { return },
+            () = place.evicted() => return,
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(HEAD_TIMEOUT) => return,
+        }
+        place.heard();
+        let Some(acceptor) = acceptor else {
+            return self.serve(stream, None, None, Some(place)).await;
+        };
+        let secured = tokio::select! {
+            biased;
+            secured = acceptor.admit(stream, address) => secured,
+            () = place.evicted() => return,
+        };
+        if let Some(stream) = secured {
+            let (peer, expires) = (stream.peer().clone(), stream.expires());
+            self.serve(stream, Some(peer), expires, Some(place)).await;
+        }
     }
 
     /// Serves connections of a unix socket.
@@ -114,7 +144,7 @@ impl<H: Handler> Server<H> {
                         server.tasks.spawn_on(&worker, "connection", async move {
                             let moved = stream.into_std().and_then(tokio::net::UnixStream::from_std);
                             if let Ok(stream) = moved {
-                                connection.serve(stream, None, None).await;
+                                connection.serve(stream, None, None, None).await;
                             }
                         });
                     }
@@ -127,28 +157,25 @@ impl<H: Handler> Server<H> {
         });
     }
 
-    fn adopt(&self, stream: TcpStream) {
-        let connection = self.clone();
-        self.tasks
-            .spawn_on(&self.workers.next(), "connection", async move {
-                if let Some(stream) = moved(stream) {
-                    connection.serve(stream, None, None).await;
-                }
-            });
-    }
-
     async fn serve(
         self,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         peer: Option<Peer>,
         expires: Option<Instant>,
+        place: Option<Place>,
     ) {
         let stopping = self.tasks.stopping();
         let (handler, peer) = (self.handler.clone(), &peer);
         let phase = Phase::new(self.leaving.clone());
         let io = TokioIo::new(Stream::new(stream, phase.clone()));
+        let first = std::sync::Once::new();
         let service = service_fn(|request: Request<hyper::body::Incoming>| {
             let (handler, peer, phase) = (handler.clone(), peer.clone(), phase.clone());
+            first.call_once(|| {
+                if let Some(place) = &place {
+                    place.served();
+                }
+            });
             async move {
                 let single = request.version() < Version::HTTP_2;
                 let is_head = *request.method() == Method::HEAD;
@@ -177,9 +204,16 @@ impl<H: Handler> Server<H> {
                 Some(end) => tokio::time::sleep_until(before(end, RETIRE_BEFORE)).await,
             }
         };
+        let evicted = async {
+            match &place {
+                None => std::future::pending().await,
+                Some(place) => place.evicted().await,
+            }
+        };
         tokio::select! {
             biased;
             _ = connection.as_mut() => {}
+            () = evicted => {}
             () = retire => {
                 connection.as_mut().graceful_shutdown();
                 let _ = connection.await;

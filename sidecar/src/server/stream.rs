@@ -18,7 +18,7 @@ use tokio::time::Sleep;
 use super::phase::Phase;
 
 /// Time in which a client has to send the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may go on sending after its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Reads in a row before others get their turn.

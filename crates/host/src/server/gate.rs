@@ -16,9 +16,9 @@ use super::slots::{Admission, Id, Slots, State};
 /// At most one log line in this time about connections that had to go.
 const REPORT: Duration = Duration::from_secs(10);
 
-pub(super) struct Gate {
-    pub name: &'static str,
-    pub limits: Limits,
+pub struct Gate {
+    pub(super) name: &'static str,
+    pub(super) limits: Limits,
     places: Mutex<Places>,
     /// Bytes of bodies that are held now.
     held: AtomicUsize,
@@ -52,14 +52,31 @@ impl Report {
 }
 
 /// A connection's place, given back when dropped.
-pub(super) struct Place {
-    pub gate: Arc<Gate>,
-    pub id: Id,
-    /// Cancelled when the connection has to make room.
-    pub evicted: CancellationToken,
+pub struct Place {
+    pub(super) gate: Arc<Gate>,
+    pub(super) id: Id,
+    pub(super) evicted: CancellationToken,
+}
+
+impl Place {
+    /// The first byte has come.
+    pub fn heard(&self) {
+        self.gate.set(self.id, State::Waiting);
+    }
+
+    /// The first request has come: from now on the connection stays.
+    pub fn served(&self) {
+        self.gate.set(self.id, State::Busy);
+    }
+
+    /// Waits until the connection has to make room for others.
+    pub async fn evicted(&self) {
+        self.evicted.cancelled().await;
+    }
 }
 
 impl Gate {
+    /// Of a listener; `name` is for the log.
     pub fn new(name: &'static str, limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             name,
@@ -109,7 +126,7 @@ impl Gate {
     }
 
     /// A connection is closed since its client is late with something.
-    pub fn late(&self, peer: SocketAddr, what: &str) {
+    pub(super) fn late(&self, peer: SocketAddr, what: &str) {
         let mut places = self.places();
         if let Some(closed) = places.late.count() {
             let name = self.name;
@@ -117,13 +134,13 @@ impl Gate {
         }
     }
 
-    pub fn set(&self, id: Id, state: State) {
+    pub(super) fn set(&self, id: Id, state: State) {
         self.places().slots.set(id, state, Instant::now());
     }
 
     /// Room for `bytes` of a body of connection `id`; the oldest one that owes
     /// bytes makes it where there is none.
-    pub fn hold(&self, id: Id, bytes: usize) -> bool {
+    pub(super) fn hold(&self, id: Id, bytes: usize) -> bool {
         if self.held.fetch_add(bytes, Relaxed) + bytes <= self.limits.bodies {
             return true;
         }
@@ -137,7 +154,7 @@ impl Gate {
         false
     }
 
-    pub fn release(&self, bytes: usize) {
+    pub(super) fn release(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Relaxed);
     }
 }

@@ -90,6 +90,14 @@ impl Limits {
         ..Self::STRANGERS
     };
 
+    /// For sidecars, whose clients are their application and other sidecars, and
+    /// keep as many connections as they like. The rest of the limits is theirs.
+    pub const SIDECAR: Self = Self {
+        connections: 65_536,
+        per_source: 65_536,
+        ..Self::WORKLOADS
+    };
+
     pub(super) fn caps(&self) -> Caps {
         Caps {
             connections: self.connections,

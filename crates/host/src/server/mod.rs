@@ -1,4 +1,4 @@
-//! How every service of the control plane takes connections: handshakes do not
+//! How processes take connections: handshakes do not
 //! hold up accepts, whatever a client owes is due in time, and strangers who
 //! open many connections or send large bodies push out each other.
 
@@ -27,11 +27,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 pub use body::{Answer, Received, Refused};
+pub use gate::{Gate, Place};
 pub use limits::Limits;
 
 use crate::{Tasks, listen};
 use activity::{Activity, Due};
-use gate::{Gate, Place};
 use stream::{Greeted, Watched};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
