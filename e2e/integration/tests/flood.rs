@@ -1,5 +1,7 @@
 //! Strangers who open many connections to the control plane and send little.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -16,7 +18,9 @@ use serde_json::json;
 use time::OffsetDateTime;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tokio_rustls::client::TlsStream;
 
 /// Connections that never send a byte.
 const SILENT: usize = 1400;
@@ -44,8 +48,13 @@ struct Flood {
 }
 
 impl Flood {
-    /// Whoever listens closes some of them while others are opened.
-    async fn of(port: u16, path: &'static str) -> Result<Flood> {
+    /// Whoever listens closes some of them while others are opened. `dial` is for
+    /// those that drip.
+    async fn of(
+        port: u16,
+        path: &'static str,
+        dial: impl AsyncFn() -> Result<TlsStream<TcpStream>>,
+    ) -> Result<Flood> {
         allow_many_files();
         let mut silent = Vec::new();
         for _ in 0..SILENT {
@@ -63,13 +72,20 @@ impl Flood {
             open.push(Box::new(stream));
         }
         let mut dripping = JoinSet::new();
-        for _ in 0..DRIPPING {
-            let Ok(stream) = stranger.dial(port).await else {
-                continue;
-            };
-            let drip = drip(stream, path);
-            dripping.spawn(async move { drop(drip.await) });
+        let begun = Arc::new(AtomicUsize::new(0));
+        for n in 0..DRIPPING {
+            let stream = dial().await?;
+            let begun = begun.clone();
+            dripping.spawn(async move {
+                // Others send a whole request and read no answer.
+                let _ = match n % 2 {
+                    0 => drip(stream, path, &begun).await,
+                    _ => ignore(stream, path, &begun).await,
+                };
+            });
         }
+        let all = || async { (begun.load(Relaxed) >= DRIPPING / 2).then_some(()) };
+        wait::until("bodies drip", all).await?;
         Ok(Flood {
             _silent: silent,
             _open: open,
@@ -101,17 +117,13 @@ impl Flood {
 
 /// Sends the head of a request and then its body byte by byte, for as long as
 /// the other end takes it.
-async fn drip(
-    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
-    path: &str,
-) -> Result<()> {
+async fn drip(stream: TlsStream<TcpStream>, path: &str, begun: &AtomicUsize) -> Result<()> {
     let (mut client, connection) = h2::client::handshake(stream).await?;
     let mut driven = JoinSet::new();
     driven.spawn(connection);
-    let request = Request::post(format!("https://localhost{path}"))
-        .header("content-type", "application/grpc")
-        .body(())?;
-    let (_answer, mut body) = client.send_request(request, false)?;
+    let (_answer, mut body) = client.send_request(request(path)?, false)?;
+    body.send_data(Bytes::from_static(b"\0"), false)?;
+    begun.fetch_add(1, Relaxed);
     let mut tick = tokio::time::interval(Duration::from_millis(500));
     while driven.try_join_next().is_none() {
         tick.tick().await;
@@ -120,6 +132,32 @@ async fn drip(
     Ok(())
 }
 
+/// Sends a request, and does not let a byte of the answer's body come.
+async fn ignore(stream: TlsStream<TcpStream>, path: &str, begun: &AtomicUsize) -> Result<()> {
+    let mut builder = h2::client::Builder::new();
+    let builder = builder
+        .initial_window_size(0)
+        .initial_connection_window_size(0);
+    let (mut client, connection) = builder.handshake::<_, Bytes>(stream).await?;
+    let mut driven = JoinSet::new();
+    driven.spawn(connection);
+    let (answer, mut body) = client.send_request(request(path)?, false)?;
+    body.send_data(Bytes::from_static(b"\0\0\0\0\0"), true)?;
+    begun.fetch_add(1, Relaxed);
+    let _answer = answer.await?;
+    driven.join_next().await;
+    Ok(())
+}
+
+fn request(path: &str) -> Result<Request<()>> {
+    let request = Request::post(format!("https://localhost{path}"))
+        .header("content-type", "application/grpc");
+    Ok(request.body(())?)
+}
+
+/// Floods take their turns, so that one does not slow the other down.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
 /// Asks before, during and after a flood: answers come in time, and memory
 /// stays where it was.
 async fn holds_out(
@@ -127,19 +165,23 @@ async fn holds_out(
     process: &Process,
     ask: impl AsyncFn() -> Result<()>,
 ) -> Result<()> {
+    let _alone = ALONE.lock().await;
     ask().await?;
     let before = process.memory()?;
     let flood = flood.await?;
+    let mut took = Vec::new();
     for _ in 0..20 {
         let start = Instant::now();
         ask().await.context("during the flood")?;
-        let took = start.elapsed();
-        assert!(took < Duration::from_secs(1), "an answer took {took:?}");
+        took.push(start.elapsed());
     }
+    // Other tests have the processors now and then.
+    took.sort_unstable();
+    assert!(took[10] < Duration::from_secs(1), "answers took {took:?}");
+    assert!(took[19] < Duration::from_secs(5), "answers took {took:?}");
     let grown = process.memory()?.saturating_sub(before);
     println!("{grown} bytes more in the flood");
     assert!(grown < GROWTH, "{grown} bytes more");
-    // The port is watched by others, too.
     let closed = || async {
         let mut byte = [0];
         let read = flood._silent[0].try_read(&mut byte);
@@ -172,7 +214,8 @@ async fn sentry_answers_in_a_flood_of_silent_connections() -> Result<()> {
         Ok(())
     };
     let path = "/dapr.proto.sentry.v1.CA/SignCertificate";
-    holds_out(Flood::of(sentry.port(), path), &sentry, ask).await
+    let dial = async || stranger.dial(sentry.port()).await;
+    holds_out(Flood::of(sentry.port(), path, dial), &sentry, ask).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -203,7 +246,9 @@ async fn injector_answers_in_a_flood_of_silent_connections() -> Result<()> {
         anyhow::ensure!(answer.contains(r#""allowed":true"#), "{answer}");
         Ok(())
     };
-    holds_out(Flood::of(injector.port(), "/mutate"), &injector, ask).await
+    let stranger = Stranger::new("h2")?;
+    let dial = async || stranger.dial(injector.port()).await;
+    holds_out(Flood::of(injector.port(), "/mutate", dial), &injector, ask).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -213,17 +258,21 @@ async fn operator_answers_in_a_flood_of_silent_connections() -> Result<()> {
     let sentry = Sentry::of(&authority, "24h").await?;
     let operator = Operator::start(&cluster, &sentry).await?;
     let end = OffsetDateTime::now_utc() + time::Duration::DAY;
-    let ask = async || {
+    // Even those that have a certificate.
+    let dial = async || {
         let identity = authority.identify("spiffe://public/ns/default/app", end)?;
-        let channel = authority.channel(Operator::NAME, operator.port(), Some(identity));
+        let dialled = authority.dial(Operator::NAME, operator.port(), Some(identity));
+        dialled.await
+    };
+    let ask = async || {
         let namespace = "default".to_owned();
         let request = ListComponentsRequest { namespace };
-        let mut client = OperatorClient::new(channel.await?);
+        let mut client = OperatorClient::new(channel(dial().await?).await?);
         client.list_components(request).await?;
         Ok(())
     };
     let path = "/dapr.proto.operator.v1.Operator/ListComponents";
-    holds_out(Flood::of(operator.port(), path), &operator, ask).await
+    holds_out(Flood::of(operator.port(), path, dial), &operator, ask).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

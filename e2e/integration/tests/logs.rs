@@ -97,7 +97,7 @@ async fn a_log_that_nobody_reads_holds_up_no_request() -> Result<()> {
             write
                 .write_all(b"GET /v1.0/healthz HTTP/1.1\r\nHost: a\r\n\r\n")
                 .await?;
-            while lines.next_line().await?.context("closed")? != "" {}
+            while !lines.next_line().await?.context("closed")?.is_empty() {}
         }
         anyhow::Ok(())
     };

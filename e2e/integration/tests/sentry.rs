@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use axum::Router;
 use axum::body::Body;
+use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::routing::get;
 use outrider_harness::{Authority, Daprd, HttpApp, Sentry};
@@ -160,7 +161,7 @@ async fn keys_of_a_redirect_to_plain_http_are_refused() -> Result<()> {
     let keys = Router::new().fallback(async || r#"{"keys": []}"#);
     let plain = HttpApp::start(keys).await?;
     let location = format!("http://127.0.0.1:{}/keys", plain.port());
-    let redirect = async move || (axum::http::StatusCode::FOUND, [(LOCATION, location)]);
+    let redirect = async move || (StatusCode::FOUND, [(LOCATION, location)]);
     let router = Router::new().route("/keys", get(redirect));
     refuses_keys(router, "plain http").await
 }

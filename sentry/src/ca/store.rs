@@ -145,9 +145,24 @@ fn load_files(credentials: &Credentials) -> Result<Stored, Error> {
     })
 }
 
+/// `.old`, `.old.1`, and so on.
+fn aside_suffix(number: u32) -> String {
+    match number {
+        0 => ".old".to_owned(),
+        number => format!(".old.{number}"),
+    }
+}
+
 fn put_aside(path: &Path) -> Result<(), Error> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".old");
+    // What was put aside before is somebody's too.
+    let aside = (0..).map(|n| {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(aside_suffix(n));
+        PathBuf::from(aside)
+    });
+    let Some(aside) = aside.into_iter().find(|it| !it.exists()) else {
+        return Ok(());
+    };
     match fs::rename(path, aside) {
         Ok(()) => {
             tracing::warn!(target: "dapr.sentry.ca", "'{}' is not part of a complete CA; it is kept as '.old'", path.display());
@@ -341,7 +356,10 @@ fn keep_aside(data: &mut Map<String, Value>, name: &str, before: Option<Value>) 
     };
     if data.get(name) != Some(&before) {
         tracing::warn!(target: "dapr.sentry.ca", "'{name}' of secret {BUNDLE} is not part of a complete CA; it is kept as '{name}.old'");
-        data.insert(format!("{name}.old"), before);
+        let aside = (0..).map(|n| format!("{name}{}", aside_suffix(n)));
+        if let Some(aside) = aside.into_iter().find(|it| !data.contains_key(it)) {
+            data.insert(aside, before);
+        }
     }
 }
 
@@ -390,7 +408,9 @@ mod tests {
         keep_aside(&mut data, "ca.crt", Some("old".into()));
         keep_aside(&mut data, "issuer.crt", None);
         keep_aside(&mut data, "issuer.key", Some("".into()));
-        let expected = json!({"ca.crt": "new", "ca.crt.old": "old"});
+        data.insert("ca.crt".into(), "newest".into());
+        keep_aside(&mut data, "ca.crt", Some("new".into()));
+        let expected = json!({"ca.crt": "newest", "ca.crt.old": "old", "ca.crt.old.1": "new"});
         assert_eq!(Value::Object(data), expected);
     }
 }

@@ -489,15 +489,17 @@ async fn forged_tokens_cost_few_reviews() {
     let sentry = cluster.sentry(&[]).await;
     cluster.pod("apps", "sa", json!({}));
     let start = tokio::time::Instant::now();
-    let mut last = None;
-    for _ in 0..100 {
-        let forged = ask_as(&sentry, &cluster, "forged", "mypod", "apps").await;
-        last = Some(forged.unwrap_err());
+    // Side by side, as somebody who wants to overrun it would.
+    let forged = (0..300).map(|_| ask_as(&sentry, &cluster, "forged", "mypod", "apps"));
+    let mut refused = 0;
+    for answer in futures_util::future::join_all(forged).await {
+        refused += usize::from(answer.unwrap_err().code() == Code::ResourceExhausted);
     }
     let seconds = start.elapsed().as_secs() as usize;
-    assert_eq!(last.unwrap().code(), Code::ResourceExhausted);
     let reviewed = cluster.api.lock().unwrap().reviewed.len();
-    assert!(reviewed <= 21 + seconds, "{reviewed} in {seconds} s");
+    // Those that were asked for at once, those that are allowed, one a second.
+    assert!(reviewed <= 64 + 20 + seconds, "{reviewed} in {seconds} s");
+    assert!(refused >= 200, "{refused} were refused");
     // It is forgiven.
     until("a good token is good again", || async {
         ask(&sentry, &cluster, "mypod", "apps").await.ok()

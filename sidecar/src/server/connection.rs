@@ -210,19 +210,21 @@ impl<H: Handler> Server<H> {
                 Some(place) => place.evicted().await,
             }
         };
-        tokio::select! {
-            biased;
-            _ = connection.as_mut() => {}
-            () = evicted => {}
-            () = retire => {
-                connection.as_mut().graceful_shutdown();
-                let _ = connection.await;
+        let mut retire = std::pin::pin!(retire);
+        let mut evicted = std::pin::pin!(evicted);
+        let (mut retired, mut stopped) = (false, false);
+        loop {
+            tokio::select! {
+                biased;
+                _ = connection.as_mut() => return,
+                () = evicted.as_mut() => return,
+                () = retire.as_mut(), if !retired => retired = true,
+                () = stopping.cancelled(), if !stopped => {
+                    phase.rest();
+                    stopped = true;
+                }
             }
-            () = stopping.cancelled() => {
-                phase.rest();
-                connection.as_mut().graceful_shutdown();
-                let _ = connection.await;
-            }
+            connection.as_mut().graceful_shutdown();
         }
     }
 

@@ -35,8 +35,10 @@ struct Requests {
     head: Option<Instant>,
     /// When each request began whose body is not here yet.
     receiving: BTreeMap<u64, Instant>,
-    /// When each request began whose answer is not out yet.
+    /// When each request began that is being answered.
     answering: BTreeMap<u64, Instant>,
+    /// When each request began whose answer the client has to read.
+    sending: BTreeMap<u64, Instant>,
     idle: Instant,
 }
 
@@ -51,12 +53,15 @@ pub(super) enum Due {
 }
 
 impl Requests {
-    fn state(&self) -> State {
+    /// Where answers are streams without end, their readers are served; else a
+    /// client that does not read its answer owes that.
+    fn state(&self, limits: &Limits) -> State {
+        let streams = limits.answer_time.is_none() && !self.sending.is_empty();
         if self.is_silent {
             State::Silent
-        } else if !self.answering.is_empty() {
+        } else if !self.answering.is_empty() || streams {
             State::Busy
-        } else if self.head.is_some() || !self.receiving.is_empty() {
+        } else if self.head.is_some() || !self.receiving.is_empty() || !self.sending.is_empty() {
             State::Waiting
         } else {
             State::Idle
@@ -65,14 +70,16 @@ impl Requests {
 
     fn due(&self, limits: &Limits) -> Due {
         let first = |requests: &BTreeMap<u64, Instant>| requests.values().next().copied();
-        let head = self.head.filter(|_| self.answering.is_empty());
+        let is_served = !self.answering.is_empty() || !self.sending.is_empty();
+        let head = self.head.filter(|_| !is_served);
         let head = head.map(|since| since + limits.head_time);
         let body = first(&self.receiving).map(|since| since + limits.body_time + AFTER_BODY);
-        let answer = first(&self.answering).zip(limits.answer_time);
+        let answers = [first(&self.answering), first(&self.sending)];
+        let answer = answers.into_iter().flatten().min().zip(limits.answer_time);
         let answer = answer.map(|(since, time)| since + time);
         match [head, body, answer].into_iter().flatten().min() {
             Some(at) => Due::Close(at),
-            None if self.state() == State::Idle => Due::Rest(self.idle + limits.idle_time),
+            None if self.state(limits) == State::Idle => Due::Rest(self.idle + limits.idle_time),
             None => Due::Nothing,
         }
     }
@@ -91,6 +98,7 @@ impl Activity {
                 head: Some(now),
                 receiving: BTreeMap::new(),
                 answering: BTreeMap::new(),
+                sending: BTreeMap::new(),
                 idle: now,
             }),
             changed: Notify::new(),
@@ -119,9 +127,10 @@ impl Activity {
 
     fn change(&self, change: impl FnOnce(&mut Requests)) {
         let mut requests = self.requests();
-        let before = requests.state();
+        let limits = &self.0.gate.limits;
+        let before = requests.state(limits);
         change(&mut requests);
-        let after = requests.state();
+        let after = requests.state(limits);
         if after == State::Idle && before != State::Idle {
             requests.idle = Instant::now();
         }
@@ -140,7 +149,7 @@ impl Activity {
     /// Bytes came on a connection that serves one request after another.
     pub fn bytes(&self) {
         let requests = self.requests();
-        let is_head = requests.state() == State::Idle;
+        let is_head = requests.state(&self.0.gate.limits) == State::Idle;
         drop(requests);
         if is_head {
             self.change(|requests| requests.head = Some(Instant::now()));
@@ -182,6 +191,17 @@ impl Request {
         });
     }
 
+    /// Its answer is there; what is left is for the client to read.
+    pub fn answered(&self) {
+        self.activity.change(|requests| {
+            let received = requests.answering.remove(&self.number);
+            let since = received.or_else(|| requests.receiving.remove(&self.number));
+            if let Some(since) = since {
+                requests.sending.insert(self.number, since);
+            }
+        });
+    }
+
     /// Room for more of its body.
     pub fn hold(&self, bytes: usize) -> bool {
         let inner = &self.activity.0;
@@ -195,10 +215,12 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        self.activity.0.gate.release(self.held.load(Relaxed));
+        let inner = &self.activity.0;
+        inner.gate.release(inner.id, self.held.load(Relaxed));
         self.activity.change(|requests| {
             requests.receiving.remove(&self.number);
             requests.answering.remove(&self.number);
+            requests.sending.remove(&self.number);
         });
     }
 }
@@ -235,6 +257,8 @@ mod tests {
         assert_eq!(activity.due(), Due::Close(start + 25 * SECOND));
         request.received();
         assert_eq!(activity.due(), Due::Close(start + 60 * SECOND));
+        request.answered();
+        assert_eq!(activity.due(), Due::Close(start + 60 * SECOND));
         tokio::time::advance(SECOND).await;
         drop(request);
         assert_eq!(activity.due(), Due::Rest(start + 121 * SECOND));
@@ -266,10 +290,33 @@ mod tests {
         assert!(slow.hold(90));
         assert!(good.hold(20));
         assert!(old.evicted.is_cancelled() && !new.evicted.is_cancelled());
+        assert!(!slow.hold(1), "its place is gone");
         drop((slow, first, old));
         assert!(good.hold(80));
         assert!(!good.hold(1), "nobody is left to make room");
         drop(good);
         assert!(second.request().hold(100));
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_an_answer_makes_room_for_others() {
+        let busy = |answer_time| {
+            let gate = Gate::new(
+                "test",
+                Limits {
+                    answer_time,
+                    ..limits()
+                },
+            );
+            let place = place(&gate);
+            let activity = Activity::new(&place);
+            activity.heard();
+            let request = activity.request();
+            request.received();
+            request.answered();
+            activity.requests().state(&gate.limits)
+        };
+        assert_eq!(busy(Some(SECOND)), State::Waiting);
+        assert_eq!(busy(None), State::Busy);
     }
 }

@@ -1,9 +1,7 @@
-//! The places of a listener: who is there, who has to go, and how many bytes
-//! of bodies are held.
+//! The places of a listener: who is there, and who has to go.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,15 +11,15 @@ use tokio_util::sync::CancellationToken;
 use super::limits::Limits;
 use super::slots::{Admission, Id, Slots, State};
 
-/// At most one log line in this time about connections that had to go.
+/// Log lines about connections are counted over this time.
 const REPORT: Duration = Duration::from_secs(10);
+/// Lines in that time about connections that were refused or closed.
+const REFUSALS: u32 = 10;
 
 pub struct Gate {
     pub(super) name: &'static str,
     pub(super) limits: Limits,
     places: Mutex<Places>,
-    /// Bytes of bodies that are held now.
-    held: AtomicUsize,
 }
 
 struct Places {
@@ -31,23 +29,30 @@ struct Places {
     late: Report,
 }
 
-/// Connections that were closed since the last log line about them.
+/// Log lines of one kind, few at a time.
 #[derive(Default)]
 struct Report {
-    closed: u64,
-    at: Option<Instant>,
+    since: Option<Instant>,
+    lines: u32,
+    /// Not told about yet.
+    silent: u64,
 }
 
 impl Report {
-    /// Counts one. Returns how many to tell about, once in a while.
-    fn count(&mut self) -> Option<u64> {
-        self.closed += 1;
+    /// Counts one more. Returns how many a line now stands for; nothing if there
+    /// were `lines` lately.
+    fn count(&mut self, lines: u32) -> Option<u64> {
         let now = Instant::now();
-        if self.at.is_some_and(|at| now - at < REPORT) {
+        if self.since.is_none_or(|since| now - since >= REPORT) {
+            self.since = Some(now);
+            self.lines = 0;
+        }
+        self.silent += 1;
+        if self.lines == lines {
             return None;
         }
-        self.at = Some(now);
-        Some(std::mem::take(&mut self.closed))
+        self.lines += 1;
+        Some(std::mem::take(&mut self.silent))
     }
 }
 
@@ -87,7 +92,6 @@ impl Gate {
                 crowded: Report::default(),
                 late: Report::default(),
             }),
-            held: AtomicUsize::new(0),
         })
     }
 
@@ -120,17 +124,24 @@ impl Gate {
     }
 
     fn crowded(&self, places: &mut Places, peer: SocketAddr) {
-        if let Some(closed) = places.crowded.count() {
+        if let Some(closed) = places.crowded.count(1) {
             tracing::warn!(target: "dapr.host", "{}: too many connections, {closed} closed; the latest came from {}: look for clients that connect and send nothing", self.name, peer.ip());
         }
     }
 
-    /// A connection is closed since its client is late with something.
-    pub(super) fn late(&self, peer: SocketAddr, what: &str) {
-        let mut places = self.places();
-        if let Some(closed) = places.late.count() {
-            let name = self.name;
-            tracing::warn!(target: "dapr.host", "{name}: a connection from {peer} was refused: {what}; {closed} in all of late");
+    /// Says why a connection was refused or closed.
+    pub(super) fn refused(&self, peer: SocketAddr, why: &str) {
+        let Some(number) = self.places().late.count(REFUSALS) else {
+            return;
+        };
+        let name = self.name;
+        match number {
+            1 => {
+                tracing::warn!(target: "dapr.host", "{name}: a connection from {peer} was refused: {why}");
+            }
+            _ => {
+                tracing::warn!(target: "dapr.host", "{name}: {number} connections were refused; the latest, from {peer}: {why}");
+            }
         }
     }
 
@@ -138,24 +149,18 @@ impl Gate {
         self.places().slots.set(id, state, Instant::now());
     }
 
-    /// Room for `bytes` of a body of connection `id`; the oldest one that owes
-    /// bytes makes it where there is none.
+    /// Room for more of a body of connection `id`; others may have to make it.
     pub(super) fn hold(&self, id: Id, bytes: usize) -> bool {
-        if self.held.fetch_add(bytes, Relaxed) + bytes <= self.limits.bodies {
-            return true;
-        }
         let mut places = self.places();
-        if let Some(evicted) = places.slots.evict_waiting(id) {
-            places.close(evicted);
-            return true;
+        let (evicted, held) = places.slots.hold(id, bytes);
+        for id in evicted {
+            places.close(id);
         }
-        drop(places);
-        self.release(bytes);
-        false
+        held
     }
 
-    pub(super) fn release(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Relaxed);
+    pub(super) fn release(&self, id: Id, bytes: usize) {
+        self.places().slots.release(id, bytes);
     }
 }
 

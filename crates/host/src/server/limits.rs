@@ -70,8 +70,8 @@ impl Limits {
         ..Self::REVIEWS
     };
 
-    /// For clients with certificates of ours that hold streams for as long as
-    /// they live.
+    /// For clients with certificates of ours, whose requests are single messages
+    /// and whose answers are streams for as long as they live.
     pub const WORKLOADS: Self = Self {
         connections: 32_768,
         per_source: 4096,
@@ -104,6 +104,7 @@ impl Limits {
             per_source: self.per_source,
             waiting: WAITING.min(self.connections),
             waiting_per_source: WAITING_PER_SOURCE.min(self.per_source),
+            bodies: self.bodies,
         }
     }
 }

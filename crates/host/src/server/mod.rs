@@ -11,6 +11,7 @@ mod stream;
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::time::Duration;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 pub use body::{Answer, Received, Refused};
 pub use gate::{Gate, Place};
 pub use limits::Limits;
+pub use slots::Source;
 
 use crate::{Tasks, listen};
 use activity::{Activity, Due};
@@ -42,7 +44,9 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// What HTTP/2 clients may send ahead of the reader, per connection.
 const WINDOW: u32 = 64 << 10;
-/// For a connection that was told to end while nothing is under way.
+/// How long before its certificate expires a client is asked to connect anew.
+const RETIRE_BEFORE: Duration = Duration::from_secs(30);
+/// For a connection that is shutting down while nothing is under way.
 const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Whatever answers requests: a service of tonic or a router of axum.
@@ -126,7 +130,17 @@ impl<S> Server<S> {
                 return None;
             }
             activity.heard();
-            let connection = self.acceptor.admit(socket, self.peer).await?;
+            let connection = match self.acceptor.accept(socket).await {
+                Ok(connection) => connection,
+                Err(error) if gave_up(&error) => {
+                    tracing::debug!(target: "dapr.host", "{}: a connection from {} ended in the TLS handshake: {error}", place.gate.name, self.peer);
+                    return None;
+                }
+                Err(error) => {
+                    place.gate.refused(self.peer, &error.to_string());
+                    return None;
+                }
+            };
             Greeted::read(connection).await.ok()
         };
         let connection = tokio::select! {
@@ -139,7 +153,7 @@ impl<S> Server<S> {
                     true => "no TLS handshake",
                     false => "no request",
                 };
-                place.gate.late(self.peer, &format!("{owed} within {seconds}s"));
+                place.gate.refused(self.peer, &format!("{owed} within {seconds}s"));
                 return;
             }
             connection = accept => connection,
@@ -155,6 +169,7 @@ impl<S> Server<S> {
     {
         let stopping = self.tasks.stopping();
         let peer = greeted.connection.peer().clone();
+        let retire = greeted.connection.expires().map(before);
         let single = !greeted.is_http2();
         let builder = builder(&place.gate.limits, single);
         let stream = Watched::new(greeted, single.then(|| activity.clone()));
@@ -177,6 +192,10 @@ impl<S> Server<S> {
                     serving.as_mut().graceful_shutdown();
                     goodbye = Some(Instant::now());
                 }
+                () = retirement(retire), if goodbye.is_none() => {
+                    serving.as_mut().graceful_shutdown();
+                    goodbye = Some(Instant::now());
+                }
                 () = late(due) => match due {
                     Due::Rest(_) if goodbye.is_none() => {
                         serving.as_mut().graceful_shutdown();
@@ -190,7 +209,7 @@ impl<S> Server<S> {
                         return;
                     }
                     _ => {
-                        place.gate.late(self.peer, "it owes the rest of a request");
+                        place.gate.refused(self.peer, "it is late with the rest of a request, or with reading the answer");
                         return;
                     }
                 },
@@ -198,6 +217,27 @@ impl<S> Server<S> {
             }
         }
     }
+}
+
+/// Waits until the client had better connect anew: its certificate expires soon,
+/// and the connection with it.
+async fn retirement(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Some time before `end`, but no more than a tenth of what is left.
+fn before(end: Instant) -> Instant {
+    let tenth = end.saturating_duration_since(Instant::now()) / 10;
+    end.checked_sub(tenth.min(RETIRE_BEFORE)).unwrap_or(end)
+}
+
+/// Probes of ports come and go without a word.
+fn gave_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 /// Waits until something is overdue.
@@ -261,6 +301,7 @@ where
         let ready = std::future::poll_fn(|context| service.poll_ready(context)).await;
         ready?;
         let answer = service.call(request).await?;
+        current.answered();
         Ok(answer.map(|body| Either::Left(Answer::new(body, current))))
     })
 }

@@ -28,6 +28,8 @@ pub struct Caps {
     pub waiting: usize,
     /// The same of one address.
     pub waiting_per_source: usize,
+    /// Bytes of bodies that all of them may hold.
+    pub bodies: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,6 +80,8 @@ struct Entry {
     state: State,
     /// Of the state.
     since: Instant,
+    /// Bytes of bodies.
+    held: usize,
 }
 
 /// Connections by state, those first that have been in it for longest.
@@ -124,6 +128,8 @@ impl Sets {
 
 pub struct Slots {
     caps: Caps,
+    /// Bytes of bodies, of all connections.
+    held: usize,
     next: Id,
     entries: HashMap<Id, Entry>,
     all: Sets,
@@ -134,6 +140,7 @@ impl Slots {
     pub fn new(caps: Caps) -> Self {
         Self {
             caps,
+            held: 0,
             next: 0,
             entries: HashMap::new(),
             all: Sets::default(),
@@ -176,6 +183,7 @@ impl Slots {
             source,
             state: State::Silent,
             since: now,
+            held: 0,
         };
         for sets in [&mut self.all, self.sources.entry(source).or_default()] {
             sets.add(id, &entry);
@@ -208,6 +216,7 @@ impl Slots {
         let Some(entry) = self.entries.remove(&id) else {
             return;
         };
+        self.held -= entry.held;
         self.all.take(id, &entry);
         self.all.all -= 1;
         if let Some(own) = self.sources.get_mut(&entry.source) {
@@ -219,12 +228,34 @@ impl Slots {
         }
     }
 
-    /// Takes the place of the oldest connection that owes bytes, other than `id`.
-    pub fn evict_waiting(&mut self, id: Id) -> Option<Id> {
-        let mut owing = self.all.waiting.iter().map(|(_, id)| *id);
-        let oldest = owing.find(|it| *it != id)?;
-        self.remove(oldest);
-        Some(oldest)
+    /// Room for more of a body of connection `id`. Where there is none, those
+    /// that have owed the rest of a body for longest make it: they have to be
+    /// closed. Says whether there is room now.
+    pub fn hold(&mut self, id: Id, bytes: usize) -> (Vec<Id>, bool) {
+        let mut evicted = Vec::new();
+        while self.held + bytes > self.caps.bodies {
+            let holds = |it: &Id| self.entries.get(it).is_some_and(|entry| entry.held > 0);
+            let mut owing = self.all.waiting.iter().map(|(_, it)| *it);
+            let Some(oldest) = owing.find(|it| *it != id && holds(it)) else {
+                return (evicted, false);
+            };
+            self.remove(oldest);
+            evicted.push(oldest);
+        }
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return (evicted, false);
+        };
+        entry.held += bytes;
+        self.held += bytes;
+        (evicted, true)
+    }
+
+    /// Bytes that are held no longer; nothing if the connection had to go.
+    pub fn release(&mut self, id: Id, bytes: usize) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.held -= bytes;
+            self.held -= bytes;
+        }
     }
 
     #[cfg(test)]
@@ -256,6 +287,7 @@ mod tests {
         per_source: 5,
         waiting: 4,
         waiting_per_source: 3,
+        bodies: 100,
     };
 
     fn from(last: u8) -> Source {
@@ -318,6 +350,23 @@ mod tests {
     }
 
     #[test]
+    fn who_holds_nothing_makes_no_room_for_bodies() {
+        let mut slots = Slots::new(CAPS);
+        let start = Instant::now();
+        let [connecting, slow, good] = [1, 2, 3].map(|n| {
+            let (id, _) = admitted(&mut slots, from(n), start);
+            slots.set(id, State::Waiting, start);
+            id
+        });
+        assert_eq!(slots.hold(slow, 90), (vec![], true));
+        assert_eq!(slots.hold(good, 20), (vec![slow], true));
+        assert_eq!(slots.hold(good, 81), (vec![], false));
+        slots.release(slow, 90);
+        slots.release(good, 20);
+        assert_eq!(slots.hold(connecting, 100), (vec![], true));
+    }
+
+    #[test]
     fn addresses_of_one_ipv6_network_are_one_source() {
         let address = |last| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, last));
         assert_eq!(Source::from(address(1)), address(2).into());
@@ -330,7 +379,7 @@ mod tests {
         Open(u8, u64),
         Set(usize, State),
         Close(usize),
-        EvictFor(usize),
+        Hold(usize, usize),
     }
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -339,7 +388,7 @@ mod tests {
             3 => (0..4u8, 0..200u64).prop_map(|(source, pause)| Event::Open(source, pause)),
             3 => (0..20usize, state).prop_map(|(n, state)| Event::Set(n, state)),
             1 => (0..20usize).prop_map(Event::Close),
-            1 => (0..20usize).prop_map(Event::EvictFor),
+            2 => (0..20usize, 0..60usize).prop_map(|(n, bytes)| Event::Hold(n, bytes)),
         ];
         proptest::collection::vec(event, 0..200)
     }
@@ -378,15 +427,16 @@ mod tests {
                     Event::Close(n) => if n < live.len() {
                         slots.remove(live.remove(n).0);
                     },
-                    Event::EvictFor(n) => if let Some(id) = live.get(n).map(|it| it.0) {
-                        let owing = live.iter().filter(|it| it.2 == State::Waiting && it.0 != id);
-                        let oldest = owing.min_by_key(|it| it.3).map(|it| it.0);
-                        prop_assert_eq!(slots.evict_waiting(id), oldest);
-                        live.retain(|it| Some(it.0) != oldest);
+                    Event::Hold(n, bytes) => if let Some(id) = live.get(n).map(|it| it.0) {
+                        let (evicted, _) = slots.hold(id, bytes);
+                        for gone in evicted {
+                            let at = live.iter().position(|it| it.0 == gone).unwrap();
+                            prop_assert_eq!(live.remove(at).2, State::Waiting);
+                        }
                     },
                 }
                 prop_assert_eq!(slots.len(), live.len());
-                prop_assert!(live.len() <= CAPS.connections);
+                prop_assert!(live.len() <= CAPS.connections && slots.held <= CAPS.bodies);
                 for source in 0..4 {
                     prop_assert!(live.iter().filter(|it| it.1 == source).count() <= CAPS.per_source);
                 }
@@ -394,7 +444,7 @@ mod tests {
             for (id, ..) in live {
                 slots.remove(id);
             }
-            prop_assert_eq!(slots.len(), 0);
+            prop_assert_eq!((slots.len(), slots.held), (0, 0));
             prop_assert!(slots.sources.is_empty() && slots.all.owing() == 0 && slots.all.idle.is_empty());
         }
     }

@@ -38,11 +38,16 @@ impl Writer {
         std::thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || {
+                // Lines that could not be written count as dropped too.
+                let mut lost = 0;
                 loop {
                     let (lines, dropped) = shared.take();
-                    let _ = output.write_all(lines.as_bytes());
-                    if dropped > 0 {
-                        let _ = output.write_all(report(dropped).as_bytes());
+                    lost += match output.write_all(lines.as_bytes()) {
+                        Ok(()) => dropped,
+                        Err(_) => dropped + lines.matches('\n').count() as u64,
+                    };
+                    if lost > 0 && output.write_all(report(lost).as_bytes()).is_ok() {
+                        lost = 0;
                     }
                     let _ = output.flush();
                 }
@@ -150,5 +155,39 @@ mod tests {
         writer.write("after\n");
         writer.flush(Duration::from_secs(10));
         assert_eq!(read.recv().unwrap(), b"after\n");
+    }
+    /// A disk that is full at first.
+    struct Full {
+        times: u32,
+        written: Sender<Vec<u8>>,
+    }
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if self.times > 0 {
+                self.times -= 1;
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            let _ = self.written.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted() {
+        let (written, read) = channel();
+        let output = Full { times: 2, written };
+        let writer = Writer::start(output, |dropped| format!("{dropped} dropped\n")).unwrap();
+        writer.write("one\n");
+        writer.flush(Duration::from_secs(10));
+        writer.write("two\n");
+        writer.flush(Duration::from_secs(10));
+        drop(writer);
+        let out: Vec<Vec<u8>> = read.try_iter().collect();
+        assert_eq!(out, [b"two\n".to_vec(), b"1 dropped\n".to_vec()]);
     }
 }

@@ -2,15 +2,18 @@
 //! review, so whoever sends many is refused without one for a while.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use outrider_host::server::Source;
 use tokio::time::Instant;
 
-/// Failures in a row that an address may have. Behind address translation an
+/// Failures that an address may have at a time. Behind address translation an
 /// address may be a whole node, so it is not one.
 const ALLOWED: f64 = 20.0;
+/// More than these are not held against anyone: those that were under way at
+/// once are not the sender's choice alone.
+const MOST_COUNTED: f64 = 30.0;
 /// One of them is forgiven in this time.
 const FORGIVEN: Duration = Duration::from_secs(1);
 /// Addresses that are remembered.
@@ -18,7 +21,7 @@ const MOST: usize = 4096;
 
 /// Failures by address.
 #[derive(Debug, Default)]
-pub struct Failures(Mutex<HashMap<IpAddr, Count>>);
+pub struct Failures(Mutex<HashMap<Source, Count>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Count {
@@ -36,12 +39,12 @@ impl Count {
 
 impl Failures {
     /// Whether a review for this address is worth asking for.
-    pub fn allows(&self, address: IpAddr, now: Instant) -> bool {
+    pub fn allows(&self, address: Source, now: Instant) -> bool {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.get(&address).is_none_or(|it| it.at(now) < ALLOWED)
     }
 
-    pub fn count(&self, address: IpAddr, now: Instant) {
+    pub fn count(&self, address: Source, now: Instant) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.len() >= MOST && !counts.contains_key(&address) {
             counts.retain(|_, it| it.at(now) > 0.0);
@@ -61,7 +64,7 @@ impl Failures {
         };
         let count = counts.entry(address).or_insert(none);
         *count = Count {
-            failures: count.at(now) + 1.0,
+            failures: (count.at(now) + 1.0).min(MOST_COUNTED),
             at: now,
         };
     }
@@ -69,13 +72,13 @@ impl Failures {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
 
-    fn address(last: u16) -> IpAddr {
+    fn address(last: u16) -> Source {
         let [high, low] = last.to_be_bytes();
-        Ipv4Addr::new(10, 0, high, low).into()
+        IpAddr::from(Ipv4Addr::new(10, 0, high, low)).into()
     }
 
     #[test]

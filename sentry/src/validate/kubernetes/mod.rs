@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use outrider_host::server::Source;
 use outrider_k8s::Client;
 use outrider_k8s::objects::{self, Collection};
 use outrider_proto::sentry::v1::SignCertificateRequest;
@@ -79,19 +80,24 @@ impl Kubernetes {
 
     /// Whose token it is.
     async fn account(&self, token: &str, from: Option<IpAddr>) -> Result<Account, Refusal> {
+        let from = from.map(Source::from);
         let failures = &self.reviews.failures;
-        if from.is_some_and(|from| !failures.allows(from, Instant::now())) {
-            let why = "too many invalid tokens came from this address: try again later";
-            return Err(Refusal::Busy(why));
-        }
+        let allowed = || match from {
+            Some(from) if !failures.allows(from, Instant::now()) => Err(Refusal::Busy(
+                "too many invalid tokens came from this address: try again later",
+            )),
+            _ => Ok(()),
+        };
+        allowed()?;
         let review = async {
             let _turn = self.reviews.turns.acquire().await;
-            self.review(token).await
+            // Those before this one may have been bad.
+            allowed()?;
+            self.review(token).await.map_err(Refusal::Denied)
         };
-        let reviewed = tokio::time::timeout(PATIENCE, review).await;
-        let status = reviewed
-            .map_err(|_| Refusal::Busy("the API server does not review tokens in time"))?
-            .map_err(Refusal::Denied)?;
+        let status = tokio::time::timeout(PATIENCE, review).await.map_err(|_| {
+            Refusal::Busy("the API server does not review tokens in time: try again later")
+        })??;
         let account = account_of(&status, &self.audiences());
         if account.is_err()
             && let Some(from) = from
