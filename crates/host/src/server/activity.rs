@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::body::Refused;
 use super::gate::{Gate, Place};
 use super::limits::Limits;
 use super::slots::{Id, State};
@@ -169,16 +170,18 @@ impl Activity {
             activity: self.clone(),
             number,
             held: AtomicUsize::new(0),
+            refused: OnceLock::new(),
         })
     }
 }
 
-/// One request, from its head to the end of its answer. Its body counts until
-/// then, since whoever answers may still have it.
+/// One request, from its head to the end of its answer. Its body counts until it
+/// is answered, since whoever answers may still have it.
 pub(super) struct Request {
     activity: Activity,
     number: u64,
     held: AtomicUsize,
+    refused: OnceLock<Refused>,
 }
 
 impl Request {
@@ -191,8 +194,10 @@ impl Request {
         });
     }
 
-    /// Its answer is there; what is left is for the client to read.
+    /// Its answer is there; what is left is for the client to read. Its body is
+    /// not needed any more.
     pub fn answered(&self) {
+        self.release();
         self.activity.change(|requests| {
             let received = requests.answering.remove(&self.number);
             let since = received.or_else(|| requests.receiving.remove(&self.number));
@@ -200,6 +205,20 @@ impl Request {
                 requests.sending.insert(self.number, since);
             }
         });
+    }
+
+    fn release(&self) {
+        let inner = &self.activity.0;
+        inner.gate.release(inner.id, self.held.swap(0, Relaxed));
+    }
+
+    /// Its body is refused: the answer says so, whatever is made of it.
+    pub fn refuse(&self, why: Refused) {
+        let _ = self.refused.set(why);
+    }
+
+    pub fn refused(&self) -> Option<Refused> {
+        self.refused.get().copied()
     }
 
     /// Room for more of its body.
@@ -215,8 +234,7 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        let inner = &self.activity.0;
-        inner.gate.release(inner.id, self.held.load(Relaxed));
+        self.release();
         self.activity.change(|requests| {
             requests.receiving.remove(&self.number);
             requests.answering.remove(&self.number);

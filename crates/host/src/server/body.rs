@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
@@ -26,6 +27,14 @@ pub enum Refused {
 }
 
 impl Refused {
+    pub(super) fn http_status(self) -> StatusCode {
+        match self {
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooMany => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+
     /// For gRPC, whose answers have a code of their own.
     pub(super) fn status(self) -> tonic::Status {
         let text = self.to_string();
@@ -78,6 +87,9 @@ impl Received {
     }
 
     fn refuse(&self, refused: Refused) -> BoxError {
+        if let Some(owed) = &self.owed {
+            owed.request.refuse(refused);
+        }
         match self.is_grpc {
             true => refused.status().into(),
             false => refused.into(),

@@ -17,7 +17,7 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, header};
 use http_body::Body;
 use http_body_util::{Either, Full};
 use hyper::service::service_fn;
@@ -302,6 +302,9 @@ where
         ready?;
         let answer = service.call(request).await?;
         current.answered();
+        if let Some(refused) = current.refused() {
+            return Ok(refusal(refused, is_grpc).map(Either::Right));
+        }
         Ok(answer.map(|body| Either::Left(Answer::new(body, current))))
     })
 }
@@ -323,7 +326,7 @@ fn refusal(refused: Refused, is_grpc: bool) -> Response<Full<Bytes>> {
         return refused.status().into_http();
     }
     let mut answer = Response::new(Full::from(format!("{refused}\n")));
-    *answer.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+    *answer.status_mut() = refused.http_status();
     let text = http::HeaderValue::from_static("text/plain; charset=utf-8");
     answer.headers_mut().insert(header::CONTENT_TYPE, text);
     answer

@@ -229,18 +229,25 @@ impl Slots {
     }
 
     /// Room for more of a body of connection `id`. Where there is none, those
-    /// that have owed the rest of a body for longest make it: they have to be
-    /// closed. Says whether there is room now.
+    /// that hold most and owe the rest make it: they have to be closed. Says
+    /// whether there is room now.
     pub fn hold(&mut self, id: Id, bytes: usize) -> (Vec<Id>, bool) {
         let mut evicted = Vec::new();
+        let before = self.held_by(id);
         while self.held + bytes > self.caps.bodies {
-            let holds = |it: &Id| self.entries.get(it).is_some_and(|entry| entry.held > 0);
-            let mut owing = self.all.waiting.iter().map(|(_, it)| *it);
-            let Some(oldest) = owing.find(|it| *it != id && holds(it)) else {
+            let owing = self
+                .all
+                .waiting
+                .iter()
+                .map(|(_, it)| (self.held_by(*it), *it));
+            let largest = owing.filter(|(_, it)| *it != id).max();
+            // A smaller one than its own is no better than it.
+            let Some((_, largest)) = largest.filter(|(held, _)| *held > 0 && *held >= before)
+            else {
                 return (evicted, false);
             };
-            self.remove(oldest);
-            evicted.push(oldest);
+            self.remove(largest);
+            evicted.push(largest);
         }
         let Some(entry) = self.entries.get_mut(&id) else {
             return (evicted, false);
@@ -248,6 +255,10 @@ impl Slots {
         entry.held += bytes;
         self.held += bytes;
         (evicted, true)
+    }
+
+    fn held_by(&self, id: Id) -> usize {
+        self.entries.get(&id).map_or(0, |entry| entry.held)
     }
 
     /// Bytes that are held no longer; nothing if the connection had to go.
@@ -361,6 +372,10 @@ mod tests {
         assert_eq!(slots.hold(slow, 90), (vec![], true));
         assert_eq!(slots.hold(good, 20), (vec![slow], true));
         assert_eq!(slots.hold(good, 81), (vec![], false));
+        // Who holds much does not push out who holds little.
+        assert_eq!(slots.hold(connecting, 5), (vec![], true));
+        assert_eq!(slots.hold(good, 80), (vec![], false));
+        slots.release(connecting, 5);
         slots.release(slow, 90);
         slots.release(good, 20);
         assert_eq!(slots.hold(connecting, 100), (vec![], true));

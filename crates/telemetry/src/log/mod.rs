@@ -181,7 +181,7 @@ impl<S: Subscriber> Layer<S> for Printer {
             Level::TRACE => "trace",
         };
         let line = self.shape.line(level, target, &fields.message, fields.rest);
-        self.writer.write(&line);
+        self.writer.write(&line, target == FATAL);
     }
 }
 

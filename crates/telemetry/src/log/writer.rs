@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 /// Bytes of lines that may wait; those beyond are dropped and counted.
 const MOST: usize = 1 << 20;
+/// Room beyond that for lines that say why a process ends.
+const RESERVE: usize = 64 << 10;
 
 /// The queue of lines. Cloning shares it.
 #[derive(Clone, Default)]
@@ -55,9 +57,11 @@ impl Writer {
         Ok(writer)
     }
 
-    pub fn write(&self, line: &str) {
+    /// `must` is for lines that may not be dropped.
+    pub fn write(&self, line: &str, must: bool) {
         let mut queue = self.0.lock();
-        if queue.lines.len() + line.len() > MOST {
+        let most = if must { MOST + RESERVE } else { MOST };
+        if queue.lines.len() + line.len() > most {
             queue.dropped += 1;
             return;
         }
@@ -137,22 +141,24 @@ mod tests {
         let line = format!("{}\n", "x".repeat(1023));
         // One queue may be on its way out besides the one that waits.
         for _ in 0..3 * MOST / line.len() {
-            writer.write(&line);
+            writer.write(&line, false);
         }
+        writer.write("fatal\n", true);
         writer.flush(Duration::from_millis(1));
         drop(allow);
         writer.flush(Duration::from_secs(10));
         let out: Vec<u8> = read.try_iter().flatten().collect();
         let out = String::from_utf8(out).unwrap();
         let (lines, report): (Vec<&str>, Vec<&str>) =
-            out.lines().partition(|line| line.starts_with('x'));
+            out.lines().partition(|line| !line.ends_with("dropped"));
         let dropped: u64 = report
             .iter()
             .map(|line| line.split(' ').next().unwrap().parse::<u64>().unwrap())
             .sum();
         assert!(dropped > 0);
-        assert_eq!(lines.len() as u64 + dropped, 3 * 1024);
-        writer.write("after\n");
+        assert_eq!(lines.len() as u64 + dropped, 3 * 1024 + 1);
+        assert!(lines.contains(&"fatal"));
+        writer.write("after\n", false);
         writer.flush(Duration::from_secs(10));
         assert_eq!(read.recv().unwrap(), b"after\n");
     }
@@ -182,9 +188,9 @@ mod tests {
         let (written, read) = channel();
         let output = Full { times: 2, written };
         let writer = Writer::start(output, |dropped| format!("{dropped} dropped\n")).unwrap();
-        writer.write("one\n");
+        writer.write("one\n", false);
         writer.flush(Duration::from_secs(10));
-        writer.write("two\n");
+        writer.write("two\n", false);
         writer.flush(Duration::from_secs(10));
         drop(writer);
         let out: Vec<Vec<u8>> = read.try_iter().collect();
