@@ -41,8 +41,8 @@ impl Limits {
     /// For small requests that are answered at once, of clients that nobody
     /// knows yet.
     pub const STRANGERS: Self = Self {
-        connections: 1536,
-        per_source: 1152,
+        connections: 1024,
+        per_source: 576,
         streams: 16,
         headers: 16 << 10,
         body: 256 << 10,
