@@ -180,3 +180,26 @@ async fn a_proxied_path_has_one_spelling() -> Result<()> {
     assert!(app.last().is_some());
     Ok(())
 }
+
+/// The callback of the application takes the method in its message.
+#[tokio::test]
+async fn a_list_is_not_passed_by_the_callback_of_the_application() -> Result<()> {
+    let sentry = Sentry::start().await?;
+    let folder = tempfile::tempdir()?;
+    let app = GrpcApp::start(|_| Ok(InvokeResponse::default())).await?;
+    let (caller, _called) = pair(&sentry, &folder, |b| b.grpc_app(&app).config(ALL_BUT)).await?;
+    for method in ["OnInvoke", "OnTopicEvent", "OnBindingEvent"] {
+        let path = format!("/dapr.proto.runtime.v1.AppCallback/{method}");
+        let request = Request::post(path)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("dapr-app-id", "called");
+        let message = &b"\0\0\0\0\x07\x0a\x05admin"[..];
+        let answer = Client::h2c(caller.grpc_port())
+            .send(request.body(Full::from(message))?)
+            .await?;
+        assert_eq!(answer.header("grpc-status"), Some("7"), "{method}");
+    }
+    assert!(app.last().is_none());
+    Ok(())
+}

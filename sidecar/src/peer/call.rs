@@ -375,6 +375,8 @@ impl<H: Unpin, F: Fn(Option<H>, Option<StreamPayload>) -> Bytes + Unpin> http_bo
 pub trait Carrier: prost::Message + Default {
     /// Whether a status ends the stream. Without it the stream broke off.
     const HAS_STATUS: bool;
+    /// Fields of its first field that hold headers.
+    const HEADERS: &'static [u32];
 
     /// The piece; an error if the message is one that only comes first.
     fn into_payload(self) -> Result<Option<StreamPayload>, Status>;
@@ -382,6 +384,7 @@ pub trait Carrier: prost::Message + Default {
 
 impl Carrier for wire::ResponsePiece {
     const HAS_STATUS: bool = true;
+    const HEADERS: &'static [u32] = &[2, 3];
 
     fn into_payload(self) -> Result<Option<StreamPayload>, Status> {
         match self.response {
@@ -395,6 +398,7 @@ impl Carrier for wire::ResponsePiece {
 
 impl Carrier for wire::RequestPiece {
     const HAS_STATUS: bool = false;
+    const HEADERS: &'static [u32] = &[2];
 
     fn into_payload(self) -> Result<Option<StreamPayload>, Status> {
         match self.request {
@@ -498,6 +502,7 @@ where
 }
 
 fn decode<M: Carrier>(message: &Bytes) -> Result<M, Status> {
+    wire::check_headers(message, Some(1), M::HEADERS)?;
     M::decode(message.clone()).map_err(|error| {
         Status::internal(format!("a message of a peer cannot be decoded: {error}"))
     })

@@ -80,6 +80,7 @@ impl Callee {
         let called = async {
             let mut messages = Messages::new(request.into_body(), self.limit);
             let bytes = messages.next().await.ok_or_else(missing)??;
+            wire::check_headers(&bytes, None, &[2])?;
             let head = wire::Request::decode(bytes).map_err(|e| {
                 Status::invalid_argument(format!("parsing InternalInvokeRequest error: {e}"))
             })?;
@@ -158,6 +159,11 @@ impl Callee {
                 )))
             }
         }
+    }
+
+    /// Whether calls are judged at all.
+    pub fn has_access_list(&self) -> bool {
+        self.access.is_some()
     }
 
     /// Whether the caller may call `operation`.

@@ -72,6 +72,60 @@ pub const MOST_HEADERS: usize = 4096;
 /// Up to here it is cheaper to compare each with each than to sort.
 const FEW: usize = 64;
 
+/// Bytes of headers that a message of a peer may have. In memory an entry takes
+/// many times its bytes on the wire.
+const MOST_HEADER_BYTES: usize = 512 << 10;
+
+/// Refuses a message with more, before memory is taken for them. `headers` are
+/// the fields that hold them, `at` is the field that holds these, if any.
+pub fn check_headers(
+    message: &[u8],
+    at: Option<u32>,
+    headers: &[u32],
+) -> Result<(), tonic::Status> {
+    let own = |field: u32, entry: &[u8]| match headers.contains(&field) {
+        // An empty entry has two bytes.
+        true => entry.len() + 2,
+        false => 0,
+    };
+    let bytes = match at {
+        None => sum(message, &own),
+        Some(at) => sum(message, &|field, inner| match field == at {
+            true => sum(inner, &own),
+            false => 0,
+        }),
+    };
+    if bytes > MOST_HEADER_BYTES {
+        return Err(tonic::Status::resource_exhausted(format!(
+            "a message between sidecars has {bytes} bytes of headers: send {MOST_HEADER_BYTES} at most"
+        )));
+    }
+    Ok(())
+}
+
+/// The sum of what `count` says of each field with a length, up to the first
+/// byte that makes no sense: whoever decodes the message says so.
+fn sum(mut message: &[u8], count: &dyn Fn(u32, &[u8]) -> usize) -> usize {
+    use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+    let mut sum = 0;
+    while let Ok((field, kind)) = decode_key(&mut message) {
+        if kind != WireType::LengthDelimited {
+            match skip_field(kind, field, &mut message, DecodeContext::default()) {
+                Ok(()) => continue,
+                Err(_) => break,
+            }
+        }
+        let length = decode_varint(&mut message).map(usize::try_from);
+        let Ok(Ok(length)) = length else { break };
+        let Some((inner, rest)) = message.split_at_checked(length) else {
+            break;
+        };
+        sum += count(field, inner);
+        message = rest;
+    }
+    sum
+}
+
 /// Values gathered under their names, since a map has every name once. There
 /// are few of them as a rule, mostly different.
 pub fn gathered(mut metadata: Metadata) -> Vec<Entry> {
@@ -192,5 +246,27 @@ mod tests {
         assert_eq!(headers.len(), 4);
         assert_eq!(headers[3].1, "2");
         assert_eq!(read.status.unwrap().code, 200);
+    }
+
+    #[test]
+    fn headers_are_measured_before_they_are_decoded() {
+        let entries = |number: usize| [0x12, 0].repeat(number);
+        let few = entries(1000);
+        let many = entries(MOST_HEADER_BYTES);
+        assert!(check_headers(&few, None, &[2]).is_ok());
+        assert!(check_headers(&many, None, &[2]).is_err());
+        assert!(check_headers(&many, None, &[3]).is_ok());
+        let piece = |request: &[u8]| {
+            let mut piece = vec![0x0a];
+            prost::encoding::encode_varint(request.len() as u64, &mut piece);
+            piece.extend_from_slice(request);
+            piece
+        };
+        assert!(check_headers(&piece(&few), Some(1), &[2]).is_ok());
+        assert!(check_headers(&piece(&many), Some(1), &[2]).is_err());
+        // Bytes that make no sense are for whoever decodes them.
+        for noise in [&b"\xff"[..], b"\x12\xff\xff\xff\xff\x0f", b"\x12\x7f"] {
+            assert!(check_headers(noise, None, &[2]).is_ok());
+        }
     }
 }

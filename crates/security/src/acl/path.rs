@@ -7,15 +7,25 @@ use outrider_kit::quote;
 /// A method that is refused before anything is decided.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadMethod {
-    #[error("method contains forbidden character: {}", quote::go(.0))]
+    #[error("method contains forbidden character: {}", shown(.0))]
     Forbidden(String),
-    #[error("method contains control character at position {at}: {}", quote::go(.method))]
+    #[error("method contains control character at position {at}: {}", shown(.method))]
     Control { at: usize, method: String },
     #[error(
         "method can be read in two ways, by a backslash, an escaped slash, dot or null, or a semicolon behind dots: {}",
-        quote::go(.0)
+        shown(.0)
     )]
     Disguised(String),
+}
+
+/// Characters of a method that an error repeats: it becomes part of a header.
+const SHOWN: usize = 256;
+
+fn shown(method: &str) -> String {
+    match method.char_indices().nth(SHOWN) {
+        None => quote::go(method),
+        Some((end, _)) => format!("{}...", quote::go(&method[..end])),
+    }
 }
 
 /// Escapes of escapes that are looked into. Nobody needs more.

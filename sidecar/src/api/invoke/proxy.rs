@@ -22,6 +22,8 @@ use crate::server::phase::Incoming;
 
 /// Says that a call is a stream rather than one message each way.
 const STREAM: &str = "dapr-stream";
+/// Services of applications that their sidecars call.
+const CALLBACKS: &str = "/dapr.proto.runtime.v1.AppCallback";
 
 /// A call by a client of this sidecar.
 pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<Body> {
@@ -233,6 +235,12 @@ async fn local(
     };
     let path = address::proxied(request.uri().path())?;
     if let Some(callee) = callee {
+        // The service by which sidecars deliver to their application takes the
+        // method in its message, past the names that a list has.
+        if path.starts_with(CALLBACKS) && callee.has_access_list() {
+            let denied = "the service of the application for its sidecar is not proxied where there is an access list: invoke the method";
+            return Err(Status::permission_denied(denied));
+        }
         callee.admit(peer.and_then(|p| p.id.as_ref()), path, acl::Call::Grpc)?;
     }
     if !channel.healthy.is_healthy() {
