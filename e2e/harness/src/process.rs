@@ -151,9 +151,18 @@ impl Process {
 
     /// Bytes of memory that it has in use.
     pub fn memory(&self) -> Result<u64> {
+        self.figure("VmRSS:")
+    }
+
+    /// The same without pages of files, such as its own code.
+    pub fn anonymous_memory(&self) -> Result<u64> {
+        self.figure("RssAnon:")
+    }
+
+    fn figure(&self, name: &str) -> Result<u64> {
         let path = format!("/proc/{}/status", self.id());
         let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
         let number = line.and_then(|line| line.trim().strip_suffix("kB"));
         let kilobytes: u64 = number.context("no figure of memory")?.trim().parse()?;
         Ok(kilobytes * 1024)

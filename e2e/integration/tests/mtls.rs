@@ -101,9 +101,12 @@ async fn grpc_calls_are_checked_too() -> Result<()> {
         request
     };
     caller.grpc().await?.invoke_service(service()).await?;
-    AppCallbackClient::new(caller.channel().await?)
+    // It would take methods past the rules.
+    let refused = AppCallbackClient::new(caller.channel().await?)
         .on_invoke(proxied())
-        .await?;
+        .await
+        .expect_err("not everything is allowed");
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
 
     let refused = stranger.grpc().await?.invoke_service(service()).await;
     let refused = refused.expect_err("is a stranger");

@@ -161,9 +161,10 @@ impl Callee {
         }
     }
 
-    /// Whether calls are judged at all.
-    pub fn has_access_list(&self) -> bool {
-        self.access.is_some()
+    /// Whether the caller may call everything, whatever its name.
+    pub fn allows_all(&self, caller: Option<&SpiffeId>) -> bool {
+        let access = self.access.as_ref();
+        access.is_none_or(|access| access.allows_all(caller))
     }
 
     /// Whether the caller may call `operation`.

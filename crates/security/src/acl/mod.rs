@@ -311,20 +311,37 @@ impl AccessControl {
             .unwrap_or(decision)
     }
 
+    /// Whether the caller may call everything, whatever its name.
+    pub fn allows_all(&self, caller: Option<&SpiffeId>) -> bool {
+        match self.policy(caller) {
+            None => self.allow_by_default,
+            Some(policy) => {
+                let by_default = match policy.default {
+                    Some(action) => action == Action::Allow,
+                    None => self.allow_by_default,
+                };
+                by_default && policy.denials.is_empty()
+            }
+        }
+    }
+
+    fn policy(&self, caller: Option<&SpiffeId>) -> Option<&Policy> {
+        let caller = caller?;
+        let workload = caller.as_workload()?;
+        self.policies
+            .get(workload.namespace)
+            .and_then(|apps| apps.get(workload.app_id))
+            .filter(|policy| policy.trust_domain == caller.trust_domain_str())
+    }
+
     fn judge(&self, caller: Option<&SpiffeId>, operation: &str, call: Call) -> Decision {
         let global = Decision {
             allowed: self.allow_by_default,
             rule: Rule::Global,
         };
-        let Some((caller, workload)) = caller.and_then(|id| Some((id, id.as_workload()?))) else {
+        let Some(policy) = self.policy(caller) else {
             return global;
         };
-        let policy = self
-            .policies
-            .get(workload.namespace)
-            .and_then(|apps| apps.get(workload.app_id))
-            .filter(|policy| policy.trust_domain == caller.trust_domain_str());
-        let Some(policy) = policy else { return global };
         policy
             .decide(operation, call)
             .map_or(global, |action| Decision {

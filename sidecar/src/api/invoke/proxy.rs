@@ -235,13 +235,14 @@ async fn local(
     };
     let path = address::proxied(request.uri().path())?;
     if let Some(callee) = callee {
+        let caller = peer.and_then(|p| p.id.as_ref());
         // The service by which sidecars deliver to their application takes the
         // method in its message, past the names that a list has.
-        if path.starts_with(CALLBACKS) && callee.has_access_list() {
-            let denied = "the service of the application for its sidecar is not proxied where there is an access list: invoke the method";
+        if path.starts_with(CALLBACKS) && !callee.allows_all(caller) {
+            let denied = "the service of the application for its sidecar is not proxied for callers who may not call everything: invoke the method";
             return Err(Status::permission_denied(denied));
         }
-        callee.admit(peer.and_then(|p| p.id.as_ref()), path, acl::Call::Grpc)?;
+        callee.admit(caller, path, acl::Call::Grpc)?;
     }
     if !channel.healthy.is_healthy() {
         return Err(Status::internal("app is not in a healthy state"));
