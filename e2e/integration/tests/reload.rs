@@ -214,6 +214,145 @@ async fn second_resource_of_a_name_ends_nothing_while_running() -> Result<()> {
     Ok(())
 }
 
+/// At once, unlike a write, between whose steps the file is empty.
+fn replace(file: &Path, text: &str) -> Result<()> {
+    let new = file.with_extension("new");
+    std::fs::write(&new, text)?;
+    Ok(std::fs::rename(new, file)?)
+}
+
+#[tokio::test]
+async fn broken_file_takes_nothing_out_of_use_and_a_removed_one_does() -> Result<()> {
+    let store = component("store", "state.in-memory", "");
+    let whole = format!(
+        "{store}---\n{}---\n{}",
+        subscription("true"),
+        "apiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata: {name: e}\nspec: {baseUrl: 'http://localhost:1'}\n"
+    );
+    let daprd = Daprd::builder().resource(&whole).start().await?;
+    let saved = daprd
+        .http()
+        .post("/v1.0/state/store", &json!([{"key": "k", "value": 1}]))
+        .await?;
+    assert_eq!(saved.status, 204);
+    let before = metadata(&daprd).await?;
+    let file = daprd.resources().join("0.yaml");
+    let kept = |what: &str| daprd.lines().iter().filter(|l| l.contains(what)).count();
+
+    let broken = store.replace("{name: store}", "{name: store");
+    for (n, text) in [broken.as_str(), "", "apiVersion: dapr.io/v1alpha1\n"]
+        .into_iter()
+        .enumerate()
+    {
+        replace(&file, text)?;
+        // Another change is seen no earlier.
+        for late in ["x", "y"] {
+            let name = format!("late{n}{late}");
+            let late = daprd.resources().join(format!("{name}.yaml"));
+            std::fs::write(&late, component(&name, "state.in-memory", ""))?;
+            in_use(&daprd, &name, "state.in-memory").await?;
+        }
+        assert_eq!(read(&daprd, "k").await?, (200, "1".to_owned()), "{text}");
+        let now = metadata(&daprd).await?;
+        for resources in ["subscriptions", "httpEndpoints"] {
+            assert_eq!(now[resources], before[resources], "{text}");
+        }
+        assert_eq!(kept("3 of the resources that it held stay in use"), n + 1);
+    }
+    assert_eq!(kept("Component deleted"), 0);
+    assert_eq!(kept("triggering SIGHUP reload"), 0);
+
+    // A restart that another resource demands changes nothing about it.
+    let other = daprd.resources().join("endpoint.yaml");
+    let endpoint = "apiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata: {name: f}\nspec: {baseUrl: 'http://localhost:1'}\n";
+    replace(&other, endpoint)?;
+    wait::until("both endpoints are known", || async {
+        let endpoints = metadata(&daprd).await.ok()?["httpEndpoints"].clone();
+        (endpoints.as_array()?.len() == 2).then_some(())
+    })
+    .await?;
+    in_use(&daprd, "store", "state.in-memory").await?;
+    assert_eq!(
+        metadata(&daprd).await?["subscriptions"],
+        before["subscriptions"]
+    );
+
+    std::fs::remove_file(&file)?;
+    wait::until("what the removed file held is gone", || async {
+        let metadata = metadata(&daprd).await.ok()?;
+        let mut components = metadata["components"].as_array()?.iter();
+        (metadata["httpEndpoints"] == json!([{"name": "f"}])
+            && metadata["subscriptions"].is_null()
+            && components.all(|c| c["name"] != "store"))
+        .then_some(())
+    })
+    .await
+}
+
+fn subscription(rule: &str) -> String {
+    format!(
+        "apiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata: {{name: orders}}\nspec: {{topic: t, pubsubname: bus, routes: {{rules: [{{match: '{rule}', path: /t}}]}}}}\n"
+    )
+}
+
+#[tokio::test]
+async fn wrong_rule_leaves_the_subscription_before_in_use() -> Result<()> {
+    const RULE: &str = r#"timestamp(event.time) > timestamp("2020-01-01T00:00:00Z")"#;
+    let app = HttpApp::start(Router::new().route("/t", post(async || "{}"))).await?;
+    let daprd = Daprd::builder()
+        .app(&app)
+        .resource(&component("bus", "pubsub.in-memory", ""))
+        .resource(&subscription(RULE))
+        .start()
+        .await?;
+    daprd
+        .line("app is subscribed to the following topics")
+        .await?;
+    let delivered = async |id: u32| {
+        let published = daprd.http().post("/v1.0/publish/bus/t", &json!(id)).await?;
+        anyhow::ensure!(published.status == 204, "{}", published.text());
+        wait::until(&format!("message {id} is delivered"), || async {
+            let event: Value = serde_json::from_slice(&app.last()?.body).ok()?;
+            (event["data"] == id).then_some(())
+        })
+        .await
+    };
+    let failure = async |text: Option<&str>| {
+        wait::until(&format!("the failure is {text:?}"), || async {
+            let metadata = metadata(&daprd).await.ok()?;
+            let failure = metadata["extended"]["outriderSubscriptionError.orders"].as_str();
+            let expected = match (failure, text) {
+                (Some(failure), Some(text)) => failure.contains(text),
+                (failure, text) => failure.is_none() && text.is_none(),
+            };
+            expected.then_some(())
+        })
+        .await
+    };
+    delivered(1).await?;
+    let file = daprd.resources().join("1.yaml");
+    replace(
+        &file,
+        &subscription(&RULE.replace("timestamp(", "timestmp(")),
+    )?;
+    daprd
+        .line("subscription orders cannot be used, the one before stays in use, correct it: invalid match expression")
+        .await?;
+    failure(Some("timestmp")).await?;
+    delivered(2).await?;
+
+    replace(&file, &subscription(r#"event.type != "none""#))?;
+    failure(None).await?;
+    delivered(3).await?;
+
+    std::fs::remove_file(&file)?;
+    wait::until("the subscription is gone", || async {
+        let metadata = metadata(&daprd).await.ok()?;
+        metadata["subscriptions"].is_null().then_some(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn at_the_start_a_component_that_cannot_start_ends_the_process() -> Result<()> {
     let broken = component("store", "state.sqlite", "");

@@ -17,9 +17,10 @@ use crate::components::live::{self, Live};
 use crate::server::body::Body;
 use crate::server::http::{self as edge, Request, no_content};
 
-/// Extended keys say why components are not in use as their resources want
-/// them.
+/// Extended keys say why components and subscriptions are not in use as their
+/// resources want them.
 const COMPONENT_ERROR: &str = "outriderComponentError.";
+const SUBSCRIPTION_ERROR: &str = "outriderSubscriptionError.";
 /// What is told while there are no actors.
 const PLACEMENT: &str = "placement: disconnected";
 
@@ -75,6 +76,9 @@ impl Api {
         );
         for (component, cause) in &*self.live.failures() {
             all.insert(format!("{COMPONENT_ERROR}{component}"), cause.clone());
+        }
+        for (subscription, cause) in self.subscriber.refused() {
+            all.insert(format!("{SUBSCRIPTION_ERROR}{subscription}"), cause);
         }
         all
     }

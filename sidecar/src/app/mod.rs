@@ -75,9 +75,14 @@ pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
         tracing::warn!(target: SCOPE, "{ignored}");
     }
     let mut signals = Signals::new()?;
+    let folders = disk::Folders::new(
+        flags.resources.clone(),
+        flags.app_id.clone(),
+        flags.namespace.clone(),
+    );
     let mut again = false;
     loop {
-        match once(&flags, &mut signals, again)
+        match once(&flags, &folders, &mut signals, again)
             .await
             .map_err(|e| format!("Fatal error from runtime: {e}"))?
         {
@@ -89,7 +94,12 @@ pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
 
 /// One life: start, serve, drain. A signal ends it at any point. One that comes
 /// `again`, after a restart, does not end because of a component.
-async fn once(flags: &Flags, signals: &mut Signals, again: bool) -> Result<End, Failure> {
+async fn once(
+    flags: &Flags,
+    folders: &disk::Folders,
+    signals: &mut Signals,
+    again: bool,
+) -> Result<End, Failure> {
     let started = Instant::now();
     let settings = settings(flags)?;
     user::refuse_root(settings.mode == Mode::Kubernetes, flags.skip_root_check)?;
@@ -97,7 +107,7 @@ async fn once(flags: &Flags, signals: &mut Signals, again: bool) -> Result<End, 
     let runtime = tokio::select! {
         biased;
         signal = signals.next() => return ended_early(signal, &tasks).await,
-        runtime = Runtime::start(flags, settings, tasks.clone(), again) => runtime,
+        runtime = Runtime::start(flags, folders, settings, tasks.clone(), again) => runtime,
     };
     let mut runtime = match runtime {
         Ok(runtime) => runtime,
@@ -143,6 +153,7 @@ struct Runtime {
 impl Runtime {
     async fn start(
         flags: &Flags,
+        folders: &disk::Folders,
         settings: Settings,
         tasks: Tasks,
         again: bool,
@@ -248,15 +259,15 @@ impl Runtime {
             metrics: metrics.clone(),
             tasks: tasks.clone(),
         });
+        let hot_reload = features.iter().any(|f| f == "HotReload");
+        let lenient = again && hot_reload;
+        if !lenient {
+            folders.forget();
+        }
         let resources = match &operator {
-            None => disk::load(
-                &flags.resources,
-                disk::Filter {
-                    app_id: &flags.app_id,
-                    namespace: flags.namespace.as_deref(),
-                },
-            )
-            .map_err(|e| format!("failed to load components: {e}"))?,
+            None => folders
+                .load()
+                .map_err(|e| format!("failed to load components: {e}"))?,
             Some(operator) => {
                 let listing = async || operator.resources().await;
                 let mut resources = patiently("resources", listing).await?;
@@ -267,8 +278,6 @@ impl Runtime {
             }
         };
         resiliency.replace(&resources.resiliencies);
-        let hot_reload = features.iter().any(|f| f == "HotReload");
-        let lenient = again && hot_reload;
         let failed = starter
             .all(resources.components.clone(), lenient)
             .await
@@ -309,7 +318,7 @@ impl Runtime {
                 },
                 demands: demand,
             };
-            parts::follow(flags, &tasks, reload, operator.clone(), &spec);
+            parts::follow(flags, &tasks, reload, operator.clone(), folders, &spec);
         }
         tracing::info!(target: SCOPE, "Loading endpoints\u{2026}");
         let pools = external::Pools::new(workers.slots(), flags.app.max_concurrency);

@@ -19,6 +19,7 @@ use crate::api::metadata;
 use crate::api::pubsub::subscribe::Subscriber;
 use crate::channel::connect::Connector;
 use crate::channel::{self, Channel, Healthy};
+use crate::components::disk;
 use crate::components::live::Live;
 use crate::components::operator::{Operator, patiently};
 use crate::components::reload::Reload;
@@ -87,6 +88,7 @@ pub fn follow(
     tasks: &Tasks,
     reload: Reload,
     operator: Option<Operator>,
+    folders: &disk::Folders,
     spec: &Spec,
 ) {
     match operator {
@@ -97,12 +99,8 @@ pub fn follow(
         }
         None if flags.resources.is_empty() => {}
         None => {
-            let (folders, app_id) = (flags.resources.clone(), flags.app_id.clone());
-            let namespace = flags.namespace.clone();
-            tasks.spawn(
-                "resource files",
-                reload.follow_files(folders, app_id, namespace, tasks.stopping()),
-            );
+            let following = reload.follow_files(folders.clone(), tasks.stopping());
+            tasks.spawn("resource files", following);
         }
     }
 }

@@ -1,9 +1,17 @@
 //! Resource files of a sidecar outside Kubernetes.
 
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use outrider_crds::{Component, HttpEndpoint, Kind, Resiliency, Subscription, yaml};
+use outrider_crds::{
+    Component, Configuration, GROUP, HttpEndpoint, Kind, McpServer, Resiliency, Subscription,
+    WorkflowAccessPolicy, yaml,
+};
 use serde_json::Value;
+
+const SCOPE: &str = "dapr.runtime.loader.disk";
 
 /// What the folders hold, in the order of folders, files and documents.
 #[derive(Debug, Default)]
@@ -14,14 +22,6 @@ pub struct Resources {
     pub resiliencies: Vec<Resiliency>,
 }
 
-/// Whose resources are wanted.
-#[derive(Debug, Clone, Copy)]
-pub struct Filter<'a> {
-    pub app_id: &'a str,
-    /// None loads resources of every namespace.
-    pub namespace: Option<&'a str>,
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("open {path}: {cause}")]
@@ -30,34 +30,118 @@ pub enum Error {
     Duplicates(String),
 }
 
-/// Reads every folder. A broken document is logged and left out; two resources
-/// of one kind and name that both are for this application are an error.
-pub fn load(folders: &[PathBuf], filter: Filter<'_>) -> Result<Resources, Error> {
-    let mut documents = Vec::new();
-    for folder in folders {
-        for path in files(folder)? {
-            documents.extend(
-                read(&path)
-                    .into_iter()
-                    .map(|document| (path.clone(), document)),
-            );
+/// The folders of resource files, and what was last read from them.
+#[derive(Clone)]
+pub struct Folders {
+    paths: Vec<PathBuf>,
+    app_id: String,
+    /// None loads resources of every namespace.
+    namespace: Option<String>,
+    seen: Arc<Mutex<BTreeMap<PathBuf, File>>>,
+}
+
+impl Folders {
+    pub fn new(paths: Vec<PathBuf>, app_id: String, namespace: Option<String>) -> Self {
+        Self {
+            paths,
+            app_id,
+            namespace,
+            seen: Arc::default(),
         }
     }
-    let mut duplicates = Vec::new();
-    let resources = Resources {
-        components: select(&documents, filter, &mut duplicates, Component::log_name),
-        http_endpoints: select(&documents, filter, &mut duplicates, |e: &HttpEndpoint| {
-            e.metadata.name.clone()
-        }),
-        subscriptions: select(&documents, filter, &mut duplicates, |s: &Subscription| {
-            s.metadata.name.clone()
-        }),
-        resiliencies: resiliencies(&documents, filter),
-    };
-    if duplicates.is_empty() {
+
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// The next load is as the first one.
+    pub fn forget(&self) {
+        self.seen().clear();
+    }
+
+    /// Reads every folder. A broken document is logged, once for each change,
+    /// and left out; what was read before from a file that is broken or half
+    /// written now stays. Two resources of one kind and name that both are for
+    /// this application are an error.
+    pub fn load(&self) -> Result<Resources, Error> {
+        let mut read = Vec::new();
+        for folder in &self.paths {
+            for path in files(folder)? {
+                let Some(mut file) = File::read(&path) else {
+                    continue;
+                };
+                let seen = self.seen();
+                let before = seen.get(&path);
+                let kept = before.map_or(0, |before| file.keep(before));
+                if before.is_none_or(|before| before.faults != file.faults) {
+                    file.warn(&path, kept);
+                }
+                drop(seen);
+                read.push((path, file));
+            }
+        }
+        let documents = read.iter().flat_map(|(_, file)| &file.documents);
+        let documents: Vec<&Value> = documents.map(|(_, document)| document).collect();
+        let mut duplicates = Vec::new();
+        let resources = Resources {
+            components: self.select(&documents, &mut duplicates, Component::log_name),
+            http_endpoints: self.select(&documents, &mut duplicates, |e: &HttpEndpoint| {
+                e.metadata.name.clone()
+            }),
+            subscriptions: self.select(&documents, &mut duplicates, |s: &Subscription| {
+                s.metadata.name.clone()
+            }),
+            resiliencies: self.resiliencies(&documents),
+        };
+        if !duplicates.is_empty() {
+            return Err(Error::Duplicates(duplicates.join("\n")));
+        }
+        *self.seen() = read.into_iter().collect();
         Ok(resources)
-    } else {
-        Err(Error::Duplicates(duplicates.join("\n")))
+    }
+
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<PathBuf, File>> {
+        self.seen.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn select<K: Kind>(
+        &self,
+        documents: &[&Value],
+        duplicates: &mut Vec<String>,
+        log_name: impl Fn(&K) -> String,
+    ) -> Vec<K> {
+        let mut selected: Vec<K> = Vec::new();
+        for resource in documents.iter().filter_map(|d| K::from_document(d)?.ok()) {
+            let namespace = &resource.metadata().namespace;
+            let own = self.namespace.as_ref();
+            if own.is_some_and(|own| !namespace.is_empty() && namespace != own) {
+                continue;
+            }
+            if !resource.in_scope(&self.app_id) {
+                continue;
+            }
+            let name = &resource.metadata().name;
+            if let Some(first) = selected.iter().find(|s| s.metadata().name == *name) {
+                duplicates.push(format!(
+                    "duplicate definition of {} name {} with existing {}",
+                    K::KIND,
+                    log_name(&resource),
+                    log_name(first)
+                ));
+                continue;
+            }
+            selected.push(resource);
+        }
+        selected
+    }
+
+    /// Those of every namespace; of several with one name all count, the later
+    /// ones more.
+    fn resiliencies(&self, documents: &[&Value]) -> Vec<Resiliency> {
+        let all = documents.iter();
+        all.filter_map(|document| Resiliency::from_document(document)?.ok())
+            .filter(|resource| resource.in_scope(&self.app_id))
+            .collect()
     }
 }
 
@@ -79,81 +163,124 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-fn read(path: &Path) -> Vec<Value> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => {
-            warn("resource", path, &error);
-            return Vec::new();
-        }
-    };
-    let mut documents = Vec::new();
-    for document in yaml::documents(&text) {
-        match document {
-            Ok(document) => documents.push(document),
-            Err(error) => warn("resource", path, &error),
+/// Kind, namespace and name.
+type Identity = (&'static str, String, String);
+
+/// What a file holds.
+#[derive(Debug, Default)]
+struct File {
+    documents: Vec<(Identity, Value)>,
+    faults: Vec<Fault>,
+    /// Why it may be one that is just being written.
+    unfinished: Option<Fault>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fault {
+    kind: &'static str,
+    cause: String,
+}
+
+impl Fault {
+    fn of_file(cause: impl ToString) -> Self {
+        Self {
+            kind: "resource",
+            cause: cause.to_string(),
         }
     }
-    documents
 }
 
-fn warn(kind: &str, path: &Path, error: &dyn std::fmt::Display) {
-    tracing::warn!(target: "dapr.runtime.loader.disk", "daprd load {kind} error when parsing manifests yaml resource in {}: {error}", path.display());
-}
-
-fn select<K: Kind>(
-    documents: &[(PathBuf, Value)],
-    filter: Filter<'_>,
-    duplicates: &mut Vec<String>,
-    log_name: impl Fn(&K) -> String,
-) -> Vec<K> {
-    let mut selected: Vec<K> = Vec::new();
-    for (path, document) in documents {
-        let resource = match K::from_document(document) {
-            None => continue,
-            Some(Err(error)) => {
-                warn(K::KIND, path, &error);
-                continue;
+impl File {
+    /// None if it has just been removed.
+    fn read(path: &Path) -> Option<Self> {
+        let mut file = Self::default();
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            Err(error) => {
+                file.faults.push(Fault::of_file(error));
+                return Some(file);
             }
-            Some(Ok(resource)) => resource,
         };
-        let namespace = &resource.metadata().namespace;
-        if filter
-            .namespace
-            .is_some_and(|own| !namespace.is_empty() && namespace != own)
-        {
-            continue;
+        if text.trim().is_empty() {
+            file.unfinished = Some(Fault::of_file("the file is empty"));
         }
-        if !resource.in_scope(filter.app_id) {
-            continue;
+        for document in yaml::documents(&text) {
+            match document {
+                Ok(document) => file.add(document),
+                Err(error) => file.faults.push(Fault::of_file(error)),
+            }
         }
-        let name = &resource.metadata().name;
-        if let Some(first) = selected.iter().find(|s| s.metadata().name == *name) {
-            duplicates.push(format!(
-                "duplicate definition of {} name {} with existing {}",
-                K::KIND,
-                log_name(&resource),
-                log_name(first)
-            ));
-            continue;
-        }
-        selected.push(resource);
+        Some(file)
     }
-    selected
+
+    fn add(&mut self, document: Value) {
+        let identity = identity::<Component>(&document)
+            .or_else(|| identity::<HttpEndpoint>(&document))
+            .or_else(|| identity::<Subscription>(&document))
+            .or_else(|| identity::<Resiliency>(&document));
+        match identity {
+            Some(Ok(identity)) => self.documents.push((identity, document)),
+            Some(Err(fault)) => self.faults.push(fault),
+            None if names_no_kind(&document) => {
+                let cause = "a document names no known kind of resource";
+                self.unfinished = Some(Fault::of_file(cause));
+            }
+            None => {}
+        }
+    }
+
+    /// Takes over what was there before and cannot be found now, unless the
+    /// file is whole. Returns how many documents those are.
+    fn keep(&mut self, before: &Self) -> usize {
+        let here = |identity: &Identity| self.documents.iter().any(|(i, _)| i == identity);
+        let missing = before.documents.iter().filter(|(i, _)| !here(i));
+        let missing: Vec<_> = missing.cloned().collect();
+        if missing.is_empty() {
+            return 0;
+        }
+        self.faults.extend(self.unfinished.take());
+        if self.faults.is_empty() {
+            return 0;
+        }
+        let kept = missing.len();
+        self.documents.extend(missing);
+        kept
+    }
+
+    fn warn(&self, path: &Path, kept: usize) {
+        let path = path.display();
+        for Fault { kind, cause } in &self.faults {
+            tracing::warn!(target: SCOPE, "daprd load {kind} error when parsing manifests yaml resource in {path}: {cause}");
+        }
+        if kept > 0 {
+            tracing::error!(target: SCOPE, "{path} cannot be read as a whole: {kept} of the resources that it held stay in use as they were, until the file is corrected or removed");
+        }
+    }
 }
 
-/// Those of every namespace; of several with one name all count, the later
-/// ones more.
-fn resiliencies(documents: &[(PathBuf, Value)], filter: Filter<'_>) -> Vec<Resiliency> {
-    let mut selected = Vec::new();
-    for (path, document) in documents {
-        match Resiliency::from_document(document) {
-            Some(Ok(resource)) if resource.in_scope(filter.app_id) => selected.push(resource),
-            Some(Err(error)) => warn(Resiliency::KIND, path, &error),
-            Some(Ok(_)) | None => {}
-        }
-    }
-    selected
+fn identity<K: Kind>(document: &Value) -> Option<Result<Identity, Fault>> {
+    let resource = K::from_document(document)?;
+    let identity = resource.map(|resource| {
+        let metadata = resource.metadata();
+        (K::KIND, metadata.namespace.clone(), metadata.name.clone())
+    });
+    Some(identity.map_err(|error| Fault {
+        kind: K::KIND,
+        cause: error.to_string(),
+    }))
+}
+
+/// Whether a document that is of no kind that is read here does not say either
+/// that it is of another one.
+fn names_no_kind(document: &Value) -> bool {
+    let text = |key: &str| document.get(key).and_then(Value::as_str).unwrap_or("");
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    let ours = version.split('/').next() == Some(GROUP);
+    let known = Configuration::claims(document)
+        || McpServer::claims(document)
+        || WorkflowAccessPolicy::claims(document);
+    version.is_empty() || kind.is_empty() || (ours && !known)
 }
 
 #[cfg(test)]
@@ -166,16 +293,18 @@ mod tests {
         )
     }
 
+    fn folders(path: &Path, namespace: Option<&str>) -> Folders {
+        let namespace = namespace.map(str::to_owned);
+        Folders::new(vec![path.to_owned()], "app".to_owned(), namespace)
+    }
+
     fn load_texts(files: &[(&str, String)], namespace: Option<&str>) -> Result<Vec<String>, Error> {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
-        let filter = Filter {
-            app_id: "app",
-            namespace,
-        };
-        load(&[folder.path().to_owned()], filter)
+        folders(folder.path(), namespace)
+            .load()
             .map(|r| r.components.iter().map(Component::log_name).collect())
     }
 
@@ -219,11 +348,7 @@ mod tests {
             resource("mine", "app")
         );
         std::fs::write(folder.path().join("a.yaml"), text).unwrap();
-        let filter = Filter {
-            app_id: "app",
-            namespace: Some("mine"),
-        };
-        let loaded = load(&[folder.path().to_owned()], filter).unwrap();
+        let loaded = folders(folder.path(), Some("mine")).load().unwrap();
         let namespaces: Vec<&str> = loaded
             .resiliencies
             .iter()
@@ -263,11 +388,7 @@ mod tests {
                 + &document("HTTPEndpoint", "{baseUrl: 'http://a'}", scope)
         });
         std::fs::write(folder.path().join("a.yaml"), text.concat()).unwrap();
-        let filter = Filter {
-            app_id: "app",
-            namespace: None,
-        };
-        let loaded = load(&[folder.path().to_owned()], filter).unwrap();
+        let loaded = folders(folder.path(), None).load().unwrap();
         assert_eq!(
             (loaded.subscriptions.len(), loaded.http_endpoints.len()),
             (1, 1)
@@ -292,5 +413,49 @@ mod tests {
             "duplicate definition of Component name abc (pubsub.in-memory/v1) with existing abc (state.in-memory/v1)\n\
              duplicate definition of Component name abc (state.x/v1) with existing abc (state.in-memory/v1)"
         );
+    }
+
+    #[test]
+    fn what_a_broken_file_held_stays_until_it_is_corrected_or_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        let folders = folders(folder.path(), None);
+        let whole = format!(
+            "{}---\n{}",
+            component("a", "state.x", "", ""),
+            component("b", "state.x", "", "")
+        );
+        let load = |text: &str| -> Vec<String> {
+            std::fs::write(&file, text).unwrap();
+            let components = folders.load().unwrap().components;
+            components.iter().map(Component::log_name).collect()
+        };
+        let both = ["a (state.x/v1)", "b (state.x/v1)"];
+        assert_eq!(load(&whole), both);
+        for broken in [
+            "",
+            " \n",
+            "apiVersion: dapr.io/v1alpha1\n",
+            "apiVersion: dapr.io/v1alpha1\nkind: Compo",
+            "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: a",
+            "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata:\n",
+        ] {
+            for _ in 0..2 {
+                assert_eq!(load(broken), both, "{broken}");
+            }
+        }
+        // What can be read of it counts.
+        let changed = format!("{}---\nkind: [", component("a", "state.y", "", ""));
+        assert_eq!(load(&changed), ["a (state.y/v1)", "b (state.x/v1)"]);
+        assert_eq!(load(&component("b", "state.x", "", "")), ["b (state.x/v1)"]);
+        let other = "apiVersion: v1\nkind: Service\n";
+        assert!(load(other).is_empty());
+
+        load(&whole);
+        std::fs::remove_file(&file).unwrap();
+        assert!(folders.load().unwrap().components.is_empty());
+        load(&whole);
+        folders.forget();
+        assert!(load("").is_empty());
     }
 }

@@ -1,7 +1,6 @@
 //! Resources that change while the sidecar runs.
 //! <https://docs.dapr.io/operations/components/component-updates/>
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher as _};
@@ -76,14 +75,8 @@ impl Reload {
     }
 
     /// Follows the folders of resource files.
-    pub async fn follow_files(
-        mut self,
-        folders: Vec<PathBuf>,
-        app_id: String,
-        namespace: Option<String>,
-        stopping: CancellationToken,
-    ) {
-        tracing::info!(target: SCOPE, "Watching directories: [{}]", folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "));
+    pub async fn follow_files(mut self, folders: disk::Folders, stopping: CancellationToken) {
+        tracing::info!(target: SCOPE, "Watching directories: [{}]", folders.paths().iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "));
         tracing::info!(target: SCOPE, "Starting to watch Component updates");
         tracing::info!(target: SCOPE, "Starting to watch Subscription updates");
         tracing::info!(target: SCOPE, "Starting to watch HTTPEndpoint updates for SIGHUP reload");
@@ -98,12 +91,12 @@ impl Reload {
             Ok(watcher) => watcher,
             Err(error) => {
                 tracing::error!(target: SCOPE, "resource files cannot be watched, changes are seen every {}s only: {error}", self.components.interval.as_secs());
-                let comparing = self.compare_now_and_then(&folders, &app_id, namespace.as_deref());
+                let comparing = self.compare_now_and_then(&folders);
                 stopping.run_until_cancelled(comparing).await;
                 return;
             }
         };
-        for folder in &folders {
+        for folder in folders.paths() {
             if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
                 tracing::error!(target: SCOPE, "failed to watch {}: {error}", folder.display());
             }
@@ -124,7 +117,7 @@ impl Reload {
                 }
                 tokio::time::sleep(DEBOUNCE).await;
                 while events.try_recv().is_ok() {}
-                if !self.compare(&folders, &app_id, namespace.as_deref()).await {
+                if !self.compare(&folders).await {
                     return;
                 }
             }
@@ -132,12 +125,7 @@ impl Reload {
         stopping.run_until_cancelled(following).await;
     }
 
-    async fn compare_now_and_then(
-        mut self,
-        folders: &[PathBuf],
-        app_id: &str,
-        namespace: Option<&str>,
-    ) {
+    async fn compare_now_and_then(mut self, folders: &disk::Folders) {
         let mut ticks = tokio::time::interval_at(
             tokio::time::Instant::now() + self.components.interval,
             self.components.interval,
@@ -150,20 +138,15 @@ impl Reload {
                 }
                 _ = ticks.tick() => {}
             }
-            if !self.compare(folders, app_id, namespace).await {
+            if !self.compare(folders).await {
                 return;
             }
         }
     }
 
     /// Whether to go on.
-    async fn compare(
-        &mut self,
-        folders: &[PathBuf],
-        app_id: &str,
-        namespace: Option<&str>,
-    ) -> bool {
-        match disk::load(folders, disk::Filter { app_id, namespace }) {
+    async fn compare(&mut self, folders: &disk::Folders) -> bool {
+        match folders.load() {
             Ok(resources) => {
                 if let Some(change) = self.endpoints.change(&resources.http_endpoints) {
                     change.tell();

@@ -85,7 +85,10 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    declared: Vec<Arc<Subscription>>,
+    /// With the names of their resources.
+    declared: Vec<(String, Arc<Subscription>)>,
+    /// Why others of resources are not in use, by name.
+    refused: BTreeMap<String, String>,
     programmatic: Vec<Arc<Subscription>>,
     asked: bool,
     /// Whether the application takes messages.
@@ -148,31 +151,49 @@ impl Subscriber {
         }))
     }
 
-    /// Replaces the subscriptions of resources. Returns the names of those that
-    /// are left out.
+    /// Replaces the subscriptions of resources. One that makes no sense leaves
+    /// the one before of its name in use. Returns the names of those.
     pub fn declare(&self, resources: Vec<outrider_crds::Subscription>) -> Vec<String> {
         let mut declared = Vec::with_capacity(resources.len());
-        let mut refused = Vec::new();
+        let mut refused = BTreeMap::new();
+        let mut state = self.0.state();
         for resource in resources {
+            let name = resource.metadata.name;
+            let before = state.declared.iter().find(|(old, _)| *old == name);
+            let before = before.map(|(_, subscription)| subscription.clone());
             match Subscription::new(Source::Declarative, resource.spec) {
-                Ok(subscription) => declared.push(Arc::new(subscription)),
+                Ok(subscription) => declared.push((name, Arc::new(subscription))),
                 Err(cause) => {
-                    let name = resource.metadata.name;
-                    tracing::error!(target: SCOPE, "subscription {name} is left out, correct it: {cause}");
-                    refused.push(name);
+                    // Other changes say nothing new about this one.
+                    if state.refused.get(&name) != Some(&cause) {
+                        let meanwhile = match before {
+                            Some(_) => "cannot be used, the one before stays in use",
+                            None => "is left out",
+                        };
+                        tracing::error!(target: SCOPE, "subscription {name} {meanwhile}, correct it: {cause}");
+                    }
+                    declared.extend(before.map(|before| (name.clone(), before)));
+                    refused.insert(name, cause);
                 }
             }
         }
-        let mut state = self.0.state();
         // An unchanged subscription goes on undisturbed.
-        for new in &mut declared {
-            if let Some(old) = state.declared.iter().find(|old| old.spec == new.spec) {
+        for (_, new) in &mut declared {
+            let mut old = state.declared.iter().map(|(_, old)| old);
+            if let Some(old) = old.find(|old| old.spec == new.spec) {
                 *new = old.clone();
             }
         }
         state.declared = declared;
+        let names = refused.keys().cloned().collect();
+        state.refused = refused;
         self.0.reconcile(&mut state);
-        refused
+        names
+    }
+
+    /// Why subscriptions are not in use as their resources want them, by name.
+    pub fn refused(&self) -> BTreeMap<String, String> {
+        self.0.state().refused.clone()
     }
 
     /// Begins deliveries to the application, which is healthy now. Returns
@@ -283,7 +304,7 @@ impl State {
         let same = |a: &Subscription, b: &Subscription| {
             a.spec.pubsubname == b.spec.pubsubname && a.spec.topic == b.spec.topic
         };
-        for declared in &self.declared {
+        for (_, declared) in &self.declared {
             if !all.iter().any(|have| same(have, declared)) {
                 all.push(declared.clone());
             }

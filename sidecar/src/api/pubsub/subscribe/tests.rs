@@ -102,11 +102,13 @@ fn outlet() -> (Arc<Outlet>, mpsc::Receiver<Sent>) {
 #[test]
 fn the_application_beats_resources_and_the_first_resource_the_others() {
     let state = State {
-        declared: vec![
-            subscription(Source::Declarative, "a", "/1"),
-            subscription(Source::Declarative, "b", "/2"),
-            subscription(Source::Declarative, "a", "/3"),
-        ],
+        declared: [
+            ("1", subscription(Source::Declarative, "a", "/1")),
+            ("2", subscription(Source::Declarative, "b", "/2")),
+            ("3", subscription(Source::Declarative, "a", "/3")),
+        ]
+        .map(|(name, subscription)| (name.to_owned(), subscription))
+        .into(),
         programmatic: vec![
             subscription(Source::Programmatic, "b", "/4"),
             subscription(Source::Programmatic, "c", "/5"),
