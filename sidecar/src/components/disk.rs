@@ -220,7 +220,12 @@ impl File {
             .or_else(|| identity::<Subscription>(&document))
             .or_else(|| identity::<Resiliency>(&document));
         match identity {
-            Some(Ok(identity)) => self.documents.push((identity, document)),
+            Some(Ok(identity)) => {
+                if identity.2.is_empty() {
+                    self.unfinished = Some(Fault::of_file("a resource has no name"));
+                }
+                self.documents.push((identity, document));
+            }
             Some(Err(fault)) => self.faults.push(fault),
             None if names_no_kind(&document) => {
                 let cause = "a document names no known kind of resource";
@@ -244,6 +249,7 @@ impl File {
             return 0;
         }
         let kept = missing.len();
+        self.documents.retain(|((_, _, name), _)| !name.is_empty());
         self.documents.extend(missing);
         kept
     }
