@@ -124,24 +124,14 @@ impl<S> Server<S> {
         let stopping = self.tasks.stopping();
         let activity = Activity::new(&place);
         let accept = async {
-            // No buffers are set aside for who says nothing.
+            // Nothing but a socket is set aside for who says nothing: what
+            // comes after has a place of its own in memory.
             if let Err(error) = socket.readable().await {
                 tracing::debug!(target: "dapr.host", "{}: a connection from {} ended: {error}", place.gate.name, self.peer);
                 return None;
             }
             activity.heard();
-            let connection = match self.acceptor.accept(socket).await {
-                Ok(connection) => connection,
-                Err(error) if gave_up(&error) => {
-                    tracing::debug!(target: "dapr.host", "{}: a connection from {} ended in the TLS handshake: {error}", place.gate.name, self.peer);
-                    return None;
-                }
-                Err(error) => {
-                    place.gate.refused(self.peer, &error.to_string());
-                    return None;
-                }
-            };
-            Greeted::read(connection).await.ok()
+            Box::pin(self.greet(socket, &place)).await
         };
         let connection = tokio::select! {
             biased;
@@ -158,8 +148,25 @@ impl<S> Server<S> {
             }
             connection = accept => connection,
         };
-        let Some(connection) = connection else { return };
-        self.serve(connection, activity, &place).await;
+        if let Some(connection) = connection {
+            Box::pin(self.serve(connection, activity, &place)).await;
+        }
+    }
+
+    /// Finishes the handshake, and waits for the first bytes behind it.
+    async fn greet(&self, socket: TcpStream, place: &Place) -> Option<Greeted> {
+        let connection = match self.acceptor.accept(socket).await {
+            Ok(connection) => connection,
+            Err(error) if gave_up(&error) => {
+                tracing::debug!(target: "dapr.host", "{}: a connection from {} ended in the TLS handshake: {error}", place.gate.name, self.peer);
+                return None;
+            }
+            Err(error) => {
+                place.gate.refused(self.peer, &error.to_string());
+                return None;
+            }
+        };
+        Greeted::read(connection).await.ok()
     }
 
     async fn serve<B>(self, greeted: Greeted, activity: Activity, place: &Place)
