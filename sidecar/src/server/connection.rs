@@ -64,12 +64,14 @@ pub struct Server<H> {
 }
 
 impl<H: Handler> Server<H> {
-    /// Serves plaintext connections of `listener` until the tasks stop.
+    /// Serves plaintext connections of `listener` until the tasks stop. They are
+    /// the application's: many of them at once are no reason to close one.
     pub fn listen(&self, listener: TcpListener) {
         self.listen_with(listener, None);
     }
 
-    /// The same with TLS, if `acceptor` asks for it.
+    /// The same for other sidecars, with TLS if `acceptor` asks for it. Who says
+    /// nothing makes room there.
     pub fn listen_tls(&self, listener: TcpListener, acceptor: Acceptor) {
         self.listen_with(listener, Some(acceptor));
     }
@@ -78,9 +80,14 @@ impl<H: Handler> Server<H> {
         let server = self.clone();
         self.tasks.spawn("listener", async move {
             let stopping = server.tasks.stopping();
-            let gate = Gate::new("sidecar", Limits::SIDECAR);
+            let gate = acceptor
+                .is_some()
+                .then(|| Gate::new("sidecar", Limits::SIDECAR));
             listen::accept(listener, stopping, |stream, peer| {
-                if let Some(place) = gate.admit(peer) {
+                let place = gate.as_ref().map(|gate| gate.admit(peer));
+                // None is admitted where all places are taken.
+                if place.as_ref().is_none_or(Option::is_some) {
+                    let place = place.flatten();
                     let worker = server.workers.next();
                     let (acceptor, connection) = (acceptor.clone(), server.clone());
                     server.tasks.spawn_on(&worker, "connection", async move {
@@ -101,28 +108,30 @@ impl<H: Handler> Server<H> {
         stream: TcpStream,
         address: SocketAddr,
         acceptor: Option<Acceptor>,
-        place: Place,
+        place: Option<Place>,
     ) {
         let stopping = self.tasks.stopping();
         tokio::select! {
             biased;
             heard = stream.readable() => if heard.is_err() { return },
-            () = place.evicted() => return,
+            () = evicted(place.as_ref()) => return,
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(HEAD_TIMEOUT) => return,
         }
-        place.heard();
+        if let Some(place) = &place {
+            place.heard();
+        }
         let Some(acceptor) = acceptor else {
-            return self.serve(stream, None, None, Some(place)).await;
+            return self.serve(stream, None, None, place).await;
         };
         let secured = tokio::select! {
             biased;
             secured = acceptor.admit(stream, address) => secured,
-            () = place.evicted() => return,
+            () = evicted(place.as_ref()) => return,
         };
         if let Some(stream) = secured {
             let (peer, expires) = (stream.peer().clone(), stream.expires());
-            self.serve(stream, Some(peer), expires, Some(place)).await;
+            self.serve(stream, Some(peer), expires, place).await;
         }
     }
 
@@ -204,14 +213,8 @@ impl<H: Handler> Server<H> {
                 Some(end) => tokio::time::sleep_until(before(end, RETIRE_BEFORE)).await,
             }
         };
-        let evicted = async {
-            match &place {
-                None => std::future::pending().await,
-                Some(place) => place.evicted().await,
-            }
-        };
         let mut retire = std::pin::pin!(retire);
-        let mut evicted = std::pin::pin!(evicted);
+        let mut evicted = std::pin::pin!(evicted(place.as_ref()));
         let (mut retired, mut stopped) = (false, false);
         loop {
             tokio::select! {
@@ -248,6 +251,14 @@ impl<H: Handler> Server<H> {
             (false, true) => builder.http2_only(),
             _ => builder,
         }
+    }
+}
+
+/// Waits until the connection has to make room for others.
+async fn evicted(place: Option<&Place>) {
+    match place {
+        None => std::future::pending().await,
+        Some(place) => place.evicted().await,
     }
 }
 
