@@ -121,8 +121,10 @@ impl<H: Handler> Server<H> {
         if let Some(place) = &place {
             place.heard();
         }
+        // What serving takes has a place of its own in memory, so that who says
+        // nothing costs little.
         let Some(acceptor) = acceptor else {
-            return self.serve(stream, None, None, place).await;
+            return Box::pin(self.serve(stream, None, None, place)).await;
         };
         let secured = tokio::select! {
             biased;
@@ -131,7 +133,7 @@ impl<H: Handler> Server<H> {
         };
         if let Some(stream) = secured {
             let (peer, expires) = (stream.peer().clone(), stream.expires());
-            self.serve(stream, Some(peer), expires, place).await;
+            Box::pin(self.serve(stream, Some(peer), expires, place)).await;
         }
     }
 
