@@ -93,7 +93,7 @@ fn restrict(context: &mut Value, settings: &Settings) {
     if settings.drop_all_capabilities {
         defaults.push(("capabilities", json!({"drop": ["ALL"]})));
     }
-    // A privileged container may not be told that it is none.
+    // Kubernetes refuses a privileged container that forbids escalation.
     if context["privileged"] == true {
         defaults.clear();
     }

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_share_a_budget_and_the_oldest_unfinished_one_makes_room() {
+    async fn bodies_share_a_budget_and_the_largest_unfinished_one_makes_room() {
         let gate = Gate::new("test", limits());
         let (old, new) = (place(&gate), place(&gate));
         let (first, second) = (Activity::new(&old), Activity::new(&new));

@@ -16,6 +16,7 @@ const REPORT: Duration = Duration::from_secs(10);
 /// Lines in that time about connections that were refused or closed.
 const REFUSALS: u32 = 10;
 
+/// The places of one listener.
 pub struct Gate {
     pub(super) name: &'static str,
     pub(super) limits: Limits,
@@ -26,7 +27,7 @@ struct Places {
     slots: Slots,
     evictions: HashMap<Id, CancellationToken>,
     crowded: Report,
-    late: Report,
+    refusals: Report,
 }
 
 /// Log lines of one kind, few at a time.
@@ -34,8 +35,8 @@ struct Places {
 struct Report {
     since: Option<Instant>,
     lines: u32,
-    /// Not told about yet.
-    silent: u64,
+    /// Counted since the last line.
+    unlogged: u64,
 }
 
 impl Report {
@@ -47,12 +48,12 @@ impl Report {
             self.since = Some(now);
             self.lines = 0;
         }
-        self.silent += 1;
+        self.unlogged += 1;
         if self.lines == lines {
             return None;
         }
         self.lines += 1;
-        Some(std::mem::take(&mut self.silent))
+        Some(std::mem::take(&mut self.unlogged))
     }
 }
 
@@ -90,7 +91,7 @@ impl Gate {
                 slots: Slots::new(limits.caps()),
                 evictions: HashMap::new(),
                 crowded: Report::default(),
-                late: Report::default(),
+                refusals: Report::default(),
             }),
         })
     }
@@ -131,7 +132,7 @@ impl Gate {
 
     /// Says why a connection was refused or closed.
     pub(super) fn refused(&self, peer: SocketAddr, why: &str) {
-        let Some(number) = self.places().late.count(REFUSALS) else {
+        let Some(number) = self.places().refusals.count(REFUSALS) else {
             return;
         };
         let name = self.name;

@@ -147,7 +147,7 @@ impl Store {
         (last, self.0.changes.subscribe())
     }
 
-    /// When the last change was told; nothing before the first. Who has received a change sees it, or a later one.
+    /// When the last change was sent; nothing before the first. Who has received a change sees it, or a later one.
     pub fn last_change(&self) -> Option<Instant> {
         self.read().last
     }

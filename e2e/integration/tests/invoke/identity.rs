@@ -1,4 +1,4 @@
-//! Who calls: what applications are told is not for clients to say.
+//! Who calls: clients cannot choose what applications see.
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -45,15 +45,15 @@ fn invocation() -> InvokeRequest {
 }
 
 fn http_says(seen: &Seen) -> Vec<String> {
-    let told = seen.headers.iter().filter(|(name, _)| {
+    let named = seen.headers.iter().filter(|(name, _)| {
         let name = name.as_str().replace('_', "-");
         name.starts_with("dapr-call") || name == "dapr-api-token"
     });
-    let mut told: Vec<_> = told
+    let mut shown: Vec<_> = named
         .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or("?")))
         .collect();
-    told.sort();
-    told
+    shown.sort();
+    shown
 }
 
 fn grpc_says(metadata: &MetadataMap) -> Vec<String> {

@@ -139,7 +139,7 @@ impl Resilient {
                     left.retain(|entry| failed.iter().any(|f| f.id == entry.id));
                     progress.0.entries = left;
                     if failed.is_empty() {
-                        // The rest is published; what is lost is told at the end.
+                        // The rest is published; what is lost is reported at the end.
                         return Ok(());
                     }
                     Err(Unpublished::Some(failed))
@@ -150,7 +150,7 @@ impl Resilient {
         match published {
             Ok(()) => {}
             Err(Error::Failed(Unpublished::Some(failed))) => lost.extend(failed),
-            // Those that a former attempt published are not to be told as failed.
+            // Those that a former attempt published are not reported as failed.
             Err(Error::Failed(Unpublished::All(cause)))
                 if left.entries.len() == request.entries.len() =>
             {

@@ -211,7 +211,7 @@ where
                 progress.lost.extend(lost);
                 progress.left = failed.iter().map(|item| item.index).collect();
                 if failed.is_empty() {
-                    // The rest is done; what is lost is told at the end.
+                    // The rest is done; what is lost is reported at the end.
                     return Ok(());
                 }
                 Err(Partly {
