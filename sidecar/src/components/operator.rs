@@ -21,8 +21,9 @@ use super::reload::policies;
 use crate::metrics;
 
 /// What an operator that answers takes to open a stream; others say nothing
-/// before the first change.
-const ANSWER: Duration = Duration::from_millis(50);
+/// before the first change. Until this has passed the resources are not listed
+/// again, so what changes meanwhile is seen later.
+const ANSWER: Duration = Duration::from_millis(10);
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
 /// Tries at the start, before the process gives up.
 const TRIES: u32 = 100;
@@ -423,4 +424,20 @@ fn one<K: Kind>(bytes: &[u8]) -> Result<K, Error> {
             cause: cause.to_string(),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operator_that_says_nothing_at_first_holds_up_the_listing_for_a_moment_only() {
+        let started = Instant::now();
+        let silent = std::future::pending::<Opened<wire::ComponentUpdateEvent>>();
+        let events = Events::open(silent).await;
+        assert!(matches!(events, Ok(Events::Opening(_))));
+        assert!(started.elapsed() <= Duration::from_millis(20));
+    }
 }
