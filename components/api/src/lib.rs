@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod error;
+mod fields;
 mod metadata;
 pub mod pubsub;
 mod registry;
@@ -16,8 +17,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 pub use error::{Error, Kind, Refusal};
+pub use fields::{Field, FieldValue, Milliseconds, Secret, Truthy};
 pub use metadata::Metadata;
-pub use registry::{Block, Constructor, Duplicate, Found, Missing, Registry, Row, Table, Versions};
+pub use registry::{
+    Constructor, Duplicate, Found, Missing, Registry, Row, Status, Table, Tested, Versions,
+};
 
 /// Free-form key and value pairs that travel with a request or an answer.
 pub type Pairs = HashMap<String, String>;
@@ -31,6 +35,10 @@ pub struct Context {
     /// The namespace of the sidecar (`NAMESPACE`); may be empty outside
     /// Kubernetes.
     pub namespace: String,
+    /// The address that other sidecars reach this one at.
+    pub host: String,
+    /// The port of the internal gRPC server, for other sidecars.
+    pub internal_port: u16,
     /// The environment of the process.
     pub environment: Arc<BTreeMap<String, String>>,
 }

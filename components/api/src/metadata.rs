@@ -1,11 +1,11 @@
 use std::fmt::Display;
-use std::str::FromStr;
-use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::Error;
 
-/// The properties of one component. Names are compared without regard to
-/// case; values are text, with the conversions that component files rely on.
+/// The properties of one component, which its file calls metadata. Names are
+/// compared without regard to case; values are text.
 #[derive(Debug, Clone, Default)]
 pub struct Metadata {
     component: String,
@@ -31,6 +31,21 @@ impl Metadata {
         }
     }
 
+    /// The members of a JSON object as properties: text as it is, any other
+    /// value as its JSON. Anything but an object has no properties.
+    pub fn from_json(component: &str, object: &Value) -> Metadata {
+        let members = object.as_object().into_iter().flatten();
+        let properties = members.filter_map(|(name, value)| {
+            let text = match value {
+                Value::Null => return None,
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            Some((name.clone(), text))
+        });
+        Metadata::new(component, properties)
+    }
+
     /// The component's name.
     pub fn component(&self) -> &str {
         &self.component
@@ -43,7 +58,7 @@ impl Metadata {
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Refuses properties that are given twice. Components that do not call
+    /// An error if a property is given twice. Components that do not call
     /// this take the last of the two.
     pub fn unique(&self) -> Result<(), Error> {
         for (at, (name, _)) in self.properties.iter().enumerate() {
@@ -74,81 +89,6 @@ impl Metadata {
         self.get(name).filter(|value| !value.is_empty())
     }
 
-    /// The first of several names (a name and its aliases) that has a value.
-    pub fn any(&self, names: &[&str]) -> Option<&str> {
-        names.iter().find_map(|name| self.text(name))
-    }
-
-    /// The value of `name`, which the component cannot do without.
-    pub fn required(&self, name: &str) -> Result<&str, Error> {
-        self.text(name)
-            .ok_or_else(|| self.wrong(name, "is missing or empty"))
-    }
-
-    /// Whether the value of `name` means yes: `y`, `yes`, `true`, `t`, `on`
-    /// or `1` in any case. Everything else means no, as does absence.
-    pub fn truthy(&self, name: &str) -> bool {
-        self.get(name).is_some_and(outrider_kit::truthy)
-    }
-
-    /// A boolean in Go's spelling (`true`, `T`, `1`, ..). Anything else is an
-    /// error. See <https://pkg.go.dev/strconv#ParseBool>.
-    pub fn boolean(&self, name: &str) -> Result<Option<bool>, Error> {
-        self.text(name)
-            .map(|value| match value {
-                "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-                "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-                other => Err(self.wrong(
-                    name,
-                    format_args!(
-                        "must be true or false, not {}",
-                        outrider_kit::quote::go(other)
-                    ),
-                )),
-            })
-            .transpose()
-    }
-
-    /// A whole number.
-    pub fn integer<T: FromStr>(&self, name: &str) -> Result<Option<T>, Error> {
-        self.text(name)
-            .map(|value| {
-                value.parse().map_err(|_| {
-                    self.wrong(
-                        name,
-                        format_args!(
-                            "must be a whole number in range, not {}",
-                            outrider_kit::quote::go(value)
-                        ),
-                    )
-                })
-            })
-            .transpose()
-    }
-
-    /// A duration such as `1m30s`, or a bare number of seconds. Zero or less
-    /// gives a zero duration.
-    pub fn duration(&self, name: &str) -> Result<Option<Duration>, Error> {
-        self.duration_in(name, Duration::from_secs(1))
-    }
-
-    /// As [`Metadata::duration`], a bare number being multiples of `unit`.
-    pub fn duration_in(&self, name: &str, unit: Duration) -> Result<Option<Duration>, Error> {
-        let Some(value) = self.text(name) else {
-            return Ok(None);
-        };
-        if let Ok(count) = value.parse::<i64>() {
-            let count = u32::try_from(count.max(0)).unwrap_or(u32::MAX);
-            return Ok(Some(unit.saturating_mul(count)));
-        }
-        match outrider_kit::duration::parse_signed(value) {
-            Ok(nanoseconds) => Ok(Some(Duration::from_nanos(
-                u64::try_from(nanoseconds).unwrap_or(0),
-            ))),
-            Err(error) => Err(self.wrong(name, format_args!("must be a duration: {error}"))),
-        }
-    }
-
     /// An error that says which property of which component is wrong.
     pub fn wrong(&self, name: &str, what: impl Display) -> Error {
         Error::invalid(format!(
@@ -160,18 +100,16 @@ impl Metadata {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
 
-    fn metadata(pairs: &[(&str, &str)]) -> Metadata {
-        Metadata::new("store", pairs.iter().copied())
-    }
+    use super::*;
 
     #[test]
     fn names_match_in_any_case_and_the_last_wins() {
-        let metadata = metadata(&[("Host", "a"), ("HOST", "b"), ("empty", "")]);
+        let pairs = [("Host", "a"), ("HOST", "b"), ("empty", "")];
+        let metadata = Metadata::new("store", pairs);
         assert_eq!(metadata.get("host"), Some("b"));
         assert_eq!(metadata.text("empty"), None);
-        assert_eq!(metadata.any(&["url", "hosT"]), Some("b"));
         assert_eq!(
             metadata.unique().expect_err("given twice").to_string(),
             "failed to resolve aliases: key host is duplicate in the metadata"
@@ -179,40 +117,13 @@ mod tests {
     }
 
     #[test]
-    fn booleans() {
-        let metadata = metadata(&[("a", " Yes "), ("b", "no"), ("c", "T"), ("d", "yes")]);
-        assert!(metadata.truthy("a"));
-        assert!(!metadata.truthy("b"));
-        assert!(!metadata.truthy("absent"));
-        assert_eq!(metadata.boolean("c").expect("is a boolean"), Some(true));
-        assert_eq!(metadata.boolean("absent").expect("may be absent"), None);
-        assert_eq!(
-            metadata
-                .boolean("d")
-                .expect_err("not Go's spelling")
-                .to_string(),
-            r#"component store: property d must be true or false, not "yes""#
-        );
-    }
-
-    #[test]
-    fn numbers_and_durations() {
-        let metadata = metadata(&[("n", "12"), ("neg", "-1"), ("d", "1m30s"), ("bad", "soon")]);
-        assert_eq!(metadata.integer::<u16>("n").expect("fits"), Some(12));
-        assert!(metadata.integer::<u16>("neg").is_err());
-        let seconds = |name| metadata.duration(name).expect("is a duration");
-        assert_eq!(seconds("n"), Some(Duration::from_secs(12)));
-        assert_eq!(seconds("neg"), Some(Duration::ZERO));
-        assert_eq!(seconds("d"), Some(Duration::from_secs(90)));
-        assert_eq!(
-            metadata
-                .duration_in("n", Duration::from_millis(1))
-                .expect("is a duration"),
-            Some(Duration::from_millis(12))
-        );
-        assert_eq!(
-            metadata.duration("bad").expect_err("is none").to_string(),
-            r#"component store: property bad must be a duration: time: invalid duration "soon""#
-        );
+    fn members_of_an_object_are_properties() {
+        let object = json!({"text": "a", "number": 5, "flag": true, "nothing": null});
+        let metadata = Metadata::from_json("nr", &object);
+        assert_eq!(metadata.get("text"), Some("a"));
+        assert_eq!(metadata.get("number"), Some("5"));
+        assert_eq!(metadata.get("flag"), Some("true"));
+        assert_eq!(metadata.get("nothing"), None);
+        assert_eq!(Metadata::from_json("nr", &Value::Null).iter().count(), 0);
     }
 }

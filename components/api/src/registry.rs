@@ -3,38 +3,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{Context, Error, Metadata, pubsub, secrets, state};
-
-/// A building block, as far as naming its components goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Block {
-    /// `state.*`
-    State,
-    /// `pubsub.*`
-    PubSub,
-    /// `secretstores.*`
-    Secrets,
-}
-
-impl Block {
-    /// The first part of a component's type.
-    pub fn category(self) -> &'static str {
-        match self {
-            Block::State => "state",
-            Block::PubSub => "pubsub",
-            Block::Secrets => "secretstores",
-        }
-    }
-
-    /// What a message calls one of its components.
-    fn noun(self) -> &'static str {
-        match self {
-            Block::State => "state store",
-            Block::PubSub => "message bus",
-            Block::Secrets => "secret store",
-        }
-    }
-}
+use crate::{Context, Error, Field, Metadata, pubsub, resolve, secrets, state};
 
 /// Which versions of a type one constructor serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,15 +75,44 @@ impl<T: ?Sized> Clone for Registered<T> {
     }
 }
 
-/// A type or alias that is registered, for the table in the documentation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A component as its family's list declares it: one row of
+/// `docs/components.md`.
+#[derive(Debug, Clone, Copy)]
 pub struct Row {
-    /// The whole type, such as `state.redis`, then its aliases.
-    pub types: Vec<String>,
-    /// The versions.
+    /// Its name, which is the type without the category, then its aliases. In
+    /// lower case.
+    pub names: &'static [&'static str],
+    /// The versions that the constructor makes.
     pub versions: Versions,
-    /// The crate that registered it.
-    pub family: &'static str,
+    /// How far it is to be relied on.
+    pub status: Status,
+    /// How it is tested.
+    pub tested: Tested,
+    /// Its metadata fields, in groups: one file may read fields of another.
+    pub fields: &'static [&'static [Field]],
+    /// Its file, from the top of the repository.
+    pub file: &'static str,
+}
+
+/// How far a component is to be relied on, as in
+/// <https://docs.dapr.io/operations/components/certification-lifecycle/>.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// May change in every release.
+    Alpha,
+    /// Changes are announced.
+    Beta,
+    /// Stays as it is.
+    Stable,
+}
+
+/// How a component is tested, and against what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tested {
+    /// By the suite of its building block in `components/conformance`.
+    Conformance(&'static str),
+    /// By the tests in its own file.
+    Unit(&'static str),
 }
 
 /// The type is registered already.
@@ -129,38 +127,35 @@ pub struct Duplicate {
 
 /// No component of this type and version is registered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("couldn't find {noun} {type_name}/{version}")]
+#[error("couldn't find {noun} {asked}/{version}")]
 pub struct Missing {
     noun: &'static str,
-    type_name: String,
+    asked: String,
     version: String,
 }
 
 /// The components of one building block.
 pub struct Table<T: ?Sized> {
-    block: Block,
+    category: &'static str,
+    noun: &'static str,
     entries: HashMap<(String, String), Registered<T>>,
     rows: Vec<Row>,
 }
 
 impl<T: ?Sized + 'static> Table<T> {
-    fn new(block: Block) -> Table<T> {
+    /// `category` is the first part of the types; error texts call a component
+    /// of the table `noun`.
+    fn new(category: &'static str, noun: &'static str) -> Table<T> {
         Table {
-            block,
+            category,
+            noun,
             entries: HashMap::new(),
             rows: Vec::new(),
         }
     }
 
-    /// Adds a component under its name (the type without its category) and
-    /// its aliases. `family` is the crate it lives in.
-    pub fn register<C, Connect>(
-        &mut self,
-        family: &'static str,
-        names: &[&str],
-        versions: Versions,
-        connect: C,
-    ) -> Result<(), Duplicate>
+    /// Adds the component of a row. `connect` makes one of its properties.
+    pub fn register<C, Connect>(&mut self, row: Row, connect: C) -> Result<(), Duplicate>
     where
         C: Fn(Metadata, Context) -> Connect + Send + Sync + 'static,
         Connect: Future<Output = Result<Arc<T>, Error>> + Send + 'static,
@@ -169,38 +164,33 @@ impl<T: ?Sized + 'static> Table<T> {
             Arc::new(move |metadata, context| Box::pin(connect(metadata, context)));
         let registered = Registered {
             constructor,
-            versions,
+            versions: row.versions,
         };
-        let types: Vec<String> = names.iter().map(|name| self.full(name)).collect();
-        for type_name in &types {
-            for version in versions.keys() {
-                let key = (type_name.clone(), version.to_owned());
+        for name in row.names {
+            for version in row.versions.keys() {
+                let key = ((*name).to_owned(), version.to_owned());
                 if self.entries.insert(key, registered.clone()).is_some() {
                     return Err(Duplicate {
-                        type_name: type_name.clone(),
+                        type_name: format!("{}.{name}", self.category),
                         version,
                     });
                 }
             }
         }
-        self.rows.push(Row {
-            types,
-            versions,
-            family,
-        });
+        self.rows.push(row);
         Ok(())
     }
 
     /// Adds a component that was discovered at run time, unless one of its
     /// name is compiled in, which is not replaced. Returns whether it was added.
     pub fn add_discovered(&mut self, name: &str, constructor: Constructor<T>) -> bool {
-        let type_name = self.full(name);
-        if self.rows.iter().any(|row| row.types.contains(&type_name)) {
+        let name = name.to_lowercase();
+        if self.rows.iter().any(|row| row.names.contains(&&*name)) {
             return false;
         }
         for version in Versions::Initial.keys() {
             self.entries.insert(
-                (type_name.clone(), version.to_owned()),
+                (name.clone(), version.to_owned()),
                 Registered {
                     constructor: constructor.clone(),
                     versions: Versions::Initial,
@@ -213,42 +203,57 @@ impl<T: ?Sized + 'static> Table<T> {
     /// Finds what makes components of a type (`state.redis`) and version
     /// (`v1`, or empty), whatever their case.
     pub fn find(&self, type_name: &str, version: &str) -> Result<Found<T>, Missing> {
-        let key = (type_name.to_lowercase(), version.to_lowercase());
-        let registered = self.entries.get(&key).ok_or_else(|| Missing {
-            noun: self.block.noun(),
-            type_name: type_name.to_owned(),
-            version: version.to_owned(),
-        })?;
+        let lower = type_name.to_lowercase();
+        let name = lower
+            .strip_prefix(self.category)
+            .and_then(|rest| rest.strip_prefix('.'));
+        self.look_up(name.unwrap_or_default(), version)
+            .ok_or_else(|| self.missing(type_name, version))
+    }
+
+    /// As [`Table::find`], by the type without its category: a Configuration
+    /// names its resolver `mdns`, not `nameresolution.mdns`.
+    pub fn find_by_name(&self, name: &str, version: &str) -> Result<Found<T>, Missing> {
+        self.look_up(&name.to_lowercase(), version)
+            .ok_or_else(|| self.missing(name, version))
+    }
+
+    fn look_up(&self, name: &str, version: &str) -> Option<Found<T>> {
+        let key = (name.to_owned(), version.to_lowercase());
+        let registered = self.entries.get(&key)?;
         let warning = match registered.versions {
             Versions::Deprecated {
                 version, preferred, ..
             } => {
-                let noun = self.block.noun();
-                let name = &key.0;
+                let Table { category, noun, .. } = self;
                 Some(format!(
-                    "WARNING: {noun} {name}/{version} is deprecated and will be removed in a future version, please use {name}/{preferred}"
+                    "WARNING: {noun} {category}.{name}/{version} is deprecated and will be removed in a future version, please use {category}.{name}/{preferred}"
                 ))
             }
             Versions::Initial | Versions::Named { .. } => None,
         };
-        Ok(Found {
+        Some(Found {
             constructor: registered.constructor.clone(),
             warning,
         })
     }
 
-    /// What is registered, in order.
-    pub fn rows(&self) -> &[Row] {
-        &self.rows
+    fn missing(&self, asked: &str, version: &str) -> Missing {
+        Missing {
+            noun: self.noun,
+            asked: asked.to_owned(),
+            version: version.to_owned(),
+        }
     }
 
-    fn full(&self, name: &str) -> String {
-        format!("{}.{}", self.block.category(), name.to_lowercase())
+    /// What is compiled in, in order, with the category of its types.
+    fn rows(&self) -> impl Iterator<Item = (&'static str, &Row)> {
+        self.rows.iter().map(|row| (self.category, row))
     }
 }
 
-/// All components that a process can make. A value, so that tests build their
-/// own.
+/// All components that a process can make, one table for each building block.
+/// A value, so that tests build their own.
 pub struct Registry {
     /// State stores.
     pub state: Table<dyn state::Store>,
@@ -256,25 +261,29 @@ pub struct Registry {
     pub pubsub: Table<dyn pubsub::Broker>,
     /// Secret stores.
     pub secrets: Table<dyn secrets::Store>,
+    /// Name resolvers.
+    pub nameresolution: Table<dyn resolve::Resolver>,
 }
 
 impl Registry {
     /// A registry without any component.
     pub fn new() -> Registry {
         Registry {
-            state: Table::new(Block::State),
-            pubsub: Table::new(Block::PubSub),
-            secrets: Table::new(Block::Secrets),
+            state: Table::new("state", "state store"),
+            pubsub: Table::new("pubsub", "message bus"),
+            secrets: Table::new("secretstores", "secret store"),
+            nameresolution: Table::new("nameresolution", "name resolver"),
         }
     }
 
-    /// Everything that is registered, block by block.
-    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+    /// Everything that is compiled in, block by block: the category, such as
+    /// `state`, and the row.
+    pub fn rows(&self) -> impl Iterator<Item = (&'static str, &Row)> {
         self.state
             .rows()
-            .iter()
             .chain(self.pubsub.rows())
             .chain(self.secrets.rows())
+            .chain(self.nameresolution.rows())
     }
 }
 
@@ -288,8 +297,19 @@ impl Default for Registry {
 mod tests {
     use super::*;
 
-    async fn refuse(_: Metadata, _: Context) -> Result<Arc<dyn state::Store>, Error> {
-        Err(Error::unavailable("nobody home"))
+    async fn fail<T: ?Sized>(_: Metadata, _: Context) -> Result<Arc<T>, Error> {
+        Err(Error::unavailable("no connection"))
+    }
+
+    fn row(names: &'static [&'static str], versions: Versions) -> Row {
+        Row {
+            names,
+            versions,
+            status: Status::Alpha,
+            tested: Tested::Unit("nothing"),
+            fields: &[],
+            file: "nowhere",
+        }
     }
 
     #[tokio::test]
@@ -297,7 +317,7 @@ mod tests {
         let mut registry = Registry::new();
         registry
             .state
-            .register("test", &["sqlite", "sqlite3"], Versions::Initial, refuse)
+            .register(row(&["sqlite", "sqlite3"], Versions::Initial), fail)
             .expect("is new");
         for version in ["", "v0", "v1", "V1"] {
             let found = registry
@@ -309,7 +329,7 @@ mod tests {
                 .await
                 .err()
                 .expect("always fails");
-            assert_eq!(error.to_string(), "nobody home");
+            assert_eq!(error.to_string(), "no connection");
         }
         let missing = registry
             .state
@@ -337,11 +357,11 @@ mod tests {
         };
         registry
             .state
-            .register("test", &["etcd"], old, refuse)
+            .register(row(&["etcd"], old), fail)
             .expect("is new");
         registry
             .state
-            .register("test", &["etcd"], new, refuse)
+            .register(row(&["etcd"], new), fail)
             .expect("is new");
         let found = registry
             .state
@@ -363,15 +383,39 @@ mod tests {
     }
 
     #[test]
+    fn types_need_their_category_and_names_have_none() {
+        let mut registry = Registry::new();
+        registry
+            .nameresolution
+            .register(row(&["mdns"], Versions::Initial), fail)
+            .expect("is new");
+        let table = &registry.nameresolution;
+        assert!(table.find("nameresolution.mdns", "v1").is_ok());
+        assert!(table.find_by_name("mDNS", "").is_ok());
+        for (missing, error) in [
+            (
+                table.find("mdns", "v1"),
+                "couldn't find name resolver mdns/v1",
+            ),
+            (
+                table.find_by_name("dns", "v1"),
+                "couldn't find name resolver dns/v1",
+            ),
+        ] {
+            assert_eq!(missing.err().expect("is not there").to_string(), error);
+        }
+    }
+
+    #[test]
     fn names_are_registered_once() {
         let mut registry = Registry::new();
         registry
             .state
-            .register("a", &["x"], Versions::Initial, refuse)
+            .register(row(&["x"], Versions::Initial), fail)
             .expect("is new");
         let twice = registry
             .state
-            .register("b", &["y", "X"], Versions::Initial, refuse);
+            .register(row(&["y", "x"], Versions::Initial), fail);
         assert!(twice.is_err());
     }
 }

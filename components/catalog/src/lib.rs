@@ -1,13 +1,10 @@
-//! The components that this build holds.
-
-mod resolver;
+//! The components that this build has: one feature a family, and sets of them.
 
 use outrider_components::{Duplicate, Registry};
 
-pub use resolver::resolver;
-
 /// Every component of every family that is compiled in.
 pub fn registry() -> Result<Registry, Duplicate> {
+    #[allow(unused_mut, reason = "a build may have no family")]
     let mut registry = Registry::new();
     #[cfg(feature = "local")]
     outrider_components_local::register(&mut registry)?;
@@ -20,8 +17,8 @@ pub fn registry() -> Result<Registry, Duplicate> {
     Ok(registry)
 }
 
-/// Adds what other programs serve on the sockets of `folder`. With `any_user`
-/// it does not matter whose they are.
+/// Adds the pluggable components behind the sockets of `folder`. With
+/// `any_user` sockets of every user are accepted.
 pub async fn discover(registry: &mut Registry, folder: &std::path::Path, any_user: bool) {
     #[cfg(feature = "pluggable")]
     outrider_components_pluggable::register(registry, folder, any_user).await;
@@ -38,8 +35,11 @@ mod tests {
         let registry = registry().expect("no type twice");
         let types: Vec<_> = registry
             .rows()
-            .flat_map(|row| &row.types)
-            .map(String::as_str)
+            .flat_map(|(category, row)| {
+                row.names
+                    .iter()
+                    .map(move |name| format!("{category}.{name}"))
+            })
             .collect();
         assert_eq!(
             types,
@@ -53,6 +53,10 @@ mod tests {
                 "secretstores.local.env",
                 "secretstores.local.file",
                 "secretstores.kubernetes",
+                "nameresolution.mdns",
+                "nameresolution.kubernetes",
+                "nameresolution.nameformat",
+                "nameresolution.sqlite",
             ]
         );
     }

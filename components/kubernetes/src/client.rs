@@ -1,16 +1,26 @@
+//! The client of the Kubernetes API, and how its errors look to the runtime.
+
 use std::path::Path;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use outrider_components::{Context, Error, Kind, Metadata};
+use outrider_components::{Context, Error, Kind};
 
-/// A client for the cluster the process runs in, or else the one of a
-/// kubeconfig: the property `kubeconfigPath`, `KUBECONFIG` or
-/// `~/.kube/config`.
-pub async fn connect(metadata: &Metadata, context: &Context) -> Result<Client, Error> {
+outrider_components::fields! {
+    /// What the metadata of every component on Kubernetes says about the API.
+    pub struct Fields {
+        /// Kubeconfig for sidecars outside a cluster. `KUBECONFIG` or
+        /// `~/.kube/config` if absent.
+        "kubeconfigPath" => kubeconfig: Option<String>;
+    }
+}
+
+/// A client for the cluster that the process runs in, or else for that of a
+/// kubeconfig.
+pub async fn connect(fields: &Fields, context: &Context) -> Result<Client, Error> {
     let config = match Config::incluster() {
         Ok(config) => config,
-        Err(outside) => local(metadata, context).await.map_err(|error| {
+        Err(outside) => from_kubeconfig(fields, context).await.map_err(|error| {
             error.context(&format!(
                 "neither in a cluster ({outside}) nor with a kubeconfig"
             ))
@@ -19,7 +29,7 @@ pub async fn connect(metadata: &Metadata, context: &Context) -> Result<Client, E
     Client::try_from(config).map_err(failed)
 }
 
-async fn local(metadata: &Metadata, context: &Context) -> Result<Config, Error> {
+async fn from_kubeconfig(fields: &Fields, context: &Context) -> Result<Config, Error> {
     let variable = |name| {
         context
             .environment
@@ -28,8 +38,9 @@ async fn local(metadata: &Metadata, context: &Context) -> Result<Config, Error> 
             .filter(|value| !value.is_empty())
     };
     let home = || variable("HOME").map(|home| format!("{home}/.kube/config"));
-    let path = metadata
-        .text("kubeconfigPath")
+    let path = fields
+        .kubeconfig
+        .as_deref()
         .or_else(|| variable("KUBECONFIG"))
         .map(str::to_owned)
         .or_else(home)
@@ -43,7 +54,7 @@ async fn local(metadata: &Metadata, context: &Context) -> Result<Config, Error> 
         .map_err(wrong)
 }
 
-/// How an error of the API looks to the runtime: the server's own words.
+/// An error of the API, with the text of the server.
 pub fn failed(error: kube::Error) -> Error {
     let (kind, text) = match &error {
         kube::Error::Api(status) => {

@@ -3,12 +3,19 @@
 mod client;
 mod secrets;
 
-use outrider_components::{Duplicate, Registry, Versions};
+use outrider_components::{Duplicate, Registry, Row, Status, Tested, Versions};
 
 /// Registers every component of this crate.
 pub fn register(registry: &mut Registry) -> Result<(), Duplicate> {
-    const FAMILY: &str = "kubernetes";
-    registry
-        .secrets
-        .register(FAMILY, &["kubernetes"], Versions::Initial, secrets::connect)
+    registry.secrets.register(
+        Row {
+            names: &["kubernetes"],
+            versions: Versions::Initial,
+            status: Status::Stable,
+            tested: Tested::Unit("an API server of the test"),
+            fields: secrets::FIELDS,
+            file: "components/kubernetes/src/secrets/mod.rs",
+        },
+        secrets::connect,
+    )
 }

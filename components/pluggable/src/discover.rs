@@ -219,7 +219,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::net::UnixListener;
 
-    use outrider_components::{Error, Versions};
+    use outrider_components::{Error, Row, Status, Tested, Versions};
 
     use super::*;
 
@@ -294,12 +294,18 @@ mod tests {
 
     #[test]
     fn what_is_built_in_is_not_replaced() {
+        let vault = Row {
+            names: &["vault"],
+            versions: Versions::Initial,
+            status: Status::Stable,
+            tested: Tested::Unit("this test"),
+            fields: &[],
+            file: "nowhere",
+        };
         let mut registry = Registry::new();
         registry
             .secrets
-            .register("test", &["vault"], Versions::Initial, |_, _| async {
-                Err(Error::internal("built in"))
-            })
+            .register(vault, |_, _| async { Err(Error::internal("built in")) })
             .unwrap();
         let found = |name: &str| Found {
             name: name.to_owned(),

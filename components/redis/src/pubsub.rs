@@ -14,7 +14,7 @@ use bytes::Bytes;
 use outrider_components::pubsub::{
     Broker, Feature, Handler, Message, PublishRequest, SubscribeRequest, Subscription,
 };
-use outrider_components::{Context, Error, Kind, Metadata, Pairs};
+use outrider_components::{Context, Error, Field, Kind, Metadata, Milliseconds, Pairs};
 use redis::streams::{StreamId, StreamPendingCountReply, StreamReadReply};
 use redis::{FromRedisValue, Value};
 use tokio::sync::Semaphore;
@@ -22,9 +22,32 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::server::{FromRedis, Server};
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 
-const MILLISECOND: Duration = Duration::from_millis(1);
+/// The metadata fields.
+pub const FIELDS: &[&[Field]] = &[Fields::FIELDS, settings::Fields::FIELDS];
+
+outrider_components::fields! {
+    struct Fields {
+        /// Name of the consumer group; the application's id if absent.
+        "consumerID" => group: Option<String>;
+        /// How long a message may be handled before it is delivered again. 0
+        /// means that messages are never delivered again.
+        "processingTimeout" => processing_timeout: Milliseconds = "60s";
+        /// How often to look for messages to deliver again. 0 means never.
+        "redeliverInterval" => redeliver_interval: Milliseconds = "15s";
+        /// Messages of a subscription that are read ahead.
+        "queueDepth" => queue_depth: u32 = "100";
+        /// Messages that are handled at a time.
+        "concurrency" => concurrency: u32 = "10";
+        /// About how many messages a stream keeps; 0 means all.
+        "maxLenApprox" => max_length: u64 = "0";
+        /// About how long a stream keeps messages; 0 means for ever. Ignored
+        /// with `maxLenApprox`.
+        "streamTTL" => keep: Duration = "0";
+    }
+}
+
 /// How long one read waits for messages.
 const BLOCK: Duration = Duration::from_secs(5);
 const SCOPE: &str = "dapr.contrib";
@@ -86,35 +109,22 @@ impl Shared {
 /// Connects to the server.
 pub async fn connect(metadata: Metadata, context: Context) -> Result<Arc<dyn Broker>, Error> {
     let settings = Arc::new(Settings::new(&metadata)?);
-    let duration = |name, default: u64| {
-        Ok::<_, Error>(
-            metadata
-                .duration_in(name, MILLISECOND)?
-                .unwrap_or(Duration::from_secs(default)),
-        )
-    };
-    let processing_timeout = duration("processingTimeout", 60)?;
-    let redeliver_interval = duration("redeliverInterval", 15)?;
-    let queue_depth = metadata.integer("queueDepth")?.unwrap_or(100_u32).max(1);
-    let concurrency = metadata.integer("concurrency")?.unwrap_or(10_u32).max(1);
-    let max_length = metadata
-        .integer("maxLenApprox")?
-        .filter(|length| *length > 0);
-    let keep = metadata
-        .duration("streamTTL")?
-        .filter(|keep| !keep.is_zero());
+    let fields = Fields::read(&metadata)?;
+    let queue_depth = fields.queue_depth.max(1);
+    let concurrency = fields.concurrency.max(1);
+    let max_length = Some(fields.max_length).filter(|length| *length > 0);
+    let keep = Some(fields.keep).filter(|keep| !keep.is_zero());
     if max_length.is_some() && keep.is_some() {
         tracing::warn!(target: SCOPE, "redis streams: maxLenApprox and streamTTL cannot be used together; only one stream trimming strategy can be active at a time.");
     }
     let server = Server::new(settings)?;
     ping(&server, "redis streams").await?;
-    let group = metadata.text("consumerID").unwrap_or(&context.app_id);
     Ok(Arc::new(Streams {
         shared: Arc::new(Shared {
             server,
-            group: group.to_owned(),
-            processing_timeout,
-            redeliver_interval,
+            group: fields.group.unwrap_or(context.app_id),
+            processing_timeout: fields.processing_timeout.0,
+            redeliver_interval: fields.redeliver_interval.0,
             queue_depth: queue_depth as usize,
             workers: Semaphore::new(concurrency as usize),
         }),

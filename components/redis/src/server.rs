@@ -259,7 +259,7 @@ fn dialler(settings: &Settings, timeout: Option<Duration>) -> RedisResult<Dialle
                 login = login.set_username(username);
             }
             if let Some(password) = &settings.password {
-                login = login.set_password(password);
+                login = login.set_password(&password.0);
             }
             let info = address.into_connection_info()?.set_redis_settings(login);
             let client = match certificates {
@@ -279,7 +279,7 @@ fn dialler(settings: &Settings, timeout: Option<Duration>) -> RedisResult<Dialle
                 builder = builder.username(username);
             }
             if let Some(password) = &settings.password {
-                builder = builder.password(password);
+                builder = builder.password(password.0.clone());
             }
             if let (Some(mode), Some(certificates)) = (mode, certificates) {
                 builder = builder.tls(mode).certs(certificates);
@@ -294,13 +294,13 @@ fn dialler(settings: &Settings, timeout: Option<Duration>) -> RedisResult<Dialle
                 builder = builder.set_client_to_redis_username(username);
             }
             if let Some(password) = &settings.password {
-                builder = builder.set_client_to_redis_password(password);
+                builder = builder.set_client_to_redis_password(&password.0);
             }
             if let Some(username) = &settings.sentinel_username {
                 builder = builder.set_client_to_sentinel_username(username);
             }
             if let Some(password) = &settings.sentinel_password {
-                builder = builder.set_client_to_sentinel_password(password);
+                builder = builder.set_client_to_sentinel_password(&password.0);
             }
             if let (Some(mode), Some(certificates)) = (mode, certificates) {
                 builder = builder
@@ -333,7 +333,7 @@ fn certificates(tls: &Tls) -> TlsCertificates {
             .as_ref()
             .map(|(certificate, key)| ClientTlsConfig {
                 client_cert: certificate.clone().into_bytes(),
-                client_key: key.clone().into_bytes(),
+                client_key: key.0.clone().into_bytes(),
             }),
         root_cert: None,
     }

@@ -1,15 +1,89 @@
+//! The connection properties that all Redis components share.
+
 use std::time::Duration;
 
-use outrider_components::{Error, Metadata};
+use outrider_components::{Error, FieldValue, Metadata, Milliseconds, Secret, Truthy};
 
-const DEFAULT_HOST: &str = "localhost";
 const DEFAULT_PORT: u16 = 6379;
 const DEFAULT_MAX_RETRIES: i32 = 3;
 const DEFAULT_MIN_BACKOFF: Duration = Duration::from_millis(8);
 const DEFAULT_MAX_BACKOFF: Duration = Duration::from_millis(512);
 const DEFAULT_DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(3);
-const MILLISECOND: Duration = Duration::from_millis(1);
+
+outrider_components::fields! {
+    /// What the metadata of every Redis component says about the connection.
+    /// Pool sizes and idle times are accepted and ignored: one connection
+    /// carries all commands.
+    pub struct Fields {
+        /// Host of the server, with or without a port. For a cluster some of
+        /// its nodes, for a failover group the sentinels, separated by commas.
+        "redisHost" => host: String = "localhost";
+        /// Port of hosts that have none of their own; 6379 if absent.
+        "redisPort" => port: Option<u16>;
+        /// `node` or `cluster`.
+        "redisType" => topology: String = "node";
+        /// Whether the hosts are sentinels.
+        "failover" => failover: bool = "false";
+        /// The name under which the sentinels know the server. Required with
+        /// `failover`.
+        "sentinelMasterName" => sentinel_master: Option<String>;
+        /// User at the server.
+        "redisUsername" => username: Option<String>;
+        /// Password at the server.
+        "redisPassword" => password: Option<Secret>;
+        /// User at the sentinels.
+        "sentinelUsername" => sentinel_username: Option<String>;
+        /// Password at the sentinels.
+        "sentinelPassword" => sentinel_password: Option<Secret>;
+        /// Number of the database.
+        "redisDB" => database: i64 = "0";
+        /// Whether connections use TLS.
+        "enableTLS" => tls: bool = "false";
+        /// Whether the server's certificate is not verified.
+        "insecureSkipTLSVerify" => insecure: bool = "false";
+        /// Client certificate chain, in PEM. Used if there is a key too.
+        "clientCert" => client_certificate: Option<String>;
+        /// Key of the client certificate, in PEM.
+        "clientKey" => client_key: Option<Secret>;
+        /// Retries of a command after the first attempt. 0 means the default,
+        /// -1 means none.
+        "redisMaxRetries" | "maxRetries" => max_retries: i32 = "3";
+        /// Shortest pause before a retry. 0 means the default.
+        "redisMinRetryInterval" => min_backoff: Milliseconds = "8ms";
+        /// Longest pause before a retry. 0 means the default.
+        "redisMaxRetryInterval" => max_backoff: Milliseconds = "512ms";
+        /// How long to wait for a connection. 0 means the default.
+        "dialTimeout" => dial_timeout: Milliseconds = "5s";
+        /// How long to wait for an answer. 0 means the default, -1 means any
+        /// time.
+        "readTimeout" => read_timeout: ReadTimeout = "3s";
+        /// Not supported yet: a component with `true` does not start.
+        "useEntraID" | "useAzureAD" => entra_id: Truthy = "false";
+        /// Not supported yet: a component with `true` does not start.
+        "useOIDC" => oidc: Truthy = "false";
+    }
+}
+
+/// How long to wait for an answer; `None` means any time.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadTimeout(Option<Duration>);
+
+impl FieldValue for ReadTimeout {
+    const KIND: &'static str = Milliseconds::KIND;
+
+    fn parse(text: &str) -> Result<ReadTimeout, String> {
+        let Milliseconds(time) = Milliseconds::parse(text)?;
+        let is_negative = text.starts_with('-');
+        Ok(ReadTimeout(
+            (!is_negative).then_some(nonzero(time).unwrap_or(DEFAULT_READ_TIMEOUT)),
+        ))
+    }
+}
+
+fn nonzero(time: Duration) -> Option<Duration> {
+    Some(time).filter(|time| !time.is_zero())
+}
 
 /// Where the data is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,21 +96,18 @@ pub enum Topology {
     Sentinel(String),
 }
 
-/// The connection properties that all Redis components share. Pool sizes and
-/// idle times are accepted and mean nothing: one connection carries all
-/// commands.
+/// How to reach the server, as [`Fields`] say.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// As it was written, for messages.
     pub host: String,
     /// Host and port.
     pub addresses: Vec<(String, u16)>,
-    /// Where the data is.
     pub topology: Topology,
     pub username: Option<String>,
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     pub sentinel_username: Option<String>,
-    pub sentinel_password: Option<String>,
+    pub sentinel_password: Option<Secret>,
     pub database: i64,
     pub tls: Option<Tls>,
     /// Retries after the first attempt of a command.
@@ -48,21 +119,12 @@ pub struct Settings {
     pub read_timeout: Option<Duration>,
 }
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Tls {
     /// The user asked for no verification.
     pub insecure: bool,
     /// Certificate chain and key in PEM.
-    pub client: Option<(String, String)>,
-}
-
-impl std::fmt::Debug for Tls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tls")
-            .field("insecure", &self.insecure)
-            .field("client", &self.client.is_some())
-            .finish()
-    }
+    pub client: Option<(String, Secret)>,
 }
 
 impl Settings {
@@ -72,25 +134,22 @@ impl Settings {
     }
 
     fn read(metadata: &Metadata) -> Result<Settings, Error> {
-        metadata.unique()?;
-        let host = metadata.text("redisHost").unwrap_or(DEFAULT_HOST);
-        let addresses = addresses(host, metadata.integer("redisPort")?)?;
-        let flag = |name| Ok::<bool, Error>(metadata.boolean(name)?.unwrap_or(false));
-        let text = |name| metadata.text(name).map(str::to_owned);
-        let topology = match (flag("failover")?, metadata.text("redisType")) {
-            (true, Some("cluster")) => {
+        let fields = Fields::read(metadata)?;
+        let addresses = addresses(&fields.host, fields.port)?;
+        let topology = match (fields.failover, &*fields.topology) {
+            (true, "cluster") => {
                 return Err(metadata.wrong(
                     "failover",
                     "cannot be combined with redisType cluster: a cluster fails over by itself, remove failover",
                 ));
             }
-            (true, _) => {
-                let name = metadata.required("sentinelMasterName")?;
-                Topology::Sentinel(name.to_owned())
-            }
-            (false, Some("cluster")) => Topology::Cluster,
-            (false, None | Some("node")) => Topology::Node,
-            (false, Some(other)) => {
+            (true, _) => match fields.sentinel_master {
+                Some(name) => Topology::Sentinel(name),
+                None => return Err(metadata.wrong("sentinelMasterName", "is missing or empty")),
+            },
+            (false, "cluster") => Topology::Cluster,
+            (false, "node") => Topology::Node,
+            (false, other) => {
                 return Err(metadata.wrong(
                     "redisType",
                     format_args!(
@@ -100,56 +159,37 @@ impl Settings {
                 ));
             }
         };
-        if metadata.truthy("useEntraID") || metadata.truthy("useAzureAD") {
+        if fields.entra_id.0 {
             return Err(metadata.wrong("useEntraID", "is not supported yet: use redisPassword"));
         }
-        if metadata.truthy("useOIDC") {
+        if fields.oidc.0 {
             return Err(metadata.wrong("useOIDC", "is not supported yet: use redisPassword"));
         }
-        let client = match (text("clientCert"), text("clientKey")) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            _ => None,
-        };
-        let tls = flag("enableTLS")?.then_some(Tls {
-            insecure: flag("insecureSkipTLSVerify")?,
-            client,
+        let tls = fields.tls.then_some(Tls {
+            insecure: fields.insecure,
+            client: fields.client_certificate.zip(fields.client_key),
         });
-        // In these, -1 switches off what zero leaves at its default.
-        let duration = |name| metadata.duration_in(name, MILLISECOND);
-        let positive = |time: Option<Duration>| time.filter(|time| !time.is_zero());
-        let negative = |name| {
-            metadata
-                .text(name)
-                .is_some_and(|value| value.starts_with('-'))
+        let max_retries = match fields.max_retries {
+            0 => DEFAULT_MAX_RETRIES,
+            retries => retries,
         };
-        let retries: i32 = match metadata.any(&["redisMaxRetries", "maxRetries"]) {
-            None => DEFAULT_MAX_RETRIES,
-            Some(text) => match text.parse() {
-                Ok(0) => DEFAULT_MAX_RETRIES,
-                Ok(retries) => retries,
-                Err(_) => return Err(metadata.wrong("redisMaxRetries", "must be a whole number")),
-            },
-        };
-        let max_backoff =
-            positive(duration("redisMaxRetryInterval")?).unwrap_or(DEFAULT_MAX_BACKOFF);
-        let min_backoff =
-            positive(duration("redisMinRetryInterval")?).unwrap_or(DEFAULT_MIN_BACKOFF);
+        let max_backoff = nonzero(fields.max_backoff.0).unwrap_or(DEFAULT_MAX_BACKOFF);
+        let min_backoff = nonzero(fields.min_backoff.0).unwrap_or(DEFAULT_MIN_BACKOFF);
         Ok(Settings {
-            host: host.to_owned(),
+            host: fields.host,
             addresses,
             topology,
-            username: text("redisUsername"),
-            password: text("redisPassword"),
-            sentinel_username: text("sentinelUsername"),
-            sentinel_password: text("sentinelPassword"),
-            database: metadata.integer("redisDB")?.unwrap_or(0),
+            username: fields.username,
+            password: fields.password,
+            sentinel_username: fields.sentinel_username,
+            sentinel_password: fields.sentinel_password,
+            database: fields.database,
             tls,
-            max_retries: u32::try_from(retries).unwrap_or(0),
+            max_retries: u32::try_from(max_retries).unwrap_or(0),
             min_backoff: min_backoff.min(max_backoff),
             max_backoff,
-            dial_timeout: positive(duration("dialTimeout")?).unwrap_or(DEFAULT_DIAL_TIMEOUT),
-            read_timeout: (!negative("readTimeout"))
-                .then_some(positive(duration("readTimeout")?).unwrap_or(DEFAULT_READ_TIMEOUT)),
+            dial_timeout: nonzero(fields.dial_timeout.0).unwrap_or(DEFAULT_DIAL_TIMEOUT),
+            read_timeout: fields.read_timeout.0,
         })
     }
 }
@@ -242,7 +282,21 @@ mod tests {
                 .read_timeout,
             None
         );
-        assert_eq!(read(&[]).expect("is valid").max_retries, 3);
+    }
+
+    #[test]
+    fn zero_means_the_default() {
+        let names = [
+            "redisMaxRetries",
+            "redisMinRetryInterval",
+            "redisMaxRetryInterval",
+            "dialTimeout",
+            "readTimeout",
+        ];
+        let zero = read(&names.map(|name| (name, "0"))).expect("is valid");
+        let default = read(&[]).expect("is valid");
+        assert_eq!(format!("{zero:?}"), format!("{default:?}"));
+        assert_eq!(default.max_retries, 3);
     }
 
     #[test]

@@ -15,12 +15,25 @@ use outrider_components::state::{
     Concurrency, Consistency, DeleteRequest, Feature, GetRequest, Item, KeysLikePage,
     KeysLikeRequest, Operation, SetRequest, Store, TTL_IN_SECONDS,
 };
-use outrider_components::{Context, Error, Metadata, Pairs};
+use outrider_components::{Context, Error, Field, Metadata, Pairs};
 use redis::{Script, ScriptInvocation};
 
 use crate::server::{FromRedis, Server};
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::slot;
+
+/// The metadata fields.
+pub const FIELDS: &[&[Field]] = &[Fields::FIELDS, settings::Fields::FIELDS];
+
+outrider_components::fields! {
+    struct Fields {
+        /// After how many seconds items expire whose request does not say.
+        /// 0 and less mean never.
+        "ttlInSeconds" => ttl: Option<i64>;
+        /// Not supported: the store cannot query, and does not start with it.
+        "queryIndexes" => query_indexes: Option<String>;
+    }
+}
 
 /// Does all operations, or none and returns the number of the first that may
 /// not be done. Per key five arguments: `set` or `del`, the etag (`0` for
@@ -88,13 +101,13 @@ struct Redis {
 /// Connects, and asks the server how many replicas it has.
 pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<dyn Store>, Error> {
     let settings = Arc::new(Settings::new(&metadata)?);
-    if metadata.text("queryIndexes").is_some() {
+    let fields = Fields::read(&metadata)?;
+    if fields.query_indexes.is_some() {
         return Err(metadata.wrong(
             "queryIndexes",
             "is not supported: the store cannot query, remove the property",
         ));
     }
-    let ttl = metadata.integer(TTL_IN_SECONDS)?;
     let server = Server::new(settings.clone())?;
     ping(&server).await?;
     let replicas = replicas(&server).await?;
@@ -117,7 +130,7 @@ pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<dyn Store>, E
         server,
         waiting,
         script: Script::new(WRITE),
-        ttl,
+        ttl: fields.ttl,
         features,
     }))
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use outrider_catalog as catalog;
 use outrider_components::Context;
-use outrider_components::resolve::{Instance, Resolver};
+use outrider_components::resolve::Resolver;
 use outrider_host::signal::Signals;
 use outrider_host::{Readiness, Tasks, Workers, listen};
 use outrider_resiliency::Resiliency;
@@ -219,18 +219,20 @@ impl Runtime {
             host_address.clone()
         };
         tracing::info!(target: SCOPE, "Dapr trace sampler initialized: ParentBased(root=AlwaysOffSampler)");
-        let instance = Instance {
+        let context = Context {
             app_id: flags.app_id.clone(),
-            namespace: settings.namespace.clone(),
+            namespace: flags.namespace.clone().unwrap_or_default(),
             host: announced,
-            port: internal_port,
+            internal_port,
+            environment: Arc::new(flags.environment.clone().into_iter().collect()),
         };
-        let resolver = parts::resolver(&spec, settings.mode, instance, &metrics).await;
+        let mut components = catalog::registry()?;
+        let resolver =
+            parts::resolver(&spec, settings.mode, &components, context.clone(), &metrics).await;
 
         let counted = metrics.resiliency(&registry, &flags.app_id);
         let resiliency = Resiliency::new(counted, serving.stopping());
         let live = Arc::new(Live::default());
-        let mut components = catalog::registry()?;
         // In a pod the folder is a volume of its containers alone, which may
         // run as different users.
         let any_user = settings.mode == Mode::Kubernetes;
@@ -244,11 +246,7 @@ impl Runtime {
                 environment: flags.environment.clone(),
                 kubernetes: settings.mode == Mode::Kubernetes,
             },
-            context: Context {
-                app_id: flags.app_id.clone(),
-                namespace: flags.namespace.clone().unwrap_or_default(),
-                environment: Arc::new(flags.environment.clone().into_iter().collect()),
-            },
+            context,
             denied: spec
                 .components
                 .as_ref()

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use outrider_catalog as catalog;
-use outrider_components::resolve::{Instance, Resolver};
+use outrider_components::resolve::Resolver;
+use outrider_components::{Context, Metadata, Registry};
 use outrider_crds::Component;
 use outrider_crds::configuration::Spec;
 use outrider_host::Tasks;
@@ -109,7 +109,8 @@ pub fn follow(
 pub async fn resolver(
     spec: &Spec,
     mode: Mode,
-    instance: Instance,
+    registry: &Registry,
+    context: Context,
     metrics: &Metrics,
 ) -> Option<Arc<dyn Resolver>> {
     let given = spec.name_resolution.clone().unwrap_or_default();
@@ -118,7 +119,19 @@ pub async fn resolver(
         "" => "mdns",
         named => named,
     };
-    match catalog::resolver(kind, &given.configuration, instance).await {
+    let version = match given.version.as_str() {
+        "" => "v1",
+        version => version,
+    };
+    let metadata = Metadata::from_json("nr", &given.configuration);
+    let connected = async {
+        let found = registry.nameresolution.find_by_name(kind, version);
+        let found = found.map_err(|missing| missing.to_string())?;
+        (found.constructor)(metadata, context)
+            .await
+            .map_err(|error| error.to_string())
+    };
+    match connected.await {
         Ok(resolver) => {
             tracing::info!(target: SCOPE, "Initialized name resolution to {kind}");
             Some(resolver)

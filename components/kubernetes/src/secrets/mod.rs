@@ -9,35 +9,46 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::core::ObjectList;
 use outrider_components::secrets::{Feature, GetRequest, Store};
-use outrider_components::{Context, Error, Metadata, Pairs};
+use outrider_components::{Context, Error, Field, Metadata, Pairs};
 use outrider_kit::kubernetes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
 use crate::client::{self, failed};
 
+/// The metadata fields.
+pub const FIELDS: &[&[Field]] = &[Fields::FIELDS, client::Fields::FIELDS];
+
+outrider_components::fields! {
+    struct Fields {
+        /// Namespace of the secrets, where neither the request nor the sidecar
+        /// has one.
+        "defaultNamespace" => default_namespace: Option<String>;
+    }
+}
+
 /// Secrets per answer of the API, so that neither side holds them all.
-const PAGE: u32 = 100;
+const PAGE_SIZE: u32 = 100;
 
 struct Kubernetes {
     client: Client,
-    /// Where secrets are looked for when a request does not say.
+    /// The namespace of requests that name none.
     namespace: Option<String>,
 }
 
-/// Finds the cluster; asks it nothing yet.
+/// Makes the client. Sends no request yet.
 pub async fn connect(metadata: Metadata, context: Context) -> Result<Arc<dyn Store>, Error> {
-    metadata.unique()?;
-    let client = client::connect(&metadata, &context).await?;
-    Ok(Arc::new(Kubernetes::new(client, &metadata, &context)))
+    let fields = Fields::read(&metadata)?;
+    let client = client::connect(&client::Fields::read(&metadata)?, &context).await?;
+    Ok(Arc::new(Kubernetes::new(client, fields, &context)))
 }
 
 impl Kubernetes {
-    fn new(client: Client, metadata: &Metadata, context: &Context) -> Kubernetes {
-        let own = Some(context.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    fn new(client: Client, fields: Fields, context: &Context) -> Kubernetes {
+        let own = Some(context.namespace.clone()).filter(|namespace| !namespace.is_empty());
         Kubernetes {
             client,
-            namespace: own.or(metadata.text("defaultNamespace")).map(str::to_owned),
+            namespace: own.or(fields.default_namespace),
         }
     }
 
@@ -54,7 +65,8 @@ impl Kubernetes {
         Ok(namespace)
     }
 
-    /// Reads one secret, or a page of all. Names come from the application: nothing is sent unless they are names.
+    /// Reads one secret, or a page of all. Names come from the application;
+    /// invalid ones are not sent.
     async fn read<T: DeserializeOwned>(
         &self,
         metadata: &Pairs,
@@ -93,7 +105,7 @@ impl Store for Kubernetes {
     }
 
     async fn bulk_get(&self, metadata: &Pairs) -> Result<HashMap<String, Pairs>, Error> {
-        let mut query = format!("?limit={PAGE}");
+        let mut query = format!("?limit={PAGE_SIZE}");
         let mut all = HashMap::new();
         loop {
             let list: ObjectList<Secret> = self.read(metadata, None, &query).await?;
@@ -105,7 +117,7 @@ impl Store for Kubernetes {
             match next {
                 Some(next) => {
                     let next = utf8_percent_encode(&next, NON_ALPHANUMERIC);
-                    query = format!("?limit={PAGE}&continue={next}");
+                    query = format!("?limit={PAGE_SIZE}&continue={next}");
                 }
                 None => return Ok(all),
             }

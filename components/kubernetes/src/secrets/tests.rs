@@ -49,7 +49,7 @@ async fn list(
     }))
 }
 
-/// A store on an API server that ends with the second value.
+/// A store, and its API server, which ends when it is dropped.
 async fn store(context: Context, properties: &[(&str, &str)]) -> (Kubernetes, JoinSet<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
@@ -63,7 +63,8 @@ async fn store(context: Context, properties: &[(&str, &str)]) -> (Kubernetes, Jo
     let uri = format!("http://{address}").parse().expect("is a URI");
     let client = Client::try_from(kube::Config::new(uri)).expect("needs no TLS");
     let metadata = Metadata::new("kubernetes", properties.iter().copied());
-    (Kubernetes::new(client, &metadata, &context), server)
+    let fields = Fields::read(&metadata).expect("are valid");
+    (Kubernetes::new(client, fields, &context), server)
 }
 
 fn in_namespace(namespace: &str) -> Context {
@@ -97,7 +98,7 @@ async fn all_pages_of_a_namespace_are_read() {
 }
 
 #[tokio::test]
-async fn errors_are_the_servers_words() {
+async fn errors_have_the_text_of_the_server() {
     let (store, _server) = store(in_namespace("apps"), &[]).await;
     for (name, kind, text) in [
         ("absent", Kind::NotFound, r#"secrets "absent" not found"#),
@@ -126,7 +127,7 @@ async fn the_namespace_comes_from_the_request_the_process_or_the_component() {
 }
 
 #[tokio::test]
-async fn what_is_no_name_is_not_asked_for() {
+async fn invalid_names_are_not_sent() {
     let (store, _server) = store(in_namespace("apps"), &[]).await;
     let namespace = |text: &str| Pairs::from([("namespace".to_owned(), text.to_owned())]);
     for (name, metadata) in [

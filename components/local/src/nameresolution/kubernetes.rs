@@ -1,5 +1,6 @@
-//! The services that Kubernetes has for annotated pods:
-//! <https://docs.dapr.io/reference/components-reference/supported-name-resolution/nr-kubernetes/>.
+//! `nameresolution.kubernetes`: <https://docs.dapr.io/reference/components-reference/supported-name-resolution/nr-kubernetes/>.
+//!
+//! Asks DNS for the services that Dapr's operator makes for annotated pods.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -8,24 +9,35 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use outrider_components::resolve::{Request, Resolver};
-use outrider_components::{Error, Kind};
-use serde_json::Value;
+use outrider_components::{Context, Error, Field, Kind, Metadata};
 
-/// How long the answer of a name server is used: what name servers in
-/// Kubernetes ask for, so that new pods are found and old ones are left.
-/// <https://coredns.io/plugins/kubernetes/>
-const KEPT: Duration = Duration::from_secs(5);
-/// While one caller asks anew the others use the last answer, this long before
-/// another of them asks too.
-const ASKING: Duration = Duration::from_secs(1);
-/// How long an answer that nobody asked for stays in memory.
-const FORGOTTEN: Duration = Duration::from_secs(60);
-/// How long an address that did not answer is passed over if there are others:
-/// name servers give it a while longer.
-const SUSPECTED: Duration = Duration::from_secs(10);
+/// The metadata fields.
+pub const FIELDS: &[&[Field]] = &[Fields::FIELDS];
+
+outrider_components::fields! {
+    struct Fields {
+        /// Domain of the cluster.
+        "clusterDomain" => cluster_domain: String = "cluster.local";
+        /// The address of a sidecar, with `{{.ID}}`, `{{.Namespace}}` and
+        /// `{{.Port}}`. The service that the operator makes if absent.
+        "template" => template: Option<String>;
+    }
+}
+
+/// How long an answer of DNS is used: the time to live that DNS in Kubernetes
+/// gives its answers. <https://coredns.io/plugins/kubernetes/>
+const ANSWER_TTL: Duration = Duration::from_secs(5);
+/// While one caller asks DNS again, the others use the old answer. If that
+/// takes longer than this, another caller asks too.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an expired answer that is not used stays in memory.
+const UNUSED_ANSWER_TTL: Duration = Duration::from_secs(60);
+/// How long an address that did not answer is avoided if there are others: DNS
+/// still gives it for a while.
+const SUSPECT_TTL: Duration = Duration::from_secs(10);
 
 struct Kubernetes {
-    name: Template,
+    template: Template,
     answers: Mutex<HashMap<String, Answer>>,
     suspects: Mutex<HashMap<SocketAddr, Instant>>,
 }
@@ -35,12 +47,12 @@ struct Answer {
     until: Instant,
 }
 
-/// What is known of a name.
-enum Kept {
+/// What the cache says about a name.
+enum Cached {
     Fresh(Arc<[SocketAddr]>),
-    /// It is this caller's turn to ask anew.
+    /// Expired: this caller is to ask DNS again.
     Stale(Arc<[SocketAddr]>),
-    Nothing,
+    Missing,
 }
 
 /// Text with fields of the request in it.
@@ -55,26 +67,20 @@ enum Piece {
     Port,
 }
 
-/// Reads the settings `clusterDomain` and `template`.
-pub fn start(config: &Value) -> Result<Arc<dyn Resolver>, Error> {
-    let name = match super::setting(config, "template") {
-        Some(template) => Template::parse(template)?,
-        None => {
-            let domain = super::setting(config, "clusterDomain").unwrap_or("cluster.local");
-            Template(vec![
-                Piece::Id,
-                Piece::Text("-dapr.".to_owned()),
-                Piece::Namespace,
-                Piece::Text(format!(".svc.{domain}:")),
-                Piece::Port,
-            ])
-        }
+/// Reads the template. Asks DNS for nothing yet.
+pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<dyn Resolver>, Error> {
+    let fields = Fields::read(&metadata)?;
+    let template = match fields.template {
+        Some(template) => Template::parse(&template)?,
+        None => Template(vec![
+            Piece::Id,
+            Piece::Text("-dapr.".to_owned()),
+            Piece::Namespace,
+            Piece::Text(format!(".svc.{}:", fields.cluster_domain)),
+            Piece::Port,
+        ]),
     };
-    Ok(Arc::new(Kubernetes {
-        name,
-        answers: Mutex::default(),
-        suspects: Mutex::default(),
-    }))
+    Ok(Arc::new(Kubernetes::new(template)))
 }
 
 impl Template {
@@ -121,6 +127,14 @@ impl Template {
 }
 
 impl Kubernetes {
+    fn new(template: Template) -> Kubernetes {
+        Kubernetes {
+            template,
+            answers: Mutex::default(),
+            suspects: Mutex::default(),
+        }
+    }
+
     fn answers(&self) -> MutexGuard<'_, HashMap<String, Answer>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,32 +143,32 @@ impl Kubernetes {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One of the addresses, of which there is at least one: by chance among
-    /// those that nobody suspects.
+    /// A random one of the addresses, of which there is at least one. Suspects
+    /// only if there are no others.
     fn choose(&self, addresses: &[SocketAddr]) -> SocketAddr {
-        let chance = super::random() as usize;
+        let random = super::random() as usize;
         let (suspects, now) = (self.suspects(), Instant::now());
         let is_good =
             |address: &&SocketAddr| suspects.get(*address).is_none_or(|until| *until < now);
         let good = || addresses.iter().filter(is_good);
         match good().count() {
-            0 => addresses[chance % addresses.len()],
-            count => *good().nth(chance % count).unwrap_or(&addresses[0]),
+            0 => addresses[random % addresses.len()],
+            count => *good().nth(random % count).unwrap_or(&addresses[0]),
         }
     }
 
-    fn kept(&self, name: &str) -> Kept {
+    fn cached(&self, name: &str) -> Cached {
         let mut answers = self.answers();
         let Some(answer) = answers.get_mut(name) else {
-            return Kept::Nothing;
+            return Cached::Missing;
         };
         let addresses = Arc::clone(&answer.addresses);
         let now = Instant::now();
         if now < answer.until {
-            return Kept::Fresh(addresses);
+            return Cached::Fresh(addresses);
         }
-        answer.until = now + ASKING;
-        Kept::Stale(addresses)
+        answer.until = now + REFRESH_TIMEOUT;
+        Cached::Stale(addresses)
     }
 
     async fn look_up(&self, name: &str, port: u16) -> Result<Arc<[SocketAddr]>, Error> {
@@ -167,8 +181,8 @@ impl Kubernetes {
                 (host, port)
             }
         };
-        let failed = |why: &str| {
-            let text = format!("failed to resolve address for '{host}': {why}");
+        let failed = |cause: &str| {
+            let text = format!("failed to resolve address for '{host}': {cause}");
             Error::new(Kind::Unavailable, text)
         };
         let mut addresses: Vec<_> = tokio::net::lookup_host((host, port))
@@ -183,10 +197,10 @@ impl Kubernetes {
         let addresses: Arc<[SocketAddr]> = addresses.into();
         let now = Instant::now();
         let mut answers = self.answers();
-        answers.retain(|_, answer| now < answer.until + FORGOTTEN);
+        answers.retain(|_, answer| now < answer.until + UNUSED_ANSWER_TTL);
         let answer = Answer {
             addresses: Arc::clone(&addresses),
-            until: now + KEPT,
+            until: now + ANSWER_TTL,
         };
         answers.insert(name.to_owned(), answer);
         Ok(addresses)
@@ -196,35 +210,33 @@ impl Kubernetes {
 #[async_trait]
 impl Resolver for Kubernetes {
     async fn resolve(&self, request: &Request) -> Result<String, Error> {
-        let name = self.name.fill(request);
-        let addresses = match self.kept(&name) {
-            Kept::Fresh(addresses) => addresses,
-            // A name server that is away for a moment stops no calls.
-            Kept::Stale(addresses) => {
+        let name = self.template.fill(request);
+        let addresses = match self.cached(&name) {
+            Cached::Fresh(addresses) => addresses,
+            // Calls go on while DNS fails.
+            Cached::Stale(addresses) => {
                 let found = self.look_up(&name, request.port).await;
                 found.unwrap_or(addresses)
             }
-            Kept::Nothing => self.look_up(&name, request.port).await?,
+            Cached::Missing => self.look_up(&name, request.port).await?,
         };
         Ok(self.choose(&addresses).to_string())
     }
 
     fn suspect(&self, request: &Request, address: &str) {
-        self.answers().remove(&self.name.fill(request));
+        self.answers().remove(&self.template.fill(request));
         let Ok(address) = address.parse() else {
             return;
         };
         let now = Instant::now();
         let mut suspects = self.suspects();
         suspects.retain(|_, until| now < *until);
-        suspects.insert(address, now + SUSPECTED);
+        suspects.insert(address, now + SUSPECT_TTL);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn request() -> Request {
@@ -249,16 +261,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_name_follows_the_cluster_s_domain() {
-        for (config, name) in [
-            (Value::Null, "cart-dapr.shop.svc.cluster.local"),
+    async fn the_service_is_in_the_domain_of_the_cluster() {
+        for (properties, name) in [
+            (&[][..], "cart-dapr.shop.svc.cluster.local"),
             (
-                json!({"clusterDomain": "k8s.example"}),
+                &[("clusterDomain", "k8s.example")],
                 "cart-dapr.shop.svc.k8s.example",
             ),
         ] {
-            // No name server knows these, and the error says what was asked.
-            let resolver = start(&config).expect("is right");
+            // These names do not exist, and the error has the name.
+            let metadata = Metadata::new("nr", properties.iter().copied());
+            let resolver = connect(metadata, Context::default()).await;
+            let resolver = resolver.expect("is right");
             let error = resolver.resolve(&request()).await.expect_err("is unknown");
             let start = format!("failed to resolve address for '{name}': ");
             assert!(error.to_string().starts_with(&start), "{error}");
@@ -266,80 +280,74 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_is_kept_until_it_is_suspected() {
-        let resolver = Kubernetes {
-            name: Template::parse("localhost:{{.Port}}").expect("is right"),
-            answers: Mutex::default(),
-            suspects: Mutex::default(),
-        };
+    async fn an_answer_is_cached_until_one_of_its_addresses_fails() {
+        let template = Template::parse("localhost:{{.Port}}").expect("is right");
+        let resolver = Kubernetes::new(template);
         let address = resolver
             .resolve(&request())
             .await
             .expect("is in every hosts file");
         assert!(address.ends_with(":50002"), "{address}");
-        assert!(matches!(resolver.kept("localhost:50002"), Kept::Fresh(_)));
+        assert!(matches!(
+            resolver.cached("localhost:50002"),
+            Cached::Fresh(_)
+        ));
 
         resolver.suspect(&request(), &address);
-        assert!(matches!(resolver.kept("localhost:50002"), Kept::Nothing));
+        assert!(matches!(
+            resolver.cached("localhost:50002"),
+            Cached::Missing
+        ));
     }
 
     #[tokio::test]
-    async fn one_caller_asks_anew_while_the_others_go_on() {
+    async fn one_caller_refreshes_a_stale_answer_that_the_others_use() {
         let old = || Answer {
             addresses: Arc::new(["10.0.0.1:1".parse().expect("is one")]),
             until: Instant::now(),
         };
-        let resolver = Kubernetes {
-            name: Template(vec![Piece::Id]),
-            // No name server knows the first.
-            answers: Mutex::new(
-                ["cart", "localhost"]
-                    .map(|name| (name.to_owned(), old()))
-                    .into(),
-            ),
-            suspects: Mutex::default(),
-        };
-        assert!(matches!(resolver.kept("cart"), Kept::Stale(_)));
-        assert!(matches!(resolver.kept("cart"), Kept::Fresh(_)));
+        let resolver = Kubernetes::new(Template(vec![Piece::Id]));
+        // DNS does not have the first.
+        for name in ["cart", "localhost"] {
+            resolver.answers().insert(name.to_owned(), old());
+        }
+        assert!(matches!(resolver.cached("cart"), Cached::Stale(_)));
+        assert!(matches!(resolver.cached("cart"), Cached::Fresh(_)));
         resolver.answers().insert("cart".to_owned(), old());
-        let asked = async |app_id: &str| {
+        let resolve = async |app_id: &str| {
             let request = Request {
                 app_id: app_id.to_owned(),
                 ..request()
             };
             resolver.resolve(&request).await.expect("is known")
         };
-        assert_eq!(asked("cart").await, "10.0.0.1:1");
-        assert!(asked("localhost").await.ends_with(":50002"));
+        assert_eq!(resolve("cart").await, "10.0.0.1:1");
+        assert!(resolve("localhost").await.ends_with(":50002"));
     }
 
     #[tokio::test]
-    async fn every_address_of_a_service_gets_calls_unless_it_is_suspected() {
+    async fn every_address_of_a_service_gets_calls_unless_it_is_a_suspect() {
         let addresses: Arc<[SocketAddr]> = ["10.0.0.1:1", "10.0.0.2:1"]
             .map(|text| text.parse().expect("is one"))
             .into();
-        let resolver = Kubernetes {
-            name: Template(vec![Piece::Id]),
-            answers: Mutex::default(),
-            suspects: Mutex::default(),
-        };
+        let resolver = Kubernetes::new(Template(vec![Piece::Id]));
         let seen = async || {
             let mut seen = std::collections::BTreeSet::new();
             for _ in 0..200 {
-                // What a name server says once more after a suspicion.
+                // DNS still gives the suspect.
                 let answer = Answer {
                     addresses: addresses.clone(),
-                    until: Instant::now() + KEPT,
+                    until: Instant::now() + ANSWER_TTL,
                 };
                 resolver.answers().insert("cart".to_owned(), answer);
-                seen.insert(resolver.resolve(&request()).await.expect("is kept"));
+                seen.insert(resolver.resolve(&request()).await.expect("is cached"));
             }
             Vec::from_iter(seen)
         };
         assert_eq!(seen().await.len(), 2);
         resolver.suspect(&request(), "10.0.0.1:1");
         assert_eq!(seen().await, ["10.0.0.2:1"]);
-        // With nothing better left, those that did not answer are tried again.
+        // If all are suspects, all are tried again.
         resolver.suspect(&request(), "10.0.0.2:1");
         assert_eq!(seen().await.len(), 2);
     }

@@ -1,24 +1,32 @@
-//! Addresses by a pattern: <https://docs.dapr.io/reference/components-reference/supported-name-resolution/setup-nr-nameformat/>.
+//! `nameresolution.nameformat`: <https://docs.dapr.io/reference/components-reference/supported-name-resolution/setup-nr-nameformat/>.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use outrider_components::Error;
 use outrider_components::resolve::{Request, Resolver};
-use serde_json::Value;
+use outrider_components::{Context, Error, Field, Metadata};
 
-const PLACE: &str = "{appid}";
+/// The metadata fields.
+pub const FIELDS: &[&[Field]] = &[Fields::FIELDS];
+
+outrider_components::fields! {
+    struct Fields {
+        /// The address of a sidecar, with `{appid}` in place of the id.
+        "format" => format: String, missing "format is required in metadata";
+    }
+}
+
+const PLACEHOLDER: &str = "{appid}";
 
 struct Format(String);
 
-/// Reads the `format` setting.
-pub fn start(config: &Value) -> Result<Arc<dyn Resolver>, Error> {
-    let format = super::setting(config, "format")
-        .ok_or_else(|| Error::invalid("format is required in metadata"))?;
-    if !format.contains(PLACE) {
+/// Reads the format.
+pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<dyn Resolver>, Error> {
+    let Fields { format } = Fields::read(&metadata)?;
+    if !format.contains(PLACEHOLDER) {
         return Err(Error::invalid("format must contain {appid} placeholder"));
     }
-    Ok(Arc::new(Format(format.to_owned())))
+    Ok(Arc::new(Format(format)))
 }
 
 #[async_trait]
@@ -27,24 +35,23 @@ impl Resolver for Format {
         if request.app_id.is_empty() {
             return Err(Error::invalid("empty ID not allowed"));
         }
-        Ok(self.0.replace(PLACE, &request.app_id))
+        Ok(self.0.replace(PLACEHOLDER, &request.app_id))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
-    fn refused(config: Value) -> String {
-        start(&config).err().expect("is wrong").to_string()
+    async fn resolver(properties: &[(&str, &str)]) -> Result<Arc<dyn Resolver>, Error> {
+        let metadata = Metadata::new("nr", properties.iter().copied());
+        connect(metadata, Context::default()).await
     }
 
     #[tokio::test]
-    async fn puts_the_id_everywhere() {
-        let config = json!({"format": "{appid}.example:50002?{appid}"});
-        let resolver = start(&config).expect("is right");
+    async fn every_placeholder_becomes_the_id() {
+        let resolver = resolver(&[("format", "{appid}.example:50002?{appid}")]).await;
+        let resolver = resolver.expect("is right");
         let mut request = Request {
             app_id: "cart".to_owned(),
             ..Request::default()
@@ -64,12 +71,17 @@ mod tests {
         );
     }
 
-    #[test]
-    fn formats_that_cannot_work() {
-        assert_eq!(refused(Value::Null), "format is required in metadata");
-        assert_eq!(
-            refused(json!({"format": "all:1"})),
-            "format must contain {appid} placeholder"
-        );
+    #[tokio::test]
+    async fn a_format_without_placeholder_is_an_error() {
+        for (properties, error) in [
+            (&[][..], "format is required in metadata"),
+            (
+                &[("format", "all:1")],
+                "format must contain {appid} placeholder",
+            ),
+        ] {
+            let refused = resolver(properties).await.err().expect("is wrong");
+            assert_eq!(refused.to_string(), error);
+        }
     }
 }

@@ -5,7 +5,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use outrider_components::secrets::{Feature, GetRequest, Store};
-use outrider_components::{Context, Error, Metadata, Pairs};
+use outrider_components::{Context, Error, Field, Metadata, Pairs};
+
+/// The metadata fields.
+pub const FIELDS: &[&[Field]] = &[Fields::FIELDS];
+
+outrider_components::fields! {
+    struct Fields {
+        /// What the names of all variables start with. A secret's name is the
+        /// rest.
+        "prefix" => prefix: Option<String>;
+    }
+}
 
 struct Environment {
     prefix: String,
@@ -14,9 +25,9 @@ struct Environment {
 
 /// Serves the environment of the process.
 pub async fn connect(metadata: Metadata, context: Context) -> Result<Arc<dyn Store>, Error> {
-    metadata.unique()?;
+    let fields = Fields::read(&metadata)?;
     Ok(Arc::new(Environment {
-        prefix: metadata.get("prefix").unwrap_or_default().to_owned(),
+        prefix: fields.prefix.unwrap_or_default(),
         variables: context.environment,
     }))
 }

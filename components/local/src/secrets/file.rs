@@ -6,8 +6,23 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use outrider_components::secrets::{Feature, GetRequest, Store};
-use outrider_components::{Context, Error, Metadata, Pairs};
+use outrider_components::{Context, Error, Field, Metadata, Pairs, Truthy};
 use serde_json::Value;
+
+/// The metadata fields.
+pub const FIELDS: &[&[Field]] = &[Fields::FIELDS];
+
+outrider_components::fields! {
+    struct Fields {
+        /// Path of the JSON file with the secrets.
+        "secretsFile" => path: String, missing "missing local secrets file in metadata";
+        /// What separates the parts of the name of a nested value.
+        "nestedSeparator" => separator: String = ":";
+        /// Whether the members of the top object are the secrets, and the
+        /// values below them their keys. If not, each value is a secret.
+        "multiValued" => multi_valued: Truthy = "false";
+    }
+}
 
 struct File {
     secrets: HashMap<String, Pairs>,
@@ -16,12 +31,12 @@ struct File {
 
 /// Reads the file once.
 pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<dyn Store>, Error> {
-    metadata.unique()?;
-    let path = metadata
-        .text("secretsFile")
-        .ok_or_else(|| Error::invalid("missing local secrets file in metadata"))?;
-    let separator = metadata.text("nestedSeparator").unwrap_or(":");
-    let text = tokio::fs::read(path).await.map_err(|error| {
+    let Fields {
+        path,
+        separator,
+        multi_valued: Truthy(multi_valued),
+    } = Fields::read(&metadata)?;
+    let text = tokio::fs::read(&path).await.map_err(|error| {
         let reason = match error.kind() {
             io::ErrorKind::NotFound => "no such file or directory".to_owned(),
             io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
@@ -34,14 +49,14 @@ pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<dyn Store>, E
             Error::invalid(format!("secrets file {path} is not a JSON object: {error}"))
         })?;
     let in_file = |error: Error| error.context(&format!("secrets file {path}"));
-    let store = if metadata.truthy("multiValued") {
+    let store = if multi_valued {
         File {
-            secrets: several(&document, separator).map_err(in_file)?,
+            secrets: several(&document, &separator).map_err(in_file)?,
             features: &[Feature::MultipleKeyValuesPerSecret],
         }
     } else {
         File {
-            secrets: single(&document, separator).map_err(in_file)?,
+            secrets: single(&document, &separator).map_err(in_file)?,
             features: &[],
         }
     };

@@ -1,15 +1,26 @@
+//! How the components on SQLite open their database.
+
 use std::time::Duration;
 
-use outrider_components::{Error, Kind, Metadata};
+use outrider_components::{Error, Kind, Truthy};
 use percent_encoding::percent_decode_str;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
-const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Readers next to the one writer that SQLite allows.
 const CONNECTIONS: u32 = 4;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+outrider_components::fields! {
+    /// What the metadata of every component on SQLite says about the database.
+    pub struct Fields {
+        /// URI or path of the database; `:memory:` for one that ends with the
+        /// sidecar.
+        "connectionString" | "url" => connection_string: String, missing "missing connection string";
+        /// Whether to use a rollback journal in place of the write-ahead log.
+        "disableWAL" => disable_wal: Truthy = "false";
+    }
+}
 
 /// How to open the database that a component names.
 #[derive(Debug)]
@@ -22,26 +33,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Reads the connection properties. The connection string is a URI or a
-    /// path: <https://www.sqlite.org/uri.html>.
-    pub fn new(metadata: &Metadata) -> Result<Connection, Error> {
-        let text = metadata
-            .any(&["connectionString", "url"])
-            .ok_or_else(|| Error::invalid("missing connection string"))?;
-        let timeout = match metadata.duration("timeout")? {
-            None => metadata.duration("timeoutInSeconds")?,
-            timeout => timeout,
-        }
-        .unwrap_or(DEFAULT_TIMEOUT);
+    /// Reads the connection string, a URI or a path:
+    /// <https://www.sqlite.org/uri.html>. `busy` is how long to wait for
+    /// another process that writes.
+    pub fn new(fields: &Fields, timeout: Duration, busy: Duration) -> Result<Connection, Error> {
         if timeout < Duration::from_secs(1) {
             return Err(Error::invalid(
                 "invalid value for 'timeout': must be greater than 1s",
             ));
         }
-        let busy = metadata
-            .duration("busyTimeout")?
-            .unwrap_or(DEFAULT_BUSY_TIMEOUT);
-
+        let text = &fields.connection_string;
         let (path, query) = text.split_once('?').unwrap_or((text, ""));
         let path = match path.get(..5) {
             Some(scheme) if scheme.eq_ignore_ascii_case("file:") => &path[5..],
@@ -82,11 +83,11 @@ impl Connection {
                     let (name, value) = pragma_of(pragma)?;
                     options = options.pragma(name, value);
                 }
-                // Transactions are immediate, an in-memory database is shared
-                // by its one connection, and more there is not to choose.
+                // Transactions are always immediate, and an in-memory database
+                // has one connection.
                 ("_txlock" | "cache" | "immutable", _) => {}
                 (other, _) => {
-                    tracing::warn!(target: "dapr.contrib", "the connection string's parameter {other} is not known and has no effect");
+                    tracing::warn!(target: "dapr.contrib", "the connection string has an unknown parameter, which is ignored: {other}");
                 }
             }
         }
@@ -97,7 +98,7 @@ impl Connection {
                 .shared_cache(true)
                 .journal_mode(SqliteJournalMode::Memory)
         } else {
-            let journal = if read_only || metadata.truthy("disableWAL") {
+            let journal = if read_only || fields.disable_wal.0 {
                 SqliteJournalMode::Delete
             } else {
                 SqliteJournalMode::Wal
@@ -118,10 +119,9 @@ impl Connection {
         })
     }
 
-    /// How many connections there are, and how long they stay.
-    /// Opens the database. Another process that opens it for the first time
-    /// at the same moment holds it while it sets the journal mode, and SQLite
-    /// does not wait for that by itself.
+    /// Opens the database, again while it is busy: another process that opens it
+    /// for the first time locks it to set the journal mode, and SQLite does not
+    /// wait for that.
     pub async fn open(&self) -> Result<sqlx::SqlitePool, sqlx::Error> {
         const PAUSE: Duration = Duration::from_millis(20);
         let deadline = tokio::time::Instant::now() + self.timeout;
@@ -136,6 +136,7 @@ impl Connection {
         }
     }
 
+    /// How many connections there are, and how long they stay.
     fn pool(&self) -> SqlitePoolOptions {
         // A connection to a file does not go stale.
         let pool = SqlitePoolOptions::new()
@@ -152,7 +153,7 @@ impl Connection {
     }
 }
 
-/// `SQLITE_BUSY`, whatever more it says.
+/// `SQLITE_BUSY` and its extended codes.
 fn is_busy(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|e| e.code());
     code.and_then(|code| code.parse::<u32>().ok())
@@ -191,17 +192,9 @@ fn pragma_of(pragma: &str) -> Result<(String, String), Error> {
     Ok((name, value.to_owned()))
 }
 
-/// A table name that can be put into a statement.
-pub fn identifier<'a>(
-    metadata: &'a Metadata,
-    property: &str,
-    default: &'a str,
-) -> Result<&'a str, Error> {
-    let name = metadata.text(property).unwrap_or(default);
-    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-        return Err(Error::invalid(format!("invalid identifier: {name}")));
-    }
-    Ok(name)
+/// Whether a name can be put into a statement as it is.
+pub fn is_identifier(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// How an error of SQLite looks to the runtime.
@@ -221,10 +214,15 @@ pub fn failed(error: sqlx::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use outrider_components::Metadata;
+
     use super::*;
 
-    fn open(pairs: &[(&str, &str)]) -> Result<Connection, Error> {
-        Connection::new(&Metadata::new("store", pairs.iter().copied()))
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn open(text: &str) -> Result<Connection, Error> {
+        let metadata = Metadata::new("store", [("connectionString", text)]);
+        Connection::new(&Fields::read(&metadata)?, SECOND, SECOND)
     }
 
     #[test]
@@ -241,7 +239,7 @@ mod tests {
                 "a b.db",
             ),
         ] {
-            let connection = open(&[("connectionString", text)]).expect(text);
+            let connection = open(text).expect(text);
             assert_eq!(
                 connection.options.get_filename().to_str(),
                 Some(path),
@@ -254,32 +252,31 @@ mod tests {
             "file::memory:?cache=shared",
             "file:x?mode=memory",
         ] {
-            assert!(
-                open(&[("connectionString", text)]).expect(text).in_memory,
-                "{text}"
-            );
+            assert!(open(text).expect(text).in_memory, "{text}");
         }
     }
 
     #[test]
-    fn what_is_refused() {
-        let refused = |pairs: &[(&str, &str)]| open(pairs).expect_err("is wrong").to_string();
-        assert_eq!(refused(&[]), "missing connection string");
+    fn connections_that_cannot_work_are_refused() {
+        let refused = |text: &str| open(text).expect_err("is wrong").to_string();
+        assert_eq!(refused(""), "missing connection string");
         assert_eq!(
-            refused(&[("connectionString", "x.db?_pragma=journal_mode(WAL)")]),
+            refused("x.db?_pragma=journal_mode(WAL)"),
             "found forbidden option '_pragma=journal_mode' in the connection string"
         );
-        assert!(refused(&[("url", "x.db?_pragma=a(b;c)")]).contains("malformed"));
+        assert!(refused("x.db?_pragma=a(b;c)").contains("malformed"));
+        let fields = Fields::read(&Metadata::new("store", [("url", "x.db")])).expect("is valid");
         assert_eq!(
-            refused(&[("url", "x.db"), ("timeout", "500ms")]),
+            Connection::new(&fields, SECOND / 2, SECOND)
+                .expect_err("is too short")
+                .to_string(),
             "invalid value for 'timeout': must be greater than 1s"
         );
-        let metadata = Metadata::new("store", [("tableName", "a-b")]);
-        assert_eq!(
-            identifier(&metadata, "tableName", "state")
-                .expect_err("has a dash")
-                .to_string(),
-            "invalid identifier: a-b"
-        );
+    }
+
+    #[test]
+    fn identifiers_have_letters_digits_and_underscores() {
+        assert!(is_identifier("state_2"));
+        assert!(!is_identifier("a-b"));
     }
 }

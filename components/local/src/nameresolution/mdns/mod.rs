@@ -1,4 +1,4 @@
-//! Multicast DNS: <https://docs.dapr.io/reference/components-reference/supported-name-resolution/nr-mdns/>.
+//! `nameresolution.mdns`: <https://docs.dapr.io/reference/components-reference/supported-name-resolution/nr-mdns/>.
 //!
 //! A sidecar announces itself as a DNS-SD service whose type is the bare app
 //! id, and finds others by asking for theirs. Whatever it hears about an
@@ -22,8 +22,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use outrider_components::Error;
-use outrider_components::resolve::{Instance, Request, Resolver};
+use outrider_components::resolve::{Request, Resolver};
+use outrider_components::{Context, Error, Metadata};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -45,11 +45,11 @@ const DOUBT: Duration = Duration::from_secs(1);
 /// RFC 6762 section 17.
 const LARGEST_PACKET: usize = 9000;
 
-/// Announces `instance` and starts to listen. Needs a runtime to run in.
-pub fn start(instance: Instance) -> Result<Arc<dyn Resolver>, Error> {
+/// Announces this sidecar and starts to listen.
+pub async fn connect(_: Metadata, context: Context) -> Result<Arc<dyn Resolver>, Error> {
     let host = rustix::system::uname();
     let host = host.nodename().to_string_lossy();
-    let service = Service::new(&instance, &host, std::process::id())?;
+    let service = Service::new(&context, &host, std::process::id())?;
     let network = Arc::new(Network::new(service)?);
     let opened = network.open();
     if opened.is_empty() {
@@ -57,15 +57,18 @@ pub fn start(instance: Instance) -> Result<Arc<dyn Resolver>, Error> {
             "mDNS found no network interface to use: another program may hold UDP port 5353 for itself",
         ));
     }
-    let Instance {
-        app_id, host, port, ..
-    } = &instance;
+    let Context {
+        app_id,
+        host,
+        internal_port: port,
+        ..
+    } = &context;
     tracing::info!(target: SCOPE, "local service entry announced: {app_id} -> {host}:{port}");
     let mut upkeep = JoinSet::new();
     upkeep.spawn(Arc::clone(&network).keep(opened));
     Ok(Arc::new(Multicast {
         network,
-        app_id: instance.app_id,
+        app_id: context.app_id,
         upkeep: Mutex::new(Some(upkeep)),
     }))
 }

@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use outrider_components::Error;
-use outrider_components::resolve::Instance;
+use outrider_components::{Context, Error};
 
 use super::message::{
     ANY, AUTHORITATIVE, Data, INTERNET, Message, Name, PTR, Question, RESPONSE, Record, SRV,
@@ -33,23 +32,23 @@ pub struct Service {
 }
 
 impl Service {
-    pub fn new(instance: &Instance, host: &str, process: u32) -> Result<Service, Error> {
-        if instance.app_id.is_empty() {
+    pub fn new(context: &Context, host: &str, process: u32) -> Result<Service, Error> {
+        if context.app_id.is_empty() {
             return Err(Error::invalid("name is missing"));
         }
-        if instance.host.is_empty() {
+        if context.host.is_empty() {
             return Err(Error::invalid("address is missing"));
         }
-        if instance.port == 0 {
+        if context.internal_port == 0 {
             return Err(Error::invalid("port is missing or invalid"));
         }
-        let address = instance.host.parse().map_err(|_| {
+        let address = context.host.parse().map_err(|_| {
             Error::invalid(format!(
                 "mDNS can only announce an IP address: set DAPR_HOST_IP to one instead of '{}'",
-                instance.host
+                context.host
             ))
         })?;
-        let app_id = instance.app_id.clone();
+        let app_id = context.app_id.clone();
         let name = |text: String| {
             Name::new(&text).ok_or_else(|| {
                 Error::invalid(format!(
@@ -59,7 +58,7 @@ impl Service {
         };
         Ok(Service {
             address,
-            port: instance.port,
+            port: context.internal_port,
             types: name("_services._dns-sd._udp.local".to_owned())?,
             name: name(format!("{app_id}.local"))?,
             instance: name(format!("{host}:{process}.{app_id}.local"))?,

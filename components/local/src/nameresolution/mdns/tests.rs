@@ -3,17 +3,23 @@ use std::collections::BTreeSet;
 use super::message::{AUTHORITATIVE, Data, RESPONSE, Record, TOP_BIT};
 use super::*;
 
-fn instance(app_id: &str, host: &str, port: u16) -> Instance {
-    Instance {
+fn sidecar(app_id: &str, host: &str, port: u16) -> Context {
+    Context {
         app_id: app_id.to_owned(),
-        namespace: String::new(),
         host: host.to_owned(),
-        port,
+        internal_port: port,
+        ..Context::default()
     }
 }
 
+async fn start(app_id: &str, port: u16) -> Arc<dyn Resolver> {
+    connect(Metadata::default(), sidecar(app_id, "127.0.0.1", port))
+        .await
+        .expect("can start")
+}
+
 fn service(app_id: &str, host: &str, port: u16) -> Service {
-    Service::new(&instance(app_id, host, port), "machine", port.into()).expect("is right")
+    Service::new(&sidecar(app_id, host, port), "machine", port.into()).expect("is right")
 }
 
 fn name(text: &str) -> Name {
@@ -109,7 +115,7 @@ fn who_is_answered() {
 #[test]
 fn what_cannot_be_announced() {
     let refused = |app_id, host, port| {
-        Service::new(&instance(app_id, host, port), "machine", 1)
+        Service::new(&sidecar(app_id, host, port), "machine", 1)
             .expect_err("is wrong")
             .to_string()
     };
@@ -226,8 +232,8 @@ async fn settled(resolver: &dyn Resolver, request: &Request, expected: &BTreeSet
 #[tokio::test]
 async fn sidecars_find_each_other() {
     let (caller, called) = (unique("caller"), unique("called"));
-    let caller = start(instance(&caller, "127.0.0.1", 1000)).expect("can start");
-    let first = start(instance(&called, "127.0.0.1", 1001)).expect("can start");
+    let caller = start(&caller, 1000).await;
+    let first = start(&called, 1001).await;
     let wanted = request(&called);
 
     let asked = Instant::now();
@@ -236,7 +242,7 @@ async fn sidecars_find_each_other() {
     assert!(asked.elapsed() < PATIENCE, "took {:?}", asked.elapsed());
 
     // An instance that comes is used, one that goes is not.
-    let second = start(instance(&called, "127.0.0.1", 1002)).expect("can start");
+    let second = start(&called, 1002).await;
     settled(
         &*caller,
         &wanted,
@@ -260,7 +266,7 @@ async fn sidecars_find_each_other() {
 
 #[tokio::test]
 async fn a_missing_application_takes_a_second_for_all_who_ask() {
-    let resolver = start(instance(&unique("caller"), "127.0.0.1", 1003)).expect("can start");
+    let resolver = start(&unique("caller"), 1003).await;
     let missing = unique("missing");
     let wanted = request(&missing);
     let asked = Instant::now();

@@ -16,15 +16,33 @@ use outrider_components::state::{
     BulkItem, Concurrency, DeleteRequest, Feature, GetRequest, Item, KeysLikePage, KeysLikeRequest,
     Operation, SetRequest, Store, TTL_EXPIRE_TIME, Value, expire_time,
 };
-use outrider_components::{Context, Error, Metadata, Pairs};
+use outrider_components::{Context, Error, Field, Metadata, Pairs};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Row, SqlSafeStr, SqlStr, SqliteConnection};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connection, failed, identifier};
+use super::connection::{self, Connection, failed, is_identifier};
 use super::schema;
 use super::sweep::Sweep;
+
+/// The metadata fields.
+pub const FIELDS: &[&[Field]] = &[connection::Fields::FIELDS, Fields::FIELDS];
+
+outrider_components::fields! {
+    struct Fields {
+        /// How long one operation may take; at least 1s.
+        "timeout" | "timeoutInSeconds" => timeout: Duration = "20s";
+        /// How long to wait for another process that writes.
+        "busyTimeout" => busy_timeout: Duration = "2s";
+        /// Table of the items.
+        "tableName" => table: String = "state";
+        /// Table of what the component remembers about its own work.
+        "metadataTableName" => metadata_table: String = "metadata";
+        /// How often expired items are deleted; never if absent or 0.
+        "cleanupInterval" | "cleanupIntervalInSeconds" => cleanup_interval: Option<Duration>;
+    }
+}
 
 /// Keys that one statement asks for.
 const KEYS_AT_A_TIME: usize = 500;
@@ -93,15 +111,20 @@ pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<dyn Store>, E
 
 impl Sqlite {
     async fn connect(metadata: &Metadata) -> Result<Sqlite, Error> {
-        metadata.unique()?;
-        let connection = Connection::new(metadata)?;
-        let table = identifier(metadata, "tableName", "state")?.to_owned();
-        let metadata_table = identifier(metadata, "metadataTableName", "metadata")?.to_owned();
-        let interval = match metadata.duration("cleanupInterval")? {
-            None => metadata.duration("cleanupIntervalInSeconds")?,
-            interval => interval,
-        };
-        let timeout = connection.timeout;
+        let database = connection::Fields::read(metadata)?;
+        let Fields {
+            timeout,
+            busy_timeout,
+            table,
+            metadata_table,
+            cleanup_interval,
+        } = Fields::read(metadata)?;
+        let connection = Connection::new(&database, timeout, busy_timeout)?;
+        for name in [&table, &metadata_table] {
+            if !is_identifier(name) {
+                return Err(Error::invalid(format!("invalid identifier: {name}")));
+            }
+        }
         let pool = connection
             .open()
             .await
@@ -125,7 +148,7 @@ impl Sqlite {
         schema::prepare(&pool, &metadata_table, &items).await?;
         let closed = CancellationToken::new();
         let mut sweep = JoinSet::new();
-        if let Some(interval) = interval.filter(|interval| !interval.is_zero()) {
+        if let Some(interval) = cleanup_interval.filter(|interval| !interval.is_zero()) {
             let sweeper = Sweep {
                 pool: pool.clone(),
                 metadata_table,

@@ -1,5 +1,7 @@
-//! Name resolution in a SQLite database that the sidecars of a machine share:
-//! <https://docs.dapr.io/reference/components-reference/supported-name-resolution/setup-sqlite/>.
+//! `nameresolution.sqlite`: <https://docs.dapr.io/reference/components-reference/supported-name-resolution/setup-sqlite/>.
+//!
+//! A database file that the sidecars of a machine share. Each has a row, which
+//! it renews.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -7,76 +9,74 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use outrider_components::resolve::{Instance, Request, Resolver};
-use outrider_components::{Error, Metadata};
+use outrider_components::resolve::{Request, Resolver};
+use outrider_components::{Context, Error, Field, Metadata};
 use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::sqlite::connection::{Connection, failed, identifier};
-use crate::sqlite::schema;
-use crate::sqlite::sweep::Sweep;
+use super::connection::{self, Connection, failed, is_identifier};
+use super::schema;
+use super::sweep::Sweep;
 
 const SCOPE: &str = "dapr.contrib";
 const SECOND: Duration = Duration::from_secs(1);
 /// Between attempts to renew the registration.
 const PAUSE: Duration = Duration::from_millis(50);
-/// What was read is good for this long: well below the time that a
-/// registration lives on by itself, so that no answer is older than before.
-const FRESH: Duration = Duration::from_millis(500);
-/// Applications whose addresses are remembered.
-const REMEMBERED: usize = 1024;
-/// What differs from the other components on SQLite.
-const DEFAULTS: [(&str, &str); 2] = [("timeout", "1s"), ("busyTimeout", "800ms")];
+/// How long addresses are used before the database is asked again. Well below
+/// the time after which a row that is not renewed is ignored.
+const CACHE_TTL: Duration = Duration::from_millis(500);
+/// Applications whose addresses are cached.
+const CACHE_SIZE: usize = 1024;
 
-/// Registers `instance` in the database that the configuration names.
-pub async fn start(
-    config: &serde_json::Value,
-    instance: Instance,
-) -> Result<Arc<dyn Resolver>, Error> {
-    Ok(Arc::new(Sqlite::start(&metadata(config), &instance).await?))
+/// The metadata fields.
+pub const FIELDS: &[&[Field]] = &[connection::Fields::FIELDS, Fields::FIELDS];
+
+outrider_components::fields! {
+    struct Fields {
+        /// How long one statement may take; at least 1s.
+        "timeout" | "timeoutInSeconds" => timeout: Duration = "1s";
+        /// How long to wait for another process that writes.
+        "busyTimeout" => busy_timeout: Duration = "800ms";
+        /// Table of the sidecars' addresses.
+        "tableName" => table: String = "hosts";
+        /// Table of what the component remembers about its own work.
+        "metadataTableName" => metadata_table: String = "metadata";
+        /// After how long without renewal an address is not used any more, in
+        /// whole seconds; at least 1s more than `timeout`.
+        "updateInterval" => update_interval: Duration = "5s";
+        /// How often old addresses are deleted; 0 means never.
+        "cleanupInterval" | "cleanupIntervalInSeconds" => cleanup_interval: Duration = "1h";
+    }
 }
 
-/// The configuration as properties, the way other components have them.
-fn metadata(config: &serde_json::Value) -> Metadata {
-    let given = config.as_object().into_iter().flatten();
-    let given = given.map(|(name, value)| {
-        let value = match value.as_str() {
-            Some(text) => text.to_owned(),
-            None => value.to_string(),
-        };
-        (name.clone(), value)
-    });
-    let given: Vec<_> = given.collect();
-    let missing = DEFAULTS.iter().filter(|(name, _)| {
-        let aliases = [(*name).to_owned(), format!("{name}InSeconds")];
-        let is_it = |key: &str| aliases.iter().any(|alias| alias.eq_ignore_ascii_case(key));
-        !given.iter().any(|(key, _)| is_it(key))
-    });
-    let missing: Vec<_> = missing
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
-    Metadata::new("nr", given.into_iter().chain(missing))
+/// Opens the database and registers this sidecar in it.
+pub async fn connect(metadata: Metadata, context: Context) -> Result<Arc<dyn Resolver>, Error> {
+    Ok(Arc::new(Sqlite::connect(&metadata, &context).await?))
 }
 
 struct Sqlite {
     row: Arc<Row>,
     look_up: SqlStr,
-    known: Mutex<HashMap<String, Known>>,
+    cache: Mutex<HashMap<String, Cached>>,
     closed: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// The addresses of an application, as they were a moment ago.
-struct Known {
+/// The addresses of an application, as they were when the database was read.
+struct Cached {
     read: Instant,
     addresses: Vec<String>,
     next: usize,
 }
 
-impl Known {
-    /// Each in its turn.
+impl Cached {
+    fn is_fresh(&self) -> bool {
+        self.read.elapsed() < CACHE_TTL
+    }
+
+    /// One address after the other.
     fn pick(&mut self) -> Option<String> {
         let address = self.addresses.get(self.next % self.addresses.len().max(1));
         self.next = self.next.wrapping_add(1);
@@ -94,48 +94,55 @@ struct Row {
     timeout: Duration,
 }
 
-impl Sqlite {
-    async fn start(metadata: &Metadata, instance: &Instance) -> Result<Sqlite, Error> {
-        if instance.app_id.is_empty() {
-            return Err(Error::invalid("name is missing"));
+impl Fields {
+    /// Checks the fields, and returns the pause between renewals.
+    fn check(&self) -> Result<Duration, Error> {
+        for (name, what) in [
+            (&self.table, "table"),
+            (&self.metadata_table, "metadata table"),
+        ] {
+            if !is_identifier(name) {
+                let text = format!("invalid identifier for {what} name: {name}");
+                return Err(Error::invalid(text));
+            }
         }
-        if instance.host.is_empty() {
-            return Err(Error::invalid("address is missing"));
-        }
-        if instance.port == 0 {
-            return Err(Error::invalid("port is missing or invalid"));
-        }
-        let connection = Connection::new(metadata)?;
-        let named = |property, default, what: &str| {
-            let name = identifier(metadata, property, default).map(str::to_owned);
-            name.map_err(|_| {
-                let name = metadata.text(property).unwrap_or_default();
-                Error::invalid(format!("invalid identifier for {what} name: {name}"))
-            })
-        };
-        let table = named("tableName", "hosts", "table")?;
-        let metadata_table = named("metadataTableName", "metadata", "metadata table")?;
-        let interval = metadata.duration("updateInterval")?.unwrap_or(5 * SECOND);
-        if interval.subsec_nanos() != 0 {
+        if self.update_interval.subsec_nanos() != 0 {
             return Err(Error::invalid(
                 "update interval must not contain fractions of seconds",
             ));
         }
-        let timeout = connection.timeout;
-        let pause = interval
-            .checked_sub(timeout)
-            .filter(|pause| *pause >= SECOND);
-        let Some(pause) = pause else {
-            return Err(Error::invalid(
-                "update interval must be at least 1s greater than timeout",
-            ));
-        };
-        let cleanup = match metadata.duration("cleanupInterval")? {
-            None => metadata.duration("cleanupIntervalInSeconds")?,
-            interval => interval,
-        };
-        let cleanup = cleanup.unwrap_or(3600 * SECOND);
+        self.update_interval
+            .checked_sub(self.timeout)
+            .filter(|pause| *pause >= SECOND)
+            .ok_or_else(|| {
+                Error::invalid("update interval must be at least 1s greater than timeout")
+            })
+    }
+}
 
+impl Sqlite {
+    async fn connect(metadata: &Metadata, context: &Context) -> Result<Sqlite, Error> {
+        if context.app_id.is_empty() {
+            return Err(Error::invalid("name is missing"));
+        }
+        if context.host.is_empty() {
+            return Err(Error::invalid("address is missing"));
+        }
+        if context.internal_port == 0 {
+            return Err(Error::invalid("port is missing or invalid"));
+        }
+        let database = connection::Fields::read(metadata)?;
+        let fields = Fields::read(metadata)?;
+        let connection = Connection::new(&database, fields.timeout, fields.busy_timeout)?;
+        let pause = fields.check()?;
+        let Fields {
+            timeout,
+            table,
+            metadata_table,
+            update_interval,
+            cleanup_interval,
+            ..
+        } = fields;
         if connection.in_memory {
             tracing::warn!(target: SCOPE, "Configuring name resolution with an in-memory SQLite database. Service invocation across different apps will not work.");
         } else {
@@ -165,16 +172,16 @@ impl Sqlite {
         schema::prepare(&pool, &metadata_table, &hosts).await?;
 
         let age = "unixepoch(CURRENT_TIMESTAMP) - last_update";
-        let seconds = interval.as_secs();
-        let address = match instance.host.parse::<IpAddr>() {
-            Ok(ip) => SocketAddr::new(ip, instance.port).to_string(),
-            Err(_) => format!("{}:{}", instance.host, instance.port),
+        let seconds = update_interval.as_secs();
+        let address = match context.host.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, context.internal_port).to_string(),
+            Err(_) => format!("{}:{}", context.host, context.internal_port),
         };
         let row = Arc::new(Row {
             pool: pool.clone(),
             id: uuid::Uuid::new_v4().to_string(),
             address,
-            app_id: instance.app_id.clone(),
+            app_id: context.app_id.clone(),
             timeout,
             table: table.clone(),
         });
@@ -184,14 +191,14 @@ impl Sqlite {
 
         let closed = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(Arc::clone(&row).keep(pause, closed.clone()));
-        if !cleanup.is_zero() {
+        tasks.spawn(Arc::clone(&row).keep_renewed(pause, closed.clone()));
+        if !cleanup_interval.is_zero() {
             let sweep = Sweep {
                 pool,
                 metadata_table,
                 key: "nr-last-cleanup",
                 delete: format!("DELETE FROM {table} WHERE {age} >= {seconds}"),
-                interval: cleanup,
+                interval: cleanup_interval,
             };
             tasks.spawn(sweep.run(closed.clone()));
         }
@@ -201,7 +208,7 @@ impl Sqlite {
         Ok(Sqlite {
             row,
             look_up: AssertSqlSafe(look_up).into_sql_str(),
-            known: Mutex::default(),
+            cache: Mutex::default(),
             closed,
             tasks: Mutex::new(tasks),
         })
@@ -209,13 +216,13 @@ impl Sqlite {
 }
 
 impl Sqlite {
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<String, Cached>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Row {
-    /// Takes the address over from whoever had it before.
+    /// Replaces another row of the same address.
     async fn insert(&self) -> Result<(), Error> {
         let insert = format!(
             "REPLACE INTO {} (registration_id, address, app_id, namespace, last_update)
@@ -227,7 +234,7 @@ impl Row {
             .bind(&self.address)
             .bind(&self.app_id)
             .execute(&self.pool);
-        self.timely(insert).await.map(drop)
+        self.in_time(insert).await.map(drop)
     }
 
     /// Whether the row was still there.
@@ -241,7 +248,7 @@ impl Row {
             .bind(&self.id)
             .bind(&self.address)
             .execute(&self.pool);
-        Ok(self.timely(update).await?.rows_affected() > 0)
+        Ok(self.in_time(update).await?.rows_affected() > 0)
     }
 
     async fn remove(&self) -> Result<(), Error> {
@@ -253,20 +260,20 @@ impl Row {
             .bind(&self.id)
             .bind(&self.address)
             .execute(&self.pool);
-        if self.timely(delete).await?.rows_affected() == 0 {
+        if self.in_time(delete).await?.rows_affected() == 0 {
             return Err(Error::internal("no row deleted"));
         }
         Ok(())
     }
 
-    async fn timely<T>(&self, query: impl Future<Output = sqlx::Result<T>>) -> Result<T, Error> {
+    async fn in_time<T>(&self, query: impl Future<Output = sqlx::Result<T>>) -> Result<T, Error> {
         match tokio::time::timeout(self.timeout, query).await {
             Ok(result) => result.map_err(failed),
             Err(_) => Err(Error::unavailable("context deadline exceeded")),
         }
     }
 
-    async fn keep(self: Arc<Self>, pause: Duration, closed: CancellationToken) {
+    async fn keep_renewed(self: Arc<Self>, pause: Duration, closed: CancellationToken) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -277,8 +284,9 @@ impl Row {
                 match self.renew().await {
                     Ok(true) => break,
                     Ok(false) => {
-                        // Swept while the machine slept, or taken by another
-                        // process, which cannot have this address too.
+                        // Deleted as too old while the machine slept, or
+                        // replaced by another process, which has ended since:
+                        // two cannot have this address.
                         tracing::warn!(target: SCOPE, "Host registration lost; registering {} again", self.address);
                         if let Err(error) = self.insert().await {
                             tracing::error!(target: SCOPE, "Failed to update host registration: {error}");
@@ -299,19 +307,19 @@ impl Row {
 #[async_trait]
 impl Resolver for Sqlite {
     async fn resolve(&self, request: &Request) -> Result<String, Error> {
-        let known = self
-            .known()
+        let cached = self
+            .cache()
             .get_mut(&request.app_id)
-            .filter(|known| known.read.elapsed() < FRESH)
-            .and_then(Known::pick);
-        if let Some(address) = known {
+            .filter(|cached| cached.is_fresh())
+            .and_then(Cached::pick);
+        if let Some(address) = cached {
             return Ok(address);
         }
         let query = sqlx::query_scalar(self.look_up.clone())
             .bind(&request.app_id)
             .fetch_all(&self.row.pool);
-        let addresses = self.row.timely(query).await;
-        let mut read = Known {
+        let addresses = self.row.in_time(query).await;
+        let mut read = Cached {
             read: Instant::now(),
             addresses: addresses.map_err(|error| error.context("failed to look up address"))?,
             next: 0,
@@ -319,19 +327,19 @@ impl Resolver for Sqlite {
         let Some(address) = read.pick() else {
             return Err(Error::not_found("no host found with the given ID"));
         };
-        let mut known = self.known();
-        if known.len() >= REMEMBERED {
-            known.retain(|_, known| known.read.elapsed() < FRESH);
+        let mut cache = self.cache();
+        if cache.len() >= CACHE_SIZE {
+            cache.retain(|_, cached| cached.is_fresh());
         }
-        if known.len() < REMEMBERED {
-            known.insert(request.app_id.clone(), read);
+        if cache.len() < CACHE_SIZE {
+            cache.insert(request.app_id.clone(), read);
         }
         Ok(address)
     }
 
     fn suspect(&self, request: &Request, address: &str) {
-        if let Some(known) = self.known().get_mut(&request.app_id) {
-            known.addresses.retain(|known| known != address);
+        if let Some(cached) = self.cache().get_mut(&request.app_id) {
+            cached.addresses.retain(|other| other != address);
         }
     }
 
@@ -353,17 +361,30 @@ impl Resolver for Sqlite {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use std::path::Path;
 
     use super::*;
 
-    fn instance(app_id: &str, port: u16) -> Instance {
-        Instance {
+    fn sidecar(app_id: &str, port: u16) -> Context {
+        Context {
             app_id: app_id.to_owned(),
             namespace: "ignored".to_owned(),
             host: "127.0.0.1".to_owned(),
-            port,
+            internal_port: port,
+            ..Context::default()
         }
+    }
+
+    fn properties(folder: &Path, more: &[(&str, &str)]) -> Metadata {
+        let path = folder.join("names.db").display().to_string();
+        let more = more.iter().map(|(k, v)| (*k, (*v).to_owned()));
+        Metadata::new("nr", more.chain([("connectionString", path)]))
+    }
+
+    async fn start(folder: &Path, app_id: &str, port: u16) -> Arc<dyn Resolver> {
+        connect(properties(folder, &[]), sidecar(app_id, port))
+            .await
+            .expect("can start")
     }
 
     fn request(app_id: &str) -> Request {
@@ -373,8 +394,9 @@ mod tests {
         }
     }
 
-    async fn refused(config: Value) -> String {
-        start(&config, instance("cart", 1))
+    async fn refused(properties: &[(&str, &str)]) -> String {
+        let metadata = Metadata::new("nr", properties.iter().copied());
+        connect(metadata, sidecar("cart", 1))
             .await
             .err()
             .expect("is wrong")
@@ -384,13 +406,8 @@ mod tests {
     #[tokio::test]
     async fn sidecars_find_each_other_until_they_close() {
         let folder = tempfile::tempdir().expect("can make a folder");
-        let config = json!({"connectionString": folder.path().join("names.db")});
-        let caller = start(&config, instance("caller", 1))
-            .await
-            .expect("can start");
-        let called = start(&config, instance("called", 2))
-            .await
-            .expect("can start");
+        let caller = start(folder.path(), "caller", 1).await;
+        let called = start(folder.path(), "called", 2).await;
         let address = caller.resolve(&request("called")).await.expect("is there");
         assert_eq!(address, "127.0.0.1:2");
 
@@ -406,13 +423,9 @@ mod tests {
     #[tokio::test]
     async fn a_registration_is_renewed_even_when_it_was_lost() {
         let folder = tempfile::tempdir().expect("can make a folder");
-        let config = json!({
-            "connectionString": folder.path().join("names.db"),
-            "updateInterval": "2s",
-            "tableName": "sidecars",
-        });
-        let metadata = metadata(&config);
-        let resolver = Sqlite::start(&metadata, &instance("cart", 1))
+        let more = [("updateInterval", "2s"), ("tableName", "sidecars")];
+        let metadata = properties(folder.path(), &more);
+        let resolver = Sqlite::connect(&metadata, &sidecar("cart", 1))
             .await
             .expect("can start");
         for damage in [
@@ -443,13 +456,8 @@ mod tests {
     #[tokio::test]
     async fn instances_take_turns_without_those_that_failed() {
         let folder = tempfile::tempdir().expect("can make a folder");
-        let config = json!({"connectionString": folder.path().join("names.db")});
-        let one = start(&config, instance("cart", 1))
-            .await
-            .expect("can start");
-        let _two = start(&config, instance("cart", 2))
-            .await
-            .expect("can start");
+        let one = start(folder.path(), "cart", 1).await;
+        let _two = start(folder.path(), "cart", 2).await;
         let resolve = async || one.resolve(&request("cart")).await.expect("is there");
         let (first, second) = (resolve().await, resolve().await);
         assert_ne!(first, second);
@@ -458,11 +466,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_belongs_to_who_came_last() {
+    async fn the_last_process_with_an_address_owns_it() {
         let folder = tempfile::tempdir().expect("can make a folder");
-        let config = json!({"connectionString": folder.path().join("names.db")});
-        let crashed = start(&config, instance("old", 1)).await.expect("can start");
-        let next = start(&config, instance("new", 1)).await.expect("can start");
+        let crashed = start(folder.path(), "old", 1).await;
+        let next = start(folder.path(), "new", 1).await;
         assert!(next.resolve(&request("old")).await.is_err());
         assert_eq!(
             next.resolve(&request("new")).await.expect("is there"),
@@ -472,18 +479,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn configurations_that_cannot_work() {
-        assert_eq!(refused(Value::Null).await, "missing connection string");
+    async fn properties_that_cannot_work_are_refused() {
+        assert_eq!(refused(&[]).await, "missing connection string");
         assert_eq!(
-            refused(json!({"connectionString": "x", "updateInterval": "2500ms"})).await,
+            refused(&[("url", "x"), ("updateInterval", "2500ms")]).await,
             "update interval must not contain fractions of seconds"
         );
         assert_eq!(
-            refused(json!({"connectionString": "x", "updateInterval": "1s"})).await,
+            refused(&[("url", "x"), ("updateInterval", "1s")]).await,
             "update interval must be at least 1s greater than timeout"
         );
         assert_eq!(
-            refused(json!({"connectionString": "x", "tableName": "a b"})).await,
+            refused(&[("url", "x"), ("tableName", "a b")]).await,
             "invalid identifier for table name: a b"
         );
     }
