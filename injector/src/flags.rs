@@ -1,11 +1,12 @@
 //! Flags and environment.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Command;
 use outrider_crds::annotations::truthy;
 use outrider_host::service::{self, flag};
-use outrider_kit::flags::normalise;
+use outrider_kit::flags::{error_line, normalise};
 use serde_json::Value;
 
 use crate::patch::{Actors, Settings};
@@ -91,6 +92,16 @@ impl Flags {
             run_as_root: truthy(&environment.text("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK")),
         })
     }
+}
+
+/// Prints the help that was asked for, or one line about what is wrong.
+pub fn print(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        print!("{error}");
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("{}", error_line(error, &command()));
+    ExitCode::from(2)
 }
 
 fn command() -> Command {
@@ -318,7 +329,25 @@ mod tests {
                 .1
                 == 7
         );
-        assert!(parse(&["--nonsense"], &[]).is_err());
+    }
+
+    #[test]
+    fn a_wrong_flag_is_one_line() {
+        for (argument, wanted) in [
+            (
+                "-log-levle=debug",
+                "unknown flag: --log-levle; did you mean --log-level? See injector --help",
+            ),
+            (
+                "--scheduler-enabled=maybe",
+                "invalid argument \"maybe\" for \"--scheduler-enabled\" flag: value was not a boolean; see injector --help",
+            ),
+        ] {
+            match parse(&[argument], &[]) {
+                Err(Error::Usage(error)) => assert_eq!(error_line(&error, &command()), wanted),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub async fn run(
     flags: Result<Flags, flags::Error>,
 ) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     let flags = match flags {
-        Err(flags::Error::Usage(usage)) => usage.exit(),
+        Err(flags::Error::Usage(error)) => return Ok(flags::print(&error)),
         flags => flags,
     };
     let service = Service {

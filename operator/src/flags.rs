@@ -1,11 +1,12 @@
 //! Flags and environment.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Arg, Command, value_parser};
 use outrider_crds::annotations::truthy;
 use outrider_host::service::{self, flag};
-use outrider_kit::flags::normalise;
+use outrider_kit::flags::{error_line, normalise};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -86,6 +87,16 @@ impl Flags {
     }
 }
 
+/// Prints the help that was asked for, or one line about what is wrong.
+pub fn print(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        print!("{error}");
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("{}", error_line(error, &command()));
+    ExitCode::from(2)
+}
+
 fn command() -> Command {
     use flag::{path, port, switch, text};
     Command::new("operator")
@@ -154,6 +165,25 @@ mod tests {
             (flags.config.as_str(), flags.watch_namespace),
             ("daprsystem", None)
         );
+    }
+
+    #[test]
+    fn a_wrong_flag_is_one_line() {
+        for (argument, wanted) in [
+            (
+                "--watch-namespcae=x",
+                "unknown flag: --watch-namespcae; did you mean --watch-namespace? See operator --help",
+            ),
+            (
+                "--port=70000",
+                "invalid argument \"70000\" for \"--port\" flag: 70000 is not in 0..=65535; see operator --help",
+            ),
+        ] {
+            match Flags::parse([argument.to_owned()], |_| None) {
+                Err(Error::Usage(error)) => assert_eq!(error_line(&error, &command()), wanted),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::ValueParser;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use outrider_kit::{duration, flags};
 use outrider_security::TrustDomain;
@@ -192,29 +191,11 @@ fn parse_with(
     let words = std::iter::once("sentry".to_owned()).chain(flags::normalise(arguments));
     let given = command()
         .try_get_matches_from(words)
-        .map_err(|error| Refusal::Usage(usage(&error)))?;
+        .map_err(|error| Refusal::Usage(flags::error_line(&error, &command())))?;
     if given.get_flag("help") {
         return Err(Refusal::Help(command().render_help().to_string()));
     }
     Reader(&given).flags(environment).map_err(Refusal::Invalid)
-}
-
-/// The form of Go's programs: usage, then why.
-fn usage(error: &clap::Error) -> String {
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => text.clone(),
-        _ => String::new(),
-    };
-    let flag = context(ContextKind::InvalidArg);
-    let flag = flag.split(['=', ' ']).next().unwrap_or_default();
-    let why = match error.kind() {
-        ErrorKind::UnknownArgument => format!("unknown flag: {flag}"),
-        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
-            format!("flag needs an argument: {flag}")
-        }
-        _ => error.to_string(),
-    };
-    format!("{}\n{why}", command().render_help())
 }
 
 struct Reader<'a>(&'a ArgMatches);
@@ -420,10 +401,29 @@ mod tests {
         );
         let oidc = ["--jwt-enabled", "--oidc-enabled"];
         assert!(invalid(&oidc, &[]).starts_with("oidc-server-tls-cert-file is required"));
-        assert!(matches!(
-            read(&["--nonsense=1"], &[]),
-            Err(Refusal::Usage(text)) if text.ends_with("unknown flag: --nonsense")
-        ));
+    }
+
+    #[test]
+    fn a_wrong_flag_is_one_line() {
+        for (argument, wanted) in [
+            (
+                "--nonsense=1",
+                "unknown flag: --nonsense; see sentry --help",
+            ),
+            (
+                "--trust-domian=x",
+                "unknown flag: --trust-domian; did you mean --trust-domain? See sentry --help",
+            ),
+            (
+                "--log-as-json=maybe",
+                "invalid argument \"maybe\" for \"--log-as-json\" flag: invalid syntax; see sentry --help",
+            ),
+        ] {
+            match read(&[argument], &[]) {
+                Err(Refusal::Usage(line)) => assert_eq!(line, wanted),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

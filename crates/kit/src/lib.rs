@@ -7,6 +7,7 @@ pub mod grpc;
 pub mod kubernetes;
 pub mod quantity;
 pub mod quote;
+pub mod usage;
 
 /// Whether a setting's text means "on": `y`, `yes`, `true`, `t`, `on` or `1`
 /// in any case, blanks around it ignored.

@@ -1,8 +1,6 @@
-//! The command line: what there is to say, and what is said of a broken one.
+//! The flags of `daprd`, their defaults and their help.
 
 use clap::{Arg, ArgAction, Command, builder::BoolishValueParser};
-
-use super::Done;
 
 pub fn command() -> Command {
     let text = |name: &'static str, default: &'static str| {
@@ -134,42 +132,4 @@ pub fn command() -> Command {
                 .hide(true)
                 .trailing_var_arg(false),
         ])
-}
-
-/// The form that Go's programs give a broken command line: usage, then why.
-pub fn usage(error: &clap::Error) -> Done {
-    use clap::error::{ContextKind, ContextValue, ErrorKind};
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => text.clone(),
-        _ => String::new(),
-    };
-    let flag = context(ContextKind::InvalidArg);
-    let flag = flag
-        .split(['=', ' ', '['])
-        .next()
-        .unwrap_or_default()
-        .to_owned();
-    let why = match error.kind() {
-        ErrorKind::UnknownArgument => match flag.strip_prefix('-') {
-            Some(short) if !short.starts_with('-') => format!(
-                "unknown shorthand flag: '{}' in {flag}",
-                short.chars().next().unwrap_or(' ')
-            ),
-            _ => format!("unknown flag: {flag}"),
-        },
-        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
-            format!("flag needs an argument: {flag}")
-        }
-        _ => format!(
-            "invalid argument \"{}\" for \"{flag}\" flag: {}",
-            context(ContextKind::InvalidValue),
-            error
-                .to_string()
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .trim_start_matches("error: ")
-        ),
-    };
-    Done::Usage(format!("{}{why}", command().render_help()))
 }

@@ -254,7 +254,7 @@ fn parse_with(
     let words = std::iter::once("daprd".to_owned()).chain(go::normalise(arguments));
     let given = command::command()
         .try_get_matches_from(words)
-        .map_err(|error| command::usage(&error))?;
+        .map_err(|error| Done::Usage(go::error_line(&error, &command::command())))?;
     let told = |text: String| {
         Err(Done::Told {
             text,

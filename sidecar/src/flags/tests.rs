@@ -103,17 +103,28 @@ fn addresses_of_blanks_and_quotes_are_none() {
 }
 
 #[test]
-fn wrong_command_lines() {
-    let text = |words: &[&str]| match parse_env(words, &[]) {
-        Err(Done::Usage(text)) => text.lines().last().unwrap().to_owned(),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(text(&["--x"]), "unknown flag: --x");
-    assert_eq!(text(&["-a"]), "unknown shorthand flag: 'a' in -a");
-    assert!(
-        text(&["--enable-mtls=maybe"])
-            .starts_with("invalid argument \"maybe\" for \"--enable-mtls\" flag: ")
-    );
+fn a_wrong_flag_is_one_line() {
+    for (argument, wanted) in [
+        ("--x", "unknown flag: --x; see daprd --help"),
+        (
+            "-app-prot=80",
+            "unknown flag: --app-prot; did you mean --app-port? See daprd --help",
+        ),
+        ("-a", "unknown shorthand flag: 'a' in -a; see daprd --help"),
+        (
+            "--app-id",
+            "flag needs an argument: --app-id; see daprd --help",
+        ),
+        (
+            "--enable-mtls=maybe",
+            "invalid argument \"maybe\" for \"--enable-mtls\" flag: value was not a boolean; see daprd --help",
+        ),
+    ] {
+        match parse_env(&[argument], &[]) {
+            Err(Done::Usage(line)) => assert_eq!(line, wanted),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]
