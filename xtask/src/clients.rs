@@ -54,7 +54,7 @@ fn build(profile: &[&str]) -> Result<(PathBuf, PathBuf)> {
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo told of no program")?;
+        .context("cargo reported no executable")?;
     Ok((daprd, run::target()?))
 }
 

@@ -1,7 +1,7 @@
 //! libFuzzer over every target of `fuzz/`. Compiled for coverage with flags of
 //! the stable compiler.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::run;
 
@@ -18,24 +18,25 @@ const SECONDS: u64 = 20;
 const LENGTH: u32 = 4096;
 const MEMORY: u32 = 1024;
 
-/// Fuzzes the targets named in `words`, or all, for the seconds given first.
-pub fn run(words: &[String]) -> Result<()> {
-    let (seconds, names) = match words.split_first() {
-        Some((first, rest)) if first.bytes().all(|b| b.is_ascii_digit()) => (first.parse()?, rest),
-        _ => (SECONDS, words),
-    };
+/// Fuzzes the targets of these names, or all, for so many seconds each.
+pub fn run(seconds: Option<u64>, names: Vec<String>) -> Result<()> {
+    let seconds = seconds.unwrap_or(SECONDS);
+    let corpus = run::root().join("fuzz/corpus");
+    let mut known = Vec::new();
+    for entry in std::fs::read_dir(&corpus)? {
+        known.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    known.sort();
+    for name in &names {
+        if !known.contains(name) {
+            bail!("no target is called {name}; there are {}", known.join(", "));
+        }
+    }
     // Apart from other builds, whose flags are others.
     let target = run::target()?.join("fuzz");
     build(&target)?;
-    let corpus = run::root().join("fuzz/corpus");
     let program = target.join(run::TRIPLE).join("release/fuzz");
-    let mut all: Vec<String> = names.to_vec();
-    if all.is_empty() {
-        for entry in std::fs::read_dir(&corpus)? {
-            all.push(entry?.file_name().to_string_lossy().into_owned());
-        }
-        all.sort();
-    }
+    let all = if names.is_empty() { known } else { names };
     for name in all {
         println!("-- {name}");
         // What it finds stays here; the committed examples are only read.

@@ -4,53 +4,62 @@ use std::process::ExitCode;
 
 mod arrows;
 mod clients;
+mod command;
+mod demo;
 mod deps;
 mod dist;
 mod fuzz;
+mod progress;
 mod run;
 mod setup;
 mod sizes;
 mod stages;
 
-const USAGE: &str = "\
-usage: cargo xtask <command>
+// Files of other crates, compiled here too. xtask links no crate of ours, so
+// that its own build takes seconds.
+#[path = "../../e2e/bench/src/flags.rs"]
+mod bench_flags;
+#[path = "../../e2e/cluster/src/debian.rs"]
+mod debian;
+#[path = "../../e2e/cluster/src/bin/demo/flags.rs"]
+mod demo_flags;
+// Not all of it is used here.
+#[allow(dead_code)]
+#[path = "../../e2e/cluster/src/machine.rs"]
+mod machine;
+#[path = "../../e2e/cluster/src/programs.rs"]
+mod programs;
+#[path = "../../crates/kit/src/usage.rs"]
+mod usage;
 
-  demo [--self-hosted] [--exit] [--registry PREFIX (--save FOLDER | --context NAME)]
-                  show the main job on a real cluster, or as plain processes
-  test [--all]    install what the tests need, then run them, cheap ones first
-  bench BINARY..  compare daprd binaries given by path
-  dist            build what is shipped (needs valgrind)
-  fuzz [SECONDS] [TARGET..]
-                  feed the targets of fuzz/ with what breaks them
-  setup [--all]   install what the tests need
-  check           format, arrows, sizes, dependencies and lints
-  gen             write the generated files: definitions of the chart
-  drift           gen, then fail if anything changed
-  arrows          check which crate may depend on which
-  sizes           check the length of files
-  deps            check licences and banned crates
-";
+use command::Command;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let rest = words.get(1..).unwrap_or_default();
-    let done = match words.first().map(String::as_str) {
-        Some("test") => stages::test(rest.iter().any(|w| w == "--all")),
-        Some("check") => stages::check(),
-        Some("setup") => setup::install(rest.iter().any(|w| w == "--all")),
-        Some("demo") => stages::demo(rest),
-        Some("dist") => dist::dist(),
-        Some("bench") => stages::bench(rest),
-        Some("fuzz") => fuzz::run(rest),
-        Some("gen") => stages::generate(),
-        Some("drift") => stages::drift(),
-        Some("arrows") => arrows::check(),
-        Some("sizes") => sizes::check(),
-        Some("deps") => deps::check(),
-        _ => {
-            eprint!("{USAGE}");
+    let command = match command::parse(&words) {
+        Ok(command) => command,
+        Err(line) => {
+            eprintln!("{line}");
             return ExitCode::from(2);
         }
+    };
+    let done = match command {
+        Command::Help(text) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Command::Test { all } => stages::test(all),
+        Command::Check => stages::check(),
+        Command::Setup { all } => setup::tests(all),
+        Command::Demo(flags) => demo::run(&flags, words.get(1..).unwrap_or_default()),
+        Command::Dist => dist::dist(),
+        Command::Bench(flags) => stages::bench(&flags, words.get(1..).unwrap_or_default()),
+        Command::Fuzz { seconds, targets } => fuzz::run(seconds, targets),
+        Command::Generate => stages::generate(),
+        Command::Drift => stages::drift(),
+        Command::Arrows => arrows::check(),
+        Command::Sizes => sizes::check(),
+        Command::Deps => deps::check(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -77,15 +77,17 @@ fn show(command: &Command) -> String {
         .join(" ")
 }
 
-/// What is named in a folder of its own, so that flags are not those of build
-/// scripts and procedural macros too.
+/// The target that is built for. Named explicitly, as `.cargo/config.toml` does,
+/// so that our flags do not apply to build scripts and procedural macros.
 pub const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// Where cargo builds.
 pub fn target() -> Result<PathBuf> {
     let metadata = metadata(false)?;
     let folder = metadata["target_directory"].as_str();
-    Ok(folder.context("cargo told of no target folder")?.into())
+    Ok(folder
+        .context("cargo metadata names no target folder")?
+        .into())
 }
 
 /// `cargo metadata` of the workspace.

@@ -1,14 +1,22 @@
-//! Debian packages that the tests use. Running it again changes nothing.
+//! What commands need beside Rust, looked for before anything is built. Debian
+//! packages are installed where that is possible, and named where it is not.
+//! Running it again changes nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
-use crate::run;
+use crate::{debian, machine, run};
 
-/// A program and the package that has it.
-const PROGRAMS: [(&str, &str); 9] = [
+/// A program, and the Debian package that has it.
+type Needed = (&'static str, &'static str);
+
+/// To compile the C parts of some crates.
+const BUILD: [Needed; 1] = [("cc", "gcc")];
+
+const TESTS: [Needed; 9] = [
+    ("cc", "gcc"),
     ("redis-server", "redis-server"),
     ("containerd", "containerd"),
     ("runc", "runc"),
@@ -16,12 +24,11 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("conntrack", "conntrack"),
     ("ip", "iproute2"),
     ("busybox", "busybox-static"),
-    ("cc", "gcc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
 ];
 
 /// What `test --all` needs besides.
-const MORE: [(&str, &str); 5] = [
+const MORE: [Needed; 5] = [
     ("python3", "python3-venv"),
     ("node", "nodejs"),
     ("npm", "npm"),
@@ -29,58 +36,136 @@ const MORE: [(&str, &str); 5] = [
     ("mvn", "maven"),
 ];
 
-pub fn install(all: bool) -> Result<()> {
-    let missing: Vec<&str> = PROGRAMS
-        .iter()
-        .chain(if all { &MORE[..] } else { &[] })
-        .filter(|(program, _)| !is_there(program))
-        .map(|(_, package)| *package)
-        .collect();
-    for (program, why) in [
-        (
-            "go",
-            "the embedded Kubernetes and a suite of clients are Go",
-        ),
-        ("git", "some checks ask it"),
-    ] {
-        if !is_there(program) {
-            bail!("{program} is not on the path: {why}; install it and run this again");
-        }
+const DIST: [Needed; 4] = [
+    ("cc", "gcc"),
+    ("git", "git"),
+    ("valgrind", "valgrind"),
+    ("redis-server", "redis-server"),
+];
+
+pub fn tests(all: bool) -> Result<()> {
+    go("the embedded Kubernetes and a suite of clients are Go")?;
+    if !debian::is_there("git") {
+        bail!("git is not on the path: some checks ask it; install it and run this again");
     }
+    let mut needed = TESTS.to_vec();
+    if all {
+        needed.extend(MORE);
+    }
+    install(&needed)
+}
+
+pub fn dist() -> Result<()> {
+    install(&DIST)?;
+    profdata().map(|_| ())
+}
+
+/// `limit` is whether nginx is measured too.
+pub fn bench(limit: bool) -> Result<()> {
+    let mut needed = BUILD.to_vec();
+    if limit {
+        needed.push(("nginx", "nginx"));
+    }
+    install(&needed)
+}
+
+/// With `kubernetes` its programs are built or used; with `boot` a node of it
+/// runs on this machine.
+pub fn demo(kubernetes: bool, boot: bool) -> Result<()> {
+    if kubernetes {
+        go("Kubernetes is built from its Go sources")?;
+    }
+    if boot {
+        machine::check()?;
+        machine::install(|what| println!("setup: {what}"))?;
+        install(&[("redis-server", "redis-server")])?;
+    }
+    install(&BUILD)
+}
+
+fn go(why: &str) -> Result<()> {
+    if !debian::is_there("go") {
+        bail!("go is not on the path: {why}; install Go 1.25 or newer and run this again");
+    }
+    Ok(())
+}
+
+fn install(needed: &[Needed]) -> Result<()> {
+    let missing = missing(needed);
     if missing.is_empty() {
         println!("setup: everything is there");
         return Ok(());
     }
     println!("setup: installing {}", missing.join(" "));
-    let apt = || {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive");
-        command
-    };
-    run::run(apt().args(["-qq", "update"]))?;
-    // A server that a package starts by itself would take the tests' ports.
-    let policy = Path::new("/usr/sbin/policy-rc.d");
-    let ours = !policy.exists() && std::fs::write(policy, "#!/bin/sh\nexit 101\n").is_ok();
-    if ours {
-        run::run(Command::new("chmod").arg("+x").arg(policy))?;
-    }
-    let installed = run::run(
-        apt()
-            .args(["-qq", "-y", "--no-install-recommends", "install"])
-            .args(&missing),
-    );
-    if ours {
-        let _ = std::fs::remove_file(policy);
-    }
-    installed
+    debian::install(&missing)
 }
 
-fn is_there(program: &str) -> bool {
-    if program.starts_with('/') {
-        return Path::new(program).exists();
+/// The packages of those programs that are not there.
+fn missing(needed: &[Needed]) -> Vec<&'static str> {
+    let absent = needed
+        .iter()
+        .filter(|(program, _)| !debian::is_there(program));
+    absent.map(|(_, package)| *package).collect()
+}
+
+/// llvm-profdata, which merges the profiles that a program wrote. It has to be
+/// of the compiler's version of LLVM: rustup's component, or Debian's package,
+/// which is installed where there is none.
+pub fn profdata() -> Result<PathBuf> {
+    let output = run::output(Command::new("rustc").arg("-vV"))?;
+    let version = llvm_version(&String::from_utf8(output)?)?;
+    let root = run::output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    let component = Path::new(String::from_utf8(root)?.trim())
+        .join("lib/rustlib")
+        .join(run::TRIPLE)
+        .join("bin/llvm-profdata");
+    let package = PathBuf::from(format!("llvm-profdata-{version}"));
+    let candidates = [component, package];
+    let find = || {
+        let runs = |program: &&PathBuf| {
+            let answer = Command::new(program).arg("--version").output();
+            answer.is_ok_and(|answer| answer.status.success())
+        };
+        candidates.iter().find(runs).cloned()
+    };
+    if let Some(found) = find() {
+        return Ok(found);
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .any(|folder| folder.join(program).exists())
+    let package = format!("llvm-{version}");
+    println!("setup: installing {package}");
+    let installed = debian::install(&[&package]);
+    find().with_context(|| {
+        let why = installed.err().map_or(String::new(), |error| format!(" ({error:#})"));
+        format!("no llvm-profdata of version {version}: `rustup component add llvm-tools`, or install Debian's {package}{why}")
+    })
+}
+
+/// The major version of LLVM in what `rustc -vV` prints.
+fn llvm_version(text: &str) -> Result<String> {
+    text.lines()
+        .find_map(|line| line.strip_prefix("LLVM version: ")?.split('.').next())
+        .map(str::to_owned)
+        .context("rustc does not print its version of LLVM")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_llvm_is_that_of_the_compiler() {
+        let text = "rustc 1.95.0 (59807616e 2026-04-14)\nrelease: 1.95.0\nLLVM version: 22.1.2\n";
+        assert_eq!(llvm_version(text).unwrap(), "22");
+        assert!(llvm_version("rustc 1.95.0").is_err());
+    }
+
+    #[test]
+    fn only_packages_of_absent_programs_are_missing() {
+        let programs = [
+            ("sh", "dash"),
+            ("/no/such/file", "a"),
+            ("no-such-program", "b"),
+        ];
+        assert_eq!(missing(&programs), ["a", "b"]);
+    }
 }

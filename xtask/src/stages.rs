@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{arrows, clients, deps, fuzz, run, setup, sizes};
+use crate::{arrows, bench_flags, clients, deps, fuzz, run, setup, sizes};
 
 /// Built once, for tests and cluster images alike.
 const PROFILE: [&str; 2] = ["--profile", "ci"];
@@ -15,7 +15,7 @@ const HEAVY: [&str; 3] = [
     "outrider-cluster",
 ];
 
-/// Runs stages, tells how long each took, and stops at the first that fails.
+/// Runs stages, prints how long each took, and stops at the first that fails.
 struct Run {
     took: Vec<(&'static str, f64)>,
 }
@@ -51,7 +51,7 @@ pub fn test(all: bool) -> Result<()> {
 }
 
 fn stages(run: &mut Run, all: bool) -> Result<()> {
-    run.stage("setup", || setup::install(all))?;
+    run.stage("setup", || setup::tests(all))?;
     run.stage("format", format)?;
     run.stage("arrows", arrows::check)?;
     run.stage("sizes", sizes::check)?;
@@ -87,7 +87,7 @@ fn stages(run: &mut Run, all: bool) -> Result<()> {
     run.stage("conformance", || heavy(HEAVY[1]))?;
     run.stage("cluster", || heavy(HEAVY[2]))?;
     if all {
-        run.stage("fuzz", || fuzz::run(&[]))?;
+        run.stage("fuzz", || fuzz::run(None, Vec::new()))?;
     }
     Ok(())
 }
@@ -153,25 +153,18 @@ pub fn drift() -> Result<()> {
     Ok(())
 }
 
-pub fn demo(words: &[String]) -> Result<()> {
-    run::run(
-        run::cargo()
-            .args([
-                "run",
-                "--quiet",
-                "--release",
-                "-p",
-                "outrider-cluster",
-                "--bin",
-                "demo",
-                "--",
-            ])
-            .args(words),
-    )
-}
-
-pub fn bench(words: &[String]) -> Result<()> {
-    run::run(run::cargo().args(["build", "--release", "-p", "outrider-sidecar"]))?;
+/// `words` are those that `flags` were read from.
+pub fn bench(flags: &bench_flags::Flags, words: &[String]) -> Result<()> {
+    for (_, path) in &flags.binaries {
+        ensure!(path.is_file(), "{} is not a file", path.display());
+    }
+    setup::bench(flags.limit)?;
+    let mut build = run::cargo();
+    build.args(["build", "--release", "-p", "outrider-bench"]);
+    if flags.mtls {
+        build.args(["-p", "outrider-sentry"]);
+    }
+    run::run(&mut build)?;
     run::run(
         run::cargo()
             .args(["run", "--quiet", "--release", "-p", "outrider-bench", "--"])

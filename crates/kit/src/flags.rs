@@ -72,6 +72,9 @@ pub fn error_line(error: &clap::Error, command: &clap::Command) -> String {
             let given = context(ContextKind::InvalidSubcommand);
             return usage::unknown_command(given, known, &help);
         }
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            "a command is missing".to_owned()
+        }
         ErrorKind::InvalidValue if value.is_empty() => format!("flag needs an argument: {flag}"),
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             let why = std::error::Error::source(error)

@@ -1,81 +1,214 @@
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use outrider_harness::Sentry;
 
 use crate::flags::Flags;
+use crate::nginx::{self, Proxies};
 use crate::pair::Pair;
-use crate::table::Table;
+use crate::row::Row;
+use crate::table::{Column, Table};
 
 /// Connections of the rows that are about throughput.
 const MANY: usize = 16;
 /// How often each binary is started.
 const BOOTS: usize = 7;
-/// After this long without a call a sidecar is idle.
-const SETTLE: Duration = Duration::from_secs(3);
+
+/// One binary and what runs of it.
+struct Subject {
+    name: String,
+    plain: Pair,
+    mtls: Option<Pair>,
+}
+
+/// Two nginx in a row.
+struct Limit {
+    plain: Proxies,
+    mtls: Option<Proxies>,
+}
 
 pub async fn run(flags: &Flags) -> Result<()> {
-    let mut table = Table::new(
-        flags
-            .binaries
-            .iter()
-            .map(|(name, _)| name.clone())
-            .collect(),
-    );
-    let mut pairs = Vec::new();
+    let names = flags.binaries.iter().map(|(name, _)| name.clone());
+    let mut table = Table::new(names.collect(), flags.limit);
+    describe(flags)?;
+    let sentry = match flags.mtls {
+        true => Some(Sentry::start().await.context("sentry, for mTLS")?),
+        false => None,
+    };
+    let mut subjects = Vec::new();
     for (index, (name, path)) in flags.binaries.iter().enumerate() {
         let size = std::fs::metadata(path)
             .with_context(|| path.display().to_string())?
             .len();
-        table.add("size MB", index, size as f64 / 1e6);
-        let path = std::fs::canonicalize(path)?;
-        pairs.push(
-            Pair::start(&path, index)
-                .await
-                .with_context(|| name.clone())?,
-        );
+        table.add("size MB", Column::Binary(index), size as f64 / 1e6);
+        let subject = start(name, path, index, sentry.as_ref());
+        subjects.push(subject.await.with_context(|| name.clone())?);
     }
-    tokio::time::sleep(SETTLE).await;
-    for (index, pair) in pairs.iter().enumerate() {
-        table.add("idle MiB", index, pair.memory()?);
-    }
+    let limit = match flags.limit {
+        true => Some(Limit {
+            plain: Proxies::start(false).await.context("nginx")?,
+            mtls: match flags.mtls {
+                true => Some(Proxies::start(true).await.context("nginx with TLS")?),
+                false => None,
+            },
+        }),
+        false => None,
+    };
+    memory(&mut table, &subjects, "idle", flags.rest).await?;
     for round in 0..=BOOTS {
-        for (index, pair) in pairs.iter().enumerate() {
-            let took = pair.boot().await?;
+        for (index, subject) in subjects.iter().enumerate() {
+            let took = subject.plain.boot().await?;
             // The first start fills the page cache.
             if round > 0 {
-                table.add("ready ms", index, took.as_secs_f64() * 1e3);
+                let took = took.as_secs_f64() * 1e3;
+                table.add("ready ms", Column::Binary(index), took);
             }
         }
     }
     for round in 0..flags.rounds {
         eprintln!("round {} of {}", round + 1, flags.rounds);
-        for (index, pair) in pairs.iter().enumerate() {
-            let name = || flags.binaries[index].0.clone();
-            measure(&mut table, index, pair, flags.time)
+        for (index, subject) in subjects.iter().enumerate() {
+            measure(&mut table, Column::Binary(index), subject, flags.time)
                 .await
-                .with_context(name)?;
+                .with_context(|| subject.name.clone())?;
+        }
+        if let Some(limit) = &limit {
+            measure_limit(&mut table, limit, flags.time)
+                .await
+                .context("nginx")?;
         }
     }
-    for (index, pair) in pairs.iter().enumerate() {
-        table.add("loaded MiB", index, pair.memory()?);
-    }
+    memory(&mut table, &subjects, "after load", flags.rest).await?;
     print!("{table}");
     Ok(())
 }
 
-async fn measure(table: &mut Table, index: usize, pair: &Pair, time: Duration) -> Result<()> {
-    let row = pair.invoke(1, time).await?;
-    table.add("invoke, 1 conn: p50 us", index, row.outcome.quantile(0.5));
-    let row = pair.invoke(MANY, time).await?;
-    table.add("invoke, 16 conn: req/s", index, row.outcome.rate());
-    table.add("invoke, 16 conn: CPU us", index, row.cpu);
-    table.add("invoke, 16 conn: p99 us", index, row.outcome.quantile(0.99));
-    let row = pair.echo(MANY, time).await?;
-    table.add("echo 1 KiB: req/s", index, row.outcome.rate());
-    table.add("echo 1 KiB: CPU us", index, row.cpu);
-    let row = pair.state_get(MANY, time).await?;
-    table.add("state get: CPU us", index, row.cpu);
-    let row = pair.state_save(MANY, time).await?;
-    table.add("state save: CPU us", index, row.cpu);
+async fn start(name: &str, path: &Path, index: usize, sentry: Option<&Sentry>) -> Result<Subject> {
+    let path = std::fs::canonicalize(path)?;
+    Ok(Subject {
+        name: name.to_owned(),
+        plain: Pair::start(&path, index, None).await?,
+        mtls: match sentry {
+            Some(_) => Some(Pair::start(&path, index, sentry).await?),
+            None => None,
+        },
+    })
+}
+
+/// What is measured, how, and on what.
+fn describe(flags: &Flags) -> Result<()> {
+    let processors = std::thread::available_parallelism()?;
+    println!(
+        "{processors} processors; {} rounds of {} s per row, medians",
+        flags.rounds,
+        flags.time.as_secs()
+    );
+    for (name, path) in &flags.binaries {
+        println!("{name}: {}", build(path)?);
+    }
+    if flags.limit {
+        println!(
+            "limit: two {} in a row, on the same path",
+            nginx::version()?
+        );
+    }
     Ok(())
+}
+
+/// What a binary says of its build. One of Go also carries its tags, which
+/// choose the components, and its linker's flags.
+fn build(path: &Path) -> Result<String> {
+    let lines = |command: &mut Command| -> Result<Vec<String>> {
+        let output = command.output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(text.lines().map(|line| line.trim().to_owned()).collect())
+    };
+    let mut said = lines(Command::new(path).arg("--build-info"))
+        .with_context(|| path.display().to_string())?;
+    // Go may be absent, and the program be of another language.
+    let go = lines(Command::new("go").args(["version", "-m"]).arg(path)).unwrap_or_default();
+    let kept = ["-tags=", "-ldflags=", "vcs.revision="];
+    said.extend(go.iter().filter_map(|line| {
+        let setting = line.strip_prefix("build")?.trim();
+        kept.iter()
+            .any(|start| setting.starts_with(start))
+            .then(|| setting.to_owned())
+    }));
+    Ok(said.join(", "))
+}
+
+/// Memory after `rest` without a call.
+async fn memory(table: &mut Table, subjects: &[Subject], when: &str, rest: Duration) -> Result<()> {
+    eprintln!("{} s of rest", rest.as_secs());
+    tokio::time::sleep(rest).await;
+    let rested = rest.as_secs();
+    for (index, subject) in subjects.iter().enumerate() {
+        let column = Column::Binary(index);
+        let row = format!("{when}, {rested} s of rest: MiB");
+        table.add(&row, column, subject.plain.memory()?);
+        if let Some(pair) = &subject.mtls {
+            table.add(&format!("mTLS, {row}"), column, pair.memory()?);
+        }
+    }
+    Ok(())
+}
+
+async fn measure(
+    table: &mut Table,
+    column: Column,
+    subject: &Subject,
+    time: Duration,
+) -> Result<()> {
+    let pair = &subject.plain;
+    invocation(
+        table,
+        column,
+        "",
+        pair.invoke(1, time).await?,
+        pair.invoke(MANY, time).await?,
+    );
+    echo(table, column, "", &pair.echo(MANY, time).await?);
+    if let Some(pair) = &subject.mtls {
+        let (one, many) = (pair.invoke(1, time).await?, pair.invoke(MANY, time).await?);
+        invocation(table, column, "mTLS, ", one, many);
+        echo(table, column, "mTLS, ", &pair.echo(MANY, time).await?);
+    }
+    let row = pair.state_get(MANY, time).await?;
+    table.add("state get: CPU us", column, row.cpu);
+    let row = pair.state_save(MANY, time).await?;
+    table.add("state save: CPU us", column, row.cpu);
+    let row = pair.publish(MANY, time).await?;
+    table.add("publish and deliver: events/s", column, row.outcome.rate());
+    table.add("publish and deliver: CPU us", column, row.cpu);
+    Ok(())
+}
+
+async fn measure_limit(table: &mut Table, limit: &Limit, time: Duration) -> Result<()> {
+    for (kind, proxies) in [("", Some(&limit.plain)), ("mTLS, ", limit.mtls.as_ref())] {
+        let Some(proxies) = proxies else {
+            continue;
+        };
+        let (one, many) = (proxies.get(1, time).await?, proxies.get(MANY, time).await?);
+        invocation(table, Column::Limit, kind, one, many);
+        echo(table, Column::Limit, kind, &proxies.echo(MANY, time).await?);
+    }
+    Ok(())
+}
+
+fn invocation(table: &mut Table, column: Column, kind: &str, one: Row, many: Row) {
+    let mut add = |row: &str, value| table.add(&format!("{kind}invoke, {row}"), column, value);
+    add("1 conn: p50 us", one.outcome.quantile(0.5));
+    add("1 conn: CPU us", one.cpu);
+    add("16 conn: req/s", many.outcome.rate());
+    add("16 conn: CPU us", many.cpu);
+    add("16 conn: p99 us", many.outcome.quantile(0.99));
+}
+
+fn echo(table: &mut Table, column: Column, kind: &str, row: &Row) {
+    let mut add =
+        |name: &str, value| table.add(&format!("{kind}echo 1 KiB: {name}"), column, value);
+    add("req/s", row.outcome.rate());
+    add("CPU us", row.cpu);
 }

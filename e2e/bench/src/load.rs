@@ -21,6 +21,29 @@ pub struct Shot {
     pub answer: Bytes,
 }
 
+impl Shot {
+    /// Answered with 200 and no body.
+    pub fn get(port: u16, path: String) -> Shot {
+        Shot {
+            port,
+            method: Method::GET,
+            path,
+            body: Bytes::new(),
+            status: 200,
+            answer: Bytes::new(),
+        }
+    }
+
+    /// Answered with 200 and no body.
+    pub fn post(port: u16, path: String, body: Bytes) -> Shot {
+        Shot {
+            method: Method::POST,
+            body,
+            ..Shot::get(port, path)
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// How long each answer took.

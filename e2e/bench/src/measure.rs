@@ -4,12 +4,36 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// Processor time of all threads so far.
-pub fn cpu(process: u32) -> Result<Duration> {
+/// The fields behind the name of a process:
+/// <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>.
+fn stat(process: u32) -> Result<Vec<String>> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The name before the parenthesis may contain anything.
     let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
-    let mut fields = fields.split_whitespace().skip(11);
+    Ok(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Processes that this one started, and that live.
+pub fn children(process: u32) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(id) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // It may have ended since.
+        let parent = stat(id).ok().and_then(|fields| fields.get(1)?.parse().ok());
+        if parent == Some(process) {
+            found.push(id);
+        }
+    }
+    Ok(found)
+}
+
+/// Processor time of all threads so far.
+pub fn cpu(process: u32) -> Result<Duration> {
+    let fields = stat(process)?;
+    let mut fields = fields.iter().skip(11);
     let mut ticks = || -> Result<u64> { Ok(fields.next().context("stat is too short")?.parse()?) };
     let total = ticks()? + ticks()?;
     let rate = rustix::param::clock_ticks_per_second();
@@ -47,6 +71,18 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn a_child_is_found_by_its_parent() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("starts");
+        let children = children(std::process::id()).expect("is there");
+        child.kill().expect("lives");
+        child.wait().expect("ends");
+        assert!(children.contains(&child.id()), "{children:?}");
     }
 
     #[test]

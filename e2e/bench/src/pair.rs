@@ -1,37 +1,27 @@
 //! Two sidecars of one binary, and an application behind the second.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use axum::Router;
-use axum::routing::{get, post};
-use bytes::Bytes;
+use anyhow::{Result, bail, ensure};
 use http::{Method, StatusCode};
 use outrider_harness::http::Client;
-use outrider_harness::{Builder, Daprd, HttpApp};
+use outrider_harness::{Builder, Daprd, Sentry};
 
-use crate::load::{self, Outcome, Shot};
+use crate::backend::{BROKER, Backend, TOPIC};
+use crate::load::Shot;
 use crate::measure;
+use crate::row::{self, Ends, Row};
 
 const STATE: &str = "/v1.0/state/store";
+const ITEM: &str = r#"[{"key":"k","value":{"a":1}}]"#;
 
 pub struct Pair {
     path: PathBuf,
     front: Daprd,
     back: Daprd,
-    /// Calls that reached the application.
-    delivered: Arc<AtomicU64>,
-    _app: HttpApp,
-}
-
-/// One row of the table in one round.
-pub struct Row {
-    pub outcome: Outcome,
-    /// Processor time of both sidecars per request, in microseconds.
-    pub cpu: f64,
+    processes: [u32; 2],
+    backend: Backend,
 }
 
 fn builder(path: &Path, app_id: &str) -> Builder {
@@ -40,46 +30,34 @@ fn builder(path: &Path, app_id: &str) -> Builder {
         .app_id(app_id)
         .mdns()
         .component("store", "state.in-memory")
+        .component(BROKER, "pubsub.in-memory")
         .flag("--log-level=error")
 }
 
 impl Pair {
-    /// `index` tells the pairs apart on the network.
-    pub async fn start(path: &Path, index: usize) -> Result<Pair> {
-        let delivered = Arc::new(AtomicU64::new(0));
-        let (echoed, got) = (Arc::clone(&delivered), Arc::clone(&delivered));
-        let router = Router::new()
-            .route(
-                "/echo",
-                post(async move |body: Bytes| {
-                    echoed.fetch_add(1, Ordering::Relaxed);
-                    body
-                }),
-            )
-            .route(
-                "/get",
-                get(async move || {
-                    got.fetch_add(1, Ordering::Relaxed);
-                    "hello"
-                }),
-            );
-        let app = HttpApp::streaming(router).await?;
-        let unique = format!("{}-{index}", std::process::id());
-        let back = builder(path, &format!("back-{unique}"))
-            .app(&app)
-            .start()
-            .await?;
-        let front = builder(path, &format!("front-{unique}")).start().await?;
+    /// With mTLS if there is a sentry. `index` keeps the pairs apart on the
+    /// network.
+    pub async fn start(path: &Path, index: usize, sentry: Option<&Sentry>) -> Result<Pair> {
+        let backend = Backend::start().await?;
+        let kind = if sentry.is_some() { "mtls" } else { "plain" };
+        let sidecar = |name: &str| {
+            let app_id = format!("{name}-{kind}-{}-{index}", std::process::id());
+            let builder = builder(path, &app_id);
+            match sentry {
+                Some(sentry) => builder.sentry(sentry),
+                None => Ok(builder),
+            }
+        };
+        let back = sidecar("back")?.app(&backend.app).start().await?;
+        let front = sidecar("front")?.start().await?;
         let pair = Pair {
             path: path.to_owned(),
+            processes: [front.id(), back.id()],
             front,
             back,
-            delivered,
-            _app: app,
+            backend,
         };
-        let client = pair.front.http();
-        let item = r#"[{"key":"k","value":{"a":1}}]"#;
-        let saved = client.request(Method::POST, STATE, item).await?;
+        let saved = pair.front.http().request(Method::POST, STATE, ITEM).await?;
         ensure!(saved.status == 204, "cannot save state");
         Ok(pair)
     }
@@ -104,69 +82,59 @@ impl Pair {
         Ok(took)
     }
 
+    /// Of the first sidecar, which has no application.
     pub fn memory(&self) -> Result<f64> {
         measure::memory(self.front.id())
     }
 
-    fn cpu(&self) -> Result<Duration> {
-        Ok(measure::cpu(self.front.id())? + measure::cpu(self.back.id())?)
+    fn path(&self) -> row::Path<'_> {
+        row::Path {
+            processes: &self.processes,
+            backend: &self.backend,
+        }
     }
 
-    async fn row(&self, shot: Shot, connections: usize, time: Duration) -> Result<Row> {
-        let called = shot.path.contains("/invoke/");
-        load::fire(&shot, connections, time / 4)
-            .await
-            .context("warming up")?;
-        let (cpu, delivered) = (self.cpu()?, self.delivered.load(Ordering::Relaxed));
-        let outcome = load::fire(&shot, connections, time).await?;
-        let count = outcome.times.len();
-        let cpu = (self.cpu()? - cpu).as_secs_f64() * 1e6 / count as f64;
-        if called {
-            let reached = self.delivered.load(Ordering::Relaxed) - delivered;
-            ensure!(
-                usize::try_from(reached)? == count,
-                "{reached} of {count} calls reached the application"
-            );
-        }
-        Ok(Row { outcome, cpu })
-    }
-
-    fn shot(&self, method: Method, path: String, body: Bytes) -> Shot {
-        Shot {
-            port: self.front.http_port(),
-            method,
-            path,
-            answer: body.clone(),
-            body,
-            status: 200,
-        }
+    fn invoked(&self, method: &str) -> String {
+        format!("/v1.0/invoke/{}/method/{method}", self.back.app_id())
     }
 
     pub async fn invoke(&self, connections: usize, time: Duration) -> Result<Row> {
-        let path = format!("/v1.0/invoke/{}/method/get", self.back.app_id());
-        let mut shot = self.shot(Method::GET, path, Bytes::new());
-        shot.answer = Bytes::from_static(b"hello");
-        self.row(shot, connections, time).await
+        let (port, path) = (self.front.http_port(), self.invoked("get"));
+        self.path().get(port, path, connections, time).await
     }
 
-    /// With a kibibyte there and back.
     pub async fn echo(&self, connections: usize, time: Duration) -> Result<Row> {
-        let path = format!("/v1.0/invoke/{}/method/echo", self.back.app_id());
-        let body = Bytes::from(vec![b'x'; 1024]);
-        self.row(self.shot(Method::POST, path, body), connections, time)
-            .await
+        let (port, path) = (self.front.http_port(), self.invoked("echo"));
+        self.path().echo(port, path, connections, time).await
     }
 
     pub async fn state_get(&self, connections: usize, time: Duration) -> Result<Row> {
-        let mut shot = self.shot(Method::GET, format!("{STATE}/k"), Bytes::new());
-        shot.answer = Bytes::from_static(br#"{"a":1}"#);
-        self.row(shot, connections, time).await
+        let shot = Shot {
+            answer: r#"{"a":1}"#.into(),
+            ..Shot::get(self.front.http_port(), format!("{STATE}/k"))
+        };
+        self.path()
+            .row(&shot, Ends::Sidecar, connections, time)
+            .await
     }
 
     pub async fn state_save(&self, connections: usize, time: Duration) -> Result<Row> {
-        let body = Bytes::from_static(br#"[{"key":"k","value":{"a":1}}]"#);
-        let mut shot = self.shot(Method::POST, STATE.to_owned(), body);
-        (shot.status, shot.answer) = (204, Bytes::new());
-        self.row(shot, connections, time).await
+        let shot = Shot {
+            status: 204,
+            ..Shot::post(self.front.http_port(), STATE.to_owned(), ITEM.into())
+        };
+        self.path()
+            .row(&shot, Ends::Sidecar, connections, time)
+            .await
+    }
+
+    /// An event for the application, through its own sidecar.
+    pub async fn publish(&self, connections: usize, time: Duration) -> Result<Row> {
+        let path = format!("/v1.0/publish/{BROKER}/{TOPIC}");
+        let shot = Shot {
+            status: 204,
+            ..Shot::post(self.back.http_port(), path, r#"{"a":1}"#.into())
+        };
+        self.path().row(&shot, Ends::Event, connections, time).await
     }
 }

@@ -18,7 +18,11 @@ use crate::wait::wait;
 const END: Duration = Duration::from_secs(60);
 
 pub fn main() -> ExitCode {
-    match run(parse().command) {
+    let flags = match parse() {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    match run(flags.command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("cluster: {error:#}");

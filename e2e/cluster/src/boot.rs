@@ -69,7 +69,7 @@ impl Progress {
 pub(crate) fn prepare(layout: &Layout, progress: &Progress) -> Result<()> {
     machine::check()?;
     machine::install(|what| progress.say(what))?;
-    programs::build(layout, |what| progress.say(what))
+    programs::build(&layout.cache, &layout.source(), |what| progress.say(what))
 }
 
 enum Found {

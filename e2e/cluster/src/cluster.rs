@@ -83,7 +83,7 @@ impl Cluster {
 
     fn foreign(layout: Layout, options: &Options, access: Access) -> Result<Self> {
         let progress = Progress::new(options);
-        crate::programs::build(&layout, |what| progress.say(what))?;
+        crate::programs::build(&layout.cache, &layout.source(), |what| progress.say(what))?;
         Ok(Self {
             layout,
             access,

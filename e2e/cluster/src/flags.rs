@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use outrider_kit::flags::error_line;
 
 /// How to boot or find a cluster.
 #[derive(Clone, Debug)]
@@ -102,6 +104,38 @@ pub(crate) enum Command {
     },
 }
 
-pub(crate) fn parse() -> Flags {
-    Flags::parse()
+/// The command line. If it asks for help, or can't be read, that is printed and the exit code is returned.
+pub(crate) fn parse() -> Result<Flags, ExitCode> {
+    Flags::try_parse().map_err(|error| {
+        if !error.use_stderr() {
+            print!("{error}");
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("{}", error_line(&error, &Flags::command()));
+        ExitCode::from(2)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_command_line_is_answered_in_one_line() {
+        for (words, wanted) in [
+            (
+                &["stauts"][..],
+                "unknown command: stauts; did you mean status? See cluster --help",
+            ),
+            (
+                &["up", "--detatch"],
+                "unknown flag: --detatch; did you mean --detach? See cluster --help",
+            ),
+            (&[], "a command is missing; see cluster --help"),
+        ] {
+            let words = std::iter::once("cluster").chain(words.iter().copied());
+            let error = Flags::try_parse_from(words).err().unwrap();
+            assert_eq!(error_line(&error, &Flags::command()), wanted);
+        }
+    }
 }

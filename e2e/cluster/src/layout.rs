@@ -11,6 +11,15 @@ const LONGEST_WORK: usize = 60;
 /// Folders that the node sees replaced by its own.
 const REPLACED: [&str; 3] = ["/run", "/var/lib", "/var/log"];
 
+/// This crate's folder. Cargo gives it to what it runs; a program that was
+/// started by itself knows only where it was built, and clones that share a
+/// target folder do not build it again.
+pub fn folder() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into())
+        .into()
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub work: PathBuf,
@@ -45,6 +54,11 @@ impl Layout {
 
     pub fn at(&self, relative: &str) -> PathBuf {
         self.work.join(relative)
+    }
+
+    /// Of the node's programs.
+    pub fn source(&self) -> PathBuf {
+        folder().join("node")
     }
 
     pub fn binary(&self, name: &str) -> PathBuf {

@@ -1,12 +1,12 @@
-//! What the machine must have: rights, kernel features, Debian packages.
+//! What the machine must have: rights, kernel features, Debian packages. `xtask` compiles this file too, to look
+//! before it builds.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, bail, ensure};
 
-use crate::run::Run as _;
+use crate::debian;
 
 /// A program that a package brings, and the package.
 const NEEDED: [(&str, &str); 5] = [
@@ -37,13 +37,13 @@ pub(crate) fn plugins() -> Option<&'static str> {
 
 pub(crate) fn check() -> Result<()> {
     ensure!(
-        rustix::process::geteuid().is_root(),
+        debian::is_root(),
         "a cluster needs root; run this as root or with sudo"
     );
     let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     ensure!(
         filesystems.contains("\toverlay\n")
-            || Command::new("modprobe").arg("overlay").run().is_ok(),
+            || succeeds(Command::new("modprobe").arg("overlay")).is_ok(),
         "this kernel has no overlay file system, which images need; load the module or take another kernel"
     );
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -51,10 +51,9 @@ pub(crate) fn check() -> Result<()> {
         status.contains("Seccomp:"),
         "this kernel has no seccomp filters (CONFIG_SECCOMP_FILTER): pods with the RuntimeDefault profile can't run"
     );
-    let namespaces = Command::new("unshare")
-        .args(["--mount", "--net", "--pid", "--fork", "true"])
-        .run();
-    if let Err(error) = namespaces {
+    let mut namespaces = Command::new("unshare");
+    namespaces.args(["--mount", "--net", "--pid", "--fork", "true"]);
+    if let Err(error) = succeeds(&mut namespaces) {
         bail!(
             "this machine doesn't let root make namespaces (in a container, run it privileged): {error}"
         );
@@ -77,36 +76,16 @@ pub(crate) fn install(progress: impl Fn(&str)) -> Result<()> {
         return Ok(());
     }
     progress(&format!("installing {}", missing.join(", ")));
-    debian(&missing)
+    debian::install(&missing)
 }
 
-/// Installs Debian packages.
-pub fn debian(packages: &[&str]) -> Result<()> {
-    // apt-get refuses to run beside itself.
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let apt = |arguments: &[&str]| {
-        Command::new("apt-get")
-            .args(arguments)
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .stdin(Stdio::null())
-            .run()
-    };
-    let wish = format!("install these packages by hand: {}", packages.join(" "));
-    if let Err(error) = apt(&["update", "-q"]) {
-        bail!("{error}; {wish}");
-    }
-    // A container engine of another origin would make room for Debian's parts: that is for its owner to decide.
-    let mut arguments = vec![
-        "install",
-        "-y",
-        "-q",
-        "--no-install-recommends",
-        "--no-remove",
-    ];
-    arguments.extend(packages);
-    if let Err(error) = apt(&arguments) {
-        bail!("{error}; {wish}");
-    }
+/// Whether a command ends well; else what it printed.
+fn succeeds(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(())
 }

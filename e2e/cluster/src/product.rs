@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::Cluster;
 use crate::image::Image;
-use crate::programs::folder;
+use crate::layout::folder;
 
 /// Where images of a local build are said to come from. Nothing is ever
 /// fetched from there.

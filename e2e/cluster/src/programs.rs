@@ -1,14 +1,13 @@
-//! The programs of a node, built from their Go sources once and kept in the cache.
+//! The programs of a node, built from their Go sources once for each user of this machine. `xtask` compiles this
+//! file too, to build them beside the rest.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use aws_lc_rs::digest;
-
-use crate::layout::{Layout, hex};
-use crate::run::Run as _;
 
 const KUBERNETES: &str = "-X k8s.io/component-base/version.gitVersion=v1.34.4 \
     -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34";
@@ -23,27 +22,15 @@ const PROGRAMS: [(&str, &str, &str); 4] = [
     ("node", ".", KUBERNETES),
 ];
 
-/// This crate's folder. Cargo tells it to what it runs; a program that was
-/// started by itself knows only where it was built, and clones that share a
-/// target folder do not build it again.
-pub fn folder() -> PathBuf {
-    std::env::var_os("CARGO_MANIFEST_DIR")
-        .unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into())
-        .into()
-}
+/// Between two lines about how far a build is.
+const PACE: Duration = Duration::from_secs(10);
 
-fn source() -> PathBuf {
-    folder().join("node")
-}
-
-/// What the programs were built from.
-fn fingerprint() -> Result<String> {
-    let mut context = digest::Context::new(&digest::SHA256);
+/// All that decides what the programs are: their sources and the versions linked in.
+fn inputs(source: &Path) -> Result<String> {
     let mut files = Vec::new();
     for folder in ["", "coredns", "pause"] {
-        for entry in
-            fs::read_dir(source().join(folder)).context("the node's Go sources are gone")?
-        {
+        let folder = source.join(folder);
+        for entry in fs::read_dir(folder).context("the node's Go sources are gone")? {
             let path = entry?.path();
             if path.is_file() {
                 files.push(path);
@@ -51,49 +38,54 @@ fn fingerprint() -> Result<String> {
         }
     }
     files.sort();
+    let mut inputs = format!("{KUBERNETES}\n{HELM}\n");
     for file in files {
-        context.update(&fs::read(file)?);
+        inputs.push_str(&fs::read_to_string(file)?);
     }
-    context.update(KUBERNETES.as_bytes());
-    context.update(HELM.as_bytes());
-    Ok(hex(context.finish().as_ref()))
+    Ok(inputs)
 }
 
-pub(crate) fn build(layout: &Layout, progress: impl Fn(&str)) -> Result<()> {
-    let folder = layout.cache.join("bin");
-    let stamp = folder.join("built-from");
+/// Builds what `source` describes into `cache`/bin, unless it is there. Any clone with the same sources uses the
+/// same programs.
+pub(crate) fn build(cache: &Path, source: &Path, progress: impl Fn(&str)) -> Result<()> {
+    let folder = cache.join("bin");
+    let stamp = folder.join("inputs");
     fs::create_dir_all(&folder)?;
     // Other processes wait here until the programs are whole.
-    let lock = fs::File::create(layout.cache.join("build.lock"))?;
+    let lock = fs::File::create(cache.join("build.lock"))?;
     lock.lock()?;
-    let wanted = fingerprint()?;
+    let wanted = inputs(source)?;
     let missing = PROGRAMS
         .iter()
         .any(|(name, ..)| !folder.join(name).exists());
     if !missing && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         return Ok(());
     }
-    if Command::new("go").arg("version").run().is_err() {
+    let mut version = Command::new("go");
+    version.arg("version").stdin(Stdio::null());
+    if !version.output().is_ok_and(|it| it.status.success()) {
         bail!(
             "the cluster's programs are written in Go, and `go` is not on the PATH; install Go 1.25 or newer"
         );
     }
-    progress("building Kubernetes from source (about ten minutes of one processor the first time)");
+    progress("Kubernetes is built from source, once: about ten minutes of one processor");
+    let total = packages(source)?;
+    let mut built = Built {
+        count: 0,
+        shown: Instant::now(),
+    };
     for (name, package, versions) in PROGRAMS {
         let target = folder.join(format!("{name}.new"));
-        Command::new("go")
-            .args([
-                "build",
-                "-buildvcs=false",
-                "-ldflags",
-                &format!("-s -w {versions}"),
-                "-o",
-            ])
+        let mut command = go(source);
+        command
+            .args(["build", "-v", "-buildvcs=false", "-ldflags"])
+            .arg(format!("-s -w {versions}"))
+            .arg("-o")
             .arg(&target)
-            .arg(package)
-            .env("CGO_ENABLED", "0")
-            .current_dir(source())
-            .run()?;
+            .arg(package);
+        built.run(&mut command, |count| {
+            progress(&format!("Kubernetes: {count} of {total} Go packages"));
+        })?;
         // A node that runs the old program keeps it.
         fs::rename(&target, folder.join(name))?;
     }
@@ -103,4 +95,62 @@ pub(crate) fn build(layout: &Layout, progress: impl Fn(&str)) -> Result<()> {
     }
     fs::write(stamp, wanted)?;
     Ok(())
+}
+
+fn go(source: &Path) -> Command {
+    let mut command = Command::new("go");
+    command
+        .env("CGO_ENABLED", "0")
+        .current_dir(source)
+        .stdin(Stdio::null());
+    command
+}
+
+/// How many packages the programs consist of. Fetches their sources.
+fn packages(source: &Path) -> Result<usize> {
+    let mut list = go(source);
+    list.args(["list", "-deps"])
+        .args(PROGRAMS.map(|(_, package, _)| package));
+    let output = list.output().context("cannot start go")?;
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!("{list:?} failed ({}): {}", output.status, errors.trim());
+    }
+    Ok(output.stdout.split(|byte| *byte == b'\n').count())
+}
+
+/// Packages that were compiled so far.
+struct Built {
+    count: usize,
+    shown: Instant,
+}
+
+impl Built {
+    /// Runs `go build -v`, which names each package that it compiles.
+    fn run(&mut self, command: &mut Command, progress: impl Fn(usize)) -> Result<()> {
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start go")?;
+        let mut others = Vec::new();
+        for line in BufReader::new(child.stderr.take().context("no output of go")?).lines() {
+            let line = line?;
+            if line.contains(' ') {
+                // Errors, and what is fetched.
+                others.push(line);
+                continue;
+            }
+            self.count += 1;
+            if self.shown.elapsed() >= PACE {
+                self.shown = Instant::now();
+                progress(self.count);
+            }
+        }
+        let status = child.wait()?;
+        if !status.success() {
+            bail!("{command:?} failed ({status}): {}", others.join("\n"));
+        }
+        Ok(())
+    }
 }

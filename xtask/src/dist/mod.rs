@@ -13,7 +13,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::run;
+use crate::{run, setup};
 
 mod rehearsal;
 mod sbom;
@@ -37,6 +37,7 @@ const SHIPPED: [(&str, &str); 4] = [
 
 /// Builds what is shipped, each program with a list of what it is made of.
 pub fn dist() -> Result<()> {
+    setup::dist()?;
     let mut cargo = run::cargo();
     cargo.args(["build", "--release"]);
     for name in OTHERS {
@@ -76,7 +77,7 @@ fn sidecar(profile: &Path, target: &Path) -> Result<Vec<String>> {
     if target.exists() {
         fs::remove_dir_all(target)?;
     }
-    let told = run::output(
+    let output = run::output(
         run::cargo()
             .args(["rustc", "--release", "--target-dir"])
             .arg(target)
@@ -87,11 +88,11 @@ fn sidecar(profile: &Path, target: &Path) -> Result<Vec<String>> {
             )))
             .args(["--", "-Csave-temps", "--print=link-args"]),
     )?;
-    let told = String::from_utf8(told)?;
-    let line = told
+    let output = String::from_utf8(output)?;
+    let line = output
         .lines()
         .find(|line| line.contains("\"-o\"") || line.contains(" -o "))
-        .context("the linker's command is not told")?;
+        .context("rustc did not print the linker's command")?;
     Ok(words(line))
 }
 

@@ -43,7 +43,8 @@ pub fn watch(command: &str, programs: &Path, folder: &Path) -> Result<()> {
     rehearse(&watched, programs, &folder.join("rehearsal"))?;
     let mut bench = Command::new(programs.join("outrider-bench"));
     bench
-        .args(["--seconds", "2", "--rounds", "1"])
+        .args(["--seconds", "2", "--rounds", "1", "--rest", "1"])
+        .args(["--no-limit", "--no-mtls"])
         .arg(&watched);
     run::run(&mut bench)
 }

@@ -1,77 +1,25 @@
-//! `cargo xtask demo`: the main job, shown step by step.
+//! The main job, shown step by step. `cargo xtask demo` builds all that it runs, and starts it.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use outrider_cluster::product::{self, App, Product, SYSTEM};
 use outrider_cluster::{Cluster, Options, wait};
+use outrider_kit::usage;
 use serde_json::Value;
 
+mod flags;
 mod guest;
 mod self_hosted;
+
+use flags::Flags;
 
 const NAMESPACE: &str = "shop";
 const PATIENCE: Duration = Duration::from_secs(90);
 
-struct Words {
-    self_hosted: bool,
-    context: Option<String>,
-    registry: Option<String>,
-    /// Where to write the images that a registry is to get.
-    save: Option<PathBuf>,
-    /// Ends after the last step instead of leaving the cluster up.
-    exit: bool,
-    /// Programs that are built already.
-    binaries: Option<PathBuf>,
-}
-
-impl Words {
-    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
-        let mut parsed = Self {
-            self_hosted: false,
-            context: None,
-            registry: None,
-            save: None,
-            exit: false,
-            binaries: None,
-        };
-        while let Some(word) = words.next() {
-            match word.as_str() {
-                "--self-hosted" => parsed.self_hosted = true,
-                "--exit" => parsed.exit = true,
-                "--context" => {
-                    parsed.context = Some(words.next().context("--context needs a name")?)
-                }
-                "--registry" => {
-                    parsed.registry = Some(words.next().context("--registry needs a prefix")?)
-                }
-                "--save" => {
-                    parsed.save = Some(words.next().context("--save needs a folder")?.into());
-                }
-                "--binaries" => {
-                    parsed.binaries =
-                        Some(words.next().context("--binaries needs a folder")?.into());
-                }
-                other => bail!(
-                    "unknown word {other}: demo knows --self-hosted, --context, --registry, --save, --binaries and --exit"
-                ),
-            }
-        }
-        ensure!(
-            parsed.context.is_none() || parsed.save.is_none(),
-            "--save writes images to be pushed, --context uses those that were: give one of them"
-        );
-        ensure!(
-            parsed.registry.is_some() == (parsed.context.is_some() || parsed.save.is_some()),
-            "--registry goes with --save, which writes the images to push, or with --context, whose cluster pulls them"
-        );
-        Ok(parsed)
-    }
-}
-
-/// Tells each step and how long it took.
+/// Prints each step and how long it took.
 pub struct Steps {
     start: Instant,
     count: usize,
@@ -94,7 +42,19 @@ impl Steps {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run().await {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        print!("{}", flags::USAGE);
+        return ExitCode::SUCCESS;
+    }
+    let flags = match flags::parse(words, "demo --help") {
+        Ok(flags) => flags,
+        Err(line) => {
+            eprintln!("{line}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&flags).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\ndemo: {error:#}");
@@ -103,13 +63,12 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run() -> Result<()> {
-    let words = Words::parse(std::env::args().skip(1))?;
+async fn run(flags: &Flags) -> Result<()> {
     let mut steps = Steps {
         start: Instant::now(),
         count: 0,
     };
-    let (cluster, product) = match (&words.context, &words.registry) {
+    let (cluster, product) = match (&flags.context, &flags.registry) {
         (Some(context), Some(registry)) => {
             let reached = steps.step("reach your cluster", async || {
                 Cluster::of_context(Options::from_env()?, context).await
@@ -117,18 +76,12 @@ async fn run() -> Result<()> {
             (reached.await?, Product::pushed(registry))
         }
         _ => {
-            let folder = match &words.binaries {
-                Some(folder) => folder.clone(),
-                None => {
-                    let built = steps.step("build the programs", async || build().await);
-                    built.await?
-                }
-            };
-            let product = Product::in_folder(&folder)?;
-            if words.self_hosted {
-                return self_hosted::run(&folder, &mut steps, words.exit).await;
+            let folder = binaries(flags)?;
+            if flags.self_hosted {
+                return self_hosted::run(&folder, &mut steps, flags.exit).await;
             }
-            if let (Some(save), Some(registry)) = (&words.save, &words.registry) {
+            let product = Product::in_folder(&folder)?;
+            if let (Some(save), Some(registry)) = (&flags.save, &flags.registry) {
                 return write_images(&product.at(registry), save);
             }
             let cluster = steps
@@ -156,7 +109,7 @@ async fn run() -> Result<()> {
     let shown = tokio::select! {
         // Where it waits to be stopped, that is a good end.
         biased;
-        shown = tour(&words, &cluster, &product, &mut steps) => shown,
+        shown = tour(flags, &cluster, &product, &mut steps) => shown,
         stopped = stopped() => stopped.and(Err(anyhow!("it was interrupted"))),
     };
     let cleaned = match &before {
@@ -173,7 +126,7 @@ async fn run() -> Result<()> {
 }
 
 async fn tour(
-    words: &Words,
+    flags: &Flags,
     cluster: &Cluster,
     product: &Product,
     steps: &mut Steps,
@@ -188,11 +141,11 @@ async fn tour(
         "\nall steps took {:.1} s",
         steps.start.elapsed().as_secs_f64()
     );
-    if words.exit {
+    if flags.exit {
         return Ok(());
     }
     println!("everything stays up until you press Ctrl-C; look around with");
-    match (&words.context, cluster.kubeconfig()) {
+    match (&flags.context, cluster.kubeconfig()) {
         (Some(context), _) => println!("    kubectl --context {context} get pods -A"),
         (None, Some(path)) => {
             println!("    export KUBECONFIG={}", path.display());
@@ -332,31 +285,14 @@ async fn show(cluster: &Cluster, product: &Product, steps: &mut Steps) -> Result
         .await
 }
 
-/// Release binaries, in the folder that cargo reports.
-async fn build() -> Result<PathBuf> {
+/// The folder of the programs to run: those given, or those built with this one.
+fn binaries(flags: &Flags) -> Result<PathBuf> {
+    if let Some(folder) = &flags.binaries {
+        return Ok(folder.clone());
+    }
     let program = std::env::current_exe()?;
-    let folder = program
-        .parent()
-        .context("the program has no folder")?
-        .to_owned();
-    let profile = match folder.file_name().and_then(|name| name.to_str()) {
-        None | Some("debug") => "dev",
-        Some(profile) => profile,
-    };
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let packages = ["sidecar", "operator", "sentry", "injector", "apps"];
-    let status = tokio::process::Command::new(cargo)
-        .current_dir(outrider_cluster::folder().join("../.."))
-        .args(["build", "--bins", "--profile", profile])
-        .args(
-            packages
-                .iter()
-                .flat_map(|name| ["-p".to_owned(), format!("outrider-{name}")]),
-        )
-        .status()
-        .await?;
-    ensure!(status.success(), "cargo build failed: {status}");
-    Ok(folder)
+    let folder = program.parent().context("the program has no folder")?;
+    Ok(folder.to_owned())
 }
 
 async fn apply(cluster: &Cluster, manifests: &str) -> Result<()> {
