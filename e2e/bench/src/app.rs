@@ -1,3 +1,4 @@
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -32,7 +33,7 @@ struct Limit {
 pub async fn run(flags: &Flags) -> Result<()> {
     let names = flags.binaries.iter().map(|(name, _)| name.clone());
     let mut table = Table::new(names.collect(), flags.limit);
-    describe(flags)?;
+    let described = describe(flags)?;
     let sentry = match flags.mtls {
         true => Some(Sentry::start().await.context("sentry, for mTLS")?),
         false => None,
@@ -81,7 +82,9 @@ pub async fn run(flags: &Flags) -> Result<()> {
         }
     }
     memory(&mut table, &subjects, "after load", flags.rest).await?;
-    print!("{table}");
+    // What a process has printed is shown when it ends: before the table.
+    drop((subjects, limit, sentry));
+    print!("\n{described}\n{table}");
     Ok(())
 }
 
@@ -98,23 +101,21 @@ async fn start(name: &str, path: &Path, index: usize, sentry: Option<&Sentry>) -
 }
 
 /// What is measured, how, and on what.
-fn describe(flags: &Flags) -> Result<()> {
-    let processors = std::thread::available_parallelism()?;
-    println!(
-        "{processors} processors; {} rounds of {} s per row, medians",
+fn describe(flags: &Flags) -> Result<String> {
+    let mut text = format!(
+        "{} processors; {} rounds of {} s per row, medians\n",
+        std::thread::available_parallelism()?,
         flags.rounds,
         flags.time.as_secs()
     );
     for (name, path) in &flags.binaries {
-        println!("{name}: {}", build(path)?);
+        writeln!(text, "{name}: {}", build(path)?)?;
     }
     if flags.limit {
-        println!(
-            "limit: two {} in a row, on the same path",
-            nginx::version()?
-        );
+        let version = nginx::version()?;
+        writeln!(text, "limit: two {version} in a row, on the same path")?;
     }
-    Ok(())
+    Ok(text)
 }
 
 /// What a binary says of its build. One of Go also carries its tags, which

@@ -37,7 +37,12 @@ pub fn version() -> Result<String> {
     let output = Command::new("nginx").arg("-v").output().context(
         "nginx is not installed: cargo xtask bench does it, or --no-limit leaves it out",
     )?;
-    Ok(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    let text = String::from_utf8_lossy(&output.stderr);
+    let text = text.trim();
+    Ok(text
+        .strip_prefix("nginx version: ")
+        .unwrap_or(text)
+        .to_owned())
 }
 
 impl Proxies {
