@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use outrider_kit::truthy;
+
 /// How much of a wrong value is shown.
 const SHOWN: usize = 128;
 
@@ -101,9 +103,6 @@ fn integer<T>(annotation: &Annotation<T>, text: &str) -> Result<i64, Error> {
         .map_err(|_| annotation.error("an integer", text))
 }
 
-/// The words for true, in annotations and in the environment.
-pub use outrider_kit::truthy;
-
 macro_rules! annotations {
     ($($(#[$doc:meta])* $constant:ident: $type:ty = $name:literal, $default:expr;)*) => {
         $($(#[$doc])* pub const $constant: Annotation<$type> = Annotation {
@@ -200,16 +199,6 @@ mod tests {
 
     fn map(name: &str, value: &str) -> Map {
         [(name.to_owned(), value.to_owned())].into()
-    }
-
-    #[test]
-    fn words_for_true() {
-        for word in ["y", "YES", " true ", "t", "On", "1"] {
-            assert!(truthy(word), "{word}");
-        }
-        for word in ["", "no", "enabled", "2", "false"] {
-            assert!(!truthy(word), "{word}");
-        }
     }
 
     #[test]

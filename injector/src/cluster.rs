@@ -1,35 +1,26 @@
 //! What the webhook has to look up for an admission.
 
 use outrider_crds::annotations;
-use outrider_crds::{Component, Configuration, Kind, decode};
+use outrider_crds::{Component, Configuration, decode};
 use outrider_k8s::objects::{self, Collection};
 use outrider_k8s::{Client, Error};
 use serde_json::Value;
 
 use crate::patch::Declared;
 
-const CONFIGURATIONS: Collection = Collection {
-    version: "/apis/dapr.io/v1alpha1",
-    plural: Configuration::PLURAL,
-};
-const COMPONENTS: Collection = Collection {
-    version: "/apis/dapr.io/v1alpha1",
-    plural: Component::PLURAL,
-};
 /// The control plane's Configuration.
 const SYSTEM: &str = "daprsystem";
 
 /// Whether sidecars talk over mTLS. On unless the control plane's Configuration can be read and says otherwise.
 pub async fn mtls(client: &Client, namespace: &str) -> bool {
-    let getting = async {
-        let path = CONFIGURATIONS.object(namespace, SYSTEM)?;
-        objects::get(client, &path).await
+    let found = match Collection::CONFIGURATIONS.object(namespace, SYSTEM) {
+        Ok(path) => objects::get(client, &path).await,
+        Err(error) => Err(error.into()),
     };
-    let configuration = match getting.await {
+    let configuration = match found {
         Ok(Some(object)) => decode::from_value::<Configuration>(&object).ok(),
         Ok(None) => None,
         Err(error) => {
-            let error: Error = error;
             tracing::warn!(target: "dapr.injector", "cannot read configuration {namespace}/{SYSTEM}, assuming mTLS: {error}");
             None
         }
@@ -42,11 +33,12 @@ pub async fn mtls(client: &Client, namespace: &str) -> bool {
 
 /// The Components of a namespace that bring their container.
 pub async fn declared(client: &Client, namespace: &str) -> Result<Vec<Declared>, Error> {
-    let objects = objects::list(client, &COMPONENTS.path(Some(namespace))?, "").await?;
-    Ok(objects.iter().filter_map(bringing_a_container).collect())
+    let objects = objects::list(client, &Collection::COMPONENTS.path(Some(namespace))?, "").await?;
+    Ok(objects.iter().filter_map(read_declared).collect())
 }
 
-fn bringing_a_container(object: &Value) -> Option<Declared> {
+/// Nothing of a Component without a container.
+fn read_declared(object: &Value) -> Option<Declared> {
     let component: Component = decode::from_value(object).ok()?;
     let container = annotations::COMPONENT_CONTAINER
         .read(&component.metadata.annotations)?

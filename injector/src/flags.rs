@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Command;
-use outrider_crds::annotations::truthy;
-use outrider_host::service::{self, flag};
 use outrider_kit::flags::{error_line, normalise};
+use outrider_kit::kubernetes::cluster_domain;
+use outrider_kit::truthy;
+use outrider_service::{Settings as Service, flag};
 use serde_json::Value;
 
 use crate::patch::{Actors, Settings};
@@ -31,10 +32,10 @@ pub enum Error {
     Usage(#[from] clap::Error),
 }
 
-/// All that the process is told.
+/// The process's settings.
 #[derive(Debug)]
 pub struct Flags {
-    pub service: service::Settings,
+    pub service: Service,
     pub settings: Settings,
     /// Lists of patterns.
     pub allowed_service_accounts: Vec<String>,
@@ -59,7 +60,7 @@ impl Flags {
         )
     }
 
-    /// `resolver` is the text of resolv.conf; `tokens` whether this process has a token itself.
+    /// `resolver` is the text of resolv.conf; `tokens` whether this pod has tokens mounted.
     pub fn parse(
         arguments: impl IntoIterator<Item = String>,
         environment: impl Fn(&str) -> Option<String>,
@@ -75,7 +76,7 @@ impl Flags {
         );
         let deprecated = environment.text(address.1);
         Ok(Self {
-            service: service::Settings::read(&matches),
+            service: Service::read(&matches),
             settings: settings(
                 &environment,
                 flag::get(&matches, "scheduler-enabled"),
@@ -107,8 +108,12 @@ pub fn print(error: &clap::Error) -> ExitCode {
 fn command() -> Command {
     Command::new("injector")
         .about("Gives Kubernetes pods their sidecar.")
-        .args(service::Settings::flags("4000", "webhook"))
-        .arg(flag::switch("scheduler-enabled", "true").help("tell sidecars where the scheduler is"))
+        .args_override_self(true)
+        .args(Service::flags("4000", "webhook"))
+        .arg(
+            flag::switch("scheduler-enabled", "true")
+                .help("give sidecars the address of the scheduler"),
+        )
 }
 
 struct Environment<'a>(&'a dyn Fn(&str) -> Option<String>);
@@ -166,7 +171,10 @@ fn settings(
         },
         namespace: environment.required("NAMESPACE")?,
         trust_domain: environment.or("DAPR_CONTROL_PLANE_TRUST_DOMAIN", "cluster.local"),
-        cluster_domain: environment.or("KUBE_CLUSTER_DOMAIN", &cluster_domain(resolver)),
+        cluster_domain: environment.or(
+            "KUBE_CLUSTER_DOMAIN",
+            &cluster_domain(resolver).unwrap_or_else(|| "cluster.local".to_owned()),
+        ),
         actors: None,
         reminders: None,
         scheduler,
@@ -232,20 +240,6 @@ impl Environment<'_> {
             }),
         }
     }
-}
-
-/// The first search domain in alphabetical order that has one: `svc.cluster.local` says `cluster.local`.
-fn cluster_domain(resolver: &str) -> String {
-    let search = resolver
-        .lines()
-        .rev()
-        .find_map(|line| line.trim().strip_prefix("search"));
-    let domains = search.unwrap_or_default().split_whitespace();
-    domains
-        .filter_map(|domain| domain.strip_prefix("svc."))
-        .min()
-        .unwrap_or("cluster.local")
-        .to_owned()
 }
 
 fn tolerations(text: &str) -> Vec<Value> {
@@ -315,7 +309,7 @@ mod tests {
             (
                 flags.service.port,
                 flags.service.metrics,
-                flags.service.log_level.as_str()
+                flags.service.log.level.as_str()
             ),
             (1, None, "debug")
         );

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, Command, value_parser};
-use outrider_crds::annotations::truthy;
-use outrider_host::service::{self, flag};
+use outrider_kit::boolean::{self, falsy, truthy};
 use outrider_kit::flags::{error_line, normalise};
+use outrider_service::{Settings, flag};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -18,7 +18,7 @@ pub enum Error {
     Usage(#[from] clap::Error),
 }
 
-/// All that the process is told.
+/// The process's settings.
 #[derive(Debug)]
 pub struct Flags {
     pub namespace: String,
@@ -29,7 +29,7 @@ pub struct Flags {
     pub service_reconciler: bool,
     pub conversion_webhook: bool,
     pub trust_anchors_file: PathBuf,
-    pub service: service::Settings,
+    pub service: Settings,
     pub webhook_port: u16,
     pub webhook_listen_address: String,
     pub sentry_token_file: Option<String>,
@@ -50,13 +50,7 @@ impl Flags {
         let arguments = std::iter::once("operator".to_owned()).chain(normalise(arguments));
         let matches = command().try_get_matches_from(arguments)?;
         let variable = |name: &str| environment(name).unwrap_or_default();
-        let off = |text: &str| {
-            matches!(
-                text.to_ascii_lowercase().as_str(),
-                "0" | "false" | "f" | "no" | "off"
-            )
-        };
-        if !off(&flag::get::<String>(&matches, "watch-interval")) {
+        if !falsy(&flag::get::<String>(&matches, "watch-interval")) {
             return Err(Error::Absent("the watchdog", "leave --watch-interval at 0"));
         }
         if flag::get::<bool>(&matches, "enable-argo-rollout-service-reconciler") {
@@ -68,16 +62,15 @@ impl Flags {
         let namespace = Some(variable("NAMESPACE"))
             .filter(|namespace| !namespace.is_empty())
             .ok_or(Error::Namespace)?;
-        let watch_namespace: String = flag::get(&matches, "watch-namespace");
         Ok(Self {
             namespace,
             config: flag::get(&matches, "config"),
-            watch_namespace: Some(watch_namespace).filter(|namespace| !namespace.is_empty()),
+            watch_namespace: flag::filled(&matches, "watch-namespace"),
             leader_election: !flag::get::<bool>(&matches, "disable-leader-election"),
             service_reconciler: !flag::get::<bool>(&matches, "disable-service-reconciler"),
-            conversion_webhook: !variable("ENABLE_WEBHOOKS").eq_ignore_ascii_case("false"),
-            trust_anchors_file: flag::get(&matches, "trust-anchors-file"),
-            service: service::Settings::read(&matches),
+            conversion_webhook: boolean::parse(&variable("ENABLE_WEBHOOKS")) != Ok(false),
+            trust_anchors_file: flag::get::<String>(&matches, "trust-anchors-file").into(),
+            service: Settings::read(&matches),
             webhook_port: flag::get(&matches, "webhook-server-port"),
             webhook_listen_address: flag::get(&matches, "webhook-server-listen-address"),
             sentry_token_file: environment("DAPR_SENTRY_TOKEN_FILE"),
@@ -98,10 +91,11 @@ pub fn print(error: &clap::Error) -> ExitCode {
 }
 
 fn command() -> Command {
-    use flag::{path, port, switch, text};
+    use flag::{port, switch, text};
     Command::new("operator")
         .about("Serves the cluster's resources to sidecars.")
-        .args(service::Settings::flags("6500", "gRPC API"))
+        .args_override_self(true)
+        .args(Settings::flags("6500", "gRPC API"))
         .args([
             text("config", "daprsystem").help("name of the control plane's Configuration"),
             text("watch-interval", "0").help("not part of this release; only 0 is accepted"),
@@ -119,8 +113,7 @@ fn command() -> Command {
                 .help("not part of this release"),
             switch("watchdog-can-patch-pod-labels", "false")
                 .help("accepted, without effect while there is no watchdog"),
-            path("trust-anchors-file")
-                .default_value("/var/run/secrets/dapr.io/tls/ca.crt")
+            text("trust-anchors-file", "/var/run/secrets/dapr.io/tls/ca.crt")
                 .help("trust anchors, PEM"),
             port("webhook-server-port", "19443").help("port of the conversion webhook"),
             text("webhook-server-listen-address", "")

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 /// For so long what was read counts for those who ask without a change.
 const KEPT: Duration = Duration::from_secs(1);
 /// How long the API server may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Secrets that are kept at a time, and the bytes in them.
 const MOST: usize = 512;
 const MOST_BYTES: usize = 32 << 20;
@@ -31,7 +31,7 @@ const MOST_BYTES: usize = 32 << 20;
 pub enum Unavailable {
     #[error("{0}")]
     Api(Arc<Error>),
-    #[error("no answer within {}s", PATIENCE.as_secs())]
+    #[error("no answer within {}s", TIMEOUT.as_secs())]
     Late,
 }
 
@@ -156,10 +156,11 @@ fn make_room(readings: &mut HashMap<(String, String), Reading>) {
 }
 
 async fn read(client: Client, (namespace, name): (String, String)) -> Result<Data, Unavailable> {
-    let finding = objects::find(&client, Collection::SECRETS, &namespace, &name);
-    let found = match tokio::time::timeout(PATIENCE, finding).await {
-        Ok(found) => found,
-        Err(_) => return Err(Unavailable::Late),
+    let found = match Collection::SECRETS.object(&namespace, &name) {
+        Ok(path) => tokio::time::timeout(TIMEOUT, objects::get(&client, &path))
+            .await
+            .map_err(|_| Unavailable::Late)?,
+        Err(error) => Err(error.into()),
     };
     match found {
         Ok(Some(mut secret)) => Ok(Some(Arc::new(match secret["data"].take() {

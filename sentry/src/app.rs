@@ -1,120 +1,78 @@
-//! The process: parse, build, run, drain.
+//! The process, from start to end.
 
-use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{anyhow, bail};
 use outrider_host::server::{self, Limits};
-use outrider_host::signal::Signals;
-use outrider_host::{Readiness, Tasks, health, listen, metrics as metrics_page};
+use outrider_host::{Target, listen};
+use outrider_k8s::Client;
 use outrider_proto::sentry::v1::ca_server::CaServer;
 use outrider_security::{Clients, ControlPlane, Security, user};
-use outrider_telemetry::{log, metrics::Registry};
+use outrider_service::{Failure, Process, Service, cluster_domain};
 
-use crate::ca::{Current, Policy, Store};
+use crate::ca::{self, Current, Policy, Store};
 use crate::config::{self, Config};
 use crate::flags::Flags;
 use crate::metrics::Metrics;
 use crate::oidc;
-use crate::server::{Own, Service};
-use crate::validate::kubernetes::{self, Reviews};
+use crate::server::{Own, Signing};
+use crate::validate::kubernetes::Reviews;
 use crate::validate::{Jwks, Kubernetes, Validators};
 
-type Fatal = Box<dyn Error + Send + Sync>;
-
-/// Time for calls under way when the process is told to stop.
+const APP_ID: &str = "dapr-sentry";
+/// How long open calls may take after the signal to end.
 const GRACE: Duration = Duration::from_secs(5);
 
-pub async fn run(flags: Flags) -> Result<ExitCode, Fatal> {
-    let mut signals = Signals::new()?;
-    log::init(&log::Options {
-        level: flags.log_level.clone(),
-        json: flags.log_as_json,
-        version: outrider_host::VERSION,
-        ..Default::default()
-    })?;
-    tracing::info!(target: "dapr.sentry", "Starting Dapr Sentry certificate authority -- version {} -- commit outrider-{}", outrider_host::VERSION, outrider_host::OUTRIDER_VERSION);
-    tracing::info!(target: "dapr.sentry", "Log level set to: {}", flags.log_level);
-    let tasks = Tasks::new();
-    let stop = tasks.stopping();
-    let mut serving = Box::pin(serve(flags, tasks.clone()));
-    let ended = tokio::select! {
-        ended = &mut serving => Some(ended),
-        signal = signals.shutdown() => {
-            tracing::info!(target: "dapr.sentry", "Received signal '{}'; beginning shutdown", signal.name());
-            None
-        }
+pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
+    let service = Service {
+        name: "Dapr Sentry certificate authority",
+        log: |line| tracing::info!(target: "dapr.sentry", "{line}"),
+        ended: "Sentry shut down gracefully",
+        grace: GRACE,
     };
-    stop.cancel();
-    let ended = match ended {
-        Some(ended) => ended,
-        // While it starts there is nothing to finish, and it would not end.
-        None => tokio::time::timeout(GRACE, serving).await.unwrap_or(Ok(())),
-    };
-    tasks.stop(Some(GRACE)).await;
-    ended?;
-    tracing::info!(target: "dapr.sentry", "Sentry shut down gracefully");
-    Ok(ExitCode::SUCCESS)
+    let flags: Result<_, Failure> = Ok(flags);
+    service.run(flags, |flags| &flags.service, start).await
 }
 
-/// Builds everything and serves until the tasks are told to stop.
-async fn serve(flags: Flags, tasks: Tasks) -> Result<(), Fatal> {
-    let stopping = tasks.stopping();
-    let start = build(flags, &tasks);
-    let (service, ready) = tokio::select! {
-        biased;
-        () = stopping.cancelled() => return Ok(()),
-        built = start => built?,
-    };
-    tracing::info!(target: "dapr.sentry.server", "Running gRPC server on port {}", ready.port);
-    ready.target.ready();
-    let Ready {
-        listener, acceptor, ..
-    } = ready;
-    server::serve(
-        "sentry",
-        listener,
-        acceptor,
-        Limits::STRANGERS,
-        service,
-        &tasks,
-    )
-    .await;
-    tracing::info!(target: "dapr.sentry.server", "Shutting down gRPC server");
-    Ok(())
-}
-
-/// What is left to do once everything is built.
-struct Ready {
-    listener: tokio::net::TcpListener,
-    acceptor: outrider_security::Acceptor,
-    port: u16,
-    target: outrider_host::Target,
-}
-
-async fn build(flags: Flags, tasks: &Tasks) -> Result<(CaServer<Service>, Ready), Fatal> {
-    let readiness = Readiness::new();
-    let target = readiness.target("sentry-server");
-    let security_target = readiness.target("security-provider");
-    let registry = Registry::new();
-    let metrics = Metrics::new(&registry);
-    if let Some((address, port)) = &flags.metrics {
-        metrics_page::serve(address, *port, registry, tasks).await?;
-    }
-    health::serve(
-        &flags.healthz_listen_address,
-        flags.healthz_port,
-        readiness.clone(),
-        tasks,
-    )
-    .await?;
-
+async fn start(flags: Flags, process: Process) -> anyhow::Result<()> {
+    let targets = ["sentry-server", "security-provider"];
+    let pages = process.serve_pages(&flags.service, targets);
+    let [server_ready, security_ready] = pages.await?;
+    let metrics = Metrics::new(&process.registry);
     let client = match flags.kubernetes {
-        true => Some(outrider_k8s::client(flags.kubeconfig.as_deref()).await?),
+        true => Some(flags.service.client().await?),
         false => None,
     };
     let config = config::load(&flags, client.as_ref()).await?;
+    let current = authority(&flags, &config, client.clone(), &metrics, &process).await?;
+    user::refuse_root(flags.kubernetes, flags.skip_user_check)?;
+    let validators = validators(&flags, &config, client, &current, &process).await?;
+    let security = identity(&flags, &current, &process).await?;
+    security_ready.ready();
+    serve_discovery(&flags, &current, &process);
+    let signing = Signing {
+        current,
+        validators,
+        cluster_domain: flags
+            .kubernetes
+            .then(cluster_domain)
+            .flatten()
+            .unwrap_or_else(|| flags.trust_domain.to_string()),
+        metrics,
+    };
+    serve_api(&flags, &security, signing, server_ready, &process).await
+}
+
+/// Loads or makes the CA's material, and follows it.
+async fn authority(
+    flags: &Flags,
+    config: &Config,
+    client: Option<Client>,
+    metrics: &Metrics,
+    process: &Process,
+) -> anyhow::Result<Current> {
     let policy = Policy {
         trust_domain: flags.trust_domain.clone(),
         namespace: flags.namespace.clone(),
@@ -122,69 +80,28 @@ async fn build(flags: Flags, tasks: &Tasks) -> Result<(CaServer<Service>, Ready)
         clock_skew: config.clock_skew,
         jwt: flags.jwt.clone(),
     };
-    let store = store(&flags, client.clone())?;
-    let (current, refresh) = Current::open(store, policy, metrics.clone())
+    let (current, refresh) = Current::open(store(flags, client)?, policy, metrics.clone())
         .await
-        .map_err(|e| format!("error creating CA: {e}"))?;
-    tasks.spawn("CA refresh", until_stopped(tasks, refresh.run()));
+        .map_err(|error| anyhow!("error creating CA: {error}"))?;
+    process.spawn_until_stopped("CA refresh", refresh.run());
     if flags.jwt.is_some() {
         tracing::info!(target: "dapr.sentry", "JWT issuing enabled");
     }
-    user::refuse_root(flags.kubernetes, flags.skip_user_check)?;
-
-    let validators = validators(&flags, &config, client, &current, &readiness, tasks).await?;
-    let control_plane = ControlPlane {
-        trust_domain: flags.trust_domain.clone(),
-        namespace: flags.namespace.clone(),
-    };
-    let own = Arc::new(Own(current.clone()));
-    let (security, upkeep) =
-        Security::start_with(own, current.anchors.clone(), control_plane, "dapr-sentry").await?;
-    tasks.spawn("security", upkeep.run(tasks.stopping()));
-    security_target.ready();
-
-    match flags.oidc.clone() {
-        Some(settings) => {
-            let target = readiness.target("oidc-server");
-            let jwt = flags.jwt.as_ref().and_then(|jwt| jwt.issuer.clone());
-            let serving = oidc::serve(settings, jwt, current.clone(), tasks.clone(), target);
-            tasks.spawn("OIDC server", until_stopped(tasks, serving));
-        }
-        None => tracing::info!(target: "dapr.sentry", "OIDC HTTP server is disabled"),
-    }
-    let cluster_domain = flags
-        .kubernetes
-        .then(kubernetes::cluster_domain)
-        .flatten()
-        .unwrap_or_else(|| flags.trust_domain.to_string());
-    let server = CaServer::new(Service {
-        current,
-        validators,
-        cluster_domain,
-        metrics,
-    });
-    let ready = Ready {
-        listener: listen::tcp_patient(&flags.listen_address, flags.port).await?,
-        acceptor: security.acceptor(Clients::Anonymous)?,
-        port: flags.port,
-        target,
-    };
-    Ok((server, ready))
+    Ok(current)
 }
 
-fn store(flags: &Flags, client: Option<outrider_k8s::Client>) -> Result<Store, Fatal> {
+fn store(flags: &Flags, client: Option<Client>) -> anyhow::Result<Store> {
     let folder = &flags.credentials.folder;
     if !folder.is_dir() {
-        return Err(format!(
+        bail!(
             "failed to add target {}: no such file or directory",
             folder.display()
-        )
-        .into());
+        );
     }
     Ok(match client {
         Some(client) => {
             tracing::info!(target: "dapr.sentry.ca", "Using kubernetes secret store for trust bundle storage");
-            Store::Kubernetes(crate::ca::Cluster {
+            Store::Kubernetes(ca::Cluster {
                 client,
                 namespace: flags.namespace.clone(),
                 credentials: flags.credentials.clone(),
@@ -197,23 +114,23 @@ fn store(flags: &Flags, client: Option<outrider_k8s::Client>) -> Result<Store, F
     })
 }
 
+/// How callers prove who they are.
 async fn validators(
     flags: &Flags,
     config: &Config,
-    client: Option<outrider_k8s::Client>,
+    client: Option<Client>,
     current: &Current,
-    readiness: &Readiness,
-    tasks: &Tasks,
-) -> Result<Validators, Fatal> {
+    process: &Process,
+) -> anyhow::Result<Validators> {
     let id = current.policy.id()?;
     let mut validators = Validators::default();
     for options in &config.jwks_validators {
         tracing::info!(target: "dapr.sentry", "Adding validator 'jwks' with Sentry ID: {id}");
-        let target = readiness.target("sentry-jwks-validator");
+        let jwks_ready = process.readiness.target("sentry-jwks-validator");
         let (jwks, refresh) = Jwks::load(options, id.clone()).await?;
-        tasks.spawn("JWKS refresh", until_stopped(tasks, refresh.run()));
+        process.spawn_until_stopped("JWKS refresh", refresh.run());
         validators.jwks = Some(jwks);
-        target.ready();
+        jwks_ready.ready();
     }
     if let Some(client) = client {
         tracing::info!(target: "dapr.sentry", "Adding validator 'kubernetes' with Sentry ID: {id}");
@@ -232,16 +149,48 @@ async fn validators(
     Ok(validators)
 }
 
-/// `work` until the process stops.
-fn until_stopped(
-    tasks: &Tasks,
-    work: impl Future<Output = ()> + Send + 'static,
-) -> impl Future<Output = ()> + Send + 'static {
-    let stopping = tasks.stopping();
-    async move {
-        tokio::select! {
-            () = stopping.cancelled() => {}
-            () = work => {}
-        }
-    }
+/// Sentry's own certificate, signed by itself.
+async fn identity(flags: &Flags, current: &Current, process: &Process) -> anyhow::Result<Security> {
+    let control_plane = ControlPlane {
+        trust_domain: flags.trust_domain.clone(),
+        namespace: flags.namespace.clone(),
+    };
+    let own = Arc::new(Own(current.clone()));
+    let (security, upkeep) =
+        Security::start_with(own, current.anchors.clone(), control_plane, APP_ID).await?;
+    process.spawn("identity", |stopping| upkeep.run(stopping));
+    Ok(security)
+}
+
+/// OIDC discovery.
+fn serve_discovery(flags: &Flags, current: &Current, process: &Process) {
+    let Some(settings) = flags.oidc.clone() else {
+        return tracing::info!(target: "dapr.sentry", "OIDC HTTP server is disabled");
+    };
+    let ready = process.readiness.target("oidc-server");
+    let issuer = flags.jwt.as_ref().and_then(|jwt| jwt.issuer.clone());
+    let (current, tasks) = (current.clone(), process.tasks.clone());
+    let serving = oidc::serve(settings, issuer, current, tasks, ready);
+    process.spawn_until_stopped("OIDC server", serving);
+}
+
+async fn serve_api(
+    flags: &Flags,
+    security: &Security,
+    signing: Signing,
+    ready: Target,
+    process: &Process,
+) -> anyhow::Result<()> {
+    let (address, port) = (&flags.service.listen_address, flags.service.port);
+    let listener = listen::tcp_patient(address, port).await?;
+    let acceptor = security.acceptor(Clients::Anonymous)?;
+    let (service, tasks) = (CaServer::new(signing), process.tasks.clone());
+    tracing::info!(target: "dapr.sentry.server", "Running gRPC server on port {port}");
+    process.tasks.spawn("sentry", async move {
+        let limits = Limits::STRANGERS;
+        server::serve("sentry", listener, acceptor, limits, service, &tasks).await;
+        tracing::info!(target: "dapr.sentry.server", "Shutting down gRPC server");
+    });
+    ready.ready();
+    Ok(())
 }

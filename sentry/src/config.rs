@@ -5,22 +5,17 @@ use std::time::Duration;
 
 use outrider_crds::configuration::{Configuration, Spec};
 use outrider_crds::{decode, yaml};
-use outrider_k8s::objects::{self, Collection};
-use outrider_kit::duration;
+use outrider_kit::{duration, environment};
+use outrider_service::wait_for_configuration;
 use serde_json::Value;
 
 use crate::flags::Flags;
 use crate::validate::jwks;
 
-pub const CONFIGURATIONS: Collection = Collection {
-    version: "/apis/dapr.io/v1alpha1",
-    plural: "configurations",
-};
 /// Feature that gives control-plane identities to pods under any service account.
 const LEGACY_SERVICE_ACCOUNTS: &str = "LegacyControlPlaneServiceAccounts";
 /// How long the object may take to appear: the chart makes it after sentry.
-const PATIENCE: Duration = Duration::from_secs(30);
-const BETWEEN_TRIES: Duration = Duration::from_millis(500);
+const WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct Config {
@@ -51,7 +46,7 @@ pub async fn load(flags: &Flags, client: Option<&outrider_k8s::Client>) -> Resul
         })
 }
 
-fn from_file(path: &str, environment: &HashMap<String, String>) -> Result<Value, String> {
+fn from_file(path: &str, variables: &HashMap<String, String>) -> Result<Value, String> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -59,31 +54,20 @@ fn from_file(path: &str, environment: &HashMap<String, String>) -> Result<Value,
         }
         Err(error) => return Err(format!("{path}: {error}")),
     };
-    let text = expand(&text, environment);
+    let text = environment::expand(&text, variables);
     let first = yaml::documents(&text).next().transpose();
     Ok(first.map_err(|e| e.to_string())?.unwrap_or_default())
 }
 
 async fn from_cluster(flags: &Flags, client: &outrider_k8s::Client) -> Result<Value, String> {
-    let path = CONFIGURATIONS
-        .object(&flags.namespace, &flags.config)
-        .map_err(|e| e.to_string())?;
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    let mut told = false;
-    loop {
-        let why = match objects::get(client, &path).await {
-            Ok(Some(object)) => return Ok(object),
-            Ok(None) => "config CRD not found".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        if tokio::time::Instant::now() >= deadline {
-            return Err(why);
-        }
-        if !std::mem::replace(&mut told, true) {
-            tracing::info!(target: "dapr.sentry.config", "waiting for Configuration '{}': {why}", flags.config);
-        }
-        tokio::time::sleep(BETWEEN_TRIES).await;
-    }
+    let name = &flags.config;
+    let log = |why: &str| {
+        tracing::info!(target: "dapr.sentry.config", "waiting for Configuration '{name}': {why}");
+    };
+    let found = wait_for_configuration(client, &flags.namespace, name, Some(WAIT), log).await;
+    found
+        .map_err(|error| error.to_string())?
+        .ok_or_else(|| "config CRD not found".to_owned())
 }
 
 impl Config {
@@ -140,42 +124,8 @@ impl Config {
     }
 }
 
-/// Puts values of the environment for `${NAME}` and `$NAME`; unset ones are
-/// empty. A dollar before anything else stays.
-fn expand(text: &str, environment: &HashMap<String, String>) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        let name_end = |s: &str| {
-            s.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-                .unwrap_or(s.len())
-        };
-        let name;
-        if let Some(braced) = rest.strip_prefix('{')
-            && let Some(end) = braced.find('}')
-        {
-            name = &braced[..end];
-            rest = &braced[end + 1..];
-        } else {
-            let end = name_end(rest);
-            name = &rest[..end];
-            rest = &rest[end..];
-            if name.is_empty() {
-                out.push('$');
-            }
-        }
-        out.push_str(environment.get(name).map_or("", String::as_str));
-    }
-    out.push_str(rest);
-    out
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn read(text: &str) -> Result<Config, String> {
@@ -205,39 +155,17 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
-        let refusal = |mtls: &str| read(&format!("spec:\n  mtls:\n    {mtls}\n")).unwrap_err();
+    fn a_bad_duration_or_validator_is_an_error() {
+        let error = |mtls: &str| read(&format!("spec:\n  mtls:\n    {mtls}\n")).unwrap_err();
         assert!(
-            refusal("workloadCertTTL: x").starts_with("error parsing WorkloadCertTTL duration: ")
+            error("workloadCertTTL: x").starts_with("error parsing WorkloadCertTTL duration: ")
         );
         assert_eq!(
-            refusal("tokenValidators: [{name: foo}]"),
+            error("tokenValidators: [{name: foo}]"),
             "invalid token validator name: 'foo'; supported values: 'jwks'"
         );
         assert!(
-            refusal("tokenValidators: [{name: Insecure}]")
-                .contains("cannot be configured manually")
+            error("tokenValidators: [{name: Insecure}]").contains("cannot be configured manually")
         );
-    }
-
-    #[test]
-    fn the_environment_is_filled_in() {
-        let environment = HashMap::from([("A_1".to_owned(), "x".to_owned())]);
-        for (text, expanded) in [
-            ("a ${A_1}b", "a xb"),
-            ("$A_1-$NONE.", "x-."),
-            ("100$", "100$"),
-            ("${A_1", "${A_1"),
-        ] {
-            assert_eq!(expand(text, &environment), expanded, "{text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn prop_text_without_dollars_stays(text in "[^$]{0,60}", wild in ".{0,60}") {
-            prop_assert_eq!(expand(&text, &HashMap::new()), text);
-            let _ = expand(&wild, &HashMap::new());
-        }
     }
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use outrider_kit::{duration, flags};
+use outrider_kit::{flags, truthy};
 use outrider_security::TrustDomain;
+use outrider_service::{Settings, flag};
 
 #[derive(Debug, Clone)]
 pub struct Flags {
@@ -18,17 +18,10 @@ pub struct Flags {
     pub trust_domain: TrustDomain,
     /// Sentry's own namespace.
     pub namespace: String,
-    pub port: u16,
-    pub listen_address: String,
-    pub healthz_port: u16,
-    pub healthz_listen_address: String,
-    pub metrics: Option<(String, u16)>,
+    pub service: Settings,
     pub credentials: Credentials,
     pub jwt: Option<Jwt>,
     pub oidc: Option<Oidc>,
-    pub kubeconfig: Option<PathBuf>,
-    pub log_level: String,
-    pub log_as_json: bool,
     /// What `${NAME}` in a configuration file stands for.
     pub environment: HashMap<String, String>,
     pub skip_user_check: bool,
@@ -67,16 +60,18 @@ pub struct Oidc {
 
 /// Why the process does not start.
 #[derive(Debug)]
-pub enum Refusal {
-    /// The command line cannot be read: exit code 2.
+pub enum Error {
+    /// The command line cannot be parsed: exit code 2.
     Usage(String),
-    /// It can, but says something that cannot be.
+    /// A value, or a combination of values, is not valid.
     Invalid(String),
+    /// The help was asked for.
     Help(String),
 }
 
-impl Refusal {
-    pub fn tell(self) -> ExitCode {
+impl Error {
+    /// Prints it.
+    pub fn exit_code(self) -> ExitCode {
         match self {
             Self::Usage(text) => {
                 eprintln!("{text}");
@@ -94,54 +89,18 @@ impl Refusal {
     }
 }
 
-fn text(name: &'static str, default: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .default_value(default)
-        .num_args(1)
-        .allow_hyphen_values(true)
-}
-
-fn switch(name: &'static str, default: &'static str) -> Arg {
-    text(name, default)
-        .value_parser(ValueParser::new(boolean))
-        .num_args(0..=1)
-        .require_equals(true)
-        .default_missing_value("true")
-}
-
-fn port(name: &'static str, default: &'static str) -> Arg {
-    text(name, default).value_parser(clap::value_parser!(u16))
-}
-
-fn span(name: &'static str, default: &'static str) -> Arg {
-    text(name, default).value_parser(ValueParser::new(|t: &str| duration::parse(t)))
-}
-
-fn boolean(text: &str) -> Result<bool, &'static str> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err("invalid syntax"),
-    }
-}
-
 fn command() -> Command {
+    use flag::{duration, port, switch, text};
     Command::new("sentry")
         .disable_help_flag(true)
         .args_override_self(true)
+        .args(Settings::flags("50001", "gRPC API"))
+        .mut_arg("metrics-listen-address", |arg| arg.default_value(""))
         .args([
             text("config", "daprsystem")
                 .help("Name of the Configuration, or path of its file in standalone mode"),
             text("mode", "standalone").help("standalone or kubernetes"),
             text("trust-domain", "localhost").help("Trust domain of the control plane"),
-            port("port", "50001").help("Port of the gRPC API"),
-            text("listen-address", "").help("Address of the gRPC API; empty means all"),
-            port("healthz-port", "8080").help("Port of the health page"),
-            text("healthz-listen-address", "").help("Address of the health page; empty means all"),
-            port("metrics-port", "9090").help("Port of the metrics page"),
-            text("metrics-listen-address", "").help("Address of the metrics page; empty means all"),
-            switch("enable-metrics", "true").help("Serve metrics"),
             text("issuer-credentials", "/var/run/secrets/dapr.io/credentials")
                 .help("Folder of the CA's files, which is watched"),
             text("issuer-ca-filename", "ca.crt").help("Root certificates"),
@@ -154,7 +113,7 @@ fn command() -> Command {
             text("jwt-issuer", "").help("The iss claim of JWTs"),
             text("jwt-signing-algorithm", "RS256").help("Algorithm that signs JWTs"),
             text("jwt-key-id", "").help("Key id of JWTs; by default the key's thumbprint"),
-            span("jwt-ttl", "24h").help("Life of JWTs"),
+            duration("jwt-ttl", "24h").help("Life of JWTs"),
             switch("oidc-enabled", "false").help("Serve OIDC discovery; needs jwt-enabled"),
             port("oidc-server-listen-port", "9080").help("Port of OIDC discovery"),
             text("oidc-server-listen-address", "localhost").help("Address of OIDC discovery"),
@@ -166,9 +125,6 @@ fn command() -> Command {
             text("oidc-allowed-hosts", "")
                 .action(ArgAction::Append)
                 .help("Hosts that OIDC discovery answers for; any by default"),
-            text("kubeconfig", "").help("Used outside of a cluster; $HOME/.kube/config by default"),
-            text("log-level", "info").help("debug, info, warn, error or fatal"),
-            switch("log-as-json", "false").help("Log lines as JSON"),
             Arg::new("help")
                 .long("help")
                 .short('h')
@@ -177,7 +133,7 @@ fn command() -> Command {
         ])
 }
 
-pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Flags, Refusal> {
+pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Flags, Error> {
     let environment = std::env::vars_os()
         .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
         .collect();
@@ -187,34 +143,30 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Flags, Refus
 fn parse_with(
     arguments: impl IntoIterator<Item = String>,
     environment: HashMap<String, String>,
-) -> Result<Flags, Refusal> {
+) -> Result<Flags, Error> {
     let words = std::iter::once("sentry".to_owned()).chain(flags::normalise(arguments));
     let given = command()
         .try_get_matches_from(words)
-        .map_err(|error| Refusal::Usage(flags::error_line(&error, &command())))?;
+        .map_err(|error| Error::Usage(flags::error_line(&error, &command())))?;
     if given.get_flag("help") {
-        return Err(Refusal::Help(command().render_help().to_string()));
+        return Err(Error::Help(command().render_help().to_string()));
     }
-    Reader(&given).flags(environment).map_err(Refusal::Invalid)
+    Reader(&given).flags(environment).map_err(Error::Invalid)
 }
 
 struct Reader<'a>(&'a ArgMatches);
 
 impl Reader<'_> {
     fn text(&self, name: &str) -> String {
-        self.0.get_one::<String>(name).cloned().unwrap_or_default()
+        flag::get(self.0, name)
     }
 
     fn optional(&self, name: &str) -> Option<String> {
-        Some(self.text(name)).filter(|t| !t.is_empty())
+        flag::filled(self.0, name)
     }
 
     fn switch(&self, name: &str) -> bool {
-        self.0.get_one::<bool>(name).copied().unwrap_or_default()
-    }
-
-    fn port(&self, name: &str) -> u16 {
-        self.0.get_one::<u16>(name).copied().unwrap_or_default()
+        flag::get(self.0, name)
     }
 
     fn flags(&self, environment: HashMap<String, String>) -> Result<Flags, String> {
@@ -247,16 +199,7 @@ impl Reader<'_> {
             namespace: namespace
                 .filter(|n| !n.is_empty())
                 .map_or_else(|| "default".to_owned(), String::clone),
-            port: self.port("port"),
-            listen_address: self.text("listen-address"),
-            healthz_port: self.port("healthz-port"),
-            healthz_listen_address: self.text("healthz-listen-address"),
-            metrics: self.switch("enable-metrics").then(|| {
-                (
-                    self.text("metrics-listen-address"),
-                    self.port("metrics-port"),
-                )
-            }),
+            service: Settings::read(self.0),
             credentials: Credentials {
                 root: at("issuer-ca-filename"),
                 issuer: at("issuer-certificate-filename"),
@@ -267,12 +210,9 @@ impl Reader<'_> {
             },
             oidc: self.oidc(jwt.is_some())?,
             jwt,
-            kubeconfig: self.optional("kubeconfig").map(PathBuf::from),
-            log_level: self.text("log-level"),
-            log_as_json: self.switch("log-as-json"),
             skip_user_check: environment
                 .get("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK")
-                .is_some_and(|v| v == "true"),
+                .is_some_and(|text| truthy(text)),
             environment,
         })
     }
@@ -285,12 +225,11 @@ impl Reader<'_> {
                 None => Ok(None),
             };
         }
-        let ttl = self.0.get_one::<Duration>("jwt-ttl");
         Ok(Some(Jwt {
             issuer,
             algorithm: self.text("jwt-signing-algorithm"),
             key_id: self.optional("jwt-key-id"),
-            ttl: ttl.copied().unwrap_or_default(),
+            ttl: flag::get(self.0, "jwt-ttl"),
         }))
     }
 
@@ -321,7 +260,7 @@ impl Reader<'_> {
         let hosts = self.0.get_many::<String>("oidc-allowed-hosts");
         let hosts = hosts.into_iter().flatten().map(String::as_str);
         Ok(Some(Oidc {
-            port: self.port("oidc-server-listen-port"),
+            port: flag::get(self.0, "oidc-server-listen-port"),
             listen_address: self.text("oidc-server-listen-address"),
             tls,
             jwks_uri: self.optional("oidc-jwks-uri"),
@@ -338,7 +277,7 @@ impl Reader<'_> {
 mod tests {
     use super::*;
 
-    fn read(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Flags, Refusal> {
+    fn read(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Flags, Error> {
         parse_with(
             arguments.iter().map(|a| a.to_string()),
             environment
@@ -350,7 +289,7 @@ mod tests {
 
     fn invalid(arguments: &[&str], environment: &[(&str, &str)]) -> String {
         match read(arguments, environment) {
-            Err(Refusal::Invalid(text)) => text,
+            Err(Error::Invalid(text)) => text,
             other => panic!("{other:?}"),
         }
     }
@@ -361,15 +300,15 @@ mod tests {
         assert_eq!(flags.config, "daprsystem");
         assert_eq!(flags.trust_domain.as_str(), "localhost");
         assert_eq!(flags.namespace, "default");
-        assert_eq!((flags.port, flags.healthz_port), (50001, 8080));
-        assert_eq!(flags.metrics, Some((String::new(), 9090)));
+        assert_eq!((flags.service.port, flags.service.health.1), (50001, 8080));
+        assert_eq!(flags.service.metrics, Some((String::new(), 9090)));
         let root = "/var/run/secrets/dapr.io/credentials/ca.crt";
         assert_eq!(flags.credentials.root, PathBuf::from(root));
         assert!(flags.jwt.is_none() && flags.oidc.is_none());
     }
 
     #[test]
-    fn one_dash_is_enough() {
+    fn flags_have_one_dash_or_two() {
         let flags = read(
             &[
                 "-port=1",
@@ -381,15 +320,15 @@ mod tests {
             &[("NAMESPACE", "sys")],
         )
         .unwrap();
-        assert_eq!(flags.port, 1);
+        assert_eq!(flags.service.port, 1);
         assert_eq!(flags.jwt.unwrap().ttl, Duration::from_secs(7200));
         assert_eq!(flags.credentials.root, PathBuf::from("/a/b"));
         assert_eq!(flags.namespace, "sys");
-        assert!(flags.log_as_json);
+        assert!(flags.service.log.json);
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn bad_values_and_combinations_are_errors() {
         assert_eq!(invalid(&["--mode=x"], &[]), "invalid mode: x");
         assert_eq!(
             invalid(&["--mode=kubernetes"], &[]),
@@ -420,7 +359,7 @@ mod tests {
             ),
         ] {
             match read(&[argument], &[]) {
-                Err(Refusal::Usage(line)) => assert_eq!(line, wanted),
+                Err(Error::Usage(line)) => assert_eq!(line, wanted),
                 other => panic!("{other:?}"),
             }
         }

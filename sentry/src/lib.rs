@@ -18,6 +18,6 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     match flags::parse(std::env::args().skip(1)) {
         Ok(flags) => outrider_host::main("dapr.sentry", || app::run(flags)),
-        Err(refusal) => refusal.tell(),
+        Err(error) => error.exit_code(),
     }
 }

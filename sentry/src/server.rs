@@ -15,7 +15,8 @@ use crate::validate::{Caller, Refusal, Validators};
 /// Each costs a signature.
 const MOST_AUDIENCES: usize = 64;
 
-pub struct Service {
+/// Signs certificates for those who prove who they are.
+pub struct Signing {
     pub current: Current,
     pub validators: Validators,
     /// What names of services end with.
@@ -24,7 +25,7 @@ pub struct Service {
 }
 
 #[async_trait]
-impl Ca for Service {
+impl Ca for Signing {
     async fn sign_certificate(
         &self,
         request: Request<SignCertificateRequest>,
@@ -48,7 +49,7 @@ impl Ca for Service {
     }
 }
 
-impl Service {
+impl Signing {
     async fn sign(
         &self,
         request: &SignCertificateRequest,

@@ -21,7 +21,7 @@ const LAYERS: [&[&str]; 6] = [
         "k8s",
         "resiliency",
     ],
-    &["catalog", "conformance"],
+    &["catalog", "conformance", "service"],
     &["injector", "operator", "sentry", "sidecar"],
     &[
         "apps",

@@ -9,7 +9,6 @@ mod page;
 mod readiness;
 mod runtime;
 pub mod server;
-pub mod service;
 pub mod signal;
 mod tasks;
 

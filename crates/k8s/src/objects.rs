@@ -50,11 +50,18 @@ impl Collection {
         version: "/apis/apps/v1",
         plural: "statefulsets",
     };
+    pub const COMPONENTS: Self = Self {
+        version: "/apis/dapr.io/v1alpha1",
+        plural: "components",
+    };
+    pub const CONFIGURATIONS: Self = Self {
+        version: "/apis/dapr.io/v1alpha1",
+        plural: "configurations",
+    };
     pub const LEASES: Self = Self {
         version: "/apis/coordination.k8s.io/v1",
         plural: "leases",
     };
-
     pub const TOKEN_REVIEWS: Self = Self {
         version: "/apis/authentication.k8s.io/v1",
         plural: "tokenreviews",
@@ -101,16 +108,6 @@ pub async fn get(client: &Client, path: &Path) -> Result<Option<Value>, Error> {
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// The same by its name.
-pub async fn find(
-    client: &Client,
-    collection: Collection,
-    namespace: &str,
-    name: &str,
-) -> Result<Option<Value>, Error> {
-    get(client, &collection.object(namespace, name)?).await
 }
 
 /// All items of a collection that the query selects (`fieldSelector=…`); `null` counts as none.
@@ -203,8 +200,8 @@ mod tests {
     /// What a server answers, by path.
     type Answers = fn(&str) -> (StatusCode, String);
 
-    /// What is found of secret `s` in namespace `n`, and the paths that were asked for.
-    async fn search(answers: Answers) -> (Result<Option<Value>, Error>, Vec<String>) {
+    /// What is got of secret `s` in namespace `n`, and the paths that were asked for.
+    async fn get_secret(answers: Answers) -> (Result<Option<Value>, Error>, Vec<String>) {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let paths = asked.clone();
@@ -219,7 +216,7 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, router).await });
         let uri = format!("http://{address}").parse().unwrap();
         let client = Client::try_from(kube::Config::new(uri)).unwrap();
-        let found = find(&client, Collection::SECRETS, "n", "s").await;
+        let found = get(&client, &Collection::SECRETS.object("n", "s").unwrap()).await;
         let asked = asked.lock().unwrap().clone();
         (found, asked)
     }
@@ -232,10 +229,10 @@ mod tests {
     const ONE: &str = "/api/v1/namespaces/n/secrets/s";
 
     #[tokio::test]
-    async fn what_the_server_says_is_missing_is_not_looked_for_among_all() {
-        let (found, asked) = search(|_| status(404, "NotFound")).await;
+    async fn a_missing_object_is_none_and_a_forbidden_one_an_error() {
+        let (found, asked) = get_secret(|_| status(404, "NotFound")).await;
         assert_eq!((found.unwrap(), asked), (None, vec![ONE.to_owned()]));
-        let (found, asked) = search(|_| status(403, "Forbidden")).await;
+        let (found, asked) = get_secret(|_| status(403, "Forbidden")).await;
         assert_eq!(found.unwrap_err().code(), Some(403));
         assert_eq!(asked, [ONE]);
     }

@@ -69,6 +69,20 @@ pub fn path(
     Ok(path)
 }
 
+/// What the names of Services end with in this cluster (`cluster.local`), by the
+/// text of a pod's `/etc/resolv.conf`: of the last `search` line, the first
+/// domain in alphabetical order that follows `svc.`.
+pub fn cluster_domain(resolver: &str) -> Option<String> {
+    let search = resolver.lines().rev().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("search")).then_some(words)
+    })?;
+    let domains = search.filter_map(|domain| domain.strip_prefix("svc."));
+    domains
+        .map(|domain| domain.trim_end_matches('.').to_owned())
+        .min()
+}
+
 /// Encoded, so that even a text that nobody has checked stays one segment.
 fn push(path: &mut String, segment: &str) {
     path.push('/');
@@ -89,6 +103,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_cluster_domain_is_what_pods_search_for_services() {
+        let pod = "search sys.svc.corp.local svc.corp.local. corp.local\nnameserver 10.0.0.10\n";
+        assert_eq!(cluster_domain(pod), Some("corp.local".into()));
+        let two = "search svc.z.local\nsearch svc.b.local svc.a.local\n";
+        assert_eq!(cluster_domain(two), Some("a.local".into()));
+        for none in [
+            "nameserver 1.1.1.1\n",
+            "search corp.local",
+            "searching svc.x",
+        ] {
+            assert_eq!(cluster_domain(none), None, "{none}");
+        }
+    }
 
     #[test]
     fn names() {

@@ -1,7 +1,8 @@
 //! Which Configuration an app has: its pods say.
 
-use outrider_crds::annotations::{APP_ID, CONFIG, ENABLED, truthy};
+use outrider_crds::annotations::{APP_ID, CONFIG, ENABLED};
 use outrider_k8s::watch::Store;
+use outrider_kit::truthy;
 use serde_json::{Value, json};
 
 /// Of a pod with a sidecar its name and our annotations; of others nothing.

@@ -1,9 +1,10 @@
 //! From a workload to its Service. No I/O.
 
 use outrider_crds::annotations as a;
-use outrider_crds::annotations::{Annotation, Map, truthy};
+use outrider_crds::annotations::{Annotation, Map};
 use outrider_crds::app_id;
 use outrider_k8s::watch::Object;
+use outrider_kit::truthy;
 use serde_json::{Value, json};
 
 const KIND: &str = "outrider.kind";

@@ -149,12 +149,14 @@ impl Activity {
 
     /// Bytes came on a connection that serves one request after another.
     pub fn bytes(&self) {
-        let requests = self.requests();
-        let is_head = requests.state(&self.0.gate.limits) == State::Idle;
-        drop(requests);
-        if is_head {
-            self.change(|requests| requests.head = Some(Instant::now()));
+        let mut requests = self.requests();
+        if requests.state(&self.0.gate.limits) != State::Idle {
+            return;
         }
+        requests.head = Some(Instant::now());
+        self.0.gate.set(self.0.id, State::Waiting);
+        drop(requests);
+        self.0.changed.notify_one();
     }
 
     /// The head of a request is here.

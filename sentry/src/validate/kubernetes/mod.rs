@@ -17,7 +17,6 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{Caller, Refusal, common, images};
-use crate::config::CONFIGURATIONS;
 use failures::Failures;
 
 /// Reviews that the API server is asked for at once, and how long a caller
@@ -117,10 +116,9 @@ impl Kubernetes {
         account: &Account,
         pod_name: String,
     ) -> Result<Caller, String> {
-        let pods = Collection::PODS;
-        let pod = objects::find(&self.client, pods, &account.namespace, &pod_name)
+        let pod = self
+            .get(Collection::PODS, &account.namespace, &pod_name)
             .await
-            .map_err(|_| "failed to get pod of identity")?
             .ok_or("failed to get pod of identity")?;
         if account.namespace != request.namespace {
             return Err(format!(
@@ -229,6 +227,12 @@ impl Kubernetes {
         Ok(())
     }
 
+    /// An object; none as well if it cannot be read.
+    async fn get(&self, collection: Collection, namespace: &str, name: &str) -> Option<Value> {
+        let path = collection.object(namespace, name).ok()?;
+        objects::get(&self.client, &path).await.ok()?
+    }
+
     async fn app_domain(
         &self,
         namespace: &str,
@@ -237,10 +241,10 @@ impl Kubernetes {
         let Some(name) = configuration else {
             return Ok(TrustDomain::public());
         };
-        let found = objects::find(&self.client, CONFIGURATIONS, namespace, name).await;
-        let Ok(Some(found)) = found else {
-            return Err("failed to get configuration".into());
-        };
+        let found = self
+            .get(Collection::CONFIGURATIONS, namespace, name)
+            .await
+            .ok_or("failed to get configuration")?;
         match found["spec"]["accessControl"]["trustDomain"].as_str() {
             None | Some("") => Ok(TrustDomain::public()),
             Some(domain) => domain
@@ -292,22 +296,6 @@ fn pod_name(token: &str) -> Result<String, String> {
         Some(name) if !name.is_empty() => Ok(name.to_owned()),
         _ => Err("kubernetes.io/pod/name claim is missing from Kubernetes token".into()),
     }
-}
-
-/// The domain that names in this cluster end with: what the resolver of a pod
-/// searches after `svc.`.
-pub fn cluster_domain() -> Option<String> {
-    let text = std::fs::read_to_string("/etc/resolv.conf").ok()?;
-    domain_in(&text)
-}
-
-fn domain_in(resolver: &str) -> Option<String> {
-    let search = resolver.lines().rev().find_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next() == Some("search")).then_some(words)
-    })?;
-    let mut domains = search.filter_map(|d| d.strip_prefix("svc."));
-    domains.next().map(|d| d.trim_end_matches('.').to_owned())
 }
 
 #[cfg(test)]

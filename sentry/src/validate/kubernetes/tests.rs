@@ -3,13 +3,6 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn the_cluster_domain_is_what_pods_search() {
-    let pod = "search sys.svc.corp.local svc.corp.local corp.local\nnameserver 10.0.0.10\n";
-    assert_eq!(domain_in(pod), Some("corp.local".into()));
-    assert_eq!(domain_in("nameserver 1.1.1.1\n"), None);
-}
-
-#[test]
 fn an_account_is_taken_only_from_a_token_for_us() {
     let ok = json!({
         "authenticated": true,

@@ -1,0 +1,66 @@
+//! A certificate of sentry.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use outrider_k8s::{Client, trust};
+use outrider_security::identity::Key;
+use outrider_security::{
+    ControlPlane, Options, Security, TrustAnchors, TrustDomain, anchors, token,
+};
+
+use crate::Process;
+
+/// Who a service is, and where it learns whom to trust.
+pub struct Identity {
+    pub app_id: &'static str,
+    /// The control plane's.
+    pub namespace: String,
+    /// The control plane's.
+    pub trust_domain: TrustDomain,
+    pub sentry_address: String,
+    pub trust_anchors_file: PathBuf,
+    /// The value of `DAPR_SENTRY_TOKEN_FILE`, if it is set.
+    pub sentry_token_file: Option<String>,
+}
+
+impl Identity {
+    /// Waits for trust anchors and for sentry. Certificate and trust anchors are
+    /// kept up to date for as long as the process lives.
+    pub async fn start(
+        self,
+        client: &Client,
+        process: &Process,
+    ) -> anyhow::Result<(Security, TrustAnchors)> {
+        let file = self.trust_anchors_file;
+        let source = trust::source(client, &self.namespace, &file).await;
+        let is_mounted = matches!(source, anchors::Source::File(_));
+        let options = Options {
+            app_id: self.app_id.to_owned(),
+            namespace: self.namespace.clone(),
+            control_plane: ControlPlane {
+                trust_domain: self.trust_domain,
+                namespace: self.namespace,
+            },
+            anchors: source,
+            sentry_address: self.sentry_address,
+            token: token::Source::choose(true, self.sentry_token_file)?,
+            // Some API servers of cloud providers refuse Ed25519.
+            key: Key::Rsa,
+            jwt_audiences: Vec::new(),
+            directory: None,
+        };
+        let (security, upkeep) = Security::start(options).await?;
+        process.spawn("identity", |stopping| upkeep.run(stopping));
+        let anchors = security
+            .anchors()
+            .context("an identity without trust anchors")?
+            .clone();
+        if !is_mounted {
+            process.spawn("anchors", |stopping| {
+                trust::follow(anchors.clone(), file, stopping)
+            });
+        }
+        Ok((security, anchors))
+    }
+}
