@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn values_and_defaults() {
+    fn values_are_trimmed_and_empty_ones_are_the_default() {
         assert_eq!(GRPC_PORT.read(&Map::new()), Ok(50001));
         assert_eq!(GRPC_PORT.read(&map("dapr.io/grpc-port", "-7")), Ok(-7));
         let error = |value: &str| {
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_twice() {
+    fn names_are_unique() {
         let mut names = NAMES.to_vec();
         names.sort_unstable();
         names.dedup();

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names() {
+    fn an_app_id_has_to_fit_into_the_name_of_a_service() {
         assert_eq!(service_name("a-1"), Ok("a-1-dapr".into()));
         assert_eq!(service_name(&"a".repeat(58)).map(|name| name.len()), Ok(63));
         assert_eq!(service_name(""), Err(Error::Empty));

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest() {
+    fn a_manifest_is_read_and_other_kinds_are_skipped() {
         let read = read(
             "\
 apiVersion: dapr.io/v1alpha1
@@ -134,7 +134,7 @@ apiVersion: apps/v1
     }
 
     #[test]
-    fn wrong_manifests() {
+    fn an_error_names_the_field_of_a_wrong_manifest() {
         let head = "apiVersion: dapr.io/v1alpha1\nkind: Component\n";
         for (text, error) in [
             (
@@ -155,7 +155,7 @@ apiVersion: apps/v1
     }
 
     #[test]
-    fn what_the_operator_sends() {
+    fn nulls_and_empty_texts_of_the_operator_are_read() {
         let json = br#"{"metadata":{"name":"a","creationTimestamp":null},"spec":{"type":"state.redis","version":"v1",
             "ignoreErrors":false,"metadata":null,"initTimeout":""},"auth":{"secretStore":""}}"#;
         let component: Component = crate::decode::from_slice(json).unwrap();

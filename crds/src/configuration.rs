@@ -50,7 +50,7 @@ pub struct Spec {
     pub access_control: Option<AccessControl>,
     #[serde(skip_serializing_if = "unset")]
     pub name_resolution: Option<NameResolution>,
-    /// Switches of unfinished or changed behaviour.
+    /// Feature flags.
     #[serde(skip_serializing_if = "unset")]
     pub features: Vec<Feature>,
     /// Which parts of the API are served.
@@ -307,7 +307,7 @@ pub struct SecretScope {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct AccessControl {
-    /// `allow` or `deny`. One that is written down and empty means something else than none.
+    /// `allow` or `deny`. Left out, it is `allow`. An empty text is `deny`, except with an empty list of policies.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     #[serde(skip_serializing_if = "unset")]
     pub default_action: Option<String>,
@@ -362,7 +362,7 @@ pub struct NameResolution {
     pub configuration: Value,
 }
 
-/// A switch.
+/// A feature flag.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
@@ -511,7 +511,7 @@ mod tests {
     use crate::decode;
 
     #[test]
-    fn both_forms_of_headers() {
+    fn headers_are_texts_or_objects() {
         let configuration: Configuration = decode::from_value(&json!({"spec": {"tracing": {
             "samplingRate": 1,
             "otel": {"endpointAddress": "a:1", "headers": ["a=b=c", {"name": "x", "value": "y"}]},
@@ -532,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn acronyms() {
+    fn acronyms_keep_their_letters_in_field_names() {
         let configuration: Configuration = decode::from_value(&json!({"spec": {
             "mtls": {"workloadCertTTL": "1h"},
             "logging": {"apiLogging": {"obfuscateURLs": true}},

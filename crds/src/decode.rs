@@ -102,7 +102,7 @@ impl serde::de::Error for Error {
 struct Lenient<'de>(&'de Value);
 
 impl<'de> Lenient<'de> {
-    /// The tree's own rules, for what has none of ours.
+    /// Deserialises as serde_json does.
     fn strict<T>(
         self,
         read: impl FnOnce(&'de Value) -> Result<T, serde_json::Error>,
@@ -260,10 +260,11 @@ impl<'de> SeqAccess<'de> for Items<'de> {
 
 struct Members<'de> {
     members: Option<serde_json::map::Iter<'de>>,
-    /// A tree keeps its nulls; a type gets its zero value by not seeing the member.
+    /// Whether members that are null are kept, for untyped values. In a type they are skipped, so that the field
+    /// keeps its zero value.
     keep_null: bool,
-    /// Of a type: a key in other letters of the same case-folded name means its
-    /// field, as it does for Go's programs.
+    /// Of a type. A key that differs from a field in case only means that field, as
+    /// in Go's programs.
     fields: &'static [&'static str],
     current: Option<(&'de str, &'de Value)>,
 }
@@ -348,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_in_other_letters_mean_their_fields() {
+    fn keys_match_fields_in_any_case() {
         let outer: Outer = from_value(&json!({"TEXT": "a", "Inner": [{"nAme": "b"}]})).unwrap();
         assert_eq!(
             (outer.text.as_str(), outer.inner[0].name.as_str()),
@@ -385,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_zero_but_stays_in_trees() {
+    fn null_is_the_zero_value_and_is_kept_in_untyped_values() {
         let outer = read(
             json!({"text": null, "number": null, "inner": null, "raw": {"a": null}, "flag": null}),
         )

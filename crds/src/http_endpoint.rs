@@ -80,7 +80,7 @@ mod tests {
     use crate::decode;
 
     #[test]
-    fn an_endpoint() {
+    fn tls_documents_are_read_and_null_is_none() {
         let endpoint: HttpEndpoint = decode::from_value(&json!({
             "spec": {"baseUrl": "https://h", "clientTLS": {"rootCA": {"secretKeyRef": {"name": "s"}}, "certificate": null}},
         }))

@@ -48,12 +48,12 @@ pub trait Kind: DeserializeOwned {
     /// App ids that may see the resource; empty means all.
     fn scopes(&self) -> &[String];
 
-    /// Whether the document says that it is of this kind.
+    /// Whether the document is of this kind and version.
     fn claims(document: &Value) -> bool {
         is(document, Self::VERSION, Self::KIND)
     }
 
-    /// Decodes a document. `None` if it is of another kind; other documents are nobody's error.
+    /// Decodes a document. `None` if it is of another kind.
     fn from_document(document: &Value) -> Option<Result<Self, decode::Error>> {
         Self::claims(document).then(|| {
             let object: Self = decode::from_value(document)?;
@@ -68,7 +68,7 @@ pub trait Kind: DeserializeOwned {
 }
 
 fn is(document: &Value, version: &str, kind: &str) -> bool {
-    // Keys in any case have always been read here.
+    // The case of keys does not matter here, as in the fields of resources.
     let text = |key: &str| {
         document
             .as_object()

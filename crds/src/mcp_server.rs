@@ -21,7 +21,7 @@ pub struct McpServer {
     pub scopes: Vec<String>,
 }
 
-/// Where the server is and what surrounds its calls.
+/// Address of the server, and workflows around its calls.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(rename = "MCPServerSpec"))]
@@ -59,7 +59,7 @@ pub struct Endpoint {
     pub stdio: Option<Stdio>,
 }
 
-/// A server spoken to over HTTP.
+/// A server over HTTP.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
@@ -79,7 +79,7 @@ pub struct HttpTransport {
     pub auth: Option<ServerAuth>,
 }
 
-/// How the sidecar shows who it is.
+/// How the sidecar authenticates itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
@@ -182,7 +182,7 @@ pub struct MutatingHook {
     pub mutate: bool,
 }
 
-/// Which workflow, and whose.
+/// A workflow, and its app.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
@@ -211,7 +211,7 @@ pub struct Catalog {
     pub links: BTreeMap<String, String>,
 }
 
-/// Whom to ask.
+/// Contact.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]

@@ -80,7 +80,7 @@ pub struct TlsDocument {
     pub secret_key_ref: SecretKeyRef,
 }
 
-/// Who resolves a resource's secrets.
+/// The secret store of a resource's references.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_of_literals() {
+    fn literals_become_text() {
         for (value, expected) in [
             (json!("a b"), "a b"),
             (json!(true), "true"),

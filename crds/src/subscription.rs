@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn both_versions_read() {
+    fn both_versions_are_read() {
         for (version, routes) in [
             ("v1alpha1", json!({"route": "/orders"})),
             ("v2alpha1", json!({"routes": {"default": "/orders"}})),
@@ -283,14 +283,14 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_the_kind_in_any_case() {
+    fn the_case_of_keys_does_not_matter() {
         let document = json!({"apiVersion": "dapr.io/v2alpha1", "Kind": "Subscription", "spec": {"topic": "t"}, "metadata": {"name": "s"}});
         let read = Subscription::from_document(&document).unwrap().unwrap();
         assert_eq!(read.spec.topic, "t");
     }
 
     #[test]
-    fn conversion_and_back() {
+    fn conversion_there_and_back_keeps_the_subscription() {
         let bulk = json!({"enabled": true, "maxMessagesCount": 3});
         let old = object(
             "v1alpha1",
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_conversions() {
+    fn conversions_of_unknown_versions_are_errors() {
         let old = object("v1alpha1", json!({}));
         for (object, desired, message) in [
             (

@@ -29,7 +29,7 @@ pub struct Spec {
     pub rules: Vec<Rule>,
 }
 
-/// What some callers may do.
+/// What callers may do.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn separators() {
+    fn documents_are_split_at_separator_lines() {
         for (text, values) in [
             ("a: 1\n---\na: 2\n", vec![json!({"a": 1}), json!({"a": 2})]),
             (
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn long_documents() {
+    fn long_documents_are_read() {
         let text = format!("a: {}\n---\nb: 1", "x".repeat(1 << 20));
         assert_eq!(read(&text).len(), 2);
     }

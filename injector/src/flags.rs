@@ -70,11 +70,7 @@ impl Flags {
         let arguments = std::iter::once("injector".to_owned()).chain(normalise(arguments));
         let matches = command().try_get_matches_from(arguments)?;
         let environment = Environment(&environment);
-        let address = (
-            "ALLOWED_SERVICE_ACCOUNTS",
-            "ALLOWED_SERVICE_ACCOUNTS_PREFIX_NAMES",
-        );
-        let deprecated = environment.text(address.1);
+        let deprecated = environment.text("ALLOWED_SERVICE_ACCOUNTS_PREFIX_NAMES");
         Ok(Self {
             service: Service::read(&matches),
             settings: settings(
@@ -84,7 +80,10 @@ impl Flags {
                 tokens,
             )?,
             deprecated_service_accounts: !deprecated.is_empty(),
-            allowed_service_accounts: vec![environment.text(address.0), deprecated],
+            allowed_service_accounts: vec![
+                environment.text("ALLOWED_SERVICE_ACCOUNTS"),
+                deprecated,
+            ],
             trust_anchors_file: environment
                 .or("DAPR_TRUST_ANCHORS_FILE", "/var/run/dapr.io/tls/ca.crt")
                 .into(),
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn dashes_and_booleans() {
+    fn flags_have_one_dash_or_two_and_switches_a_value() {
         let flags = parse(
             &[
                 "-port=1",
@@ -345,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn environment() {
+    fn the_environment_overrides_the_defaults() {
         let flags = parse(
             &[],
             &[
@@ -376,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_environment() {
+    fn a_missing_or_invalid_variable_is_an_error() {
         for (environment, error) in [
             (
                 ("NAMESPACE", ""),

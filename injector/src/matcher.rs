@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns() {
+    fn accounts_match_patterns() {
         for (list, account, expected) in [
             ("custom-ns:custom-sa", "custom-ns:custom-sa", true),
             ("custom-ns:custom-sa", "custom-ns:other", false),
@@ -215,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn users_and_groups() {
+    fn only_service_accounts_and_cluster_admins_are_allowed() {
         let matcher = Matcher::new(&["*:*"]).unwrap();
         assert!(!matcher.allows("alice", &[]));
         assert!(matcher.allows("alice", &["x".into(), MASTERS.into()]));
     }
 
     #[test]
-    fn malformed() {
+    fn a_malformed_pattern_is_an_error() {
         for (list, error) in [
             (
                 "a",

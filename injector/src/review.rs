@@ -1,4 +1,4 @@
-//! Admission reviews: what the API server asks and what it is told.
+//! Admission reviews: requests of the API server and their answers.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
 
 use base64::Engine as _;
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_has_the_question_s_version_and_uid() {
+    fn an_answer_has_the_version_and_uid_of_its_request() {
         for version in ["admission.k8s.io/v1", "admission.k8s.io/v1beta1"] {
             let body = json!({"apiVersion": version, "kind": "AdmissionReview", "request": {"uid": "u", "object": null}});
             let review = Review::parse(body.to_string().as_bytes()).unwrap();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_review() {
+    fn a_body_that_is_not_a_review_is_an_error() {
         for (body, error) in [
             ("<", "json parse error: expected value"),
             ("[]", "not an object"),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts() {
+    fn a_refusal_has_a_message_and_a_patch_is_encoded() {
         let review = Review::default();
         assert_eq!(
             review.answer(&Verdict::Refused("no".into())),

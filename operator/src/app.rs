@@ -197,7 +197,7 @@ async fn serve_api(
     let listener = listen::tcp(address, port).await.context("API")?;
     let acceptor = security.acceptor(Clients::Required(Expected::Any))?;
     let secrets = Arc::new(Secrets::new(client.clone()));
-    process.spawn("secrets", |stopping| secrets.clone().forget(stopping));
+    process.spawn("secrets", |stopping| secrets.clone().drop_old(stopping));
     let reporter = (APP_ID, flags.host.clone());
     let reports = Reports::new(client.clone(), resources.components.clone(), reporter);
     let server = Server {

@@ -1,4 +1,4 @@
-//! Who asks: a sidecar gets what is in its own namespace.
+//! The identity of a caller: a sidecar gets what is in its own namespace.
 
 use outrider_security::Peer;
 use tonic::{Extensions, Status};
@@ -35,12 +35,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_own_namespace() {
+    fn a_caller_may_see_its_own_namespace_only() {
         let id = SpiffeId::workload(&TrustDomain::public(), "default", "app").unwrap();
         let mut extensions = Extensions::default();
-        let refusal = caller(&extensions, "default").unwrap_err();
+        let status = caller(&extensions, "default").unwrap_err();
         assert_eq!(
-            (refusal.code(), refusal.message()),
+            (status.code(), status.message()),
             (
                 tonic::Code::PermissionDenied,
                 "failed to determine identity"
@@ -56,11 +56,11 @@ mod tests {
             ("default", "app")
         );
         for namespace in ["other", ""] {
-            let refusal = caller(&extensions, namespace).unwrap_err();
+            let status = caller(&extensions, namespace).unwrap_err();
             let text =
                 format!("identity does not match requested namespace exp={namespace} got=default");
             assert_eq!(
-                (refusal.code(), refusal.message()),
+                (status.code(), status.message()),
                 (tonic::Code::PermissionDenied, text.as_str())
             );
         }

@@ -1,4 +1,4 @@
-//! Subscriptions from one version to the other, for the API server.
+//! Converts Subscriptions between versions, for the API server.
 //! <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definition-versioning/#webhook-conversion>
 
 use axum::Router;
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn success() {
+    fn every_object_of_a_review_is_converted() {
         let answer = answer(review("v2alpha1", &["v1alpha1", "v1alpha1"])).unwrap();
         assert_eq!(answer["kind"], "ConversionReview");
         assert!(answer.get("request").is_none());
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn failure_is_told_for_all() {
+    fn one_object_that_cannot_be_converted_fails_the_whole_review() {
         let answer = answer(review("v2alpha1", &["v1alpha1", "v2alpha1"])).unwrap();
         let response = &answer["response"];
         assert_eq!(
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_review() {
+    fn a_body_that_is_not_a_review_has_no_answer() {
         for body in [json!([]), json!({}), json!({"request": null})] {
             assert_eq!(answer(body), None);
         }

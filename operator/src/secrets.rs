@@ -1,9 +1,9 @@
-//! Fills the values of secret references in, where the cluster's own secrets are meant.
+//! Fills in the values of references to Secrets of the cluster.
 //! <https://docs.dapr.io/operations/components/component-secrets/>
 //!
-//! A Secret that is not there, or that may not be read, leaves its reference unresolved: only the resource that wants
-//! it is affected. What was read is shared by all who ask at the same time, such as the thousand sidecars that are told
-//! of one change, and forgotten a moment later: whoever asks after a change of a resource gets what was read after it.
+//! A Secret that does not exist, or that may not be read, leaves its reference unresolved, so that only the resource
+//! with that reference is affected. A Secret that was read is kept for a second, so that a thousand sidecars that get
+//! one change cost one read; after a change of a resource its Secrets are read again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,21 +18,21 @@ use outrider_k8s::{Client, Error};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-/// For so long what was read counts for those who ask without a change.
+/// How long a Secret that was read is used, unless the resource changes meanwhile.
 const KEPT: Duration = Duration::from_secs(1);
 /// How long the API server may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Secrets that are kept at a time, and the bytes in them.
-const MOST: usize = 512;
-const MOST_BYTES: usize = 32 << 20;
+const MAX_SECRETS: usize = 512;
+const MAX_BYTES: usize = 32 << 20;
 
-/// The API server could not be asked. That passes, and what can be said of one Secret then holds for all.
+/// The API server could not be reached, or refuses everybody for now. That is temporary and not about one Secret.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Unavailable {
     #[error("{0}")]
     Api(Arc<Error>),
     #[error("no answer within {}s", TIMEOUT.as_secs())]
-    Late,
+    TimedOut,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ pub enum HeaderError {
 /// The data of a Secret; nothing if there is none.
 type Data = Option<Arc<Map<String, Value>>>;
 
-/// Secrets of the cluster, each read once for all who want it.
+/// Secrets of the cluster, each read once for all requests of the same moment.
 pub struct Secrets {
     client: Client,
     /// By namespace and name.
@@ -88,7 +88,7 @@ impl Secrets {
         }
     }
 
-    /// For one answer. `changed` is when the resources of the answer last changed: older readings do not count.
+    /// For one answer. `changed` is when its resources last changed: what was read before is read again.
     pub fn reader<'a>(&'a self, namespace: &'a str, changed: Option<Instant>) -> Reader<'a> {
         Reader {
             secrets: self,
@@ -97,8 +97,8 @@ impl Secrets {
         }
     }
 
-    /// Forgets what has been read, a moment after it was, until `stopping` is cancelled.
-    pub async fn forget(self: Arc<Self>, stopping: CancellationToken) {
+    /// Drops what was read more than a second ago, until `stopping` is cancelled.
+    pub async fn drop_old(self: Arc<Self>, stopping: CancellationToken) {
         loop {
             tokio::select! {
                 () = stopping.cancelled() => return,
@@ -142,10 +142,11 @@ impl Secrets {
     }
 }
 
-/// Whoever waits for one that is dropped here still gets it.
+/// A request that waits for a Secret that is dropped here still gets it.
 fn make_room(readings: &mut HashMap<(String, String), Reading>) {
     let full = |readings: &HashMap<_, Reading>| {
-        readings.len() >= MOST || readings.values().map(Reading::bytes).sum::<usize>() > MOST_BYTES
+        readings.len() >= MAX_SECRETS
+            || readings.values().map(Reading::bytes).sum::<usize>() > MAX_BYTES
     };
     if full(readings) {
         readings.retain(|_, reading| reading.since.elapsed() <= KEPT);
@@ -159,7 +160,7 @@ async fn read(client: Client, (namespace, name): (String, String)) -> Result<Dat
     let found = match Collection::SECRETS.object(&namespace, &name) {
         Ok(path) => tokio::time::timeout(TIMEOUT, objects::get(&client, &path))
             .await
-            .map_err(|_| Unavailable::Late)?,
+            .map_err(|_| Unavailable::TimedOut)?,
         Err(error) => Err(error.into()),
     };
     match found {
@@ -168,19 +169,19 @@ async fn read(client: Client, (namespace, name): (String, String)) -> Result<Dat
             _ => Map::new(),
         }))),
         Ok(None) => {
-            tracing::warn!(target: "dapr.operator", "secret {namespace}/{name} not found: what refers to it is sent unresolved");
+            tracing::warn!(target: "dapr.operator", "secret {namespace}/{name} not found: references to it are sent to sidecars unresolved");
             Ok(None)
         }
-        Err(error) if passes(&error) => Err(Unavailable::Api(Arc::new(error))),
+        Err(error) if is_temporary(&error) => Err(Unavailable::Api(Arc::new(error))),
         Err(error) => {
-            tracing::warn!(target: "dapr.operator", "a secret of namespace {namespace} cannot be read, what refers to it is sent unresolved: {error}");
+            tracing::warn!(target: "dapr.operator", "a secret of namespace {namespace} cannot be read, references to it are sent to sidecars unresolved: {error}");
             Ok(None)
         }
     }
 }
 
-/// Whether a failure says nothing about the one Secret that was asked for.
-fn passes(error: &Error) -> bool {
+/// Whether a failure is not about the one Secret that was requested.
+fn is_temporary(error: &Error) -> bool {
     match error {
         Error::Name(_) => false,
         Error::Client(_) => matches!(error.code(), None | Some(401 | 429 | 502 | 503 | 504)),
@@ -302,7 +303,7 @@ impl Reader<'_> {
                 continue;
             };
             match (data.get(&key), &missing) {
-                // What a Secret's data holds is base64 already, and that is what sidecars expect.
+                // The data of a Secret is base64 already, and sidecars expect it so.
                 (Some(value), _) => item["value"] = value.clone(),
                 (None, Missing::Null) => item["value"] = Value::Null,
                 (None, Missing::Leave) => {}

@@ -18,13 +18,13 @@ use crate::resources::{encode, in_scope};
 use crate::secrets::Secrets;
 use crate::server::Finish;
 
-/// What one sidecar is told of one kind.
+/// The stream of changes of one kind to one sidecar.
 pub struct Updates {
     pub secrets: Arc<Secrets>,
     /// Where the changes come from.
     pub store: Store,
     pub caller: Caller,
-    /// Past changes that are told first.
+    /// Past changes that are sent first.
     pub recent: VecDeque<Change>,
     pub changes: Receiver<Change>,
     pub stopping: CancellationToken,
@@ -64,7 +64,7 @@ impl Updates {
                 continue;
             };
             let mut json = object.json.clone();
-            // What was read before the change may be what it replaces.
+            // Secrets that were read before the change may be old.
             let changed = self.store.last_change();
             let secrets = self.secrets.reader(&self.caller.namespace, changed);
             if let Err(status) = self.finish.apply(secrets, &mut json).await {
@@ -86,7 +86,7 @@ impl Updates {
             Err(RecvError::Closed) => None,
             Err(RecvError::Lagged(missed)) => {
                 let app_id = &self.caller.app_id;
-                tracing::warn!(target: "dapr.operator.api", "sidecar of {app_id} is {missed} changes behind: its stream is ended");
+                tracing::warn!(target: "dapr.operator.api", "the sidecar of {app_id} reads too slowly and missed {missed} changes: its stream is ended, so that it reconnects and lists again");
                 Some(Err(Status::unavailable(
                     "the stream fell behind: reconnect and list again",
                 )))
@@ -95,7 +95,7 @@ impl Updates {
     }
 }
 
-/// How a change looks to someone who sees only some objects.
+/// A change from the view of a caller that sees only some objects.
 fn seen(change: Change, visible: impl Fn(&Object) -> bool) -> Option<(Arc<Object>, Type)> {
     match change {
         Change::Created(new) => visible(&new).then_some((new, Type::Created)),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_that_change() {
+    fn an_object_that_enters_or_leaves_the_scope_is_created_or_deleted() {
         let (all, ours, theirs) = (
             object(1, &[]),
             object(2, &["other", "app"]),

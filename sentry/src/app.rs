@@ -182,12 +182,12 @@ async fn serve_api(
     process: &Process,
 ) -> anyhow::Result<()> {
     let (address, port) = (&flags.service.listen_address, flags.service.port);
-    let listener = listen::tcp_patient(address, port).await?;
+    let listener = listen::tcp_with_retries(address, port).await?;
     let acceptor = security.acceptor(Clients::Anonymous)?;
     let (service, tasks) = (CaServer::new(signing), process.tasks.clone());
     tracing::info!(target: "dapr.sentry.server", "Running gRPC server on port {port}");
     process.tasks.spawn("sentry", async move {
-        let limits = Limits::STRANGERS;
+        let limits = Limits::UNAUTHENTICATED;
         server::serve("sentry", listener, acceptor, limits, service, &tasks).await;
         tracing::info!(target: "dapr.sentry.server", "Shutting down gRPC server");
     });

@@ -14,7 +14,7 @@ use crate::validate::jwks;
 
 /// Feature that gives control-plane identities to pods under any service account.
 const LEGACY_SERVICE_ACCOUNTS: &str = "LegacyControlPlaneServiceAccounts";
-/// How long the object may take to appear: the chart makes it after sentry.
+/// How long the object may take to appear: the chart may create it after sentry.
 const WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]

@@ -22,7 +22,7 @@ use serde_json::json;
 use crate::ca::Current;
 use crate::flags::Oidc;
 
-const WAIT: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_secs(5);
 const LOG: &str = "dapr.sentry.oidc";
 
 struct Discovery {
@@ -60,7 +60,7 @@ pub async fn serve(
         }
         None => Acceptor::plaintext(),
     };
-    let listener = match listen::tcp_patient(&settings.listen_address, settings.port).await {
+    let listener = match listen::tcp_with_retries(&settings.listen_address, settings.port).await {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(target: LOG, "cannot listen on {}:{}: {error}", settings.listen_address, settings.port);
@@ -83,7 +83,7 @@ pub async fn serve(
 
 enum Answer {
     Json(serde_json::Value),
-    Refusal(StatusCode, &'static str),
+    Error(StatusCode, &'static str),
 }
 
 impl Answer {
@@ -97,7 +97,7 @@ impl Answer {
                     (header::CACHE_CONTROL, "public, max-age=3600"),
                 ],
             ),
-            Self::Refusal(status, text) => (
+            Self::Error(status, text) => (
                 status,
                 format!("{text}\n"),
                 [
@@ -126,26 +126,26 @@ impl Discovery {
         let document = match own_path {
             Some("/.well-known/openid-configuration") => true,
             Some("/jwks.json") => false,
-            _ => return Answer::Refusal(StatusCode::NOT_FOUND, "404 page not found"),
+            _ => return Answer::Error(StatusCode::NOT_FOUND, "404 page not found"),
         };
         let Some(host) = self.host(request.headers()) else {
-            return Answer::Refusal(StatusCode::FORBIDDEN, "Forbidden: unauthorized domain");
+            return Answer::Error(StatusCode::FORBIDDEN, "Forbidden: unauthorized domain");
         };
         if request.method() != Method::GET {
-            return Answer::Refusal(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
+            return Answer::Error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
         }
         let authority = self.current.get();
         match (&authority.jwt, document) {
             (Some(jwt), false) => Answer::Json(jwt.jwks.clone()),
             (Some(jwt), true) => Answer::Json(self.document(host, &jwt.algorithm)),
-            (None, false) => Answer::Refusal(StatusCode::NOT_FOUND, "JWKS not available"),
+            (None, false) => Answer::Error(StatusCode::NOT_FOUND, "JWKS not available"),
             (None, true) => {
-                Answer::Refusal(StatusCode::NOT_FOUND, "OIDC configuration not available")
+                Answer::Error(StatusCode::NOT_FOUND, "OIDC configuration not available")
             }
         }
     }
 
-    /// The host that the caller dialled, or `None` if it is not an allowed one.
+    /// The host of the request, or `None` if it is not an allowed one.
     /// A forwarding header counts only where it is checked against a list.
     fn host<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
         let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
@@ -222,8 +222,8 @@ impl Certificate {
             match read(cert, key) {
                 Ok(certified) => return Self(Arc::new(ArcSwap::from_pointee(certified))),
                 Err(error) => {
-                    tracing::warn!(target: LOG, "waiting for the certificate of the OIDC server: {error}");
-                    tokio::time::sleep(WAIT).await;
+                    tracing::warn!(target: LOG, "waiting for the certificate of the OIDC server, which does not listen until then: {error}");
+                    tokio::time::sleep(POLL).await;
                 }
             }
         }
@@ -231,7 +231,7 @@ impl Certificate {
 
     async fn follow(&self, cert: &Path, key: &Path) {
         loop {
-            tokio::time::sleep(WAIT).await;
+            tokio::time::sleep(POLL).await;
             match read(cert, key) {
                 Ok(certified) if certified.cert != self.0.load().cert => {
                     tracing::info!(target: LOG, "the certificate of the OIDC server changed");

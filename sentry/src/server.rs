@@ -1,4 +1,4 @@
-//! The gRPC face: who asks, whether it may, and what it gets.
+//! The gRPC API: validates callers and signs their certificates.
 
 use std::net::IpAddr;
 
@@ -10,10 +10,10 @@ use tonic::{Request, Response, Status};
 
 use crate::ca::{Current, PublicKey, Workload};
 use crate::metrics::Metrics;
-use crate::validate::{Caller, Refusal, Validators};
+use crate::validate::{Caller, Denial, Validators};
 
 /// Each costs a signature.
-const MOST_AUDIENCES: usize = 64;
+const MAX_AUDIENCES: usize = 64;
 
 /// Signs certificates for those who prove who they are.
 pub struct Signing {
@@ -42,7 +42,7 @@ impl Ca for Signing {
             }
             Err(status) => {
                 self.metrics.failed();
-                tracing::info!(target: "dapr.sentry.server", "no certificate for '{}/{}': {:?}: {}", request.namespace.escape_debug(), request.id.escape_debug(), status.code(), status.message().escape_debug());
+                tracing::info!(target: "dapr.sentry.server", "refused a certificate for '{}/{}': {:?}: {}", request.namespace.escape_debug(), request.id.escape_debug(), status.code(), status.message().escape_debug());
                 Err(status)
             }
         }
@@ -59,14 +59,14 @@ impl Signing {
             self.validators
                 .validate(request, from)
                 .await
-                .map_err(|refusal| match refusal {
-                    Refusal::Argument(text) => Status::invalid_argument(text),
-                    Refusal::Denied(text) => Status::permission_denied(text),
-                    Refusal::Busy(text) => Status::resource_exhausted(text),
+                .map_err(|denial| match denial {
+                    Denial::Argument(text) => Status::invalid_argument(text),
+                    Denial::Denied(text) => Status::permission_denied(text),
+                    Denial::Busy(text) => Status::resource_exhausted(text),
                 })?;
-        if request.jwt_audiences.len() > MOST_AUDIENCES {
+        if request.jwt_audiences.len() > MAX_AUDIENCES {
             return Err(Status::invalid_argument(format!(
-                "at most {MOST_AUDIENCES} JWT audiences can be requested"
+                "at most {MAX_AUDIENCES} JWT audiences can be requested"
             )));
         }
         let key = PublicKey::from_request(&request.certificate_signing_request)
@@ -130,7 +130,7 @@ impl Signing {
     }
 }
 
-/// Sentry's own certificate, signed here.
+/// Issues sentry's own certificate, which it signs itself.
 pub struct Own(pub Current);
 
 #[async_trait]

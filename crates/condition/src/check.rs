@@ -1,4 +1,4 @@
-//! What can be said about a condition before there is data.
+//! Checks of a condition before it is evaluated.
 
 use cel::common::ast::{EntryExpr, Expr, SelectExpr, operators as op};
 use cel::{IdedExpr, TypeRegistry};
@@ -64,7 +64,7 @@ const METHODS: [(&str, &[usize]); 15] = [
     ("startsWith", &[1]),
 ];
 
-/// Macros, which are gone from the tree where they were written rightly.
+/// Macros. Where they are used correctly they are already expanded in the tree.
 const MACROS: [&str; 7] = [
     op::ALL,
     op::EXISTS,

@@ -1,5 +1,5 @@
-//! How much work an evaluation may be. Events come from strangers and may hold
-//! long lists, and conditions run on threads that serve many connections.
+//! Limits of the work of an evaluation. Events may come from anyone and have long
+//! lists, and conditions run on threads that serve many connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -40,8 +40,8 @@ const MATCHES: &str = "@matches";
 /// Regular expressions that stand in a condition, by their text.
 pub type Patterns = HashMap<String, Regex>;
 
-/// Puts a counter into each loop, and returns how many nodes there are besides.
-/// Regular expressions are read once.
+/// Puts a counter into each loop, and returns how many nodes there are outside of
+/// loops. Regular expressions are compiled once.
 pub fn meter(expression: &mut IdedExpr, patterns: &mut Patterns) -> Result<u64, Invalid> {
     let mut nodes = 1;
     match &mut expression.expr {
@@ -227,7 +227,7 @@ type Function = Box<
         + Sync,
 >;
 
-/// Makes known what [`meter`] put in.
+/// Registers the functions that [`meter`] put in.
 pub fn register(context: &mut Context<'_, '_>, run: &Arc<Mutex<Run>>) {
     let spending = run.clone();
     let charge: Function = Box::new(move |call| charged(call, &spending));

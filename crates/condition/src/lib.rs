@@ -41,7 +41,7 @@ pub enum Invalid {
     Pattern { pattern: String, cause: String },
 }
 
-/// Why a condition has no answer.
+/// Why a condition cannot be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("no such key: {0}")]
@@ -54,7 +54,7 @@ pub enum Error {
     Other(String),
 }
 
-/// A condition that makes sense.
+/// A condition that was checked.
 #[derive(Debug)]
 pub struct Condition {
     text: String,

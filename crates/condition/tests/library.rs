@@ -146,7 +146,7 @@ const TRUE: [&str; 105] = [
 ];
 
 #[test]
-fn expressions_and_results() {
+fn every_function_of_the_standard_library_works() {
     let wrong: Vec<String> = TRUE
         .iter()
         .filter_map(|text| match answer(text) {
@@ -158,7 +158,7 @@ fn expressions_and_results() {
 }
 
 #[test]
-fn what_does_not_exist_is_named() {
+fn undeclared_names_functions_and_types_are_errors() {
     let name = |n: &str| Invalid::Name(n.into());
     let function = |n: &str| Invalid::Function(n.into());
     for (text, why) in [
@@ -218,7 +218,7 @@ fn what_does_not_exist_is_named() {
 }
 
 #[test]
-fn conditions_without_an_answer() {
+fn conditions_that_cannot_be_evaluated_are_errors() {
     assert_eq!(
         answer("event.data.x > 5").unwrap_err().to_string(),
         "no such key: x"

@@ -16,8 +16,8 @@ pub use readiness::{Readiness, Target};
 pub use runtime::{Workers, main};
 pub use tasks::Tasks;
 
-/// The release whose wire behaviour this one is compatible with; what clients,
-/// charts and log pipelines are told.
+/// The release whose wire behaviour this one is compatible with; clients,
+/// charts and log pipelines see it.
 pub const VERSION: &str = "1.18.4";
 /// Our own version.
 pub const OUTRIDER_VERSION: &str = env!("CARGO_PKG_VERSION");

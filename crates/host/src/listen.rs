@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-/// How long a busy port is waited for, as when a process is restarted on the
+/// How long to wait for a busy port, as when a process is restarted on the
 /// ports of one that is still ending.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RETRY_FOR: Duration = Duration::from_secs(10);
 
 /// Listens on `host:port`; an empty host means every interface, IPv6 included
 /// where the machine has it.
@@ -26,9 +26,9 @@ pub async fn tcp(host: &str, port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((host, port)).await
 }
 
-/// The same, trying again for ten seconds while the port is taken.
-pub async fn tcp_patient(host: &str, port: u16) -> io::Result<TcpListener> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+/// The same, retried for ten seconds while the port is taken.
+pub async fn tcp_with_retries(host: &str, port: u16) -> io::Result<TcpListener> {
+    let deadline = tokio::time::Instant::now() + RETRY_FOR;
     let mut pause = Duration::from_millis(100);
     loop {
         match tcp(host, port).await {
@@ -40,7 +40,7 @@ pub async fn tcp_patient(host: &str, port: u16) -> io::Result<TcpListener> {
     }
 }
 
-/// Hands every accepted connection to `each` until `stopping` is cancelled.
+/// Calls `each` with every accepted connection until `stopping` is cancelled.
 /// Errors of a single accept (too many open files, a peer that gave up) never
 /// end the loop.
 pub async fn accept<F>(

@@ -1,8 +1,8 @@
 //! Threads.
 //!
-//! A process has one control runtime on its main thread, for everything that
-//! happens now and then. A process that serves requests has workers besides:
-//! one single-threaded runtime each, so that what a connection does never hops
+//! A process has one control runtime on its main thread, for everything that is
+//! not on the path of a request. A process that serves requests also has
+//! workers: one single-threaded runtime each, so that a connection never hops
 //! between threads.
 
 use std::future::Future;
@@ -49,8 +49,8 @@ where
     code
 }
 
-/// Every connection is a file: as many may be open as the system lets this
-/// process have, instead of the few that shells start processes with.
+/// Every connection is an open file: raises the soft limit of open files to the
+/// hard limit.
 fn allow_many_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -60,10 +60,9 @@ fn allow_many_files() {
     }
 }
 
-/// Workers that are started unless another number is asked for. Each has its
-/// own connections to every peer: what a large machine would gain by more, all
-/// its peers would pay for.
-const MOST: usize = 8;
+/// Most workers that are started by default. Each has its own connections to
+/// every peer, so more workers on a large machine would cost all its peers.
+const MAX_WORKERS: usize = 8;
 
 /// The threads that serve connections. Cloning shares them; they end when the
 /// last clone is dropped.
@@ -88,7 +87,7 @@ impl Workers {
     /// use, but no more than 8.
     pub fn start(wanted: Option<usize>) -> std::io::Result<Self> {
         let processors = || std::thread::available_parallelism().map_or(1, |n| n.get());
-        Self::with_threads(wanted.unwrap_or_else(|| processors().min(MOST)))
+        Self::with_threads(wanted.unwrap_or_else(|| processors().min(MAX_WORKERS)))
     }
 
     pub fn with_threads(count: usize) -> std::io::Result<Self> {

@@ -56,14 +56,3 @@ impl Signals {
         }
     }
 }
-
-/// Waits for SIGINT or SIGTERM and tells its name.
-pub async fn shutdown() -> &'static str {
-    match Signals::new() {
-        Ok(mut signals) => signals.shutdown().await.name(),
-        Err(error) => {
-            tracing::error!(target: "dapr.host", "signals cannot be received: {error}");
-            std::future::pending().await
-        }
-    }
-}

@@ -15,7 +15,7 @@ pub enum ClientError {
     #[error(
         "neither in a cluster ({in_cluster}) nor with a kubeconfig ({kubeconfig}): give --kubeconfig or set KUBECONFIG"
     )]
-    Nowhere {
+    NoCluster {
         in_cluster: InClusterError,
         kubeconfig: KubeconfigError,
     },
@@ -50,7 +50,7 @@ async fn config(kubeconfig: Option<&Path>) -> Result<Config, ClientError> {
         Ok(config) => Ok(config),
         Err(in_cluster) => Config::from_kubeconfig(&options)
             .await
-            .map_err(|kubeconfig| ClientError::Nowhere {
+            .map_err(|kubeconfig| ClientError::NoCluster {
                 in_cluster,
                 kubeconfig,
             }),

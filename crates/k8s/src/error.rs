@@ -20,12 +20,12 @@ impl Error {
         }
     }
 
-    /// Whether the server said that there is no such thing.
+    /// Whether the server answered that there is no such object.
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(404)
     }
 
-    /// Whether somebody else has changed the object in between.
+    /// Whether the object was changed by somebody else since it was read.
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409)
     }

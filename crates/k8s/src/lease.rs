@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::objects::{self, Collection, Path};
 
-/// A leader that has not renewed for so long is gone.
+/// A leader that has not renewed its lease for this long has lost it.
 const DURATION: Duration = Duration::from_secs(15);
-/// A leader that could not renew for so long stops leading, well before others may start.
+/// A leader that could not renew for this long stops leading, well before others may start.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -32,21 +32,21 @@ struct Seen {
 }
 
 impl Candidate {
-    /// Tells through `leading` whether this replica leads, until `stopping` is cancelled; then gives the lease up.
-    pub async fn run(self, leading: watch::Sender<bool>, stopping: CancellationToken) {
+    /// Sends whether this replica leads, until `stopping` is cancelled; then releases the lease.
+    pub async fn run(self, leads_tx: watch::Sender<bool>, stopping: CancellationToken) {
         let mut seen = None;
         let mut renewed = Instant::now();
         loop {
             match self.attempt(&mut seen).await {
                 Ok(held) => {
                     renewed = Instant::now();
-                    self.set(&leading, held);
+                    self.set(&leads_tx, held);
                 }
                 Err(error) => {
                     tracing::debug!(target: "dapr.k8s.lease", "lease {}: {error}", self.lease);
-                    if *leading.borrow() && renewed.elapsed() >= RENEW_DEADLINE {
-                        tracing::warn!(target: "dapr.k8s.lease", "lease {} could not be renewed: {error}", self.lease);
-                        self.set(&leading, false);
+                    if *leads_tx.borrow() && renewed.elapsed() >= RENEW_DEADLINE {
+                        tracing::warn!(target: "dapr.k8s.lease", "lease {} could not be renewed in time, this replica stops leading: {error}", self.lease);
+                        self.set(&leads_tx, false);
                     }
                 }
             }
@@ -55,18 +55,22 @@ impl Candidate {
                 () = tokio::time::sleep(RETRY) => {}
             }
         }
-        if leading.send_replace(false)
+        if leads_tx.send_replace(false)
             && let Err(error) = self.release().await
         {
-            tracing::debug!(target: "dapr.k8s.lease", "lease {} could not be given up: {error}", self.lease);
+            tracing::debug!(target: "dapr.k8s.lease", "lease {} could not be released, other replicas wait until it expires: {error}", self.lease);
         }
     }
 
-    fn set(&self, leading: &watch::Sender<bool>, held: bool) {
-        let changed = leading.send_if_modified(|leading| std::mem::replace(leading, held) != held);
+    fn set(&self, leads_tx: &watch::Sender<bool>, held: bool) {
+        let changed = leads_tx.send_if_modified(|leads| std::mem::replace(leads, held) != held);
         if changed {
-            let verb = if held { "leading" } else { "no longer leading" };
-            tracing::info!(target: "dapr.k8s.lease", "{verb} ({})", self.lease);
+            let change = if held {
+                "became the leader"
+            } else {
+                "is no longer the leader"
+            };
+            tracing::info!(target: "dapr.k8s.lease", "this replica {change}: lease {}", self.lease);
         }
     }
 
@@ -74,7 +78,8 @@ impl Candidate {
         Ok(Collection::LEASES.object(&self.namespace, &self.lease)?)
     }
 
-    /// Takes or renews the lease if it may. Whoever writes second is refused by the object's version.
+    /// Takes or renews the lease if it may. Of two replicas that write at once the API server refuses the second, by the
+    /// object's version.
     async fn attempt(&self, seen: &mut Option<Seen>) -> Result<bool, Error> {
         let Some(mut lease) = objects::get(&self.client, &self.path()?).await? else {
             let new = json!({
@@ -98,7 +103,7 @@ impl Candidate {
         lease["spec"] = self.record(transitions, since);
         match objects::replace(&self.client, &self.path()?, &lease).await {
             Ok(_) => Ok(true),
-            // Somebody else was quicker.
+            // Another replica was quicker.
             Err(error) if error.is_conflict() && !ours => Ok(false),
             Err(error) => Err(error),
         }
@@ -151,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_holder_is_gone_when_its_record_stands_still() {
+    fn a_lease_expires_when_its_record_no_longer_changes() {
         let mut seen = None;
         let record = json!({"holderIdentity": "a", "leaseDurationSeconds": 0, "renewTime": "1"});
         assert!(!expired(&mut seen, &record), "first sight");

@@ -1,5 +1,5 @@
-//! The control plane's trust anchors. The kubelet mounts them as a file, but takes a minute to bring what sentry writes
-//! on a first install; the ConfigMap itself has it at once.
+//! The control plane's trust anchors. The kubelet mounts them as a file, but that appears up to a minute after sentry has
+//! written the ConfigMap for the first time; so the ConfigMap is read as well.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::objects::{self, Collection};
 
 const BUNDLE: &str = "dapr-trust-bundle";
 const MEMBER: &str = "ca.crt";
-const WAIT: Duration = Duration::from_millis(250);
+const RETRY: Duration = Duration::from_millis(250);
 /// How soon a renewed file is noticed.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_secs(2);
 
-/// The file if it is there, else what the ConfigMap says; waits for either.
+/// The file if it is there, else the text of the ConfigMap; waits for either.
 pub async fn source(client: &Client, namespace: &str, file: &Path) -> Source {
-    let mut told = false;
+    let mut logged = false;
     loop {
         if read(file).await.is_some() {
             return Source::File(file.to_owned());
@@ -38,10 +38,10 @@ pub async fn source(client: &Client, namespace: &str, file: &Path) -> Source {
                 tracing::debug!(target: "dapr.k8s.trust", "cannot read configmap {namespace}/{BUNDLE}: {error}")
             }
         }
-        if !std::mem::replace(&mut told, true) {
+        if !std::mem::replace(&mut logged, true) {
             tracing::info!(target: "dapr.k8s.trust", "Trust anchors file '{}' not found, waiting...", file.display());
         }
-        tokio::time::sleep(WAIT).await;
+        tokio::time::sleep(RETRY).await;
     }
 }
 
@@ -50,14 +50,14 @@ async fn bundle(client: &Client, namespace: &str) -> Result<Option<Value>, Error
     objects::get(client, &path).await
 }
 
-/// Takes over what the file says once it differs, until `stopping` is cancelled. A broken file changes nothing.
+/// Replaces the anchors when the file changes, until `stopping` is cancelled. A broken file changes nothing.
 pub async fn follow(anchors: TrustAnchors, file: PathBuf, stopping: CancellationToken) {
     // The file as first seen may be older than what the anchors came from.
     let mut seen = read(&file).await;
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(POLL) => {}
         }
         let now = read(&file).await;
         if now == seen {
@@ -72,7 +72,7 @@ pub async fn follow(anchors: TrustAnchors, file: PathBuf, stopping: Cancellation
                 anchors.replace(roots);
             }
             Err(error) => {
-                tracing::error!(target: "dapr.k8s.trust", "trust anchors file '{}' is broken, keeping the former ones: {error}", file.display());
+                tracing::error!(target: "dapr.k8s.trust", "trust anchors file '{}' cannot be read as certificates, keeping the former trust anchors: {error}", file.display());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Telling the API server which certificate authority the certificates of webhooks come from.
+//! The certificate authorities of webhooks, as the API server has them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -22,13 +22,13 @@ pub enum ConversionError {
 
 /// Writes the authority, PEM, into the first webhook of a MutatingWebhookConfiguration.
 pub async fn trust_mutating(client: &Client, name: &str, authority: &str) -> Result<(), Error> {
-    // Unlike `replace`, `add` does not mind whether there is one already.
+    // Unlike `replace`, `add` works with or without a former value.
     let patch = json!([{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": BASE64.encode(authority)}]);
     let path = Collection::MUTATING_WEBHOOKS.cluster_object(name)?;
     objects::json_patch(client, &path, &patch).await.map(drop)
 }
 
-/// Writes namespace and authority, PEM, into a definition's conversion webhook. Says whether it had to.
+/// Writes namespace and authority, PEM, into a definition's conversion webhook. Returns whether they had to be changed.
 pub async fn trust_conversion(
     client: &Client,
     definition: &str,

@@ -57,7 +57,7 @@ pub struct Breaker {
     settings: Arc<Sourced<Settings>>,
     watch: Option<Watch>,
     period: Mutex<Period>,
-    /// Whether the log says already that the trip fails.
+    /// Whether it is logged already that the trip fails.
     warned: AtomicBool,
 }
 
@@ -101,18 +101,18 @@ impl Breaker {
 
     /// The state right now.
     pub fn state(&self) -> State {
-        self.look().state
+        self.current_period().state
     }
 
     /// Whether forgetting this breaker would change nothing.
     pub fn is_at_rest(&self) -> bool {
-        let period = self.look();
+        let period = self.current_period();
         period.state == State::Closed && period.counts.total_failures == 0
     }
 
     /// Lets a call through, or not.
     pub fn admit(&self) -> Result<Permit<'_>, Refused> {
-        let mut period = self.look();
+        let mut period = self.current_period();
         match period.state {
             State::Open => return Err(Refused::Open),
             State::HalfOpen if period.counts.requests >= self.settings.max_requests => {
@@ -128,8 +128,8 @@ impl Breaker {
         })
     }
 
-    /// The period that it is now.
-    fn look(&self) -> MutexGuard<'_, Period> {
+    /// The period at this time.
+    fn current_period(&self) -> MutexGuard<'_, Period> {
         let mut period = self.period.lock().unwrap_or_else(|e| e.into_inner());
         if period.ends.is_some_and(|ends| ends < Instant::now()) {
             match period.state {
@@ -163,8 +163,8 @@ impl Breaker {
     }
 
     fn settle(&self, number: u64, success: bool) {
-        let mut period = self.look();
-        // A call that began in an earlier period tells nothing about this one.
+        let mut period = self.current_period();
+        // A call that began in an earlier period does not count in this one.
         if period.number != number {
             return;
         }
@@ -183,7 +183,7 @@ impl Breaker {
         }
     }
 
-    /// A trip without an answer counts as none.
+    /// A trip that cannot be evaluated is replaced by the default.
     fn trips(&self, counts: &Counts) -> bool {
         let by_default = || counts.consecutive_failures > MOST_FAILURES;
         let Some(trip) = &self.settings.trip else {
@@ -201,7 +201,7 @@ impl Breaker {
             Ok(opens) => opens,
             Err(cause) => {
                 if !self.warned.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(target: SCOPE, "the trip of circuit breaker {} failed, it opens after more than {MOST_FAILURES} failures in a row whenever that happens: {cause}", outrider_kit::quote::go(&self.name));
+                    tracing::warn!(target: SCOPE, "the trip expression of circuit breaker {} cannot be evaluated, so the default applies (it opens after more than {MOST_FAILURES} failures in a row): {cause}", outrider_kit::quote::go(&self.name));
                 }
                 if let Some(watch) = &self.watch {
                     watch.trip_failed(&self.settings.origin);
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn expressions() {
+    async fn an_expression_decides_when_the_breaker_opens() {
         for (trip, opens) in [
             ("requests >= 2 && totalFailures * 2 >= requests", true),
             ("consecutiveSuccesses > 0", false),

@@ -27,8 +27,8 @@ impl Breakers {
         }
     }
 
-    /// The breaker of `key`. Where there are too many, one that has nothing
-    /// to remember makes room before one that has, the least used first.
+    /// The breaker of `key`. Where there are too many, one that is at rest is
+    /// dropped before one that is not, the least recently used first.
     pub fn get(&self, key: &str, new: impl FnOnce() -> Breaker) -> Arc<Breaker> {
         let mut kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
         kept.time += 1;
@@ -65,7 +65,7 @@ mod tests {
     use crate::metrics::{Origin, Sourced};
 
     #[tokio::test]
-    async fn many_endpoints_do_not_reset_one_that_is_in_trouble() {
+    async fn an_open_breaker_is_kept_however_many_others_come() {
         let value = Settings {
             name: "b".to_owned(),
             max_requests: 1,

@@ -4,7 +4,7 @@
 //! [`Resiliency`] knows the resources; [`Resiliency::app`] and its like find
 //! the [`Policy`] of a target, and [`Policy::run`] runs an operation under it:
 //! outermost the retries, then the breaker, then the timeout of one attempt.
-//! Where no policy applies, finding that out takes no lock and no memory.
+//! Where no policy applies, finding that out takes no lock and allocates nothing.
 
 #![warn(missing_docs)]
 
@@ -23,7 +23,7 @@ pub use parse::Matching;
 pub use policy::{Attempt, Error, Failure, Policy};
 pub use resiliency::Resiliency;
 
-/// Under which scope the lines about policies stand.
+/// The log scope of lines about policies.
 const SCOPE: &str = "dapr.runtime";
 
 /// Which way a call of a component goes.
@@ -86,7 +86,7 @@ impl Block {
     }
 }
 
-/// Retries of the runtime itself, which a resource may make more patient.
+/// Retries of the runtime itself. A resource may raise their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BuiltIn {
     /// Calls to other sidecars.

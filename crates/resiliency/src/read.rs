@@ -134,7 +134,7 @@ pub fn read(resource: &outrider_crds::Resiliency, origin: &Arc<Origin>) -> Resul
 }
 
 impl Contents {
-    /// Takes in what another resource says; that goes before what is here.
+    /// Adds another resource, whose entries replace those of the same name.
     pub fn extend(&mut self, later: Contents) {
         self.timeouts.extend(later.timeouts);
         self.retries.extend(later.retries);
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
+    fn errors_name_the_policy_and_the_cause() {
         for (given, cause) in [
             (
                 json!({"timeouts": {"a": "xx"}}),

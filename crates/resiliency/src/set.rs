@@ -300,8 +300,8 @@ fn default_retry(name: BuiltIn) -> Retry {
 }
 
 impl Contents {
-    /// The policies of these names; one that does not exist is told about and
-    /// does not apply.
+    /// The policies of these names; one that does not exist is logged and does
+    /// not apply.
     fn bundle(&self, names: &Names, kind: &str, target: &str) -> Bundle {
         fn find<T>(
             all: &BTreeMap<String, Arc<T>>,

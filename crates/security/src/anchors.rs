@@ -12,7 +12,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::pem;
 
-/// How often the file is looked at. The whole file is compared, by its path:
+/// How often the file is read. The whole file is compared, by its path:
 /// the kubelet swaps symbolic links under it, which events on it would miss.
 const POLL: Duration = Duration::from_secs(1);
 
@@ -123,7 +123,7 @@ impl TrustAnchors {
         self.0.send_replace(Arc::new(roots));
     }
 
-    /// Told of each change; its value is the newest version.
+    /// Notified of each change; its value is the newest version.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Roots>> {
         self.0.subscribe()
     }

@@ -20,7 +20,7 @@ use crate::tls::{self, Expected, HANDSHAKE};
 
 /// Dials `host:port`, with or without TLS. Give it to
 /// `Endpoint::connect_with_connector`; the endpoint's scheme must be `http`,
-/// because TLS is the connector's affair.
+/// because the connector does TLS itself.
 #[derive(Clone)]
 pub struct Connector(Option<TlsConnector>);
 
@@ -49,7 +49,7 @@ impl Connector {
     }
 
     /// Runs the handshake over a socket that is connected already. `host` is
-    /// sent as the server name; the peer is judged by its SPIFFE id alone.
+    /// sent as the server name; only the SPIFFE id of the peer is checked.
     pub async fn secure(&self, host: &str, socket: TcpStream) -> io::Result<Connection> {
         socket.set_nodelay(true)?;
         let Some(tls) = &self.0 else {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 const SCHEME: &str = "spiffe://";
 
-/// Why a text is no SPIFFE id or trust domain. Clients of sentry see these texts.
+/// Why a text is not a SPIFFE id or trust domain. Clients of sentry see these texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     #[error("cannot be empty")]
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_workload_id_is_taken_apart() {
+    fn a_workload_id_has_a_namespace_and_an_app_id() {
         let id: SpiffeId = "spiffe://public/ns/default/my-app/extra".parse().unwrap();
         assert_eq!(id.trust_domain_str(), "public");
         assert_eq!(id.path(), "/ns/default/my-app/extra");
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_says_why() {
+    fn an_invalid_id_says_why() {
         for (text, why) in [
             ("", Invalid::Empty),
             ("https://td/ns/a/b", Invalid::Scheme),
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_id_cannot_smuggle_segments() {
+    fn an_app_id_with_a_slash_or_dots_is_refused() {
         let td = TrustDomain::public();
         assert_eq!(
             SpiffeId::workload(&td, "default", "a/b"),
@@ -259,7 +259,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn prop_any_text_is_refused_or_kept_as_it_is(text in ".{0,60}") {
+        fn prop_any_text_is_refused_or_unchanged(text in ".{0,60}") {
             if let Ok(id) = text.parse::<SpiffeId>() {
                 prop_assert_eq!(id.as_str(), &text);
             }

@@ -45,15 +45,15 @@ impl Acceptor {
         Connection::secured(stream.into())
     }
 
-    /// The same for a listener that goes on whoever comes: a connection that
-    /// cannot be had is told about, and is none.
+    /// The same for an accept loop, which goes on after an error: it is logged,
+    /// and nothing is returned.
     pub async fn admit(&self, socket: TcpStream, peer: SocketAddr) -> Option<Connection> {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
         let error = match self.accept(socket).await {
             Ok(connection) => return Some(connection),
             Err(error) => error,
         };
-        // Probes of ports come and go without a word.
+        // Port probes connect and close without sending a byte.
         if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof) {
             tracing::debug!(target: "dapr.runtime.security", "a connection from {peer} ended in the TLS handshake: {error}");
         } else {

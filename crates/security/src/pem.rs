@@ -57,7 +57,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn prop_what_is_written_reads_back(
+        fn prop_encoded_certificates_read_back(
             ders in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..200), 1..4)
         ) {
             let chain: Vec<_> = ders.iter().map(|d| CertificateDer::from(d.clone())).collect();
@@ -66,7 +66,7 @@ mod tests {
         }
 
         #[test]
-        fn prop_any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn prop_reading_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = certificates(&bytes);
         }
     }

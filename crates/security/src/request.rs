@@ -18,7 +18,7 @@ const ATTEMPTS: u32 = 5;
 const ATTEMPT: Duration = Duration::from_secs(3);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
 
-/// A signed certificate, not yet looked at.
+/// A signed certificate, not yet checked.
 pub struct Issued {
     /// Leaf first, then the issuers.
     pub chain_pem: String,
@@ -93,11 +93,11 @@ impl Issue for SentryClient {
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded("sentry did not answer within 3s"),
             };
-            let again = matches!(
+            let is_retryable = matches!(
                 failure.code(),
                 Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
             );
-            if !again || attempt == ATTEMPTS {
+            if !is_retryable || attempt == ATTEMPTS {
                 return Err(IssueError::Sign(Box::new(failure)));
             }
             attempt += 1;

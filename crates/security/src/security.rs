@@ -82,7 +82,7 @@ impl FetchError {
             Self::Identity(identity::Error::Jwt(_)) => Reason::JwtForm,
             Self::Issue(IssueError::Sign(_) | IssueError::Answer(_))
             | Self::Identity(_)
-            | Self::NotOurs { .. } => Reason::Sign,
+            | Self::WrongIdentity { .. } => Reason::Sign,
         }
     }
 }
@@ -94,7 +94,7 @@ enum FetchError {
     #[error(transparent)]
     Identity(#[from] identity::Error),
     #[error("sentry answered with the identity '{got}' where '{wanted}' was asked for")]
-    NotOurs { got: SpiffeId, wanted: String },
+    WrongIdentity { got: SpiffeId, wanted: String },
 }
 
 /// What a process uses to listen and dial; plaintext when mTLS is off. Cheap to
@@ -126,14 +126,14 @@ impl Security {
         Self(None)
     }
 
-    /// The same without a word in the log: for the way to other sidecars when
-    /// only the control plane is spoken to with an identity.
+    /// The same without a log line: for connections to other sidecars when only
+    /// those to the control plane use an identity.
     pub fn plaintext() -> Self {
         Self(None)
     }
 
-    /// Gets an identity from sentry. Waits for as long as it takes, saying in
-    /// the log why: race it against the signal to stop.
+    /// Gets an identity from sentry. Retries without limit and logs why: the
+    /// caller drops it when the process has to stop.
     pub async fn start(options: Options) -> Result<(Self, Upkeep), StartError> {
         let anchors = TrustAnchors::load(&options.anchors).await?;
         let sentry = Expected::Id(options.control_plane.id("dapr-sentry")?);
@@ -154,7 +154,7 @@ impl Security {
             path: format!("/ns/{}/{}", options.namespace, options.app_id),
             tally: Arc::default(),
         };
-        // Files are followed while we wait: the wait may be for just that.
+        // The file is followed meanwhile: sentry may be refused until it changes.
         let follow = match options.anchors {
             Source::File(path) => Some(path),
             Source::Text(_) => None,
@@ -162,10 +162,10 @@ impl Security {
         tracing::info!(target: "dapr.runtime.security", "Fetching initial identity");
         let svid = match &follow {
             Some(path) => tokio::select! {
-                svid = fetch.until_it_works(&anchors) => svid,
+                svid = fetch.retry_until_issued(&anchors) => svid,
                 never = anchors.follow(path) => match never {},
             },
-            None => fetch.until_it_works(&anchors).await,
+            None => fetch.retry_until_issued(&anchors).await,
         };
         tracing::info!(target: "dapr.runtime.security", "Security is initialized successfully");
         let mut directory = options.directory.map(Directory::new);
@@ -202,7 +202,7 @@ impl Security {
             path: control_plane.id(app_id)?.path().to_owned(),
             tally: Arc::default(),
         };
-        let identity = Identity::new(fetch.until_it_works(&anchors).await);
+        let identity = Identity::new(fetch.retry_until_issued(&anchors).await);
         let inner = Arc::new(Inner {
             tally: fetch.tally.clone(),
             anchors,
@@ -227,7 +227,7 @@ impl Security {
         Some(inner.identity.current().id().clone())
     }
 
-    /// How getting certificates has gone so far.
+    /// How many certificates were issued and how many requests failed so far.
     pub fn tally(&self) -> Option<Arc<Tally>> {
         self.0.as_ref().map(|inner| inner.tally.clone())
     }
@@ -292,7 +292,7 @@ impl Security {
     }
 }
 
-/// How one certificate is got.
+/// How a certificate is requested.
 struct Fetch {
     issuer: Arc<dyn Issue>,
     key: Key,
@@ -307,7 +307,7 @@ impl Fetch {
         let issued = self.issuer.issue(&pending.csr).await?;
         let svid = pending.complete(issued, &anchors.current())?;
         if svid.id().path() != self.path {
-            return Err(FetchError::NotOurs {
+            return Err(FetchError::WrongIdentity {
                 got: svid.id().clone(),
                 wanted: self.path.clone(),
             });
@@ -315,7 +315,7 @@ impl Fetch {
         Ok(svid)
     }
 
-    async fn until_it_works(&self, anchors: &TrustAnchors) -> Svid {
+    async fn retry_until_issued(&self, anchors: &TrustAnchors) -> Svid {
         let mut backoff = FIRST_BACKOFF;
         loop {
             match self.once(anchors).await {
@@ -366,8 +366,8 @@ async fn renew(inner: &Inner, fetch: &Fetch, mut directory: Option<Directory>) {
         due
     };
     loop {
-        // New anchors call for a certificate under them: peers that have them
-        // already refuse the old one.
+        // New anchors need a certificate under them: peers that already have
+        // them refuse the old one.
         tokio::select! {
             () = sleep_until(due) => {}
             Ok(()) = anchors.changed() => {}

@@ -73,8 +73,8 @@ impl Connection {
         self.expiry.as_ref().map(|expiry| expiry.deadline())
     }
 
-    /// Whether the peer's certificate is still good. Whoever waits for bytes
-    /// is woken when it no longer is.
+    /// Whether the peer's certificate is still valid. A reader that waits for
+    /// bytes is woken when it expires.
     fn check(&mut self, waiting: Option<&mut Context<'_>>) -> io::Result<()> {
         let Some(expiry) = &mut self.expiry else {
             return Ok(());

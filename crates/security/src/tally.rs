@@ -1,8 +1,8 @@
-//! How getting certificates went, for whoever wants to show it.
+//! Counts of certificates that were requested, for metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Why no certificate was got; the words are those of the metrics.
+/// Why a request for a certificate failed; the words are those of the metrics.
 const REASONS: [&str; 6] = [
     "sentry_conn",
     "sentry_token",
@@ -26,7 +26,7 @@ pub(crate) enum Reason {
 /// Numbers that only grow.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Certificates got at the start, and tries that failed.
+    /// Certificates issued at the start, and attempts that failed.
     pub first: Numbers,
     /// The same of renewals.
     pub renewals: Numbers,

@@ -1,5 +1,5 @@
 //! rustls configurations whose certificates and trust anchors are looked up at
-//! each handshake. Peers are judged by SPIFFE id, never by host name.
+//! each handshake. Peers are checked by SPIFFE id, never by host name.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,7 +156,7 @@ impl Verifier {
         let mut presented = Vec::with_capacity(1 + intermediates.len());
         presented.push(leaf.clone());
         presented.extend(intermediates.iter().cloned());
-        let id = chain::verify(&presented, &self.anchors.current(), now).map_err(refusal)?;
+        let id = chain::verify(&presented, &self.anchors.current(), now).map_err(tls_error)?;
         if self.expected.accepts(&id) {
             return Ok(());
         }
@@ -174,24 +174,24 @@ impl Verifier {
 }
 
 /// The alert sent to the peer follows from the kind of error.
-fn refusal(error: chain::Error) -> rustls::Error {
+fn tls_error(error: chain::Error) -> rustls::Error {
     use webpki::Error as W;
     match error {
         chain::Error::Untrusted(W::UnknownIssuer) => CertificateError::UnknownIssuer.into(),
         chain::Error::Untrusted(W::CertExpired { .. }) => CertificateError::Expired.into(),
         chain::Error::Untrusted(W::CertNotValidYet { .. }) => CertificateError::NotValidYet.into(),
         other => rustls::Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(
-            Arc::new(Told(other)),
+            Arc::new(Displayed(other)),
         ))),
     }
 }
 
-/// rustls shows causes by their `Debug` form, which is for nobody to read.
+/// rustls prints causes by `Debug`; this makes it the readable text.
 #[derive(thiserror::Error)]
 #[error("{0}")]
-struct Told(chain::Error);
+struct Displayed(chain::Error);
 
-impl std::fmt::Debug for Told {
+impl std::fmt::Debug for Displayed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0)
     }

@@ -1,5 +1,5 @@
-//! What a process tells about itself: logs and metrics, in the shapes that
-//! Dapr's dashboards and log pipelines already read.
+//! Logs and metrics, in the shapes that Dapr's dashboards and log pipelines
+//! already read.
 
 pub mod log;
 pub mod metrics;

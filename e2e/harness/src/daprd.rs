@@ -131,7 +131,7 @@ impl Builder {
 
     /// Takes its resources from the operator at this port, as in Kubernetes,
     /// and its identity from the sentry. Resources and configurations of the
-    /// builder then count for nothing.
+    /// builder are then ignored.
     pub fn operator(mut self, port: u16, cluster: &Kubernetes, sentry: &Sentry) -> Result<Builder> {
         self.operator = true;
         let builder = self
@@ -294,7 +294,7 @@ impl Daprd {
         Ok(DaprClient::new(self.channel().await?))
     }
 
-    /// What another sidecar speaks to this one, without mTLS.
+    /// A client of the API between sidecars, without mTLS.
     pub async fn internal(&self) -> Result<ServiceInvocationClient<Channel>> {
         let address = format!("http://127.0.0.1:{}", self.internal_port);
         let channel = Endpoint::from_shared(address)?.connect().await;

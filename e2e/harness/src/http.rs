@@ -1,4 +1,4 @@
-//! A client that shows everything that came back.
+//! A client that returns status, headers and body.
 
 use std::path::Path;
 
@@ -37,7 +37,7 @@ impl Answer {
     pub fn json(&self) -> Result<Value> {
         serde_json::from_slice(&self.body).with_context(|| {
             format!(
-                "{} with a body that is no JSON: {}",
+                "{} with a body that is not JSON: {}",
                 self.status,
                 self.text()
             )
@@ -59,7 +59,7 @@ impl Answer {
     }
 }
 
-/// Speaks to one address.
+/// A client of one address.
 #[derive(Debug, Clone)]
 pub struct Client {
     authority: String,

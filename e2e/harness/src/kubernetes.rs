@@ -1,5 +1,5 @@
-//! An API server for the control plane: it keeps what it is given, lists it,
-//! and tells those who watch. It checks nothing and knows no kinds.
+//! An API server for the control plane: it stores objects, lists them and serves
+//! watches. It validates nothing and knows no kinds.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

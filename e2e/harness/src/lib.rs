@@ -1,5 +1,5 @@
-//! Runs the real binaries for tests from outside: it starts processes, gives
-//! them applications to talk to, and speaks to them through their sockets.
+//! Runs the real binaries for tests from outside: it starts processes and
+//! applications for them, and calls them through their sockets.
 //!
 //! The binaries are those in `OUTRIDER_BIN_DIR`, or else the ones that cargo
 //! built beside the test. Sidecars find each other through a database of each
@@ -24,11 +24,12 @@ pub mod http;
 mod injector;
 mod kubernetes;
 mod operator;
+mod pair;
 pub mod pluggable;
 pub mod port;
 mod process;
 mod sentry;
-mod stranger;
+mod unverified;
 pub mod wait;
 
 pub use app::authority::Authority;
@@ -38,6 +39,7 @@ pub use daprd::{Builder, Daprd};
 pub use injector::Injector;
 pub use kubernetes::Kubernetes;
 pub use operator::Operator;
+pub use pair::{Pair, invocation};
 pub use process::{Process, Signal, binary};
 pub use sentry::Sentry;
-pub use stranger::{Stranger, channel};
+pub use unverified::{UnverifiedClient, channel};

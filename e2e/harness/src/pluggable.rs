@@ -180,7 +180,7 @@ impl Memory {
         alive.map(|(topic, _)| topic.name.clone()).collect()
     }
 
-    /// Sends a message to whoever subscribed to its topic.
+    /// Sends a message to the subscriber of its topic.
     pub async fn deliver(&self, message: wire::PullMessagesResponse) -> Result<()> {
         let subscribers: Vec<_> = {
             let inner = self.inner();
@@ -196,7 +196,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Remembers a call, and fails it if that is wanted.
+    /// Records a call, and fails it if the test wants that.
     fn called(&self, method: &'static str, metadata: &MetadataMap) -> Result<(), Status> {
         let instance = metadata.get("x-component-instance");
         let instance = instance.and_then(|v| v.to_str().ok()).unwrap_or_default();

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU16, Ordering};
 const FIRST: u16 = 10_000;
 const COUNT: u16 = 20_000;
 
-/// A port of the loopback address that nobody has, different in every call of
-/// this process.
+/// A free port of the loopback address, different in every call of this
+/// process.
 pub fn free() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Where processes begin, so that they do not try each other's.
+    // Each process starts at another place, so that they do not collide.
     let start = (std::process::id() % 200) as u16 * (COUNT / 200);
     loop {
         let turn = NEXT.fetch_add(1, Ordering::Relaxed);

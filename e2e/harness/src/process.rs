@@ -13,9 +13,9 @@ use crate::wait;
 
 pub use rustix::process::Signal;
 
-/// How long a process may take to end by itself when a test is over. It waits
-/// for the test's own connections, which nobody serves by then.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a process may take to end by itself when a test is over. It may wait
+/// for connections of the test, which are not served any more.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The path of one of our binaries.
 pub fn binary(name: &str) -> Result<PathBuf> {
@@ -90,8 +90,8 @@ impl Shared {
 }
 
 impl Process {
-    /// Starts a program. Its environment is this one's, without what belongs
-    /// to Dapr.
+    /// Starts a program. Its environment is that of this process, without the
+    /// variables of Dapr.
     pub fn start(name: &str, command: &mut Command) -> Result<Process> {
         for (variable, _) in std::env::vars_os() {
             let text = variable.to_string_lossy();
@@ -205,7 +205,7 @@ impl Drop for Process {
             let ended = self
                 .shared
                 .ended
-                .wait_timeout_while(end, PATIENCE, |end| end.is_none());
+                .wait_timeout_while(end, END_TIMEOUT, |end| end.is_none());
             drop(ended);
         }
         // Tests show what they print only when they fail.
@@ -219,7 +219,7 @@ impl Drop for Process {
     }
 }
 
-/// Waits until the health page of a service of the control plane is fine.
+/// Waits until the health page of a service of the control plane answers 200.
 pub(crate) async fn healthy(name: &str, process: &Process, port: u16) -> Result<()> {
     let client = Client::new(port);
     let ready = || async {

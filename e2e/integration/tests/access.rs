@@ -1,13 +1,13 @@
-//! Ways around an access list: what is judged is what the application gets.
+//! Ways around an access list: the path that is checked is the one that the
+//! application gets.
 
 use anyhow::Result;
 use axum::Router;
 use http::Request;
 use http_body_util::Full;
 use outrider_harness::http::Client;
-use outrider_harness::{Builder, Daprd, GrpcApp, HttpApp, Sentry};
-use outrider_proto::common::v1::http_extension::Verb;
-use outrider_proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse};
+use outrider_harness::{Daprd, GrpcApp, HttpApp, Pair, Sentry, invocation};
+use outrider_proto::common::v1::InvokeResponse;
 use outrider_proto::internals::v1::InternalInvokeRequest;
 use outrider_proto::runtime::v1::InvokeServiceRequest;
 use tonic::Code;
@@ -16,37 +16,11 @@ use tonic::Code;
 const ONLY: &str = "accessControl: {defaultAction: deny, trustDomain: public, policies: [{appId: caller, defaultAction: deny, trustDomain: public, namespace: default, operations: [{name: /public/*, httpVerb: ['*'], action: allow}]}]}";
 const ALL_BUT: &str = "accessControl: {defaultAction: deny, trustDomain: public, policies: [{appId: caller, defaultAction: deny, trustDomain: public, namespace: default, operations: [{name: /*, httpVerb: ['*'], action: allow}, {name: /admin, httpVerb: ['*'], action: deny}]}]}";
 
-async fn pair(
-    sentry: &Sentry,
-    folder: &tempfile::TempDir,
-    build: impl FnOnce(Builder) -> Builder,
-) -> Result<(Daprd, Daprd)> {
-    let named = |app_id: &str| {
-        let builder = Daprd::builder().app_id(app_id).names(folder.path());
-        builder.sentry(sentry)
-    };
-    let caller = named("caller")?.start().await?;
-    let called = build(named("called")?).start().await?;
-    Ok((caller, called))
-}
-
-fn invocation(method: &str) -> InvokeRequest {
-    InvokeRequest {
-        method: method.to_owned(),
-        http_extension: Some(HttpExtension {
-            verb: Verb::Get.into(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
-}
-
 #[tokio::test]
-async fn an_allowed_path_does_not_lead_out_of_itself() -> Result<()> {
+async fn dot_segments_and_escapes_do_not_lead_out_of_an_allowed_path() -> Result<()> {
     let sentry = Sentry::start().await?;
-    let folder = tempfile::tempdir()?;
     let app = HttpApp::start(Router::new().fallback(async || "ok")).await?;
-    let (caller, _called) = pair(&sentry, &folder, |b| b.app(&app).config(ONLY)).await?;
+    let pair = Pair::mtls(&sentry, |called| called.app(&app).config(ONLY)).await?;
     for (path, status) in [
         ("public/a", 200),
         ("public/a%20b", 200),
@@ -67,15 +41,15 @@ async fn an_allowed_path_does_not_lead_out_of_itself() -> Result<()> {
         ("public/a%2500", 500),
     ] {
         let target = format!("/v1.0/invoke/called/method/{path}");
-        let answer = caller.http().get(&target).await?;
+        let answer = pair.caller.http().get(&target).await?;
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
         if status == 500 {
             let expected = "rpc error: code = InvalidArgument desc = invalid method: ";
             assert!(answer.text().contains(expected), "{}", answer.text());
         }
     }
-    // The same by gRPC, where nothing is decoded before it is judged.
-    let mut grpc = caller.grpc().await?;
+    // The same by gRPC, where nothing is decoded before it is checked.
+    let mut grpc = pair.caller.grpc().await?;
     for (method, code) in [
         ("public/a", Code::Ok),
         ("public/a%20b", Code::Ok),
@@ -99,11 +73,10 @@ async fn an_allowed_path_does_not_lead_out_of_itself() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_denied_path_is_denied_in_every_reading() -> Result<()> {
+async fn a_denied_path_is_denied_in_every_spelling() -> Result<()> {
     let sentry = Sentry::start().await?;
-    let folder = tempfile::tempdir()?;
     let app = HttpApp::start(Router::new().fallback(async || "ok")).await?;
-    let (caller, _called) = pair(&sentry, &folder, |b| b.app(&app).config(ALL_BUT)).await?;
+    let pair = Pair::mtls(&sentry, |called| called.app(&app).config(ALL_BUT)).await?;
     for (path, status) in [
         ("other", 200),
         ("admin", 403),
@@ -116,16 +89,16 @@ async fn a_denied_path_is_denied_in_every_reading() -> Result<()> {
         ("./admin", 403),
     ] {
         let target = format!("/v1.0/invoke/called/method/{path}");
-        let answer = caller.http().get(&target).await?;
+        let answer = pair.caller.http().get(&target).await?;
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
     }
     assert_eq!(app.seen().len(), 1);
     Ok(())
 }
 
-/// A peer that judges nothing itself.
+/// A peer that checks nothing itself.
 #[tokio::test]
-async fn the_called_sidecar_looks_at_paths_itself() -> Result<()> {
+async fn the_called_sidecar_checks_paths_itself() -> Result<()> {
     let http = HttpApp::start(Router::new().fallback(async || "ok")).await?;
     let grpc = GrpcApp::start(|_| Ok(InvokeResponse::default())).await?;
     let to_http = Daprd::builder().app(&http).start().await?;
@@ -150,7 +123,7 @@ async fn the_called_sidecar_looks_at_paths_itself() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_proxied_path_has_one_spelling() -> Result<()> {
+async fn other_spellings_of_a_proxied_path_are_refused() -> Result<()> {
     let app = GrpcApp::start(|_| Ok(InvokeResponse::default())).await?;
     let daprd = Daprd::builder().grpc_app(&app).start().await?;
     let call = async |path: &str| {
@@ -183,11 +156,10 @@ async fn a_proxied_path_has_one_spelling() -> Result<()> {
 
 /// The callback of the application takes the method in its message.
 #[tokio::test]
-async fn a_list_is_not_passed_by_the_callback_of_the_application() -> Result<()> {
+async fn the_proxy_cannot_call_the_callback_past_an_access_list() -> Result<()> {
     let sentry = Sentry::start().await?;
-    let folder = tempfile::tempdir()?;
     let app = GrpcApp::start(|_| Ok(InvokeResponse::default())).await?;
-    let (caller, _called) = pair(&sentry, &folder, |b| b.grpc_app(&app).config(ALL_BUT)).await?;
+    let pair = Pair::mtls(&sentry, |called| called.grpc_app(&app).config(ALL_BUT)).await?;
     for method in ["OnInvoke", "OnTopicEvent", "OnBindingEvent"] {
         let path = format!("/dapr.proto.runtime.v1.AppCallback/{method}");
         let request = Request::post(path)
@@ -195,7 +167,7 @@ async fn a_list_is_not_passed_by_the_callback_of_the_application() -> Result<()>
             .header("te", "trailers")
             .header("dapr-app-id", "called");
         let message = &b"\0\0\0\0\x07\x0a\x05admin"[..];
-        let answer = Client::h2c(caller.grpc_port())
+        let answer = Client::h2c(pair.caller.grpc_port())
             .send(request.body(Full::from(message))?)
             .await?;
         assert_eq!(answer.header("grpc-status"), Some("7"), "{method}");

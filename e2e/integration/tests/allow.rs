@@ -8,7 +8,7 @@ use outrider_proto::runtime::v1::app_callback_client::AppCallbackClient;
 use tonic::{Code, Request};
 
 #[tokio::test]
-async fn a_denied_api_is_denied_however_the_entry_is_written() -> Result<()> {
+async fn an_entry_denies_its_protocol_in_any_case_or_both() -> Result<()> {
     for (protocol, http, grpc) in [
         // What no route serves is a call of an application, here one without a name.
         ("", 404, Code::Unimplemented),
@@ -34,7 +34,7 @@ async fn a_denied_api_is_denied_however_the_entry_is_written() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_unknown_word_ends_the_start() -> Result<()> {
+async fn an_unknown_name_or_protocol_fails_the_start() -> Result<()> {
     for (entry, hint) in [
         (
             "name: shutdown, version: v1.0, protocol: tcp",
@@ -51,7 +51,7 @@ async fn an_unknown_word_ends_the_start() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_proxy_is_part_of_invocation() -> Result<()> {
+async fn the_api_list_for_invoke_covers_the_proxy() -> Result<()> {
     for (list, expected) in [
         (
             "denied: [{name: invoke, version: v1.0}]",

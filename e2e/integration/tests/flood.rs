@@ -1,4 +1,4 @@
-//! Strangers who open many connections to the control plane and send little.
+//! Clients that open many connections to the control plane and send little.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::Request;
 use outrider_harness::{
-    Authority, Daprd, Injector, Kubernetes, Operator, Process, Sentry, Stranger, channel, wait,
+    Authority, Daprd, Injector, Kubernetes, Operator, Process, Sentry, UnverifiedClient, channel,
+    wait,
 };
 use outrider_proto::operator::v1::ListComponentsRequest;
 use outrider_proto::operator::v1::operator_client::OperatorClient;
@@ -51,8 +52,8 @@ struct Flood {
 }
 
 impl Flood {
-    /// Whoever listens closes some of them while others are opened. `dial` is for
-    /// those that drip.
+    /// The server closes some of them while others are opened. `dial` opens those
+    /// that drip.
     async fn of(
         port: u16,
         path: &'static str,
@@ -63,10 +64,10 @@ impl Flood {
         for _ in 0..SILENT {
             silent.push(TcpStream::connect(("127.0.0.1", port)).await?);
         }
-        let stranger = Stranger::new("h2")?;
+        let client = UnverifiedClient::new("h2")?;
         let mut open: Vec<Box<dyn std::any::Any + Send>> = Vec::new();
         for n in 0..SILENT_TLS + SILENT_HTTP2 {
-            let Ok(mut stream) = stranger.dial(port).await else {
+            let Ok(mut stream) = client.dial(port).await else {
                 continue;
             };
             if n >= SILENT_TLS {
@@ -161,9 +162,9 @@ fn request(path: &str) -> Result<Request<()>> {
 /// Floods take their turns, so that one does not slow the other down.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// Asks before, during and after a flood: answers come in time, and memory
-/// stays where it was.
-async fn holds_out(
+/// Sends requests before, during and after a flood: answers come in time, and
+/// memory hardly grows.
+async fn answers_during(
     flood: impl Future<Output = Result<Flood>>,
     (process, limit): (&Process, u64),
     ask: impl AsyncFn() -> Result<()>,
@@ -178,7 +179,7 @@ async fn holds_out(
         ask().await.context("during the flood")?;
         took.push(start.elapsed());
     }
-    // Other tests have the processors now and then.
+    // Other tests use the processors too.
     took.sort_unstable();
     assert!(took[10] < Duration::from_secs(1), "answers took {took:?}");
     assert!(took[19] < Duration::from_secs(5), "answers took {took:?}");
@@ -203,22 +204,22 @@ async fn sentry_answers_in_a_flood_of_silent_connections() -> Result<()> {
     let csr = rcgen::CertificateParams::default()
         .serialize_request(&key)?
         .pem()?;
-    let stranger = Stranger::new("h2")?;
+    let client = UnverifiedClient::new("h2")?;
     let ask = async || {
-        let stream = stranger.dial(sentry.port()).await?;
-        let mut client = CaClient::new(channel(stream).await?);
+        let stream = client.dial(sentry.port()).await?;
+        let mut ca = CaClient::new(channel(stream).await?);
         let request = SignCertificateRequest {
             id: "app".to_owned(),
             namespace: "default".to_owned(),
             certificate_signing_request: csr.clone().into_bytes().into(),
             ..Default::default()
         };
-        client.sign_certificate(request).await?;
+        ca.sign_certificate(request).await?;
         Ok(())
     };
     let path = "/dapr.proto.sentry.v1.CA/SignCertificate";
-    let dial = async || stranger.dial(sentry.port()).await;
-    holds_out(Flood::of(sentry.port(), path, dial), (&sentry, GROWTH), ask).await
+    let dial = async || client.dial(sentry.port()).await;
+    answers_during(Flood::of(sentry.port(), path, dial), (&sentry, GROWTH), ask).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -249,9 +250,9 @@ async fn injector_answers_in_a_flood_of_silent_connections() -> Result<()> {
         anyhow::ensure!(answer.contains(r#""allowed":true"#), "{answer}");
         Ok(())
     };
-    let stranger = Stranger::new("h2")?;
-    let dial = async || stranger.dial(injector.port()).await;
-    holds_out(
+    let client = UnverifiedClient::new("h2")?;
+    let dial = async || client.dial(injector.port()).await;
+    answers_during(
         Flood::of(injector.port(), "/mutate", dial),
         (&injector, GROWTH),
         ask,
@@ -280,7 +281,7 @@ async fn operator_answers_in_a_flood_of_silent_connections() -> Result<()> {
         Ok(())
     };
     let path = "/dapr.proto.operator.v1.Operator/ListComponents";
-    holds_out(
+    answers_during(
         Flood::of(operator.port(), path, dial),
         (&operator, GROWTH),
         ask,
@@ -297,5 +298,5 @@ async fn sidecar_answers_in_a_flood_of_silent_connections() -> Result<()> {
         Ok(())
     };
     let flood = Flood::plain(daprd.http_port());
-    holds_out(flood, (&daprd, GROWTH_OF_ALL), ask).await
+    answers_during(flood, (&daprd, GROWTH_OF_ALL), ask).await
 }

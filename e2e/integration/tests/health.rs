@@ -4,7 +4,7 @@ use outrider_harness::http::Client;
 use outrider_harness::{Daprd, HttpApp, port, wait};
 
 #[tokio::test]
-async fn the_application_is_waited_for() -> Result<()> {
+async fn the_sidecar_is_not_ready_until_the_application_listens() -> Result<()> {
     let app_port = port::free();
     let daprd = Daprd::builder()
         .flag(&format!("--app-port={app_port}"))
@@ -32,7 +32,7 @@ async fn the_application_is_waited_for() -> Result<()> {
 }
 
 #[tokio::test]
-async fn who_asks_may_say_for_whom() -> Result<()> {
+async fn a_health_check_may_name_the_app_id_it_expects() -> Result<()> {
     let daprd = Daprd::builder().app_id("cart").start().await?;
     for client in [daprd.http(), daprd.public()] {
         assert_eq!(client.get("/v1.0/healthz?appid=cart").await?.status, 204);

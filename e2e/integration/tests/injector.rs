@@ -1,4 +1,4 @@
-//! A webhook that is asked nonsense.
+//! The webhook with malformed and oversized requests.
 
 use anyhow::Result;
 use outrider_harness::http::Client as Page;
@@ -65,9 +65,9 @@ impl Webhook {
 }
 
 #[tokio::test]
-async fn nonsense_is_answered_and_survived() -> Result<()> {
+async fn malformed_reviews_are_answered() -> Result<()> {
     let webhook = Webhook::start().await?;
-    for (body, told) in [
+    for (body, expected) in [
         ("this is not JSON", "json parse error"),
         ("[]", "not an object"),
         (r#"{"kind": "AdmissionReview"}"#, "no request"),
@@ -80,7 +80,7 @@ async fn nonsense_is_answered_and_survived() -> Result<()> {
         let status = answer.status();
         let text = answer.text().await?;
         assert_eq!(status, 200, "{text}");
-        assert!(text.contains(told), "{body}: {text}");
+        assert!(text.contains(expected), "{body}: {text}");
         assert!(text.contains(r#""allowed":false"#), "{text}");
     }
     let refused = webhook.post("text/plain", "{}").await?;
@@ -101,7 +101,7 @@ async fn nonsense_is_answered_and_survived() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_review_that_is_too_large() -> Result<()> {
+async fn a_review_that_is_too_large_is_refused() -> Result<()> {
     let webhook = Webhook::start().await?;
     let before = webhook.injector.memory()?;
     // The connection may be cut before all of it is sent.
@@ -116,7 +116,7 @@ async fn a_review_that_is_too_large() -> Result<()> {
 }
 
 #[tokio::test]
-async fn app_ids_of_strangers_do_not_make_the_metrics_grow() -> Result<()> {
+async fn the_number_of_app_ids_in_the_metrics_is_limited() -> Result<()> {
     let webhook = Webhook::start().await?;
     let long = "x".repeat(200_000);
     webhook.admit(&[("dapr.io/app-id", &long)]).await?;

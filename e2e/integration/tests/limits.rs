@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
 
 #[tokio::test]
-async fn headers_that_are_too_large() -> Result<()> {
+async fn headers_that_are_too_large_are_refused() -> Result<()> {
     let daprd = Daprd::builder().start().await?;
     let with = |size: usize| {
         Request::get("/v1.0/metadata")
@@ -24,7 +24,7 @@ async fn headers_that_are_too_large() -> Result<()> {
 }
 
 #[tokio::test]
-async fn bodies_that_are_too_large() -> Result<()> {
+async fn bodies_that_are_too_large_are_refused() -> Result<()> {
     let app = HttpApp::start(axum::Router::new().fallback(async || "ok")).await?;
     let daprd = Daprd::builder()
         .app(&app)
@@ -51,7 +51,7 @@ async fn bodies_that_are_too_large() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_that_never_finishes_is_cut_off() -> Result<()> {
+async fn a_client_that_never_finishes_its_head_is_disconnected() -> Result<()> {
     let daprd = Daprd::builder().start().await?;
     let mut stream = TcpStream::connect(("127.0.0.1", daprd.http_port())).await?;
     stream
@@ -68,10 +68,10 @@ async fn a_client_that_never_finishes_is_cut_off() -> Result<()> {
     Ok(())
 }
 
-/// Clients keep connections for later. Whoever closes them in the meantime
+/// Clients keep connections for later. A server that closes them in the meantime
 /// may lose a request that is on its way.
 #[tokio::test]
-async fn a_client_may_rest_between_requests() -> Result<()> {
+async fn a_connection_stays_open_between_requests() -> Result<()> {
     const REST: Duration = Duration::from_secs(12);
     let daprd = Daprd::builder().start().await?;
     let mut stream = TcpStream::connect(("127.0.0.1", daprd.http_port())).await?;
@@ -89,10 +89,10 @@ async fn a_client_may_rest_between_requests() -> Result<()> {
     Ok(())
 }
 
-/// A client that begins to speak HTTP/2 and stops is no better than one that
-/// says nothing.
+/// A client that stops in the middle of the first bytes of HTTP/2 is treated as
+/// one that sends nothing.
 #[tokio::test]
-async fn half_a_preface_is_cut_off() -> Result<()> {
+async fn a_client_that_stops_in_the_http_2_preface_is_disconnected() -> Result<()> {
     let daprd = Daprd::builder().start().await?;
     let mut ends = tokio::task::JoinSet::new();
     for port in [daprd.http_port(), daprd.grpc_port(), daprd.internal_port()] {
@@ -115,7 +115,7 @@ async fn half_a_preface_is_cut_off() -> Result<()> {
 }
 
 #[tokio::test]
-async fn requests_that_are_no_http() -> Result<()> {
+async fn bytes_that_are_not_http_are_refused() -> Result<()> {
     let daprd = Daprd::builder().start().await?;
     for noise in [
         &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
@@ -141,7 +141,7 @@ async fn requests_that_are_no_http() -> Result<()> {
 const GROWTH: u64 = 32 << 20;
 const GIGABYTE: usize = 1 << 30;
 
-/// Sends pieces until somebody has had enough. Returns how many bytes went out.
+/// Sends pieces until the server stops reading. Returns how many bytes were sent.
 async fn flood(stream: &mut TcpStream, piece: &[u8]) -> usize {
     let mut sent = 0;
     while sent < GIGABYTE {
@@ -154,7 +154,7 @@ async fn flood(stream: &mut TcpStream, piece: &[u8]) -> usize {
 }
 
 #[tokio::test]
-async fn a_header_without_an_end() -> Result<()> {
+async fn an_endless_header_is_cut_off_in_constant_memory() -> Result<()> {
     let daprd = Daprd::builder().start().await?;
     let before = daprd.memory()?;
     let mut stream = TcpStream::connect(("127.0.0.1", daprd.http_port())).await?;
@@ -171,7 +171,7 @@ async fn a_header_without_an_end() -> Result<()> {
 
 /// <https://www.rfc-editor.org/rfc/rfc9113#section-6.10>
 #[tokio::test]
-async fn a_header_in_continuations_without_an_end() -> Result<()> {
+async fn endless_continuation_frames_are_cut_off_in_constant_memory() -> Result<()> {
     const LENGTH: usize = 16 << 10;
     let frame = |kind: u8| {
         let mut frame = vec![0, (LENGTH >> 8) as u8, LENGTH as u8, kind, 0, 0, 0, 0, 1];
@@ -209,7 +209,7 @@ async fn a_header_in_continuations_without_an_end() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_that_is_slow_is_cut_off() -> Result<()> {
+async fn a_client_that_drips_its_head_is_disconnected() -> Result<()> {
     let daprd = Daprd::builder().start().await?;
     let mut stream = TcpStream::connect(("127.0.0.1", daprd.http_port())).await?;
     stream

@@ -30,7 +30,7 @@ async fn sockets_replace_ports() -> Result<()> {
 }
 
 #[tokio::test]
-async fn http_2_without_tls() -> Result<()> {
+async fn the_http_api_takes_http_2_without_tls() -> Result<()> {
     let daprd = Daprd::builder().app_id("cart").start().await?;
     let answer = Client::h2c(daprd.http_port()).get("/v1.0/metadata").await?;
     assert_eq!(
@@ -41,7 +41,7 @@ async fn http_2_without_tls() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_public_port_has_little() -> Result<()> {
+async fn the_public_port_has_health_and_metadata_only() -> Result<()> {
     let app = HttpApp::start(axum::Router::new().fallback(async || "ok")).await?;
     let daprd = Daprd::builder()
         .app(&app)

@@ -4,7 +4,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
-async fn lines_of_text() -> Result<()> {
+async fn a_text_line_has_the_fields_of_dapr() -> Result<()> {
     let daprd = Daprd::builder().app_id("cart").start().await?;
     let line = daprd.line("dapr initialized. Status: Running.").await?;
     for part in [
@@ -26,7 +26,7 @@ async fn lines_of_text() -> Result<()> {
 }
 
 #[tokio::test]
-async fn lines_of_json() -> Result<()> {
+async fn a_json_line_has_the_fields_of_dapr() -> Result<()> {
     let daprd = Daprd::builder()
         .app_id("cart")
         .flag("--log-as-json")
@@ -44,8 +44,9 @@ async fn lines_of_json() -> Result<()> {
     }
     Ok(())
 }
+
 #[tokio::test]
-async fn calls_are_logged_on_demand() -> Result<()> {
+async fn api_logging_logs_each_call() -> Result<()> {
     let daprd = Daprd::builder()
         .flag("--enable-api-logging")
         .start()
@@ -71,9 +72,9 @@ async fn numbers_stay_numbers_in_json() -> Result<()> {
     Ok(())
 }
 
-/// Nobody reads the log, so the pipe it goes into is full soon.
+/// The log goes into a pipe that is not read, so it is full soon.
 #[tokio::test]
-async fn a_log_that_nobody_reads_holds_up_no_request() -> Result<()> {
+async fn a_log_that_is_not_read_does_not_block_requests() -> Result<()> {
     const CALLS: usize = 12_000;
     let folder = tempfile::tempdir()?;
     let pipe = folder.path().join("log");
@@ -104,7 +105,7 @@ async fn a_log_that_nobody_reads_holds_up_no_request() -> Result<()> {
     tokio::time::timeout(outrider_harness::wait::LONG, answers).await??;
     let grown = daprd.memory()?.saturating_sub(memory);
     assert!(grown < 8 << 20, "{grown} bytes more");
-    // Now it is read, and says what is missing.
+    // Now it is read, and has a line about the dropped ones.
     let found = tokio::task::spawn_blocking(move || {
         let mut text = Vec::new();
         let mut piece = [0; 64 << 10];

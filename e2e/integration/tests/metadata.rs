@@ -5,7 +5,7 @@ use outrider_proto::runtime::v1::{GetMetadataRequest, SetMetadataRequest};
 use serde_json::json;
 
 #[tokio::test]
-async fn what_the_sidecar_is_and_has() -> Result<()> {
+async fn metadata_has_id_components_and_custom_entries_over_both_protocols() -> Result<()> {
     let app = HttpApp::start(axum::Router::new()).await?;
     let daprd = Daprd::builder()
         .app_id("cart")

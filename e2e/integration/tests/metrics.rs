@@ -50,7 +50,7 @@ async fn settles(daprd: &Daprd, wanted: &[(&str, f64)]) -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_the_apis_and_components_do() -> Result<()> {
+async fn apis_and_components_are_counted() -> Result<()> {
     let daprd = Daprd::builder()
         .component("store", "state.in-memory")
         .component("env", "secretstores.local.env")
@@ -103,7 +103,7 @@ async fn what_the_apis_and_components_do() -> Result<()> {
 }
 
 #[tokio::test]
-async fn labels_as_the_configuration_wants_them() -> Result<()> {
+async fn the_configuration_decides_labels_and_buckets() -> Result<()> {
     let low = Daprd::builder()
         .component("store", "state.in-memory")
         .config("metric: {http: {increasedCardinality: false, excludeVerbs: true, pathMatching: ['/v1.0/state/store/{key}']}, latencyDistributionBuckets: [5, 50]}")
@@ -160,7 +160,7 @@ async fn labels_as_the_configuration_wants_them() -> Result<()> {
 }
 
 #[tokio::test]
-async fn calls_between_applications() -> Result<()> {
+async fn calls_between_applications_are_counted_on_both_sides() -> Result<()> {
     let sentry = Sentry::start().await?;
     let folder = tempfile::tempdir()?;
     let router = Router::new()
@@ -225,7 +225,7 @@ async fn calls_between_applications() -> Result<()> {
 }
 
 #[tokio::test]
-async fn calls_of_grpc() -> Result<()> {
+async fn grpc_calls_are_counted_on_both_sides() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let app = GrpcApp::start(|request: InvokeRequest| {
         Ok(InvokeResponse {
@@ -287,7 +287,7 @@ async fn calls_of_grpc() -> Result<()> {
 }
 
 #[tokio::test]
-async fn messages_and_what_became_of_them() -> Result<()> {
+async fn messages_are_counted_by_their_outcome() -> Result<()> {
     let subscriptions = json!([
         {"pubsubname": "bus", "topic": "good", "route": "/good"},
         {"pubsubname": "bus", "topic": "gone", "route": "/gone"},

@@ -29,7 +29,7 @@ fn named(app_id: &str, folder: &tempfile::TempDir, sentry: &Sentry) -> Result<Bu
 }
 
 #[tokio::test]
-async fn sidecars_know_each_other() -> Result<()> {
+async fn an_access_list_decides_by_the_identity_of_the_caller() -> Result<()> {
     let sentry = Sentry::start().await?;
     let folder = tempfile::tempdir()?;
     let app = HttpApp::start(echo()).await?;
@@ -39,7 +39,7 @@ async fn sidecars_know_each_other() -> Result<()> {
         .config(RULES)
         .start()
         .await?;
-    let stranger = named("stranger", &folder, &sentry)?.start().await?;
+    let unlisted = named("unlisted", &folder, &sentry)?.start().await?;
 
     let call = |daprd: &Daprd, path: &str| {
         let http = daprd.http();
@@ -48,7 +48,7 @@ async fn sidecars_know_each_other() -> Result<()> {
     };
     let answer = call(&caller, "echo").await?;
     assert_eq!((answer.status, &*answer.text()), (200, "hello"));
-    for (daprd, path) in [(&caller, "secret"), (&stranger, "echo")] {
+    for (daprd, path) in [(&caller, "secret"), (&unlisted, "echo")] {
         let refused = call(daprd, path).await?;
         let (code, message) = refused.error()?;
         assert_eq!(
@@ -63,13 +63,13 @@ async fn sidecars_know_each_other() -> Result<()> {
     }
     assert_eq!(app.seen().len(), 1);
 
-    // Who has no certificate is not even listened to.
+    // A client without a certificate does not get past the handshake.
     assert!(Client::h2c(called.internal_port()).get("/").await.is_err());
     Ok(())
 }
 
 #[tokio::test]
-async fn grpc_calls_are_checked_too() -> Result<()> {
+async fn an_access_list_covers_grpc_calls() -> Result<()> {
     let sentry = Sentry::start().await?;
     let folder = tempfile::tempdir()?;
     let app = GrpcApp::start(|request| {
@@ -85,7 +85,7 @@ async fn grpc_calls_are_checked_too() -> Result<()> {
         .config(RULES)
         .start()
         .await?;
-    let stranger = named("stranger", &folder, &sentry)?.start().await?;
+    let unlisted = named("unlisted", &folder, &sentry)?.start().await?;
     let message = || InvokeRequest {
         method: "echo".to_owned(),
         ..Default::default()
@@ -108,8 +108,8 @@ async fn grpc_calls_are_checked_too() -> Result<()> {
         .expect_err("not everything is allowed");
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
 
-    let refused = stranger.grpc().await?.invoke_service(service()).await;
-    let refused = refused.expect_err("is a stranger");
+    let refused = unlisted.grpc().await?.invoke_service(service()).await;
+    let refused = refused.expect_err("is not on the list");
     assert_eq!(refused.code(), Code::Internal, "{refused}");
     assert!(
         refused
@@ -117,16 +117,16 @@ async fn grpc_calls_are_checked_too() -> Result<()> {
             .contains("access control policy has denied access"),
         "{refused}"
     );
-    let refused = AppCallbackClient::new(stranger.channel().await?)
+    let refused = AppCallbackClient::new(unlisted.channel().await?)
         .on_invoke(proxied())
         .await;
-    let refused = refused.expect_err("is a stranger");
+    let refused = refused.expect_err("is not on the list");
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_certificate_that_has_expired() -> Result<()> {
+async fn an_expired_certificate_is_refused_on_both_sides() -> Result<()> {
     let life = Duration::from_secs(3);
     let authority = Authority::new()?;
     let sentry = Sentry::of(&authority, "24h").await?;
@@ -135,15 +135,15 @@ async fn a_certificate_that_has_expired() -> Result<()> {
     let app = HttpApp::start(echo()).await?;
     let late = named("late", &folder, &hasty)?.app(&app).start().await?;
     let prompt = named("prompt", &folder, &sentry)?.app(&app).start().await?;
-    // Nobody renews it. It is good until its last second is over.
+    // It is not renewed. It is valid until its last second is over.
     hasty.stop().await?;
     let end = Instant::now() + life + Duration::from_secs(1);
     wait::until("the certificate has expired", async || {
         (Instant::now() > end).then_some(())
     })
     .await?;
-    // Who shows the old certificate may have sent its request before it is
-    // refused, and then sees no more than a broken connection.
+    // The side with the expired certificate may have sent its request before it
+    // is refused, and then sees just a broken connection.
     let refused = "rpc error: code = Unavailable desc = ";
     for (from, to, reason) in [
         (&prompt, "late", "invalid peer certificate: Expired"),
@@ -171,7 +171,7 @@ async fn a_certificate_that_has_expired() -> Result<()> {
     Ok(())
 }
 
-/// An answer that goes on for as long as somebody listens.
+/// An answer that goes on until the client disconnects.
 fn ticking() -> Router {
     let ticks = || {
         tokio_stream::iter(std::iter::repeat(())).then(async |()| {
@@ -188,7 +188,7 @@ fn ticking() -> Router {
 }
 
 #[tokio::test]
-async fn a_connection_ends_with_the_certificate() -> Result<()> {
+async fn a_connection_ends_when_the_certificate_expires() -> Result<()> {
     let life = Duration::from_secs(20);
     let authority = Authority::new()?;
     let sentry = Sentry::of(&authority, "24h").await?;
@@ -223,7 +223,7 @@ async fn a_connection_ends_with_the_certificate() -> Result<()> {
 }
 
 #[tokio::test]
-async fn without_mtls_nobody_is_known() -> Result<()> {
+async fn without_mtls_the_default_action_of_an_access_list_applies() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let app = HttpApp::start(echo()).await?;
     let caller = Daprd::builder()

@@ -1,4 +1,4 @@
-//! What sidecars are told by an operator, and who is told nothing.
+//! What an operator sends to sidecars, and to which clients it sends nothing.
 
 use std::time::{Duration, Instant};
 
@@ -107,7 +107,7 @@ async fn names(
 }
 
 #[tokio::test]
-async fn a_sidecar_is_told_what_is_its_own() -> Result<()> {
+async fn a_sidecar_gets_what_is_in_its_namespace_and_scope() -> Result<()> {
     let plane = Plane::start().await?;
     let mut theirs = memory();
     theirs["scopes"] = json!(["other"]);
@@ -125,7 +125,7 @@ async fn a_sidecar_is_told_what_is_its_own() -> Result<()> {
         namespace: "default".to_owned(),
     };
     let mut events = client.component_update(request()).await?.into_inner();
-    // Changes of the last moments are told first.
+    // Changes of the last second are sent first.
     plane.component("default", "theirs", theirs);
     plane.component("default", "late", memory());
     plane.component(
@@ -134,31 +134,32 @@ async fn a_sidecar_is_told_what_is_its_own() -> Result<()> {
         json!({"spec": {"type": "state.redis", "version": "v1"}}),
     );
     plane.cluster.delete("components", "default", "late");
-    let mut told = Vec::new();
-    while told.last() != Some(&(Event::Deleted, "late".to_owned())) {
+    let mut received = Vec::new();
+    while received.last() != Some(&(Event::Deleted, "late".to_owned())) {
         let event = tokio::time::timeout(wait::LONG, events.message()).await??;
         let ComponentUpdateEvent { component, r#type } = event.context("the stream is over")?;
         let component: Value = serde_json::from_slice(&component)?;
         let name = component["metadata"]["name"].as_str().context("no name")?;
-        told.push((Event::try_from(r#type)?, name.to_owned()));
+        received.push((Event::try_from(r#type)?, name.to_owned()));
     }
-    let late: Vec<Event> = told
+    let late: Vec<Event> = received
         .iter()
         .filter(|(_, name)| name == "late")
         .map(|(event, _)| *event)
         .collect();
     assert_eq!(late, [Event::Created, Event::Updated, Event::Deleted]);
     assert!(
-        told.iter()
+        received
+            .iter()
             .all(|(_, name)| name == "late" || name == "ours"),
-        "{told:?}"
+        "{received:?}"
     );
 
-    let mut stranger = plane.client("other", "app").await?;
+    let mut other = plane.client("other", "app").await?;
     for (client, asked, own) in [
         (&client, "other", "default"),
         (&client, "", "default"),
-        (&stranger, "default", "other"),
+        (&other, "default", "other"),
     ] {
         let wanted = format!("identity does not match requested namespace exp={asked} got={own}");
         let mut client = client.clone();
@@ -176,12 +177,12 @@ async fn a_sidecar_is_told_what_is_its_own() -> Result<()> {
             (Code::PermissionDenied, wanted.as_str())
         );
     }
-    assert_eq!(names(&mut stranger, "other").await?, ["elsewhere"]);
+    assert_eq!(names(&mut other, "other").await?, ["elsewhere"]);
     Ok(())
 }
 
 #[tokio::test]
-async fn who_is_nobody_is_told_nothing() -> Result<()> {
+async fn a_client_without_a_valid_certificate_gets_nothing() -> Result<()> {
     let plane = Plane::start().await?;
     let (port, name) = (plane.operator.port(), Operator::NAME);
     let works = async || {
@@ -199,14 +200,14 @@ async fn who_is_nobody_is_told_nothing() -> Result<()> {
             .await
             .is_err(),
     };
-    let told = async |reason: &str| {
+    let refused_by = async |reason: &str| {
         let refusals = || async {
             let lines = plane.operator.lines();
             let mut refusals = lines.iter().filter(|line| line.contains("was refused: "));
             refusals.any(|line| line.contains(reason)).then_some(())
         };
         wait::until(
-            &format!("a refusal because of '{reason}' is told"),
+            &format!("a refusal because of '{reason}' is logged"),
             refusals,
         )
         .await
@@ -214,18 +215,18 @@ async fn who_is_nobody_is_told_nothing() -> Result<()> {
     let id = "spiffe://public/ns/default/app";
     let other = Authority::new()?;
     assert!(refused(plane.channel(&other, id).await).await);
-    told("the chain does not lead to a trust anchor").await?;
+    refused_by("the chain does not lead to a trust anchor").await?;
     let dial = async |identity| plane.authority.channel(name, port, identity).await;
     assert!(refused(dial(None).await).await);
-    told("peer sent no certificates").await?;
+    refused_by("peer sent no certificates").await?;
     let old = plane
         .authority
         .identify(id, OffsetDateTime::now_utc() - DAY)?;
     assert!(refused(dial(Some(old)).await).await);
-    told("invalid peer certificate: Expired").await?;
+    refused_by("invalid peer certificate: Expired").await?;
     let web = plane.channel(&plane.authority, "https://example.com/app");
     assert!(refused(web.await).await);
-    told("malformed SPIFFE id").await?;
+    refused_by("malformed SPIFFE id").await?;
     works().await?;
 
     for garbage in [
@@ -241,10 +242,10 @@ async fn who_is_nobody_is_told_nothing() -> Result<()> {
         let _ = ended.await.context("the connection stays open")?;
         assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     }
-    told("received corrupt message").await?;
+    refused_by("received corrupt message").await?;
     works().await?;
 
-    // Garbage from somebody who is known.
+    // Garbage from a client with a certificate.
     let identity = plane
         .authority
         .identify(id, OffsetDateTime::now_utc() + DAY)?;
@@ -259,7 +260,7 @@ async fn who_is_nobody_is_told_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn who_drips_is_cut_off_and_keeps_nobody_waiting() -> Result<()> {
+async fn clients_that_drip_are_disconnected_and_do_not_block_others() -> Result<()> {
     let plane = Plane::start().await?;
     let mut dripping = Vec::new();
     for _ in 0..64 {
@@ -288,13 +289,13 @@ async fn who_drips_is_cut_off_and_keeps_nobody_waiting() -> Result<()> {
     };
     let cut = tokio::time::timeout(wait::LONG, cut).await;
     cut.context("some may drip for ever")??;
-    let told = "was refused: no TLS handshake within 10s";
-    plane.operator.line(told).await?;
+    let line = "was refused: no TLS handshake within 10s";
+    plane.operator.line(line).await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn resources_that_are_wrong() -> Result<()> {
+async fn one_wrong_resource_does_not_affect_others() -> Result<()> {
     let plane = Plane::start().await?;
     plane.component("default", "good", memory());
     let mut odd = memory();
@@ -330,8 +331,8 @@ async fn resources_that_are_wrong() -> Result<()> {
 
     // One that cannot even be read.
     plane.component("default", "crooked", json!({"spec": "text"}));
-    let told = "sent the Component crooked that cannot be read: spec: invalid type: string";
-    daprd.line(told).await?;
+    let line = "sent the Component crooked that cannot be read: spec: invalid type: string";
+    daprd.line(line).await?;
     plane.component("default", "late", memory());
     daprd.line("Component loaded: late").await?;
     assert_eq!(plane.operator.status(), None);
@@ -345,7 +346,7 @@ fn wanting(secret: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_secret_that_cannot_be_read_stops_nobody_else() -> Result<()> {
+async fn a_secret_that_cannot_be_read_affects_its_own_component_only() -> Result<()> {
     let plane = Plane::start().await?;
     // As with roles of one namespace: what is elsewhere, and lists of all, are forbidden.
     let secret = |name: &str| format!("/api/v1/namespaces/default/secrets/{name}");
@@ -445,7 +446,7 @@ async fn many_sidecars_cost_one_read_of_a_secret() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_configuration_that_changes_while_the_operator_is_away() -> Result<()> {
+async fn a_change_while_the_operator_is_away_is_taken_up_later() -> Result<()> {
     let plane = Plane::start().await?;
     let daprd = plane.configured().await?;
     let port = plane.operator.port();
@@ -459,7 +460,7 @@ async fn a_configuration_that_changes_while_the_operator_is_away() -> Result<()>
 }
 
 #[tokio::test]
-async fn configuration_that_would_end_a_start_stays_out_of_use() -> Result<()> {
+async fn an_invalid_configuration_is_not_used() -> Result<()> {
     let plane = Plane::start().await?;
     let daprd = plane.configured().await?;
     let spec = json!({"api": {"denied": [{"name": "state", "protocol": "udp"}]}});
@@ -482,12 +483,12 @@ async fn configuration_that_would_end_a_start_stays_out_of_use() -> Result<()> {
 }
 
 #[tokio::test]
-async fn two_changes_in_a_row() -> Result<()> {
+async fn two_changes_in_a_row_cause_at_most_two_reloads() -> Result<()> {
     let plane = Plane::start().await?;
     let daprd = plane.configured().await?;
     plane.configure("1");
     plane.configure("2");
-    // The last life is over a second old: nothing of before is told again.
+    // The former runtime ended over a second ago: its changes are not sent again.
     let reloads = || {
         let lines = daprd.lines();
         lines

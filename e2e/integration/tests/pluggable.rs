@@ -101,7 +101,7 @@ async fn links_in_the_folder_are_not_followed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_transaction_is_as_long_as_the_program_says() -> Result<()> {
+async fn the_program_limits_the_length_of_a_transaction() -> Result<()> {
     let program = Program::start("extra").await?;
     let daprd = with(&program).start().await?;
     let upsert = |key: &str| json!({"operation": "upsert", "request": {"key": key, "value": 1}});
@@ -123,7 +123,7 @@ async fn a_transaction_is_as_long_as_the_program_says() -> Result<()> {
 }
 
 #[tokio::test]
-async fn items_are_searched_by_the_program() -> Result<()> {
+async fn queries_are_answered_by_the_program() -> Result<()> {
     const QUERY: &str = "/v1.0-alpha1/state/store/query";
     let program = Program::start("extra").await?;
     let daprd = with(&program)
@@ -158,10 +158,10 @@ async fn items_are_searched_by_the_program() -> Result<()> {
     let wrong = http
         .post(QUERY, &json!({"filter": {"LIKE": {"n": 1}}}))
         .await?;
-    let told = "state store store query failed: failed to parse JSON query body: unsupported filter \"LIKE\"";
+    let message = "state store store query failed: failed to parse JSON query body: unsupported filter \"LIKE\"";
     assert_eq!(
         wrong.error()?,
-        ("ERR_STATE_QUERY".to_owned(), told.to_owned())
+        ("ERR_STATE_QUERY".to_owned(), message.to_owned())
     );
     let plain = http
         .post("/v1.0-alpha1/state/plain/query", &json!({}))
@@ -184,7 +184,7 @@ async fn items_are_searched_by_the_program() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_program_may_say_what_callers_see() -> Result<()> {
+async fn the_program_may_set_status_code_and_details_of_errors() -> Result<()> {
     let program = Program::start("extra").await?;
     let daprd = with(&program).start().await?;
     let (http, memory) = (daprd.http(), program.memory());
@@ -403,7 +403,7 @@ async fn a_message_is_not_taken_when_its_dead_letter_cannot_be_written() -> Resu
 }
 
 #[tokio::test]
-async fn who_leaves_pauses_the_broker_and_finishes_what_is_at_hand() -> Result<()> {
+async fn a_sidecar_that_ends_pauses_the_broker_and_finishes_its_deliveries() -> Result<()> {
     for pausable in [true, false] {
         let go = Arc::new(Notify::new());
         let app = reader(go.clone(), false).await?;
@@ -437,7 +437,7 @@ async fn who_leaves_pauses_the_broker_and_finishes_what_is_at_hand() -> Result<(
 }
 
 #[tokio::test]
-async fn a_socket_that_nobody_listens_on_holds_nothing_up_for_long() -> Result<()> {
+async fn a_socket_without_a_listener_delays_the_start_only_briefly() -> Result<()> {
     let program = Program::start("extra").await?;
     drop(UnixListener::bind(program.folder().join("stale.sock"))?);
     std::fs::write(program.folder().join("readme.txt"), "")?;
@@ -514,7 +514,7 @@ async fn a_component_that_is_built_in_is_not_replaced_by_a_socket() -> Result<()
 }
 
 #[tokio::test]
-async fn publications_are_tried_again_by_code() -> Result<()> {
+async fn publications_are_retried_by_status_code() -> Result<()> {
     const POLICIES: &str = "\
 apiVersion: dapr.io/v1alpha1
 kind: Resiliency
@@ -547,26 +547,26 @@ spec:
     Ok(())
 }
 
-/// The client does not close its stream: the sidecar does, once the client's
-/// last word is there.
+/// The client does not close its stream: the sidecar does, once the last
+/// acknowledgement has come.
 #[tokio::test]
-async fn a_stream_of_a_client_ends_with_its_last_word() -> Result<()> {
+async fn a_draining_subscription_stream_ends_after_its_last_acknowledgement() -> Result<()> {
     use wire::subscribe_topic_events_request_alpha1::SubscribeTopicEventsRequestType as Asked;
-    use wire::subscribe_topic_events_response_alpha1::SubscribeTopicEventsResponseType as Told;
+    use wire::subscribe_topic_events_response_alpha1::SubscribeTopicEventsResponseType as Response;
     let program = Program::start("extra").await?;
     let daprd = with(&program)
         .flag("--dapr-graceful-shutdown-seconds=20")
         .start()
         .await?;
-    let (words, outgoing) = mpsc::channel(4);
-    let say = async |word| {
-        words
+    let (requests_tx, outgoing) = mpsc::channel(4);
+    let send = async |request| {
+        requests_tx
             .send(wire::SubscribeTopicEventsRequestAlpha1 {
-                subscribe_topic_events_request_type: Some(word),
+                subscribe_topic_events_request_type: Some(request),
             })
             .await
     };
-    say(Asked::InitialRequest(
+    send(Asked::InitialRequest(
         wire::SubscribeTopicEventsRequestInitialAlpha1 {
             pubsub_name: "broker".to_owned(),
             topic: "news".to_owned(),
@@ -583,14 +583,14 @@ async fn a_stream_of_a_client_ends_with_its_last_word() -> Result<()> {
     events.message().await?.context("no initial answer")?;
     subscribed(&program).await?;
     program.memory().deliver(news("1")).await?;
-    let told = events.message().await?.context("no event")?;
-    let Some(Told::EventMessage(event)) = told.subscribe_topic_events_response_type else {
-        anyhow::bail!("{told:?}");
+    let event = events.message().await?.context("no event")?;
+    let Some(Response::EventMessage(event)) = event.subscribe_topic_events_response_type else {
+        anyhow::bail!("{event:?}");
     };
     daprd.signal(Signal::TERM)?;
     let paused = || async { (!program.memory().calls("Pause").is_empty()).then_some(()) };
     wait::until("the pause", paused).await?;
-    say(Asked::EventProcessed(
+    send(Asked::EventProcessed(
         wire::SubscribeTopicEventsRequestProcessedAlpha1 {
             id: event.id,
             status: Some(wire::TopicEventResponse::default()),

@@ -158,7 +158,7 @@ fn slow(name: &str, server: &TcpListener) -> Result<String> {
 }
 
 #[tokio::test]
-async fn component_that_takes_long_to_start_holds_up_nothing() -> Result<()> {
+async fn a_component_that_starts_slowly_blocks_no_other_change() -> Result<()> {
     // Takes connections and never answers.
     let server = TcpListener::bind("127.0.0.1:0").await?;
     let mut connections = Vec::new();
@@ -191,7 +191,7 @@ async fn component_that_takes_long_to_start_holds_up_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn second_resource_of_a_name_ends_nothing_while_running() -> Result<()> {
+async fn a_second_resource_of_a_name_is_ignored_while_running() -> Result<()> {
     let daprd = Daprd::builder()
         .resource(&component("store", "state.in-memory", ""))
         .start()
@@ -222,7 +222,7 @@ fn replace(file: &Path, text: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn broken_file_takes_nothing_out_of_use_and_a_removed_one_does() -> Result<()> {
+async fn a_broken_file_changes_nothing_and_a_removed_one_removes_its_resources() -> Result<()> {
     let store = component("store", "state.in-memory", "");
     let whole = format!(
         "{store}---\n{}---\n{}",
@@ -296,7 +296,7 @@ fn subscription(rule: &str) -> String {
 }
 
 #[tokio::test]
-async fn wrong_rule_leaves_the_subscription_before_in_use() -> Result<()> {
+async fn a_wrong_rule_leaves_the_former_subscription_in_use() -> Result<()> {
     const RULE: &str = r#"timestamp(event.time) > timestamp("2020-01-01T00:00:00Z")"#;
     let app = HttpApp::start(Router::new().route("/t", post(async || "{}"))).await?;
     let daprd = Daprd::builder()
@@ -366,7 +366,7 @@ async fn at_the_start_a_component_that_cannot_start_ends_the_process() -> Result
 }
 
 #[tokio::test]
-async fn a_changed_component_costs_no_request() -> Result<()> {
+async fn changing_a_component_fails_no_request() -> Result<()> {
     const TASKS: u32 = 8;
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data.db");
@@ -433,7 +433,7 @@ async fn a_changed_component_costs_no_request() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_changed_broker_costs_no_publication_and_keeps_its_subscriptions() -> Result<()> {
+async fn changing_a_broker_fails_no_publication_and_keeps_its_subscriptions() -> Result<()> {
     let subscriptions = json!([{"pubsubname": "bus", "topic": "t", "route": "/t"}]);
     let router = Router::new()
         .route("/dapr/subscribe", get(async move || Json(subscriptions)))

@@ -5,7 +5,7 @@ use serde_json::json;
 use tonic::Code;
 
 #[tokio::test]
-async fn of_the_environment() -> Result<()> {
+async fn environment_variables_are_secrets_over_both_protocols() -> Result<()> {
     let daprd = Daprd::builder()
         .component("env", "secretstores.local.env")
         .env("THE_SECRET", "42")
@@ -114,9 +114,13 @@ async fn a_secret_without_a_store_leaves_its_value_empty() -> Result<()> {
         .post("/v1.0/state/store", &json!([{"key": "a", "value": 1}]))
         .await?;
     assert_eq!(saved.status, 204);
-    // It is used: nobody listens there.
+    // The endpoint is used; no server listens there.
     let called = daprd.http().get("/v1.0/invoke/e/method/x").await?;
-    assert!(called.text().contains("onnect"), "{}", called.text());
+    assert!(
+        called.text().contains("connection refused"),
+        "{}",
+        called.text()
+    );
     Ok(())
 }
 
@@ -131,7 +135,7 @@ async fn with_a_cluster(cluster: &Kubernetes) -> Result<Daprd> {
 }
 
 #[tokio::test]
-async fn a_secret_of_a_cluster_cannot_be_had_by_another_spelling() -> Result<()> {
+async fn other_spellings_of_a_denied_secret_of_a_cluster_are_refused() -> Result<()> {
     const SECRET: &str = "hunter2";
     let cluster = Kubernetes::start().await?;
     cluster.put_secret("default", "db-pass", SECRET);

@@ -1,4 +1,4 @@
-//! Certificates that are not what they should be.
+//! Invalid certificates and keys.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ async fn refuses(credentials: &[(&str, String)], text: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn credentials_that_are_given() -> Result<()> {
+async fn given_credentials_are_used() -> Result<()> {
     let (root, signer) = authority("root", 10, None)?;
     let (issuer, key) = authority("issuer", 10, Some(&signer))?;
     let sentry = Sentry::spawn(&credentials(&root, &issuer, &key))?;
@@ -67,7 +67,7 @@ async fn credentials_that_are_given() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_issuer_that_has_expired() -> Result<()> {
+async fn an_expired_issuer_is_refused() -> Result<()> {
     let (root, signer) = authority("root", 10, None)?;
     let (issuer, key) = authority("issuer", -1, Some(&signer))?;
     refuses(
@@ -78,7 +78,7 @@ async fn an_issuer_that_has_expired() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_issuer_of_another_root() -> Result<()> {
+async fn an_issuer_of_another_root_is_refused() -> Result<()> {
     let (root, _) = authority("root", 10, None)?;
     let (_, other) = authority("other", 10, None)?;
     let (issuer, key) = authority("issuer", 10, Some(&other))?;
@@ -87,7 +87,7 @@ async fn an_issuer_of_another_root() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_key_of_another_issuer() -> Result<()> {
+async fn a_key_of_another_issuer_is_refused() -> Result<()> {
     let (root, signer) = authority("root", 10, None)?;
     let (issuer, _) = authority("issuer", 10, Some(&signer))?;
     let (_, key) = authority("issuer", 10, Some(&signer))?;
@@ -96,28 +96,30 @@ async fn a_key_of_another_issuer() -> Result<()> {
 }
 
 #[tokio::test]
-async fn credentials_that_are_no_certificates() -> Result<()> {
+async fn credentials_that_are_not_pem_are_refused() -> Result<()> {
     let text = |name| (name, "nonsense\n".to_owned());
     let all = [text("ca.crt"), text("issuer.crt"), text("issuer.key")];
     refuses(&all, "no certificates found").await
 }
 
 #[tokio::test]
-async fn a_sidecar_that_trusts_another_root() -> Result<()> {
+async fn a_sidecar_that_trusts_another_root_is_never_ready() -> Result<()> {
     let sentry = Sentry::start().await?;
     let (other, _) = authority("other", 10, None)?;
     let daprd = Daprd::builder()
         .sentry(&sentry)?
         .env("DAPR_TRUST_ANCHORS", &other.pem())
         .spawn()?;
-    daprd.line("certificate").await?;
+    daprd
+        .line("invalid peer certificate: UnknownIssuer")
+        .await?;
     let ready = daprd.public().get("/v1.0/healthz").await;
     assert!(ready.is_err() || ready.is_ok_and(|answer| answer.status != 204));
     Ok(())
 }
 
 #[tokio::test]
-async fn trust_anchors_that_make_no_sense() -> Result<()> {
+async fn malformed_trust_anchors_fail_the_start_and_expired_ones_are_retried() -> Result<()> {
     let sentry = Sentry::start().await?;
     let daprd = Daprd::builder()
         .sentry(&sentry)?
@@ -163,7 +165,7 @@ async fn keys_of_a_redirect_to_plain_http_are_refused() -> Result<()> {
     let location = format!("http://127.0.0.1:{}/keys", plain.port());
     let redirect = async move || (StatusCode::FOUND, [(LOCATION, location)]);
     let router = Router::new().route("/keys", get(redirect));
-    refuses_keys(router, "plain http").await
+    refuses_keys(router, "redirected from https to plain http").await
 }
 
 #[tokio::test]

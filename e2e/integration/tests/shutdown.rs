@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 #[tokio::test]
-async fn a_signal_ends_it_cleanly() -> Result<()> {
+async fn a_signal_ends_the_process_with_success() -> Result<()> {
     for (signal, name) in [(Signal::INT, "interrupt"), (Signal::TERM, "terminated")] {
         let daprd = Daprd::builder()
             .component("store", "state.in-memory")
@@ -28,7 +28,7 @@ async fn a_signal_ends_it_cleanly() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_api_ends_it() -> Result<()> {
+async fn the_shutdown_api_ends_the_process() -> Result<()> {
     let daprd = Daprd::builder().start().await?;
     assert_eq!(
         daprd
@@ -42,7 +42,6 @@ async fn the_api_ends_it() -> Result<()> {
     Ok(())
 }
 
-/// An application whose answer waits until it is let go.
 /// A sidecar with a call to its application under way.
 struct Busy {
     daprd: Daprd,
@@ -125,7 +124,7 @@ async fn a_call_that_takes_too_long_is_cut() -> Result<()> {
 /// A connection that is closed by an answer loses no request; one that is
 /// closed between two of them may (RFC 9112, section 9.6).
 #[tokio::test]
-async fn who_still_asks_while_it_leaves_is_told_to_connect_anew() -> Result<()> {
+async fn answers_during_the_shutdown_close_their_connection() -> Result<()> {
     let daprd = Daprd::builder()
         .flag("--dapr-block-shutdown-duration=2s")
         .start()
@@ -145,7 +144,7 @@ async fn who_still_asks_while_it_leaves_is_told_to_connect_anew() -> Result<()> 
 }
 
 #[tokio::test]
-async fn it_waits_for_no_application_that_never_came() -> Result<()> {
+async fn the_shutdown_does_not_wait_for_an_application_that_never_listened() -> Result<()> {
     let port = outrider_harness::port::free();
     let daprd = Daprd::builder()
         .flag(&format!("--app-port={port}"))
@@ -156,7 +155,7 @@ async fn it_waits_for_no_application_that_never_came() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_hangup_starts_it_again() -> Result<()> {
+async fn a_hangup_restarts_the_runtime_in_the_same_process() -> Result<()> {
     // Else the new component may come by a live change, before the restart.
     let daprd = Daprd::builder()
         .config("features: [{name: HotReload, enabled: false}]")

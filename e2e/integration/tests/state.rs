@@ -84,7 +84,7 @@ async fn an_outdated_etag_changes_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn many_keys_at_once() -> Result<()> {
+async fn a_bulk_get_returns_missing_keys_without_data() -> Result<()> {
     let daprd = with_store().start().await?;
     let http = daprd.http();
     http.post(
@@ -149,7 +149,7 @@ async fn a_transaction_is_all_or_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn errors_have_their_codes() -> Result<()> {
+async fn errors_have_dapr_codes_and_details() -> Result<()> {
     let daprd = with_store().start().await?;
     let http = daprd.http();
     let missing = http.get("/v1.0/state/nothing/a").await?;
@@ -223,7 +223,7 @@ fn item(key: &str, value: &'static str, etag: Option<&str>) -> StateItem {
 }
 
 #[tokio::test]
-async fn over_grpc() -> Result<()> {
+async fn the_grpc_api_saves_reads_and_deletes() -> Result<()> {
     let daprd = with_store().start().await?;
     let mut grpc = daprd.grpc().await?;
     grpc.save_state(save("a", "\x01raw", None)).await?;
@@ -293,7 +293,7 @@ async fn over_grpc() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_empty_value_is_there() -> Result<()> {
+async fn an_empty_value_is_not_a_missing_one() -> Result<()> {
     let daprd = with_store().start().await?;
     daprd.grpc().await?.save_state(save("a", "", None)).await?;
     let read = daprd.http().get(&format!("{STORE}/a")).await?;
@@ -304,7 +304,7 @@ async fn an_empty_value_is_there() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_empty_prefix_of_keys_is_one() -> Result<()> {
+async fn an_empty_key_prefix_is_used_as_it_is() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let store = |name: &str, prefix: &str| {
         let path = folder.path().join("data.db");

@@ -9,7 +9,7 @@ use outrider_proto::runtime::v1::{GetMetadataRequest, InvokeServiceRequest};
 use tonic::{Code, Request};
 
 #[tokio::test]
-async fn the_api_asks_for_its_token() -> Result<()> {
+async fn the_api_requires_its_token() -> Result<()> {
     let daprd = Daprd::builder()
         .env("DAPR_API_TOKEN", "secret")
         .start()
@@ -86,7 +86,7 @@ fn near_misses() -> Vec<(Method, &'static str, bool)> {
 }
 
 #[tokio::test]
-async fn nothing_but_health_is_open() -> Result<()> {
+async fn only_health_needs_no_token() -> Result<()> {
     let app = HttpApp::start(axum::Router::new().fallback(async || "ok")).await?;
     let folder = tempfile::tempdir()?;
     let by_port = Daprd::builder()
@@ -131,10 +131,10 @@ async fn nothing_but_health_is_open() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_token_goes_no_further() -> Result<()> {
+async fn the_api_token_is_not_passed_on() -> Result<()> {
     let http = HttpApp::start(axum::Router::new().fallback(async || "ok")).await?;
     let grpc = GrpcApp::start(|_| Ok(InvokeResponse::default())).await?;
-    // Also where nobody asks for it: clients send it to every sidecar.
+    // Also where it is not required: clients send it to every sidecar.
     for token in ["secret", ""] {
         let web = Daprd::builder().app_id("web").app(&http);
         let rpc = Daprd::builder().app_id("rpc").grpc_app(&grpc);

@@ -3,7 +3,7 @@
 use outrider_crds::annotations as a;
 use outrider_crds::annotations::Map;
 
-use super::settings::Actors;
+use super::settings::{Actors, Settings};
 use super::{Error, HTTP_PORT, PUBLIC_PORT, Situation};
 
 struct Arguments(Vec<String>);
@@ -40,6 +40,54 @@ impl Arguments {
 pub fn arguments(map: &Map, app_id: &str, situation: &Situation<'_>) -> Result<Vec<String>, Error> {
     let settings = situation.settings;
     let mut args = Arguments(Vec::new());
+    basics(map, app_id, settings, &mut args)?;
+    metrics(map, &mut args)?;
+    args.text("--config", a::CONFIG.read(map));
+    args.text("--app-channel-address", a::APP_CHANNEL_ADDRESS.read(map));
+    placement(map, settings.actors.as_ref(), &mut args);
+    args.given("--reminders-service", settings.reminders.as_ref());
+    args.text(
+        "--sentry-request-jwt-audiences",
+        a::SENTRY_REQUEST_JWT_AUDIENCES.read(map),
+    );
+    if let Some(on) = a::ENABLE_API_LOGGING.read(map) {
+        args.flag(format!("--enable-api-logging={on}"));
+    }
+    args.switch(
+        "--disable-builtin-k8s-secret-store",
+        a::DISABLE_BUILTIN_K8S_SECRET_STORE.read(map),
+    );
+    health_check(map, &mut args)?;
+    args.given(
+        "--app-binding-options-timeout",
+        a::APP_BINDING_OPTIONS_TIMEOUT.read_filled(map),
+    );
+    args.switch("--log-as-json", a::LOG_AS_JSON.read(map));
+    args.switch("--enable-profiling", a::ENABLE_PROFILING.read(map));
+    args.switch("--enable-mtls", situation.mtls);
+    args.switch("--app-ssl", a::APP_SSL.read(map));
+    sizes(map, &mut args)?;
+    if !a::UNIX_DOMAIN_SOCKET_PATH.read(map).is_empty() {
+        args.pair("--unix-domain-socket", super::volumes::SOCKET_FOLDER);
+    }
+    args.given(
+        "--dapr-block-shutdown-duration",
+        a::BLOCK_SHUTDOWN_DURATION.read_filled(map),
+    );
+    args.given(
+        "--actors-disseminate-timeout",
+        a::ACTORS_DISSEMINATE_TIMEOUT.read_filled(map),
+    );
+    scheduler(map, settings, &mut args);
+    args.given(
+        "--disable-init-endpoints",
+        a::DISABLE_INIT_ENDPOINTS.read_filled(map),
+    );
+    Ok(args.0)
+}
+
+/// Ports, names and the control plane.
+fn basics(map: &Map, app_id: &str, settings: &Settings, args: &mut Arguments) -> Result<(), Error> {
     args.pair("--dapr-http-port", HTTP_PORT);
     args.pair("--dapr-grpc-port", a::GRPC_PORT.read(map)?);
     args.pair(
@@ -58,57 +106,46 @@ pub fn arguments(map: &Map, app_id: &str, situation: &Situation<'_>) -> Result<V
     args.pair("--mode", "kubernetes");
     args.pair("--control-plane-address", settings.address("dapr-api", 443));
     args.pair("--sentry-address", settings.address("dapr-sentry", 443));
-    args.given(
-        "--app-port",
-        Some(a::APP_PORT.read(map)?).filter(|port| *port > 0),
-    );
-    let metrics_port = a::METRICS_PORT.read(map)?;
+    let app_port = a::APP_PORT.read(map)?;
+    args.given("--app-port", Some(app_port).filter(|port| *port > 0));
+    Ok(())
+}
+
+fn metrics(map: &Map, args: &mut Arguments) -> Result<(), Error> {
+    let port = a::METRICS_PORT.read(map)?;
     if a::ENABLE_METRICS.read(map) {
         args.flag("--enable-metrics");
-        args.pair("--metrics-port", metrics_port);
+        args.pair("--metrics-port", port);
     } else {
         // The sidecar's own default is on.
         args.flag("--enable-metrics=false");
     }
-    args.text("--config", a::CONFIG.read(map));
-    args.text("--app-channel-address", a::APP_CHANNEL_ADDRESS.read(map));
-    placement(map, settings.actors.as_ref(), &mut args);
-    args.given("--reminders-service", settings.reminders.as_ref());
-    args.text(
-        "--sentry-request-jwt-audiences",
-        a::SENTRY_REQUEST_JWT_AUDIENCES.read(map),
-    );
-    if let Some(on) = a::ENABLE_API_LOGGING.read(map) {
-        args.flag(format!("--enable-api-logging={on}"));
+    Ok(())
+}
+
+fn health_check(map: &Map, args: &mut Arguments) -> Result<(), Error> {
+    if !a::ENABLE_APP_HEALTH_CHECK.read(map) {
+        return Ok(());
     }
-    args.switch(
-        "--disable-builtin-k8s-secret-store",
-        a::DISABLE_BUILTIN_K8S_SECRET_STORE.read(map),
+    args.flag("--enable-app-health-check");
+    args.pair(
+        "--app-health-check-path",
+        a::APP_HEALTH_CHECK_PATH.read_filled(map),
     );
-    if a::ENABLE_APP_HEALTH_CHECK.read(map) {
-        args.flag("--enable-app-health-check");
-        args.pair(
-            "--app-health-check-path",
-            a::APP_HEALTH_CHECK_PATH.read_filled(map),
-        );
-        args.pair(
-            "--app-health-probe-interval",
-            a::APP_HEALTH_PROBE_INTERVAL.read(map)?,
-        );
-        args.pair(
-            "--app-health-probe-timeout",
-            a::APP_HEALTH_PROBE_TIMEOUT.read(map)?,
-        );
-        args.pair("--app-health-threshold", a::APP_HEALTH_THRESHOLD.read(map)?);
-    }
-    args.given(
-        "--app-binding-options-timeout",
-        a::APP_BINDING_OPTIONS_TIMEOUT.read_filled(map),
+    args.pair(
+        "--app-health-probe-interval",
+        a::APP_HEALTH_PROBE_INTERVAL.read(map)?,
     );
-    args.switch("--log-as-json", a::LOG_AS_JSON.read(map));
-    args.switch("--enable-profiling", a::ENABLE_PROFILING.read(map));
-    args.switch("--enable-mtls", situation.mtls);
-    args.switch("--app-ssl", a::APP_SSL.read(map));
+    args.pair(
+        "--app-health-probe-timeout",
+        a::APP_HEALTH_PROBE_TIMEOUT.read(map)?,
+    );
+    args.pair("--app-health-threshold", a::APP_HEALTH_THRESHOLD.read(map)?);
+    Ok(())
+}
+
+/// Limits of concurrency, bodies and buffers.
+fn sizes(map: &Map, args: &mut Arguments) -> Result<(), Error> {
     args.given("--app-max-concurrency", a::APP_MAX_CONCURRENCY.read(map)?);
     args.given(
         "--dapr-http-max-request-size",
@@ -120,33 +157,17 @@ pub fn arguments(map: &Map, app_id: &str, situation: &Situation<'_>) -> Result<V
         a::HTTP_READ_BUFFER_SIZE.read(map)?,
     );
     args.text("--read-buffer-size", a::READ_BUFFER_SIZE.read(map));
-    if !a::UNIX_DOMAIN_SOCKET_PATH.read(map).is_empty() {
-        args.pair("--unix-domain-socket", super::volumes::SOCKET_FOLDER);
-    }
-    args.given(
-        "--dapr-block-shutdown-duration",
-        a::BLOCK_SHUTDOWN_DURATION.read_filled(map),
-    );
-    args.given(
-        "--actors-disseminate-timeout",
-        a::ACTORS_DISSEMINATE_TIMEOUT.read_filled(map),
-    );
-    match a::SCHEDULER_HOST_ADDRESS.read(map) {
+    Ok(())
+}
+
+fn scheduler(map: &Map, settings: &Settings, args: &mut Arguments) {
+    let default = || settings.address("dapr-scheduler-server-a", 443);
+    let address = match a::SCHEDULER_HOST_ADDRESS.read(map) {
         // An empty one turns the scheduler off.
-        Some(address) => args.pair("--scheduler-host-address", unquoted(address)),
-        None if settings.scheduler => {
-            args.pair(
-                "--scheduler-host-address",
-                settings.address("dapr-scheduler-server-a", 443),
-            );
-        }
-        None => {}
-    }
-    args.given(
-        "--disable-init-endpoints",
-        a::DISABLE_INIT_ENDPOINTS.read_filled(map),
-    );
-    Ok(args.0)
+        Some(address) => Some(unquoted(address).to_owned()),
+        None => settings.scheduler.then(default),
+    };
+    args.given("--scheduler-host-address", address);
 }
 
 fn placement(map: &Map, actors: Option<&Actors>, args: &mut Arguments) {

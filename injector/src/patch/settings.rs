@@ -16,7 +16,7 @@ pub struct Settings {
     pub actors: Option<Actors>,
     /// `<name>:<address>`
     pub reminders: Option<String>,
-    /// Whether sidecars are told of the scheduler.
+    /// Whether sidecars get the address of the scheduler.
     pub scheduler: bool,
     /// Pods that tolerate one of these get a command: their node would not keep the image's entry point.
     pub ignore_entrypoint_tolerations: Vec<Value>,
@@ -27,15 +27,15 @@ pub struct Settings {
     pub drop_all_capabilities: bool,
     /// Gives sidecars their pod's address.
     pub downward_apis: bool,
-    /// What pods get that do not say otherwise.
+    /// The default of an annotation.
     pub native_sidecar: bool,
     /// Where component sockets are mounted.
     pub sockets_folder: String,
-    /// Sidecars prove who they are by a token of their own.
+    /// Whether sidecars get a token to identify themselves to sentry.
     pub identity_token: bool,
 }
 
-/// Who tells sidecars where actors are.
+/// The service from which sidecars learn where actors are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Actors {
     /// `host:port` of placement.
@@ -53,7 +53,7 @@ impl Settings {
         )
     }
 
-    /// Whom sidecars' tokens are for.
+    /// The audience of sidecars' tokens.
     pub fn audience(&self) -> String {
         format!(
             "spiffe://{}/ns/{}/dapr-sentry",

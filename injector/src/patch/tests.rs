@@ -158,127 +158,131 @@ fn everything_at_once() {
     snapshot!(pod);
 }
 
+/// Annotations, and the arguments that they add or change.
+type Row = (
+    &'static [(&'static str, &'static str)],
+    &'static [&'static str],
+);
+const ARGUMENTS: &[Row] = &[
+    (&[("app-port", "-1")], &[]),
+    // What is left empty counts as absent.
+    (&[("app-port", "")], &[]),
+    (&[("app-port", " 8080 ")], &["--app-port", "8080"]),
+    (&[("grpc-port", ""), ("metrics-port", " ")], &[]),
+    (&[("app-max-concurrency", "")], &[]),
+    (&[("graceful-shutdown-seconds", ""), ("config", " ")], &[]),
+    (
+        &[
+            ("block-shutdown-duration", ""),
+            ("app-binding-options-timeout", ""),
+            ("actors-disseminate-timeout", " "),
+            ("disable-init-endpoints", ""),
+        ],
+        &[],
+    ),
+    (&[("dapr-unknown", "x")], &[]),
+    (&[("enable-metrics", "false")], &["--enable-metrics=false"]),
+    (&[("metrics-port", "1")], &["1"]),
+    (
+        &[("app-channel-address", "h")],
+        &["--app-channel-address", "h"],
+    ),
+    (
+        &[("placement-host-address", " h:1 ")],
+        &["--placement-host-address", "h:1"],
+    ),
+    (&[("placement-host-address", "''")], &[]),
+    (
+        &[("scheduler-host-address", "h:1,h:2")],
+        &["--scheduler-host-address", "h:1,h:2"],
+    ),
+    (
+        &[("scheduler-host-address", "\"\"")],
+        &["--scheduler-host-address", ""],
+    ),
+    (
+        &[("sentry-request-jwt-audiences", "a,b")],
+        &["--sentry-request-jwt-audiences", "a,b"],
+    ),
+    (
+        &[("enable-api-logging", "")],
+        &["--enable-api-logging=false"],
+    ),
+    (
+        &[("enable-api-logging", "yes")],
+        &["--enable-api-logging=true"],
+    ),
+    (
+        &[("disable-builtin-k8s-secret-store", "1")],
+        &["--disable-builtin-k8s-secret-store"],
+    ),
+    (
+        &[
+            ("enable-app-health-check", "on"),
+            ("app-health-threshold", "7"),
+        ],
+        &[
+            "--enable-app-health-check",
+            "--app-health-check-path",
+            "/healthz",
+            "--app-health-probe-interval",
+            "5",
+            "--app-health-probe-timeout",
+            "500",
+            "--app-health-threshold",
+            "7",
+        ],
+    ),
+    (&[("app-health-threshold", "7")], &[]),
+    (
+        &[("app-binding-options-timeout", "30s")],
+        &["--app-binding-options-timeout", "30s"],
+    ),
+    (&[("log-as-json", "true")], &["--log-as-json"]),
+    (&[("log-level", "debug")], &["debug"]),
+    (&[("enable-profiling", "true")], &["--enable-profiling"]),
+    (
+        &[("app-max-concurrency", "-1")],
+        &["--app-max-concurrency", "-1"],
+    ),
+    (
+        &[("http-max-request-size", "4")],
+        &["--dapr-http-max-request-size", "4"],
+    ),
+    (&[("max-body-size", "4Mi")], &["--max-body-size", "4Mi"]),
+    (
+        &[("http-read-buffer-size", "8")],
+        &["--dapr-http-read-buffer-size", "8"],
+    ),
+    (
+        &[("read-buffer-size", "8Ki")],
+        &["--read-buffer-size", "8Ki"],
+    ),
+    (
+        &[("block-shutdown-duration", "2s")],
+        &["--dapr-block-shutdown-duration", "2s"],
+    ),
+    (&[("graceful-shutdown-seconds", "12")], &["12"]),
+    (
+        &[("actors-disseminate-timeout", "5s")],
+        &["--actors-disseminate-timeout", "5s"],
+    ),
+    (
+        &[("disable-init-endpoints", "config")],
+        &["--disable-init-endpoints", "config"],
+    ),
+    (&[("sidecar-listen-addresses", "0.0.0.0")], &["0.0.0.0"]),
+    (
+        &[("grpc-port", "1"), ("internal-grpc-port", "2")],
+        &["1", "2"],
+    ),
+];
+
 #[test]
-fn one_annotation_at_a_time() {
-    for (annotations, expected) in [
-        (&[("app-port", "-1")][..], &[][..]),
-        // What is left empty counts as absent.
-        (&[("app-port", "")], &[]),
-        (&[("app-port", " 8080 ")], &["--app-port", "8080"]),
-        (&[("grpc-port", ""), ("metrics-port", " ")], &[]),
-        (&[("app-max-concurrency", "")], &[]),
-        (&[("graceful-shutdown-seconds", ""), ("config", " ")], &[]),
-        (
-            &[
-                ("block-shutdown-duration", ""),
-                ("app-binding-options-timeout", ""),
-                ("actors-disseminate-timeout", " "),
-                ("disable-init-endpoints", ""),
-            ],
-            &[],
-        ),
-        (&[("dapr-unknown", "x")], &[]),
-        (&[("enable-metrics", "false")], &["--enable-metrics=false"]),
-        (&[("metrics-port", "1")], &["1"]),
-        (
-            &[("app-channel-address", "h")],
-            &["--app-channel-address", "h"],
-        ),
-        (
-            &[("placement-host-address", " h:1 ")],
-            &["--placement-host-address", "h:1"],
-        ),
-        (&[("placement-host-address", "''")], &[]),
-        (
-            &[("scheduler-host-address", "h:1,h:2")],
-            &["--scheduler-host-address", "h:1,h:2"],
-        ),
-        (
-            &[("scheduler-host-address", "\"\"")],
-            &["--scheduler-host-address", ""],
-        ),
-        (
-            &[("sentry-request-jwt-audiences", "a,b")],
-            &["--sentry-request-jwt-audiences", "a,b"],
-        ),
-        (
-            &[("enable-api-logging", "")],
-            &["--enable-api-logging=false"],
-        ),
-        (
-            &[("enable-api-logging", "yes")],
-            &["--enable-api-logging=true"],
-        ),
-        (
-            &[("disable-builtin-k8s-secret-store", "1")],
-            &["--disable-builtin-k8s-secret-store"],
-        ),
-        (
-            &[
-                ("enable-app-health-check", "on"),
-                ("app-health-threshold", "7"),
-            ],
-            &[
-                "--enable-app-health-check",
-                "--app-health-check-path",
-                "/healthz",
-                "--app-health-probe-interval",
-                "5",
-                "--app-health-probe-timeout",
-                "500",
-                "--app-health-threshold",
-                "7",
-            ],
-        ),
-        (&[("app-health-threshold", "7")], &[]),
-        (
-            &[("app-binding-options-timeout", "30s")],
-            &["--app-binding-options-timeout", "30s"],
-        ),
-        (&[("log-as-json", "true")], &["--log-as-json"]),
-        (&[("log-level", "debug")], &["debug"]),
-        (&[("enable-profiling", "true")], &["--enable-profiling"]),
-        (
-            &[("app-max-concurrency", "-1")],
-            &["--app-max-concurrency", "-1"],
-        ),
-        (
-            &[("http-max-request-size", "4")],
-            &["--dapr-http-max-request-size", "4"],
-        ),
-        (&[("max-body-size", "4Mi")], &["--max-body-size", "4Mi"]),
-        (
-            &[("http-read-buffer-size", "8")],
-            &["--dapr-http-read-buffer-size", "8"],
-        ),
-        (
-            &[("read-buffer-size", "8Ki")],
-            &["--read-buffer-size", "8Ki"],
-        ),
-        (
-            &[("block-shutdown-duration", "2s")],
-            &["--dapr-block-shutdown-duration", "2s"],
-        ),
-        (&[("graceful-shutdown-seconds", "12")], &["12"]),
-        (
-            &[("actors-disseminate-timeout", "5s")],
-            &["--actors-disseminate-timeout", "5s"],
-        ),
-        (
-            &[("disable-init-endpoints", "config")],
-            &["--disable-init-endpoints", "config"],
-        ),
-        (&[("sidecar-listen-addresses", "0.0.0.0")], &["0.0.0.0"]),
-        (
-            &[("grpc-port", "1"), ("internal-grpc-port", "2")],
-            &["1", "2"],
-        ),
-    ] {
-        assert_eq!(
-            Case::default().arguments(annotations),
-            expected,
-            "{annotations:?}"
-        );
+fn each_annotation_adds_its_argument() {
+    for (annotations, expected) in ARGUMENTS {
+        let arguments = Case::default().arguments(annotations);
+        assert_eq!(arguments, *expected, "{annotations:?}");
     }
 }
 

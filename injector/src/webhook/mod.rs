@@ -1,4 +1,4 @@
-//! The webhook's HTTP face: one path, one review in, one verdict out.
+//! The webhook over HTTP: one path, which answers reviews.
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +24,7 @@ use crate::review::{Request, Review, Verdict};
 /// How much of a text of a review goes into a line of the log, and how much of a reason into an answer.
 const SHOWN: usize = 128;
 const REASON: usize = 1024;
-/// Whoever can create a pod, or reach the webhook, makes app ids up.
+/// Labels whose values are chosen by everybody who can create a pod or reach the webhook.
 const OPEN: &[&str] = &["app_id"];
 
 /// All that an admission needs.
@@ -210,7 +210,7 @@ impl Webhook {
         patch::patch(pod, &situation).map_err(|error| error.to_string())
     }
 
-    /// Let through without a sidecar, and counted.
+    /// Allows the pod without a sidecar, and counts it.
     fn untouched(&self, app_id: &str) -> Verdict {
         self.metrics
             .failed

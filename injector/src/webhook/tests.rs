@@ -1,4 +1,4 @@
-//! Whole requests, with an API server that knows one Configuration.
+//! Whole requests, with an API server that has one Configuration.
 
 use axum::body::{Body, to_bytes};
 use axum::routing::get;
@@ -207,7 +207,7 @@ async fn what_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_review() {
+async fn a_body_that_is_not_a_review_is_refused() {
     let fixture = fixture(None).await;
     assert_eq!(
         fixture.post("application/json", String::new()).await,
@@ -229,7 +229,7 @@ async fn what_is_no_review() {
 }
 
 #[tokio::test]
-async fn strangers_cannot_make_the_metrics_grow() {
+async fn the_number_and_length_of_labels_is_limited_whatever_clients_send() {
     let fixture = fixture(None).await;
     let app_id = |app_id: String| {
         move |it: &mut Value| {

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 use crate::authorise::{self, Caller};
 use crate::resources::{self, Resource};
 
-/// What a sidecar may give as the reason.
+/// The reasons that a sidecar may give.
 const REASONS: [&str; 1] = ["InitFailed"];
 /// Of the message of an Event, in bytes.
 const LONGEST_MESSAGE: usize = 1024;
@@ -87,7 +87,7 @@ impl Reports {
         }
     }
 
-    /// What a report is about, and its reason. What the caller may not see does not exist for it.
+    /// The object of a report, and its reason. An object out of the caller's scope counts as missing.
     fn subject(
         &self,
         caller: &Caller,
@@ -159,7 +159,7 @@ impl Reports {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {}s", WRITE_LIMIT.as_secs()),
         };
-        tracing::warn!(target: "dapr.operator.reports", "an event in namespace {namespace} could not be written: {cause}");
+        tracing::warn!(target: "dapr.operator.reports", "an Event in namespace {namespace} could not be written: {cause}");
         Err(Status::unavailable("the event could not be written"))
     }
 }

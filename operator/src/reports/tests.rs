@@ -104,7 +104,7 @@ async fn a_report_becomes_one_event() {
 }
 
 #[tokio::test]
-async fn a_report_that_is_not_the_callers_to_make_is_refused() {
+async fn a_report_about_an_object_out_of_the_callers_scope_is_refused() {
     let tasks = Tasks::new();
     let (reports, written) = reports(&tasks).await;
     let refused = async |request| reports.report_failure(request).await.unwrap_err().code();

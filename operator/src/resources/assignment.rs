@@ -1,11 +1,11 @@
-//! Which Configuration an app has: its pods say.
+//! Which Configuration an app has, by the annotations of its pods.
 
 use outrider_crds::annotations::{APP_ID, CONFIG, ENABLED};
 use outrider_k8s::watch::Store;
 use outrider_kit::truthy;
 use serde_json::{Value, json};
 
-/// Of a pod with a sidecar its name and our annotations; of others nothing.
+/// Reduces a pod with a sidecar to its name and two annotations, and drops others.
 pub fn keep(pod: Value) -> Option<Value> {
     let metadata = &pod["metadata"];
     let enabled = metadata["annotations"][ENABLED.name]
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_of_a_pod() {
+    fn of_a_pod_with_a_sidecar_name_and_annotations_are_kept() {
         let pod = |enabled: &str| {
             json!({"metadata": {"name": "p", "namespace": "n", "resourceVersion": "1", "annotations": {
                 "dapr.io/enabled": enabled, "dapr.io/config": "c", "other": "x",

@@ -23,7 +23,7 @@ pub struct Resource {
     pub api_version: &'static str,
 }
 
-/// Every kind that sidecars ask for, and the pods that say which Configuration is whose.
+/// Every kind that sidecars request, and the pods, whose annotations name the Configuration of an app.
 #[derive(Clone)]
 pub struct Resources {
     pub components: Resource,
@@ -81,7 +81,7 @@ impl Resources {
         }
     }
 
-    /// Until the first answer about each of them.
+    /// Waits for the first list of each kind.
     pub async fn synced(&self) {
         for resource in [
             &self.components,
@@ -103,7 +103,7 @@ impl Resource {
         self.store.state() != State::Absent
     }
 
-    /// With the members that single objects and items of answers have.
+    /// With `kind` and `apiVersion`.
     pub fn typed(&self, object: &Object) -> Value {
         object.typed(self.api_version, self.kind)
     }

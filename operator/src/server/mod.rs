@@ -1,4 +1,4 @@
-//! What sidecars call. Lists and streams give what is in the caller's namespace and scope.
+//! The gRPC API for sidecars. Lists and streams have the objects of the caller's namespace and scope.
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +32,7 @@ use crate::resources::{self, Resource, Resources, encode};
 use crate::secrets::{Reader, Secrets};
 use crate::stream::Updates;
 
-/// What an object needs before it is sent.
+/// What has to be filled in before an object is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
     Nothing,
@@ -56,7 +56,7 @@ impl Finish {
                     .map_err(|error| Status::unknown(error.to_string()));
             }
         };
-        // The API server could not be asked: that passes, so the sidecar should try again.
+        // This is temporary, so the sidecar should try again.
         resolved.map_err(|error| Status::unavailable(format!("error reading secrets: {error}")))
     }
 }
@@ -70,7 +70,7 @@ pub struct Server {
 type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Server {
-    /// For what a resource says now.
+    /// Secrets for the present version of a resource.
     fn reader<'a>(&'a self, namespace: &'a str, resource: &Resource) -> Reader<'a> {
         self.secrets.reader(namespace, resource.store.last_change())
     }
@@ -153,7 +153,7 @@ impl Server {
         };
         let events = updates
             .events()
-            .map(move |told| told.map(|(json, kind): (Bytes, Type)| event(json, kind.into())));
+            .map(move |update| update.map(|(json, kind): (Bytes, Type)| event(json, kind.into())));
         Ok(Response::new(Box::pin(events)))
     }
 }
@@ -242,7 +242,7 @@ impl Operator for Server {
         )
     }
 
-    /// Carries no namespace, so nobody may ask.
+    /// The request has no namespace, so it is always refused.
     async fn list_subscriptions(
         &self,
         request: Request<()>,

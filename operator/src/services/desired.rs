@@ -97,7 +97,7 @@ impl Workload {
 
     pub fn service(&self, mtls: bool) -> Value {
         let map = &self.annotations;
-        // An empty one counts as on: sidecars have metrics unless told otherwise.
+        // An empty one counts as on: sidecars have metrics by default.
         let metrics = a::ENABLE_METRICS
             .text(map)
             .is_none_or(|text| text.is_empty() || truthy(text));
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_workload() {
+    fn a_workload_without_further_annotations_gets_the_default_ports() {
         let port = |name: &str, port: u16, target: u16, protocol: &str| json!({"name": name, "protocol": "TCP", "port": port, "targetPort": target, "appProtocol": protocol});
         assert_eq!(
             service(&[], true),
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_and_ports() {
+    fn ports_and_annotations_follow_the_workload() {
         let service = service(
             &[
                 ("enable-metrics", "false"),
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn which_workloads() {
+    fn only_annotated_workloads_that_are_not_being_deleted_count() {
         let mut plain = deployment(&[]);
         plain["spec"]["template"]["metadata"]["annotations"]["dapr.io/enabled"] = json!("false");
         assert_eq!(keep_deployment(plain), None);
@@ -358,7 +358,7 @@ mod tests {
             ),
             (&json!("5"), &json!(80))
         );
-        assert_eq!(merge(&merged, &wanted), merged, "nothing left to do");
+        assert_eq!(merge(&merged, &wanted), merged, "nothing changes any more");
     }
 
     #[test]

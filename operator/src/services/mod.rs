@@ -22,12 +22,12 @@ use desired::Workload;
 
 /// Label of our Services.
 const LABEL: &str = "dapr.io/enabled=true";
-/// Changes come in bursts: one pass answers all that come within this time.
-const GATHER: Duration = Duration::from_millis(200);
-/// Whatever failed is tried again after this time.
-const AGAIN: Duration = Duration::from_secs(30);
+/// Changes come in bursts: one pass handles all that come within this time.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+/// A pass at least this often, to retry what failed.
+const RESYNC: Duration = Duration::from_secs(30);
 
-/// App ids are made up by whoever may create workloads.
+/// App ids are chosen by everybody who may create workloads.
 const APP: &[&str] = &["app_id"];
 
 struct Metrics {
@@ -126,22 +126,22 @@ impl Reconciler {
         ]
         .map(Store::subscribe);
         loop {
-            self.pass().await;
+            self.reconcile().await;
             let [a, b, c, d] = &mut changes;
             tokio::select! {
                 () = changed(a) => {}
                 () = changed(b) => {}
                 () = changed(c) => {}
                 () = changed(d) => {}
-                () = tokio::time::sleep(AGAIN) => {}
+                () = tokio::time::sleep(RESYNC) => {}
             }
-            tokio::time::sleep(GATHER).await;
+            tokio::time::sleep(DEBOUNCE).await;
             changes.iter_mut().for_each(drain);
         }
     }
 
     /// Compares everything, which is cheap, and writes what differs.
-    async fn pass(&self) {
+    async fn reconcile(&self) {
         let wanted = self.wanted();
         for ((namespace, name), (workload, service)) in &wanted {
             if let Err(error) = self.write(namespace, name, &workload.app_id, service).await {
@@ -156,7 +156,7 @@ impl Reconciler {
         }
     }
 
-    /// The Services that should be. Of two workloads with one app id the first counts, so that they do not fight.
+    /// The Services that should exist. Of two workloads with one app id the first one gets it, always the same.
     fn wanted(&self) -> BTreeMap<Key, (Workload, Value)> {
         let mtls = self.mtls();
         let mut wanted: BTreeMap<Key, (Workload, Value)> = BTreeMap::new();
@@ -171,7 +171,7 @@ impl Reconciler {
             };
             let key = (object.namespace.clone(), workload.service.clone());
             if let Some((other, _)) = wanted.get(&key) {
-                tracing::warn!(target: "dapr.operator.handlers", "{} and {} of namespace {} have the same app id {:?}: the service stays with the first", other.name, workload.name, object.namespace, workload.app_id);
+                tracing::warn!(target: "dapr.operator.handlers", "{} and {} of namespace {} have the same app id {:?}: the service selects the pods of the first only; give each its own dapr.io/app-id", other.name, workload.name, object.namespace, workload.app_id);
                 continue;
             }
             let service = workload.service(mtls);
@@ -247,7 +247,7 @@ impl Reconciler {
 }
 
 async fn changed(changes: &mut Receiver<Change>) {
-    // Having missed some is a change, too; an ended store changes no more.
+    // A receiver that lagged has missed a change; a closed one gets no more.
     if let Err(RecvError::Closed) = changes.recv().await {
         std::future::pending().await
     }

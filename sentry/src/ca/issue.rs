@@ -1,4 +1,4 @@
-//! What the authority signs for workloads.
+//! Certificates for workloads.
 
 use outrider_security::SpiffeId;
 use rcgen::{
@@ -28,7 +28,7 @@ pub enum RequestError {
     Signature,
 }
 
-/// A public key whose holder was seen to hold the private one.
+/// A public key. Its holder has proved to have the private one.
 pub struct PublicKey(SubjectPublicKeyInfo);
 
 impl PublicKey {
@@ -65,7 +65,7 @@ fn request_block(pem: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Whom a certificate is for.
+/// The subject of a certificate.
 pub struct Workload {
     pub id: SpiffeId,
     pub dns_names: Vec<String>,
@@ -160,9 +160,9 @@ mod tests {
         params.serialize_request(&key).unwrap().pem().unwrap()
     }
 
-    fn refusal(pem: &str) -> String {
+    fn error(pem: &str) -> String {
         match PublicKey::from_request(pem.as_bytes()) {
-            Ok(_) => panic!("it was taken"),
+            Ok(_) => panic!("it was accepted"),
             Err(error) => error.to_string(),
         }
     }
@@ -185,13 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_says_why() {
+    fn a_bad_request_says_why() {
         let not_pem = "invalid certificate signing request";
-        assert_eq!(refusal("hello"), not_pem);
+        assert_eq!(error("hello"), not_pem);
         let labelled = request().replace("CERTIFICATE REQUEST", "PRIVATE KEY");
-        assert_eq!(refusal(&labelled), not_pem);
+        assert_eq!(error(&labelled), not_pem);
         let empty = outrider_security::pem::encode("CERTIFICATE REQUEST", b"0");
-        assert!(refusal(&empty).starts_with("failed to parse certificate signing request: "));
+        assert!(error(&empty).starts_with("failed to parse certificate signing request: "));
         // The signature is at the end.
         let (_, mut der) = <(SectionKind, Vec<u8>)>::pem_slice_iter(request().as_bytes())
             .next()
@@ -199,12 +199,12 @@ mod tests {
             .unwrap();
         *der.last_mut().unwrap() ^= 1;
         let forged = outrider_security::pem::encode("CERTIFICATE REQUEST", &der);
-        assert_eq!(refusal(&forged), "invalid signature");
+        assert_eq!(error(&forged), "invalid signature");
     }
 
     proptest! {
         #[test]
-        fn prop_any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn prop_bytes_that_are_no_request_are_errors(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = PublicKey::from_request(&bytes);
             let framed = outrider_security::pem::encode("CERTIFICATE REQUEST", &bytes);
             prop_assert!(PublicKey::from_request(framed.as_bytes()).is_err());

@@ -1,4 +1,5 @@
-//! The certificate authority: its material, and what it signs. No transport.
+//! The certificate authority: its keys and certificates, and the certificates and
+//! tokens it signs. No transport.
 
 mod issue;
 pub mod jwt;
@@ -109,7 +110,8 @@ pub struct Current {
 }
 
 impl Current {
-    /// Opens the store. The second value keeps the first up to date.
+    /// Loads the authority from the store. The second value keeps the first up to
+    /// date.
     pub async fn open(
         store: Store,
         policy: Policy,
@@ -118,7 +120,7 @@ impl Current {
         let mut seen = watch::Files::new(store.watched());
         let (authority, stored) = Authority::open(&store, &policy).await?;
         if matches!(store, Store::Files(_)) {
-            // What was just written is no news.
+            // What was just written here is not a change.
             seen.changed();
         }
         authority.measure(&metrics);
@@ -154,8 +156,8 @@ pub struct Refresh {
 }
 
 impl Refresh {
-    /// Runs for as long as it is polled. Material that is not valid is logged,
-    /// and the last good one stays in use.
+    /// Runs until it is dropped. Invalid material is logged, and the last valid one
+    /// stays in use.
     pub async fn run(mut self) {
         let mut next_warning = tokio::time::Instant::now() + EXPIRY_CHECK;
         loop {
@@ -167,7 +169,7 @@ impl Refresh {
             if !self.seen.changed() {
                 continue;
             }
-            // Files are replaced one by one: wait until nothing changes.
+            // Files are replaced one by one: wait until they no longer change.
             while {
                 tokio::time::sleep(watch::POLL).await;
                 self.seen.changed()
@@ -199,7 +201,8 @@ impl Refresh {
 const EXPIRY_CHECK: Duration = Duration::from_secs(3600);
 const EXPIRY_NOTICE: i64 = 30 * 24 * 3600;
 
-/// Nobody renews the CA's own certificates: say so while there is time.
+/// The CA's own certificates are not renewed automatically: warns before they
+/// expire.
 fn warn_of_expiry(authority: &Authority) {
     let now = time::OffsetDateTime::now_utc().unix_timestamp();
     for (what, at) in [

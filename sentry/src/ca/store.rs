@@ -86,13 +86,13 @@ impl Store {
         }
     }
 
-    /// Returns what is stored afterwards, which is another replica's if that
-    /// one was faster.
+    /// Returns what is stored afterwards: another replica's, if that one was
+    /// faster.
     pub async fn save_x509(&self, made: x509::Material) -> Result<x509::Material, Error> {
         match self {
             Self::Files(credentials) => {
-                // Not all three are there. Those that are may be somebody's, left
-                // out of sight by a wrong file name: they are put aside.
+                // Not all three exist. Those that do may be of another CA whose other
+                // files have different names: they are renamed, not overwritten.
                 for path in [&credentials.root, &credentials.key, &credentials.issuer] {
                     put_aside(path)?;
                 }
@@ -154,7 +154,7 @@ fn aside_suffix(number: u32) -> String {
 }
 
 fn put_aside(path: &Path) -> Result<(), Error> {
-    // What was put aside before is somebody's too.
+    // Earlier copies are kept as well.
     let aside = (0..).map(|n| {
         let mut aside = path.as_os_str().to_owned();
         aside.push(aside_suffix(n));
@@ -165,7 +165,7 @@ fn put_aside(path: &Path) -> Result<(), Error> {
     };
     match fs::rename(path, aside) {
         Ok(()) => {
-            tracing::warn!(target: "dapr.sentry.ca", "'{}' is not part of a complete CA; it is kept as '.old'", path.display());
+            tracing::warn!(target: "dapr.sentry.ca", "'{}' is not part of a complete CA, which has three files: a new CA is made, and this file is kept with the ending '.old'", path.display());
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -173,12 +173,12 @@ fn put_aside(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Whole or not at all, and for nobody else to read.
+/// Writes atomically, readable by the owner only.
 fn write(path: &Path, text: &str) -> Result<(), Error> {
     let failed = |e| Error::Write(path.to_owned(), e);
     let mut staged = path.as_os_str().to_owned();
     staged.push(".new");
-    // One that an earlier process left has a mode of its own, or is a link.
+    // One that an earlier process left may have another mode, or be a link.
     match fs::remove_file(&staged) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
@@ -297,8 +297,8 @@ impl Cluster {
         }
     }
 
-    /// Brings the config map, which everybody reads, in line with the secret.
-    /// The secret is the truth: it alone has the keys.
+    /// Copies root certificates and key set from the secret to the config map,
+    /// which everybody reads.
     async fn publish(&self, root: &str, jwks: Option<&str>) -> Result<(), Error> {
         let path = Collection::CONFIG_MAPS.object(&self.namespace, BUNDLE)?;
         let (root_key, jwks_key) = (
@@ -349,13 +349,13 @@ impl Cluster {
     }
 }
 
-/// What was there is somebody's, though it is no complete CA.
+/// Keeps an entry that is overwritten: it may belong to another CA.
 fn keep_aside(data: &mut Map<String, Value>, name: &str, before: Option<Value>) {
     let Some(before) = before.filter(|it| it.as_str().is_some_and(|text| !text.is_empty())) else {
         return;
     };
     if data.get(name) != Some(&before) {
-        tracing::warn!(target: "dapr.sentry.ca", "'{name}' of secret {BUNDLE} is not part of a complete CA; it is kept as '{name}.old'");
+        tracing::warn!(target: "dapr.sentry.ca", "'{name}' of secret {BUNDLE} is not part of a complete CA, which has three entries: a new CA is made, and this entry is kept as '{name}.old'");
         let aside = (0..).map(|n| format!("{name}{}", aside_suffix(n)));
         if let Some(aside) = aside.into_iter().find(|it| !data.contains_key(it)) {
             data.insert(aside, before);
@@ -372,7 +372,7 @@ fn entry_map(object: &mut Value) -> &mut Map<String, Value> {
     }
     match &mut object["data"] {
         Value::Object(data) => data,
-        _ => unreachable!("it was just made an object"),
+        _ => unreachable!("it is an object by now"),
     }
 }
 
@@ -383,7 +383,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_for_nobody_else_whatever_was_left_behind() {
+    fn keys_are_readable_by_the_owner_only_even_if_a_staged_file_or_link_exists() {
         let folder = tempfile::tempdir().unwrap();
         let key = folder.path().join("issuer.key");
         let staged = folder.path().join("issuer.key.new");

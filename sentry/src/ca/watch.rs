@@ -21,7 +21,7 @@ impl Files {
         files
     }
 
-    /// Whether any file differs from the last time this was asked.
+    /// Whether any file differs from the last call.
     pub fn changed(&mut self) -> bool {
         let now: Vec<_> = self.paths.iter().map(|p| std::fs::read(p).ok()).collect();
         let changed = now != self.seen;

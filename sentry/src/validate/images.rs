@@ -1,4 +1,4 @@
-//! The container images of a pod, as a certificate tells them.
+//! The container images of a pod, for an extension of its certificate.
 
 use serde::Serialize;
 use serde_json::Value;

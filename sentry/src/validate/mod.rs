@@ -1,4 +1,4 @@
-//! Whether a caller is who it says. Refusals are told to the caller as they are.
+//! Whether a caller is who it claims to be. Callers see the texts of denials.
 
 mod images;
 pub mod jwks;
@@ -15,12 +15,12 @@ pub use kubernetes::Kubernetes;
 
 const LONGEST_ID: usize = 64;
 
-/// Who a caller was found to be.
+/// A caller whose identity is proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     pub trust_domain: TrustDomain,
-    /// Whether the validator saw that this is a service of the control plane,
-    /// or takes every caller's word.
+    /// Whether the validator found that this is a service of the control plane,
+    /// or believes every caller.
     pub may_be_service: bool,
     /// JSON; of the pod the caller runs in.
     pub images: Option<Vec<u8>>,
@@ -36,16 +36,16 @@ pub struct Validators {
 
 /// Why a caller gets no certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// The request names no validator that there is.
+pub enum Denial {
+    /// The request names no validator that is enabled.
     Argument(&'static str),
     Denied(String),
-    /// It may be right, but cannot be judged now.
+    /// It cannot be checked at the moment.
     Busy(&'static str),
 }
 
 impl Validators {
-    /// The one that is meant when a request names none.
+    /// The validator of requests that name none.
     fn default_validator(&self) -> Option<TokenValidator> {
         if self.kubernetes.is_some() {
             Some(TokenValidator::Kubernetes)
@@ -61,11 +61,11 @@ impl Validators {
         &self,
         request: &SignCertificateRequest,
         from: Option<IpAddr>,
-    ) -> Result<Caller, Refusal> {
-        const NOT_ENABLED: Refusal = Refusal::Argument("the requested validator is not enabled");
+    ) -> Result<Caller, Denial> {
+        const NOT_ENABLED: Denial = Denial::Argument("the requested validator is not enabled");
         let named = TokenValidator::try_from(request.token_validator).map_err(|_| NOT_ENABLED)?;
         let validator = match named {
-            TokenValidator::Unknown => self.default_validator().ok_or(Refusal::Argument(
+            TokenValidator::Unknown => self.default_validator().ok_or(Denial::Argument(
                 "a validator name must be specified in this environment",
             ))?,
             named => named,
@@ -84,7 +84,7 @@ impl Validators {
             }
             _ => return Err(NOT_ENABLED),
         };
-        verdict.map_err(Refusal::Denied)
+        verdict.map_err(Denial::Denied)
     }
 }
 
@@ -181,7 +181,7 @@ mod tests {
         let none = Validators::default();
         assert_eq!(
             none.validate(&asked, None).await,
-            Err(Refusal::Argument(
+            Err(Denial::Argument(
                 "a validator name must be specified in this environment"
             ))
         );
@@ -194,7 +194,7 @@ mod tests {
             asked.token_validator = number;
             assert_eq!(
                 insecure.validate(&asked, None).await,
-                Err(Refusal::Argument("the requested validator is not enabled"))
+                Err(Denial::Argument("the requested validator is not enabled"))
             );
         }
     }

@@ -402,26 +402,26 @@ async fn only_the_control_plane_gets_its_identities() {
         ]
     );
 
-    let told = async |annotations: Value, id: &str, namespace: &str, account: &str| {
+    let answer_for = async |annotations: Value, id: &str, namespace: &str, account: &str| {
         cluster.account(namespace, account);
         cluster.pod(namespace, account, annotations);
         refusal(&sentry, &cluster, id, namespace).await
     };
     let service = json!({"dapr.io/control-plane": "operator"});
     assert_eq!(
-        told(service.clone(), "dapr-operator", "apps", "sa").await,
+        answer_for(service.clone(), "dapr-operator", "apps", "sa").await,
         "control plane service in namespace 'apps' is not allowed"
     );
     assert_eq!(
-        told(service, "dapr-operator", "sys", "default").await,
+        answer_for(service, "dapr-operator", "sys", "default").await,
         "control plane service 'mypod' must run under service account 'dapr-operator', not 'default'"
     );
     assert_eq!(
-        told(json!({"dapr.io/control-plane": "x"}), "dapr-x", "sys", "sa").await,
+        answer_for(json!({"dapr.io/control-plane": "x"}), "dapr-x", "sys", "sa").await,
         "unknown control plane service 'mypod'"
     );
     assert_eq!(
-        told(
+        answer_for(
             json!({"dapr.io/control-plane": "operator", "dapr.io/app-id": "a"}),
             "a",
             "sys",
@@ -435,7 +435,7 @@ async fn only_the_control_plane_gets_its_identities() {
         json!({"metadata": {"name": "c", "namespace": "sys"}, "spec": {"accessControl": {"trustDomain": "cp.local"}}}),
     );
     assert_eq!(
-        told(
+        answer_for(
             json!({"dapr.io/app-id": "dapr-operator", "dapr.io/config": "c"}),
             "dapr-operator",
             "sys",

@@ -1,4 +1,4 @@
-//! Sentry as a process, spoken to with our own client.
+//! Sentry as a process, called by our own client.
 
 // Helpers of tests are not inside of test functions, which is where the lints look.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]

@@ -105,7 +105,7 @@ async fn a_certificate_has_the_profile_that_peers_expect() {
 }
 
 #[tokio::test]
-async fn services_get_the_names_they_are_dialled_by() {
+async fn services_get_the_dns_names_they_are_dialled_by() {
     let sentry = Sentry::start("", &[]).await;
     let (security, _upkeep) = sentry.identity("app").await;
     let mut client = sentry.client(&security, SENTRY).await;
@@ -147,13 +147,13 @@ async fn a_bad_request_gets_the_code_and_text_that_clients_know() {
     let sentry = Sentry::start("", &[]).await;
     let (security, _upkeep) = sentry.identity("app").await;
     let mut client = sentry.client(&security, SENTRY).await;
-    let mut refusal = async |change: fn(&mut SignCertificateRequest)| {
+    let mut refused = async |change: fn(&mut SignCertificateRequest)| {
         let mut request = request("myapp");
         change(&mut request);
         let status = client.sign_certificate(request).await.unwrap_err();
         (status.code(), status.message().to_owned())
     };
-    let no_csr = refusal(|r| r.certificate_signing_request = Default::default()).await;
+    let no_csr = refused(|r| r.certificate_signing_request = Default::default()).await;
     assert_eq!(
         no_csr,
         (
@@ -161,9 +161,9 @@ async fn a_bad_request_gets_the_code_and_text_that_clients_know() {
             "invalid request: CSR is required".into()
         )
     );
-    let no_namespace = refusal(|r| r.namespace.clear()).await;
+    let no_namespace = refused(|r| r.namespace.clear()).await;
     assert_eq!(no_namespace.1, "invalid request: namespace is required");
-    let unknown = refusal(|r| r.token_validator = -1).await;
+    let unknown = refused(|r| r.token_validator = -1).await;
     assert_eq!(
         unknown,
         (
@@ -171,8 +171,8 @@ async fn a_bad_request_gets_the_code_and_text_that_clients_know() {
             "the requested validator is not enabled".into()
         )
     );
-    assert_eq!(refusal(|r| r.token_validator = 2).await, unknown);
-    let key = refusal(|r| {
+    assert_eq!(refused(|r| r.token_validator = 2).await, unknown);
+    let key = refused(|r| {
         r.certificate_signing_request = pem::encode("PRIVATE KEY", b"x").into_bytes().into();
     })
     .await;
@@ -183,7 +183,7 @@ async fn a_bad_request_gets_the_code_and_text_that_clients_know() {
             "invalid certificate signing request".into()
         )
     );
-    let garbage = refusal(|r| {
+    let garbage = refused(|r| {
         r.certificate_signing_request =
             pem::encode("CERTIFICATE REQUEST", b"x").into_bytes().into();
     })
@@ -194,12 +194,12 @@ async fn a_bad_request_gets_the_code_and_text_that_clients_know() {
             .1
             .starts_with("failed to parse certificate signing request: ")
     );
-    let smuggled = refusal(|r| r.id = "a/b".into()).await;
+    let smuggled = refused(|r| r.id = "a/b".into()).await;
     assert_eq!(
         smuggled,
         (Code::Internal, "failed to sign certificate".into())
     );
-    let domain = refusal(|r| r.trust_domain = "A".into()).await;
+    let domain = refused(|r| r.trust_domain = "A".into()).await;
     assert_eq!(domain.0, Code::PermissionDenied);
     assert_eq!(
         sentry
@@ -248,13 +248,13 @@ async fn short_lived_certificates_are_renewed_in_memory_and_on_disk() {
 }
 
 #[tokio::test]
-async fn a_client_with_other_anchors_gets_nothing() {
+async fn a_client_with_other_anchors_gets_no_certificate() {
     let (sentry, other) = tokio::join!(Sentry::start("", &[]), Sentry::start("", &[]));
     let anchors = Source::Text(read(&other.ca("ca.crt")));
     let start = Security::start(sentry.options("app", anchors));
     let started = tokio::time::timeout(Duration::from_millis(1500), start).await;
     assert!(started.is_err(), "it must go on trying");
-    // An impostor of the right CA but the wrong trust domain is refused as well.
+    // A sentry of the right CA but the wrong trust domain is refused as well.
     let mut options = sentry.options("app", Source::File(sentry.ca("ca.crt")));
     options.control_plane.trust_domain = "elsewhere".parse().unwrap();
     let started = tokio::time::timeout(Duration::from_millis(1500), Security::start(options)).await;
@@ -262,7 +262,7 @@ async fn a_client_with_other_anchors_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_new_ca_is_taken_up_without_a_restart_and_a_broken_one_is_not() {
+async fn a_new_ca_is_used_without_a_restart_and_a_broken_one_is_ignored() {
     let (sentry, other) = tokio::join!(Sentry::start("", &[]), Sentry::start("", &[]));
     let (security, upkeep) = sentry.identity("app").await;
     let stop = CancellationToken::new();
@@ -290,7 +290,7 @@ async fn a_new_ca_is_taken_up_without_a_restart_and_a_broken_one_is_not() {
         is_new(&fresh).then_some(())
     })
     .await;
-    // Without the old root, what was issued under it is worth nothing.
+    // Without the old root, certificates under it are no longer valid.
     std::fs::write(sentry.ca("ca.crt"), new).unwrap();
     until("a renewal because the anchors changed", || {
         let renewed = is_new(&security);
@@ -310,7 +310,7 @@ async fn a_new_ca_is_taken_up_without_a_restart_and_a_broken_one_is_not() {
 }
 
 #[tokio::test]
-async fn what_cannot_start_says_why() {
+async fn a_start_that_fails_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     let base = ["-port=0", "-healthz-port=0", "-metrics-port=0"];
@@ -321,24 +321,24 @@ async fn what_cannot_start_says_why() {
             .collect();
         run(&arguments, &[]).await
     };
-    let (code, told) = started(&["--nonsense".into()]).await;
+    let (code, output) = started(&["--nonsense".into()]).await;
     assert_eq!(code, Some(2));
-    assert!(told.contains("unknown flag: --nonsense"), "{told}");
+    assert!(output.contains("unknown flag: --nonsense"), "{output}");
 
-    let (code, told) = started(&[format!("--config={}", at("none"))]).await;
+    let (code, output) = started(&[format!("--config={}", at("none"))]).await;
     assert_eq!(code, Some(1));
     let fragment = format!(
         "couldn't find config name \\\"{0}\\\": stat {0}: no such file or directory",
         at("none")
     );
-    assert!(told.contains(&fragment), "{told}");
+    assert!(output.contains(&fragment), "{output}");
 
     std::fs::write(at("config"), "").unwrap();
     let config = format!("--config={}", at("config"));
     let absent = format!("--issuer-credentials={}", at("absent"));
-    let (code, told) = started(&[config.clone(), absent]).await;
+    let (code, output) = started(&[config.clone(), absent]).await;
     assert_eq!(code, Some(1));
-    assert!(told.contains("failed to add target"), "{told}");
+    assert!(output.contains("failed to add target"), "{output}");
 
     for (name, text, fragment) in [
         (
@@ -363,8 +363,8 @@ async fn what_cannot_start_says_why() {
         }
         std::fs::write(copy.path().join(name), text).unwrap();
         let credentials = format!("--issuer-credentials={}", copy.path().display());
-        let (code, told) = started(&[config.clone(), credentials]).await;
-        assert_eq!(code, Some(1), "{told}");
-        assert!(told.contains(fragment), "{name}: {told}");
+        let (code, output) = started(&[config.clone(), credentials]).await;
+        assert_eq!(code, Some(1), "{output}");
+        assert!(output.contains(fragment), "{name}: {output}");
     }
 }

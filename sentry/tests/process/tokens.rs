@@ -14,8 +14,10 @@ use crate::sentry::{Sentry, free_port, get, read, run, send};
 
 const SENTRY: &str = "spiffe://localhost/ns/default/dapr-sentry";
 
-#[tokio::test]
-async fn tokens_verify_by_discovery() {
+const GOOD_HOST: &str = "Host: good.example:1\r\n";
+
+/// A sentry with OIDC discovery for one host under a prefix, and the port of that.
+async fn with_discovery() -> (Sentry, u16) {
     let oidc = free_port();
     let port = format!("-oidc-server-listen-port={oidc}");
     let sentry = Sentry::start(
@@ -33,13 +35,18 @@ async fn tokens_verify_by_discovery() {
         ],
     )
     .await;
+    (sentry, oidc)
+}
+
+#[tokio::test]
+async fn tokens_verify_by_discovery() {
+    let (sentry, oidc) = with_discovery().await;
     let mut options = sentry.options("app", Source::File(sentry.ca("ca.crt")));
     options.jwt_audiences = vec!["a".into(), "b".into(), "a".into()];
     let (security, _upkeep) = Security::start(options).await.unwrap();
     let svid = security.identity().unwrap().current();
 
-    let good = "Host: good.example:1\r\n";
-    let (status, document) = get(oidc, "/auth/.well-known/openid-configuration", good)
+    let (status, document) = get(oidc, "/auth/.well-known/openid-configuration", GOOD_HOST)
         .await
         .unwrap();
     assert_eq!(status, 200);
@@ -54,7 +61,7 @@ async fn tokens_verify_by_discovery() {
         json!(["RS256"])
     );
 
-    let (_, set) = get(oidc, "/auth/jwks.json", good).await.unwrap();
+    let (_, set) = get(oidc, "/auth/jwks.json", GOOD_HOST).await.unwrap();
     let set: JwkSet = serde_json::from_str(&set).unwrap();
     let verified = |token: &str, audience: &str| {
         let kid = jsonwebtoken::decode_header(token).unwrap().kid.unwrap();
@@ -78,11 +85,15 @@ async fn tokens_verify_by_discovery() {
         let claims = verified(svid.jwt_for(audience).unwrap(), audience);
         assert_eq!(claims["aud"], json!([audience]));
     }
+}
 
+#[tokio::test]
+async fn discovery_answers_allowed_hosts_get_and_its_own_paths_only() {
+    let (_sentry, oidc) = with_discovery().await;
     for (path, method, headers, status) in [
-        ("/jwks.json", "GET", good, 404),
-        ("/auth", "GET", good, 404),
-        ("/auth/jwks.json", "POST", good, 405),
+        ("/jwks.json", "GET", GOOD_HOST, 404),
+        ("/auth", "GET", GOOD_HOST, 404),
+        ("/auth/jwks.json", "POST", GOOD_HOST, 405),
         ("/auth/jwks.json", "GET", "Host: evil.example\r\n", 403),
         (
             "/auth/jwks.json",
@@ -103,7 +114,7 @@ async fn tokens_verify_by_discovery() {
 }
 
 #[tokio::test]
-async fn an_issuer_is_made_of_the_host_that_was_dialled() {
+async fn without_a_configured_issuer_it_is_the_host_of_the_request() {
     let oidc = free_port();
     let port = format!("-oidc-server-listen-port={oidc}");
     let _sentry = Sentry::start(
@@ -150,7 +161,7 @@ async fn every_algorithm_can_be_generated_and_used_again() {
 }
 
 #[tokio::test]
-async fn a_key_set_that_does_not_fit_ends_the_start() {
+async fn a_key_set_without_the_signing_key_fails_the_start() {
     let mut sentry = Sentry::start("", &["-jwt-enabled"]).await;
     sentry.interrupt().await;
     for (set, fragment) in [
@@ -163,7 +174,7 @@ async fn a_key_set_that_does_not_fit_ends_the_start() {
     ] {
         std::fs::write(sentry.ca("jwks.json"), set).unwrap();
         let config = sentry.folder.path().join("config.yaml");
-        let (code, told) = run(
+        let (code, output) = run(
             &[
                 "-port=0",
                 "-healthz-port=0",
@@ -175,7 +186,7 @@ async fn a_key_set_that_does_not_fit_ends_the_start() {
         )
         .await;
         assert_eq!(code, Some(1));
-        assert!(told.contains(fragment), "{told}");
+        assert!(output.contains(fragment), "{output}");
     }
 }
 
@@ -206,7 +217,7 @@ async fn a_token_of_a_known_issuer_is_required_once_one_is_configured() {
     );
 
     let mut client = sentry.client(&security, SENTRY).await;
-    let mut refusal = async |validator: TokenValidator, id: &str, token: &str| {
+    let mut refused = async |validator: TokenValidator, id: &str, token: &str| {
         let request = SignCertificateRequest {
             id: id.into(),
             namespace: "default".into(),
@@ -218,7 +229,7 @@ async fn a_token_of_a_known_issuer_is_required_once_one_is_configured() {
         let status = client.sign_certificate(request).await.unwrap_err();
         (status.code(), status.message().to_owned())
     };
-    let unnamed = refusal(TokenValidator::Unknown, "app", "").await;
+    let unnamed = refused(TokenValidator::Unknown, "app", "").await;
     assert_eq!(
         unnamed,
         (
@@ -226,9 +237,9 @@ async fn a_token_of_a_known_issuer_is_required_once_one_is_configured() {
             "a validator name must be specified in this environment".into()
         )
     );
-    let insecure = refusal(TokenValidator::Insecure, "app", "").await;
+    let insecure = refused(TokenValidator::Insecure, "app", "").await;
     assert_eq!(insecure.1, "the requested validator is not enabled");
-    let empty = refusal(TokenValidator::Jwks, "app", "").await;
+    let empty = refused(TokenValidator::Jwks, "app", "").await;
     assert_eq!(
         empty,
         (
@@ -236,7 +247,7 @@ async fn a_token_of_a_known_issuer_is_required_once_one_is_configured() {
             "the request does not contain a token".into()
         )
     );
-    let other = refusal(TokenValidator::Jwks, "other", &signed).await;
+    let other = refused(TokenValidator::Jwks, "other", &signed).await;
     assert_eq!(
         other.1,
         "token validation failed: \"sub\" not satisfied: values do not match"

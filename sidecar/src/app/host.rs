@@ -26,7 +26,7 @@ pub async fn internal_listener(
         )
     };
     if let Some(port) = given {
-        return listen::tcp_patient(address, port)
+        return listen::tcp_with_retries(address, port)
             .await
             .map_err(|e| failed(port, e));
     }

@@ -64,7 +64,7 @@ impl Servers<'_> {
         let listeners = futures_util::future::join_all(
             addresses
                 .iter()
-                .map(|address| listen::tcp_patient(address, port)),
+                .map(|address| listen::tcp_with_retries(address, port)),
         )
         .await;
         let mut open = 0;

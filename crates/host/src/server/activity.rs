@@ -13,8 +13,8 @@ use super::gate::{Gate, Place};
 use super::limits::Limits;
 use super::slots::{Id, State};
 
-/// A body that is late is refused first; its connection is closed when that
-/// does not help.
+/// A late body is refused first; its connection is closed this much later if it
+/// is still there.
 const AFTER_BODY: Duration = Duration::from_secs(5);
 
 /// Requests of one connection. Cloning shares it.
@@ -48,8 +48,8 @@ struct Requests {
 pub(super) enum Due {
     /// The connection is closed then.
     Close(Instant),
-    /// The connection is ended politely then.
-    Rest(Instant),
+    /// The connection is shut down gracefully then.
+    Shutdown(Instant),
     Nothing,
 }
 
@@ -80,7 +80,9 @@ impl Requests {
         let answer = answer.map(|(since, time)| since + time);
         match [head, body, answer].into_iter().flatten().min() {
             Some(at) => Due::Close(at),
-            None if self.state(limits) == State::Idle => Due::Rest(self.idle + limits.idle_time),
+            None if self.state(limits) == State::Idle => {
+                Due::Shutdown(self.idle + limits.idle_time)
+            }
             None => Due::Nothing,
         }
     }
@@ -178,7 +180,7 @@ impl Activity {
 }
 
 /// One request, from its head to the end of its answer. Its body counts until it
-/// is answered, since whoever answers may still have it.
+/// is answered, since the handler may still hold it.
 pub(super) struct Request {
     activity: Activity,
     number: u64,
@@ -258,7 +260,7 @@ mod tests {
             answer_time: Some(60 * SECOND),
             idle_time: 120 * SECOND,
             bodies: 100,
-            ..Limits::STRANGERS
+            ..Limits::UNAUTHENTICATED
         }
     }
 
@@ -281,7 +283,7 @@ mod tests {
         assert_eq!(activity.due(), Due::Close(start + 60 * SECOND));
         tokio::time::advance(SECOND).await;
         drop(request);
-        assert_eq!(activity.due(), Due::Rest(start + 121 * SECOND));
+        assert_eq!(activity.due(), Due::Shutdown(start + 121 * SECOND));
         activity.bytes();
         assert_eq!(activity.due(), Due::Close(start + 11 * SECOND));
     }
@@ -310,16 +312,16 @@ mod tests {
         assert!(slow.hold(90));
         assert!(good.hold(20));
         assert!(old.evicted.is_cancelled() && !new.evicted.is_cancelled());
-        assert!(!slow.hold(1), "its place is gone");
+        assert!(!slow.hold(1), "it was evicted");
         drop((slow, first, old));
         assert!(good.hold(80));
-        assert!(!good.hold(1), "nobody is left to make room");
+        assert!(!good.hold(1), "there is nothing to evict");
         drop(good);
         assert!(second.request().hold(100));
     }
 
     #[tokio::test]
-    async fn who_does_not_read_an_answer_makes_room_for_others() {
+    async fn a_client_that_does_not_read_its_answer_can_be_evicted() {
         let busy = |answer_time| {
             let gate = Gate::new(
                 "test",

@@ -1,4 +1,5 @@
-//! Bodies of requests within their limits, and of answers that say when they end.
+//! Bodies of requests within their limits, and bodies of answers that end their
+//! request when they do.
 
 use std::future::Future as _;
 use std::pin::Pin;

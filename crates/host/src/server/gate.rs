@@ -1,4 +1,5 @@
-//! The places of a listener: who is there, and who has to go.
+//! The places of a listener: which connections have one, and which are closed to
+//! make room.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -100,7 +101,7 @@ impl Gate {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new connection; none when all others are being served.
+    /// A place for a new connection; none while every other one is being served.
     pub fn admit(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
         let mut places = self.places();
         match places.slots.admit(peer.ip().into(), Instant::now()) {
@@ -130,7 +131,7 @@ impl Gate {
         }
     }
 
-    /// Says why a connection was refused or closed.
+    /// Logs why a connection was refused or closed.
     pub(super) fn refused(&self, peer: SocketAddr, why: &str) {
         let Some(number) = self.places().refusals.count(REFUSALS) else {
             return;

@@ -1,11 +1,11 @@
-//! What a listener lets its clients take.
+//! What the clients of a listener may use.
 
 use std::time::Duration;
 
 use super::slots::Caps;
 
-/// Limits of one listener. Clients that exceed them are refused or closed;
-/// others do not notice.
+/// Limits of one listener. Requests and connections that exceed them are refused
+/// or closed, those of other clients are not affected.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// All connections.
@@ -33,14 +33,15 @@ pub struct Limits {
     pub idle_time: Duration,
 }
 
-/// Connections that owe bytes, of all sources and of one.
+/// Connections with an unfinished handshake, head or body: of all sources, and
+/// of one.
 const WAITING: usize = 512;
 const WAITING_PER_SOURCE: usize = 256;
 
 impl Limits {
-    /// For small requests that are answered at once, of clients that nobody
-    /// knows yet.
-    pub const STRANGERS: Self = Self {
+    /// For small requests that are answered at once, of clients that are not
+    /// authenticated by their connection.
+    pub const UNAUTHENTICATED: Self = Self {
         connections: 1024,
         per_source: 576,
         streams: 16,
@@ -60,7 +61,7 @@ impl Limits {
         body: 4 << 20,
         bodies: 12 << 20,
         body_time: Duration::from_secs(20),
-        ..Self::STRANGERS
+        ..Self::UNAUTHENTICATED
     };
 
     /// For conversions by the API server, which converts whole lists at once.
@@ -78,7 +79,7 @@ impl Limits {
         streams: 128,
         answer_time: None,
         idle_time: Duration::from_secs(600),
-        ..Self::STRANGERS
+        ..Self::UNAUTHENTICATED
     };
 
     /// For pages of text about the process.
@@ -87,11 +88,12 @@ impl Limits {
         per_source: 128,
         body: 0,
         bodies: 0,
-        ..Self::STRANGERS
+        ..Self::UNAUTHENTICATED
     };
 
     /// For sidecars, whose clients are their application and other sidecars, and
-    /// keep as many connections as they like. The rest of the limits is theirs.
+    /// keep as many connections as they like. The sidecar has limits of its own for
+    /// the rest.
     pub const SIDECAR: Self = Self {
         connections: 65_536,
         per_source: 65_536,

@@ -1,6 +1,7 @@
-//! How processes take connections: handshakes do not
-//! hold up accepts, whatever a client owes is due in time, and strangers who
-//! open many connections or send large bodies push out each other.
+//! How processes serve connections: a handshake does not hold up accepts, each
+//! step of a connection has a time limit, and where clients open too many
+//! connections or send too large bodies, their own slowest connections are
+//! closed first.
 
 mod activity;
 mod body;
@@ -44,12 +45,12 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// What HTTP/2 clients may send ahead of the reader, per connection.
 const WINDOW: u32 = 64 << 10;
-/// How long before its certificate expires a client is asked to connect anew.
-const RETIRE_BEFORE: Duration = Duration::from_secs(30);
-/// For a connection that is shutting down while nothing is under way.
-const GOODBYE: Duration = Duration::from_secs(5);
+/// How long before its certificate expires a client is asked to reconnect.
+const RECONNECT_BEFORE: Duration = Duration::from_secs(30);
+/// For the graceful shutdown of a connection without requests under way.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whatever answers requests: a service of tonic or a router of axum.
+/// Something that answers requests: a service of tonic or a router of axum.
 pub trait Service<B>:
     tower_service::Service<
         Request<Received>,
@@ -123,9 +124,9 @@ impl<S> Server<S> {
     {
         let stopping = self.tasks.stopping();
         let activity = Activity::new(&place);
-        let accept = async {
-            // Nothing but a socket is set aside for who says nothing: what
-            // comes after has a place of its own in memory.
+        let first_bytes = async {
+            // A connection that sends nothing costs its socket and little more:
+            // the state of what follows is allocated after the first byte.
             if let Err(error) = socket.readable().await {
                 tracing::debug!(target: "dapr.host", "{}: a connection from {} ended: {error}", place.gate.name, self.peer);
                 return None;
@@ -137,27 +138,27 @@ impl<S> Server<S> {
             biased;
             () = stopping.cancelled() => return,
             () = place.evicted.cancelled() => return,
-            () = late(activity.due()) => {
+            () = until_due(activity.due()) => {
                 let seconds = place.gate.limits.head_time.as_secs();
-                let owed = match self.acceptor.is_tls() {
+                let missing = match self.acceptor.is_tls() {
                     true => "no TLS handshake",
                     false => "no request",
                 };
-                place.gate.refused(self.peer, &format!("{owed} within {seconds}s"));
+                place.gate.refused(self.peer, &format!("{missing} within {seconds}s"));
                 return;
             }
-            connection = accept => connection,
+            connection = first_bytes => connection,
         };
         if let Some(connection) = connection {
             Box::pin(self.serve(connection, activity, &place)).await;
         }
     }
 
-    /// Finishes the handshake, and waits for the first bytes behind it.
+    /// Finishes the handshake, and waits for the first bytes after it.
     async fn greet(&self, socket: TcpStream, place: &Place) -> Option<Greeted> {
         let connection = match self.acceptor.accept(socket).await {
             Ok(connection) => connection,
-            Err(error) if gave_up(&error) => {
+            Err(error) if is_disconnect(&error) => {
                 tracing::debug!(target: "dapr.host", "{}: a connection from {} ended in the TLS handshake: {error}", place.gate.name, self.peer);
                 return None;
             }
@@ -176,14 +177,14 @@ impl<S> Server<S> {
     {
         let stopping = self.tasks.stopping();
         let peer = greeted.connection.peer().clone();
-        let retire = greeted.connection.expires().map(before);
+        let expiry = greeted.connection.expires().map(shortly_before);
         let single = !greeted.is_http2();
         let builder = builder(&place.gate.limits, single);
         let stream = Watched::new(greeted, single.then(|| activity.clone()));
         let (service, requests) = (&self.service, &activity);
         let answer = service_fn(|request| answer(service.clone(), request, requests, &peer));
         let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), answer));
-        let mut goodbye: Option<Instant> = None;
+        let mut shutdown_since: Option<Instant> = None;
         loop {
             let due = activity.due();
             tokio::select! {
@@ -195,28 +196,28 @@ impl<S> Server<S> {
                     return;
                 }
                 () = place.evicted.cancelled() => return,
-                () = stopping.cancelled(), if goodbye.is_none() => {
+                () = stopping.cancelled(), if shutdown_since.is_none() => {
                     serving.as_mut().graceful_shutdown();
-                    goodbye = Some(Instant::now());
+                    shutdown_since = Some(Instant::now());
                 }
-                () = retirement(retire), if goodbye.is_none() => {
+                () = until_expiry(expiry), if shutdown_since.is_none() => {
                     serving.as_mut().graceful_shutdown();
-                    goodbye = Some(Instant::now());
+                    shutdown_since = Some(Instant::now());
                 }
-                () = late(due) => match due {
-                    Due::Rest(_) if goodbye.is_none() => {
+                () = until_due(due) => match due {
+                    Due::Shutdown(_) if shutdown_since.is_none() => {
                         serving.as_mut().graceful_shutdown();
-                        goodbye = Some(Instant::now());
+                        shutdown_since = Some(Instant::now());
                     }
-                    Due::Rest(_) => if let Some(since) = goodbye {
+                    Due::Shutdown(_) => if let Some(since) = shutdown_since {
                         tokio::select! {
                             _ = serving.as_mut() => {}
-                            () = tokio::time::sleep_until(since + GOODBYE) => {}
+                            () = tokio::time::sleep_until(since + SHUTDOWN_TIMEOUT) => {}
                         }
                         return;
                     }
                     _ => {
-                        place.gate.refused(self.peer, "it is late with the rest of a request, or with reading the answer");
+                        place.gate.refused(self.peer, "it did not send the rest of a request, or did not read the answer, in time");
                         return;
                     }
                 },
@@ -226,9 +227,9 @@ impl<S> Server<S> {
     }
 }
 
-/// Waits until the client had better connect anew: its certificate expires soon,
-/// and the connection with it.
-async fn retirement(at: Option<Instant>) {
+/// Waits until shortly before the client's certificate expires, and the
+/// connection with it.
+async fn until_expiry(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
@@ -236,21 +237,22 @@ async fn retirement(at: Option<Instant>) {
 }
 
 /// Some time before `end`, but no more than a tenth of what is left.
-fn before(end: Instant) -> Instant {
+fn shortly_before(end: Instant) -> Instant {
     let tenth = end.saturating_duration_since(Instant::now()) / 10;
-    end.checked_sub(tenth.min(RETIRE_BEFORE)).unwrap_or(end)
+    end.checked_sub(tenth.min(RECONNECT_BEFORE)).unwrap_or(end)
 }
 
-/// Probes of ports come and go without a word.
-fn gave_up(error: &io::Error) -> bool {
+/// Whether the client went away. Port probes connect and close without sending
+/// a byte, so this is not worth a warning.
+fn is_disconnect(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
-/// Waits until something is overdue.
-async fn late(due: Due) {
+/// Waits until the time of what is due is over.
+async fn until_due(due: Due) {
     match due {
-        Due::Close(at) | Due::Rest(at) => tokio::time::sleep_until(at).await,
+        Due::Close(at) | Due::Shutdown(at) => tokio::time::sleep_until(at).await,
         Due::Nothing => std::future::pending().await,
     }
 }
@@ -296,8 +298,8 @@ where
     let limits = activity.gate().limits;
     let current = activity.request();
     let is_grpc = is_grpc(request.headers());
-    if let Some(refused) = announced(request.headers(), &limits) {
-        let answer = refusal(refused, is_grpc);
+    if let Some(refused) = declared_too_large(request.headers(), &limits) {
+        let answer = error_response(refused, is_grpc);
         return Box::pin(std::future::ready(Ok(answer.map(Either::Right))));
     }
     let peer = peer.clone();
@@ -310,7 +312,7 @@ where
         let answer = service.call(request).await?;
         current.answered();
         if let Some(refused) = current.refused() {
-            return Ok(refusal(refused, is_grpc).map(Either::Right));
+            return Ok(error_response(refused, is_grpc).map(Either::Right));
         }
         Ok(answer.map(|body| Either::Left(Answer::new(body, current))))
     })
@@ -321,14 +323,14 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     content_type.is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Whether the body is too large by its own word.
-fn announced(headers: &HeaderMap, limits: &Limits) -> Option<Refused> {
+/// Whether the body is too large by its content-length.
+fn declared_too_large(headers: &HeaderMap, limits: &Limits) -> Option<Refused> {
     let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
     let length: u64 = length.parse().ok()?;
     (length > limits.body as u64).then_some(Refused::TooLarge(limits.body))
 }
 
-fn refusal(refused: Refused, is_grpc: bool) -> Response<Full<Bytes>> {
+fn error_response(refused: Refused, is_grpc: bool) -> Response<Full<Bytes>> {
     if is_grpc {
         return refused.status().into_http();
     }

@@ -1,10 +1,10 @@
-//! Which connections a listener keeps when strangers open too many.
+//! Which connections a listener keeps when clients open too many.
 //!
-//! Plain data: connections come, change and go, and the answers say which one
-//! has to make room. Those that never sent a byte go first, then those that owe
-//! the rest of something, the oldest before the others, so that a good client
-//! always finds a place. Young ones are given time, so that many good clients
-//! at once do not push out each other.
+//! Plain data without I/O: the return values say which connections to evict.
+//! Those that never sent a byte go first, then those whose handshake or request
+//! is not complete, the oldest first, so that a good client always finds a
+//! place. Young ones are given time, so that many good clients that connect at
+//! once do not evict each other.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time for the first byte, and for whatever else is owed, before a connection
-/// makes room for others. A listener that is full does not wait that long.
+/// Time for the first byte, and for the rest of a handshake or request, before a
+/// connection may be evicted. A full listener does not wait that long.
 const SILENCE: Duration = Duration::from_millis(100);
 const SLOWNESS: Duration = Duration::from_secs(1);
 
@@ -24,7 +24,7 @@ pub struct Caps {
     pub connections: usize,
     /// Those of one address.
     pub per_source: usize,
-    /// Those that owe bytes, if they do not owe them since a moment ago.
+    /// Those whose handshake or request is not complete, not counting young ones.
     pub waiting: usize,
     /// The same of one address.
     pub waiting_per_source: usize,
@@ -36,7 +36,7 @@ pub struct Caps {
 pub enum State {
     /// It has not sent a byte.
     Silent,
-    /// It owes bytes: of the handshake, of a request's head, or of a body.
+    /// The handshake, a request's head, or a body is not complete.
     Waiting,
     /// A request is here and being answered.
     Busy,
@@ -71,7 +71,7 @@ pub type Id = u64;
 pub enum Admission {
     /// It has a place; the other one, if any, has to be closed.
     Admitted { id: Id, evicted: Option<Id> },
-    /// Everybody who is there is being served.
+    /// Every connection is being served.
     Refused,
 }
 
@@ -115,11 +115,11 @@ impl Sets {
         }
     }
 
-    fn owing(&self) -> usize {
+    fn unfinished(&self) -> usize {
         self.silent.len() + self.waiting.len()
     }
 
-    /// Who goes first, however young.
+    /// Which one to evict first, however young.
     fn least_needed(&self) -> Option<Id> {
         let sets = [&self.silent, &self.waiting, &self.idle];
         sets.iter().find_map(|set| set.first()).map(|(_, id)| *id)
@@ -152,7 +152,7 @@ impl Slots {
     pub fn admit(&mut self, source: Source, now: Instant) -> Admission {
         let own = self.sources.get(&source);
         let (full, crowded) = own.map_or((false, false), |own| {
-            let crowded = own.owing() >= self.caps.waiting_per_source;
+            let crowded = own.unfinished() >= self.caps.waiting_per_source;
             (own.all >= self.caps.per_source, crowded)
         });
         let mut evicted = None;
@@ -170,7 +170,7 @@ impl Slots {
                 if evicted.is_none() {
                     return Admission::Refused;
                 }
-            } else if self.all.owing() >= self.caps.waiting {
+            } else if self.all.unfinished() >= self.caps.waiting {
                 evicted = overdue(&self.all, now);
             }
         }
@@ -193,7 +193,7 @@ impl Slots {
         Admission::Admitted { id, evicted }
     }
 
-    /// The connection has changed; nothing if it had to go already.
+    /// The connection has changed. No effect on an evicted connection.
     pub fn set(&mut self, id: Id, state: State, now: Instant) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
@@ -228,20 +228,20 @@ impl Slots {
         }
     }
 
-    /// Room for more of a body of connection `id`. Where there is none, those
-    /// that hold most and owe the rest make it: they have to be closed. Says
-    /// whether there is room now.
+    /// Room for more of a body of connection `id`. Where there is none,
+    /// connections with larger bodies that are not complete are evicted. Returns
+    /// those, and whether there is room now.
     pub fn hold(&mut self, id: Id, bytes: usize) -> (Vec<Id>, bool) {
         let mut evicted = Vec::new();
         let before = self.held_by(id);
         while self.held + bytes > self.caps.bodies {
-            let owing = self
+            let unfinished = self
                 .all
                 .waiting
                 .iter()
                 .map(|(_, it)| (self.held_by(*it), *it));
-            let largest = owing.filter(|(_, it)| *it != id).max();
-            // A smaller one than its own is no better than it.
+            let largest = unfinished.filter(|(_, it)| *it != id).max();
+            // To evict one that holds less than itself would be unfair.
             let Some((_, largest)) = largest.filter(|(held, _)| *held > 0 && *held >= before)
             else {
                 return (evicted, false);
@@ -261,7 +261,7 @@ impl Slots {
         self.entries.get(&id).map_or(0, |entry| entry.held)
     }
 
-    /// Bytes that are held no longer; nothing if the connection had to go.
+    /// Bytes that are held no longer. No effect on an evicted connection.
     pub fn release(&mut self, id: Id, bytes: usize) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.held -= bytes;
@@ -275,8 +275,8 @@ impl Slots {
     }
 }
 
-/// The one that has been silent, or has owed something, for longest, if it has
-/// had its time.
+/// The connection that has been silent, or incomplete, for longest, if its time
+/// is over.
 fn overdue(sets: &Sets, now: Instant) -> Option<Id> {
     let oldest = [(&sets.silent, SILENCE), (&sets.waiting, SLOWNESS)];
     oldest.iter().find_map(|(set, time)| {
@@ -330,14 +330,14 @@ mod tests {
     }
 
     #[test]
-    fn many_at_once_do_not_push_out_each_other() {
+    fn young_connections_are_evicted_only_when_the_listener_is_full() {
         let mut slots = Slots::new(CAPS);
         let start = Instant::now();
         for n in 0..8 {
             assert_eq!(admitted(&mut slots, from(n), start).1, None);
             slots.set(n.into(), State::Waiting, start);
         }
-        // The listener is full, so that youth does not help any more.
+        // The listener is full: the oldest goes, although it is young.
         let (last, evicted) = admitted(&mut slots, from(9), start);
         assert_eq!(evicted, Some(0));
         slots.set(last, State::Waiting, start);
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_served_stays() {
+    fn a_connection_that_is_being_served_is_never_evicted() {
         let mut slots = Slots::new(CAPS);
         let start = Instant::now();
         for _ in 0..5 {
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_nothing_makes_no_room_for_bodies() {
+    fn only_connections_with_larger_bodies_are_evicted_for_one() {
         let mut slots = Slots::new(CAPS);
         let start = Instant::now();
         let [connecting, slow, good] = [1, 2, 3].map(|n| {
@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(slots.hold(slow, 90), (vec![], true));
         assert_eq!(slots.hold(good, 20), (vec![slow], true));
         assert_eq!(slots.hold(good, 81), (vec![], false));
-        // Who holds much does not push out who holds little.
+        // One that holds much does not evict one that holds little.
         assert_eq!(slots.hold(connecting, 5), (vec![], true));
         assert_eq!(slots.hold(good, 80), (vec![], false));
         slots.release(connecting, 5);
@@ -460,7 +460,7 @@ mod tests {
                 slots.remove(id);
             }
             prop_assert_eq!((slots.len(), slots.held), (0, 0));
-            prop_assert!(slots.sources.is_empty() && slots.all.owing() == 0 && slots.all.idle.is_empty());
+            prop_assert!(slots.sources.is_empty() && slots.all.unfinished() == 0 && slots.all.idle.is_empty());
         }
     }
 }

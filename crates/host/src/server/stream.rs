@@ -1,4 +1,4 @@
-//! A connection that has begun, and that says when bytes come.
+//! A connection that has sent its first bytes, and that reports further ones.
 
 use std::io;
 use std::pin::Pin;
@@ -12,8 +12,8 @@ use super::activity::Activity;
 /// Bytes that HTTP/2 begins with (RFC 9113, section 3.4).
 const PREFACE: usize = 24;
 
-/// A connection whose client has begun to speak its protocol. Until then it has
-/// no buffers.
+/// A connection whose client has sent the first bytes of its protocol. Until
+/// then it has no buffers.
 pub(super) struct Greeted {
     pub connection: Connection,
     first: [u8; PREFACE],

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_without_anything_between() {
+    fn events_are_split_wherever_the_body_is_cut() {
         let text = concat!(
             r#"{"type":"ADDED","object":{"a":1}}{"type":"DELETED","object":{"a":2}}"#,
             "\n",
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_an_error() {
+    fn a_body_that_is_not_json_is_an_error() {
         assert!(take(&mut BytesMut::from("<html>")).is_err());
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The API server's contract is list, then watch from the list's version:
 //! <https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes>. Servers that give
-//! no versions, or that close a watch at once, are listed again; what a list shows and what a watch tells are
-//! compared with what is known, so that each change is reported once, whichever way it was learnt.
+//! no versions, or that close a watch at once, are listed again; lists and events of watches are both compared with
+//! what is known, so that each change is reported once, whichever of them showed it first.
 
 mod decode;
 mod store;
@@ -28,7 +28,7 @@ pub use store::{Change, Key, Object, State, Store};
 
 /// A server ends a watch after this many seconds; the next one starts where it ended.
 const WATCH_SECONDS: u64 = 290;
-/// A watch that has said nothing for so long is dead: the server should have ended it.
+/// A watch without an event for this long is dead: the server should have ended it.
 const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS + 30);
 /// A watch that ends sooner and without an event may hide changes: list again.
 const SHORT: Duration = Duration::from_secs(1);
@@ -113,9 +113,9 @@ pub fn new(client: Client, interest: Interest) -> (Store, Driver) {
 
 /// How a watch ended.
 enum End {
-    /// It can be taken up again from this version.
+    /// It can be continued from this version.
     At(String),
-    /// Only a list tells what is there now.
+    /// A new list is needed.
     Unknown,
 }
 
@@ -130,7 +130,7 @@ impl Driver {
                 failed = self.follow(&mut backoff) => failed,
             };
             if failed.is_not_found() {
-                tracing::debug!(target: "dapr.k8s", "{plural} are unknown to the API server");
+                tracing::debug!(target: "dapr.k8s", "the API server has no resource {plural}: its definition is not installed");
                 self.store.absent();
             } else {
                 tracing::warn!(target: "dapr.k8s", "cannot watch {plural}, trying again: {failed}");
@@ -173,7 +173,7 @@ impl Driver {
         }
     }
 
-    /// Replaces what is known by what is there. Returns the version of the list, empty if it has none.
+    /// Replaces what is known by a new list. Returns the version of the list, empty if it has none.
     async fn list(&self) -> Result<String, Error> {
         let mut objects = Vec::new();
         let mut query = format!("limit={PAGE}");
@@ -182,7 +182,7 @@ impl Driver {
                 .client
                 .send(self.interest.request(&query, true)?)
                 .await?;
-            let list = items(success(response).await?);
+            let list = items(json_of(response).await?);
             objects.extend(list.items.into_iter().filter_map(|item| self.object(item)));
             if list.more.is_empty() {
                 self.store.replace(objects);
@@ -204,7 +204,7 @@ impl Driver {
             .send(self.interest.request(&query, false)?)
             .await?;
         if !response.status().is_success() {
-            let error = success(response).await.err();
+            let error = json_of(response).await.err();
             return match error {
                 Some(error) if error.code() != Some(410) => Err(error),
                 _ => Ok(End::Unknown),
@@ -212,10 +212,10 @@ impl Driver {
         }
         let mut body = response.into_body();
         let mut buffer = BytesMut::new();
-        let mut silent = true;
+        let mut no_events = true;
         loop {
             let frame = match tokio::time::timeout(SILENCE, body.frame()).await {
-                // Half a connection; a new one picks up where this was.
+                // A dead connection; a new one continues from the same version.
                 Err(_) | Ok(None) | Ok(Some(Err(_))) => break,
                 Ok(Some(Ok(frame))) => frame,
             };
@@ -224,7 +224,7 @@ impl Driver {
             };
             buffer.extend_from_slice(&data);
             for event in decode::take(&mut buffer).map_err(kube::Error::SerdeError)? {
-                silent = false;
+                no_events = false;
                 match event {
                     Event::Bookmark(at) => version = at,
                     Event::Error(410) => return Ok(End::Unknown),
@@ -247,8 +247,8 @@ impl Driver {
                 }
             }
         }
-        let hides = silent && started.elapsed() < SHORT;
-        Ok(if version.is_empty() || hides {
+        let may_hide_changes = no_events && started.elapsed() < SHORT;
+        Ok(if version.is_empty() || may_hide_changes {
             End::Unknown
         } else {
             End::At(version)
@@ -266,7 +266,7 @@ impl Driver {
     }
 }
 
-/// Between half of it and the whole, so that watches that ended together do not come back together.
+/// A random time between half of `pause` and `pause`, so that watches that ended together do not restart together.
 fn jittered(pause: Duration) -> Duration {
     // Every hasher of the standard library has keys of its own.
     let bits = RandomState::new().build_hasher().finish() >> 11;
@@ -290,7 +290,7 @@ fn version_of(object: &Value) -> &str {
         .unwrap_or_default()
 }
 
-/// What a list says.
+/// The content of a list.
 pub(crate) struct List {
     pub items: Vec<Value>,
     version: String,
@@ -317,16 +317,16 @@ pub(crate) fn items(mut list: Value) -> List {
     }
 }
 
-/// The answer's JSON, or the failure that it tells about.
-async fn success(response: http::Response<Body>) -> Result<Value, Error> {
+/// The body's JSON, or the error that the answer stands for.
+async fn json_of(response: http::Response<Body>) -> Result<Value, Error> {
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
     if status.is_success() {
         return Ok(serde_json::from_slice(&body).map_err(kube::Error::SerdeError)?);
     }
-    let told: Option<kube::core::Status> = serde_json::from_slice(&body).ok();
+    let parsed: Option<kube::core::Status> = serde_json::from_slice(&body).ok();
     let text = String::from_utf8_lossy(&body).trim().to_owned();
-    let mut told = told.unwrap_or_else(|| kube::core::Status::failure(&text, ""));
-    told.code = status.as_u16();
-    Err(kube::Error::Api(Box::new(told)).into())
+    let mut failure = parsed.unwrap_or_else(|| kube::core::Status::failure(&text, ""));
+    failure.code = status.as_u16();
+    Err(kube::Error::Api(Box::new(failure)).into())
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
-/// How many changes a slow reader may be behind before it has to start anew.
+/// How many changes a slow reader may be behind before it has to list again.
 const HISTORY: usize = 1024;
-/// Changes that a new reader may ask for although they are past.
+/// How old the changes are that `subscribe_recent` returns.
 const RECENT: Duration = Duration::from_secs(1);
 
 /// Namespace and name.
@@ -127,16 +127,16 @@ impl Store {
             .collect()
     }
 
-    /// Changes from now on. A reader that falls behind is told so, and nobody waits for it.
+    /// Changes from now on. A reader that falls behind gets an error, and nobody waits for it.
     pub fn subscribe(&self) -> broadcast::Receiver<Change> {
         self.0.changes.subscribe()
     }
 
-    /// The changes of the last second, and those from now on: for readers who have looked just before, and whom a
-    /// change may have overtaken. Of several changes of an object only the last one is told: who has looked after it
-    /// must not hear of what was before.
+    /// The changes of the last second, and those from now on: for readers that listed the objects a moment ago, and may
+    /// have missed a change since. Of several changes of an object only the last one is returned: a reader that has
+    /// seen its result must not get an older one.
     pub fn subscribe_recent(&self) -> (Vec<Change>, broadcast::Receiver<Change>) {
-        // With the lock held nothing is told, so nothing is missed or told twice.
+        // With the lock held nothing is sent, so nothing is missed or sent twice.
         let known = self.read();
         let recent = known.recent.iter().filter(|(at, _)| at.elapsed() <= RECENT);
         let mut last: Vec<Change> = Vec::new();
@@ -147,7 +147,8 @@ impl Store {
         (last, self.0.changes.subscribe())
     }
 
-    /// When the last change was sent; nothing before the first. Who has received a change sees it, or a later one.
+    /// When the last change was sent; none before the first. For a reader that has received a change, it is the time of
+    /// that one or of a later one.
     pub fn last_change(&self) -> Option<Instant> {
         self.read().last
     }
@@ -189,11 +190,11 @@ impl Store {
             };
             known.objects.insert(key, new);
             if !first {
-                self.tell(&mut known, change);
+                self.send(&mut known, change);
             }
         }
         for old in gone.into_values() {
-            self.tell(&mut known, Change::Deleted(old));
+            self.send(&mut known, Change::Deleted(old));
         }
         drop(known);
         self.0.state.send_replace(State::Synced);
@@ -212,28 +213,28 @@ impl Store {
             None => Change::Created(new.clone()),
         };
         known.objects.insert(key, new);
-        self.tell(&mut known, change);
+        self.send(&mut known, change);
     }
 
     pub(super) fn remove(&self, key: &Key) {
         let mut known = self.write();
         if let Some(old) = known.objects.remove(key) {
-            self.tell(&mut known, Change::Deleted(old));
+            self.send(&mut known, Change::Deleted(old));
         }
     }
 
-    /// The collection is not there, and so nothing is in it.
+    /// The server has no such collection: every object is gone.
     pub(super) fn absent(&self) {
         let mut known = self.write();
         for old in std::mem::take(&mut known.objects).into_values() {
-            self.tell(&mut known, Change::Deleted(old));
+            self.send(&mut known, Change::Deleted(old));
         }
         drop(known);
         self.0.state.send_replace(State::Absent);
     }
 
     /// Called with the lock held, so that readers see changes in their order.
-    fn tell(&self, known: &mut Known, change: Change) {
+    fn send(&self, known: &mut Known, change: Change) {
         let past = |(at, _): &(Instant, Change)| at.elapsed() > RECENT;
         while known.recent.len() >= HISTORY || known.recent.front().is_some_and(past) {
             known.recent.pop_front();
@@ -242,7 +243,7 @@ impl Store {
         known.count += 1;
         known.last = Some(now);
         known.recent.push_back((now, change.clone()));
-        // Nobody listening is fine.
+        // Without subscribers this fails, which is fine.
         let _ = self.0.changes.send(change);
     }
 
@@ -276,10 +277,10 @@ mod tests {
         }
     }
 
-    fn told(receiver: &mut broadcast::Receiver<Change>) -> Vec<String> {
-        let mut told = Vec::new();
+    fn received(receiver: &mut broadcast::Receiver<Change>) -> Vec<String> {
+        let mut received = Vec::new();
         while let Ok(change) = receiver.try_recv() {
-            told.push(match change {
+            received.push(match change {
                 Change::Created(new) => format!("+{}{}", new.name, new.json["value"]),
                 Change::Updated { old, new } => {
                     format!("{}{}>{}", new.name, old.json["value"], new.json["value"])
@@ -287,35 +288,35 @@ mod tests {
                 Change::Deleted(old) => format!("-{}{}", old.name, old.json["value"]),
             });
         }
-        told
+        received
     }
 
     #[test]
-    fn each_change_once() {
+    fn each_change_is_sent_once() {
         let store = Store::default();
         let mut changes = store.subscribe();
         store.replace(vec![object("a", "", 1), object("b", "", 1)]);
-        assert_eq!(told(&mut changes), [] as [&str; 0], "the first list");
+        assert_eq!(received(&mut changes), [] as [&str; 0], "the first list");
         store.replace(vec![object("a", "", 2), object("c", "", 1)]);
-        assert_eq!(told(&mut changes), ["a1>2", "+c1", "-b1"]);
-        // The watch tells what the list has already shown.
+        assert_eq!(received(&mut changes), ["a1>2", "+c1", "-b1"]);
+        // The watch has an event of what the list has already shown.
         store.put(object("a", "", 2));
         store.remove(&(String::new(), "b".into()));
-        assert_eq!(told(&mut changes), [] as [&str; 0]);
+        assert_eq!(received(&mut changes), [] as [&str; 0]);
         store.put(object("a", "", 3));
         store.replace(vec![object("a", "", 3), object("c", "", 1)]);
-        assert_eq!(told(&mut changes), ["a2>3"]);
+        assert_eq!(received(&mut changes), ["a2>3"]);
         store.absent();
         store.replace(vec![object("a", "", 1)]);
         assert_eq!(
-            told(&mut changes),
+            received(&mut changes),
             ["-a3", "-c1", "+a1"],
             "a collection that came back"
         );
     }
 
     #[test]
-    fn of_the_recent_changes_the_last_of_each_object() {
+    fn subscribe_recent_returns_the_last_change_of_each_object() {
         let store = Store::default();
         store.replace(vec![object("a", "", 1), object("b", "", 1)]);
         store.put(object("a", "", 2));
@@ -338,22 +339,22 @@ mod tests {
             [("a", &json!(3)), ("b", &json!(2)), ("c", &json!(1))]
         );
         assert!(matches!(recent[1], Change::Deleted(_)));
-        assert_eq!(told(&mut changes), [] as [&str; 0]);
+        assert_eq!(received(&mut changes), [] as [&str; 0]);
     }
 
     #[test]
-    fn equal_versions_are_equal_objects() {
+    fn objects_of_equal_versions_are_equal() {
         let store = Store::default();
         store.replace(vec![object("a", "5", 1)]);
         let mut changes = store.subscribe();
         store.put(object("a", "5", 2));
-        assert_eq!(told(&mut changes), [] as [&str; 0]);
+        assert_eq!(received(&mut changes), [] as [&str; 0]);
         store.put(object("a", "6", 1));
-        assert_eq!(told(&mut changes), ["a1>1"]);
+        assert_eq!(received(&mut changes), ["a1>1"]);
     }
 
     #[test]
-    fn a_list_and_a_watch_tell_of_the_same_object() {
+    fn kind_and_api_version_make_no_difference_between_list_and_watch() {
         let store = Store::default();
         store.replace(vec![object("a", "", 1)]);
         let mut changes = store.subscribe();
@@ -361,11 +362,11 @@ mod tests {
         typed.json["kind"] = json!("Component");
         typed.json["apiVersion"] = json!("dapr.io/v1alpha1");
         store.put(typed);
-        assert_eq!(told(&mut changes), [] as [&str; 0]);
+        assert_eq!(received(&mut changes), [] as [&str; 0]);
     }
 
     #[test]
-    fn a_new_reader_learns_what_has_just_happened() {
+    fn subscribe_recent_returns_changes_of_the_last_second() {
         let store = Store::default();
         store.replace(vec![object("a", "", 1)]);
         assert_eq!(store.subscribe_recent().0, [], "the first list");
@@ -373,11 +374,11 @@ mod tests {
         let (recent, mut changes) = store.subscribe_recent();
         assert_eq!(recent, [Change::Created(store.get("", "b").unwrap())]);
         store.put(object("c", "", 1));
-        assert_eq!(told(&mut changes), ["+c1"]);
+        assert_eq!(received(&mut changes), ["+c1"]);
     }
 
     #[test]
-    fn a_slow_reader_holds_nobody_up() {
+    fn a_slow_reader_lags_and_does_not_block_writers() {
         let store = Store::default();
         store.replace(Vec::new());
         let mut slow = store.subscribe();

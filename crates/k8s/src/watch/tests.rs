@@ -1,4 +1,4 @@
-//! Against a server that behaves as badly as servers do.
+//! Against a server without versions, that closes watches and lists at any time.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use super::*;
 struct Server {
     /// The answer to lists; nothing for 404.
     list: Option<String>,
-    /// What the next watches say before they are closed; without one they are closed at once.
+    /// Bodies of the next watches, before they are closed; without one they are closed at once.
     watches: VecDeque<String>,
     lists: usize,
     queries: Vec<String>,
@@ -129,7 +129,7 @@ fn component(name: &str, spec: u32) -> Value {
 }
 
 #[tokio::test]
-async fn a_server_without_versions_that_closes_watches() {
+async fn changes_are_seen_once_from_a_server_without_versions_that_closes_watches() {
     let mut fixture = fixture(Some(json!({"items": null}))).await;
     assert_eq!(fixture.store.list(None), []);
 
@@ -137,7 +137,7 @@ async fn a_server_without_versions_that_closes_watches() {
     fixture.server.lock().unwrap().list = Some(json!({"items": [component("a", 1)]}).to_string());
     assert_eq!(fixture.next().await, ('+', "a".into(), json!(1)));
 
-    // Only watches tell it; values follow each other without anything between, with `kind` unlike in lists.
+    // Only watches show it; values follow each other without anything between, with `kind` unlike in lists.
     {
         let mut server = fixture.server.lock().unwrap();
         server.list = Some(json!({"items": [component("a", 2), component("b", 1)]}).to_string());
@@ -170,7 +170,7 @@ async fn a_server_without_versions_that_closes_watches() {
 }
 
 #[tokio::test]
-async fn a_watch_is_taken_up_where_it_ended() {
+async fn a_watch_continues_from_the_version_where_it_ended() {
     let list = json!({"metadata": {"resourceVersion": "5"}, "items": [component("a", 1)]});
     let event = json!({"type": "MODIFIED", "object": {
         "metadata": {"name": "a", "namespace": "default", "resourceVersion": "7"}, "spec": 2,
@@ -202,7 +202,7 @@ async fn a_watch_is_taken_up_where_it_ended() {
 }
 
 #[tokio::test]
-async fn a_kind_that_is_not_installed() {
+async fn a_kind_that_is_not_installed_is_absent_until_it_is() {
     let mut fixture = fixture(None).await;
     assert_eq!(fixture.store.state(), State::Absent);
     fixture.server.lock().unwrap().list = Some(json!({"items": [component("a", 1)]}).to_string());
@@ -212,7 +212,7 @@ async fn a_kind_that_is_not_installed() {
 }
 
 #[tokio::test]
-async fn a_server_that_closes_watches_at_once_is_asked_less_and_less() {
+async fn lists_slow_down_when_the_server_closes_watches_at_once() {
     let fixture = fixture(Some(json!({"items": [component("a", 1)]}))).await;
     let started = Instant::now();
     let deadline = started + Duration::from_secs(30);
@@ -226,7 +226,7 @@ async fn a_server_that_closes_watches_at_once_is_asked_less_and_less() {
 }
 
 #[tokio::test]
-async fn a_namespace_that_cannot_be_is_not_asked_for() {
+async fn an_invalid_namespace_is_an_error_before_anything_is_sent() {
     let collection = Collection {
         version: "/api/v1",
         plural: "pods",

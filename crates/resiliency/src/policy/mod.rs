@@ -29,7 +29,7 @@ pub trait Failure: fmt::Display {
         self.code().is_none_or(|code| codes.has(code))
     }
 
-    /// Whether trying again is in vain or impossible.
+    /// Whether trying again is useless or impossible.
     fn is_permanent(&self) -> bool {
         false
     }
@@ -63,7 +63,7 @@ pub struct Attempt {
     pub deadline: Option<Instant>,
 }
 
-/// What the lines about an operation call it.
+/// The name of an operation in log lines.
 #[derive(Debug, Clone)]
 pub(crate) enum Name {
     Endpoint(String, String),
@@ -149,7 +149,7 @@ impl Policy {
             let (Some(retry), Some(waits)) = (retry, &mut waits) else {
                 return Err(failure);
             };
-            if self.is_stopped() || !failure.goes_again(retry) {
+            if self.is_stopped() || !failure.is_retried(retry) {
                 return Err(failure);
             }
             let Some(wait) = waits.next() else {
@@ -222,7 +222,7 @@ impl Policy {
         self.stop.as_ref().is_some_and(|stop| stop.is_cancelled())
     }
 
-    /// Returns false if it was woken to stop.
+    /// Returns false if it was interrupted by `stop`.
     async fn sleep(&self, wait: Duration) -> bool {
         match &self.stop {
             None => {
@@ -235,7 +235,7 @@ impl Policy {
 }
 
 impl<E: Failure> Error<E> {
-    fn goes_again(&self, retry: &Retry) -> bool {
+    fn is_retried(&self, retry: &Retry) -> bool {
         match self {
             Error::TimedOut => true,
             Error::Open | Error::TooManyRequests => false,

@@ -73,7 +73,7 @@ impl Failure for Fails {
     }
 }
 
-/// Fails as it is told, one after the other; then it goes well.
+/// An operation that fails with these, one after the other, and then succeeds.
 async fn run(
     policy: &Policy,
     failures: impl IntoIterator<Item = Fails>,
@@ -87,7 +87,7 @@ async fn run(
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_come_after_their_wait_until_it_goes_well() {
+async fn retries_come_after_their_wait_until_one_succeeds() {
     let policy = policy(Bundle {
         retry: retry(Some(2)),
         ..Bundle::default()
@@ -124,7 +124,7 @@ async fn other_codes_and_permanent_failures_are_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_retries_at_all() {
+async fn zero_retries_mean_one_attempt() {
     let policy = policy(Bundle {
         retry: retry(Some(0)),
         ..Bundle::default()
@@ -197,7 +197,7 @@ async fn timeouts_and_operations_that_are_given_up_count_for_the_breaker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_attempt_begins_once_it_is_stopped() {
+async fn no_attempt_begins_after_stop() {
     let stop = CancellationToken::new();
     let policy = policy(Bundle {
         retry: retry(None),

@@ -50,7 +50,7 @@ impl Resiliency {
 
     /// Uses these resources from now on, instead of those before. They have
     /// one set of names in common, in which later ones go before earlier ones.
-    /// A resource with an error is told about and left out. All breakers are
+    /// A resource with an error is logged and left out. All breakers are
     /// closed again.
     pub fn replace(&self, resources: &[outrider_crds::Resiliency]) {
         let mut contents = Contents::default();
@@ -84,8 +84,8 @@ impl Resiliency {
         self.inner.names.load().to_vec()
     }
 
-    /// What applies to calls of an app. `endpoint` tells what shares a
-    /// breaker, such as `<app>:<method>`; it is asked only if need be.
+    /// What applies to calls of an app. `endpoint` returns what shares a
+    /// breaker, such as `<app>:<method>`; it is called only if a policy applies.
     pub fn app(&self, id: &str, endpoint: impl FnOnce() -> String) -> Option<Policy> {
         self.stopping(self.inner.set.load().app(id, endpoint))
     }

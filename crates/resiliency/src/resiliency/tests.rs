@@ -35,7 +35,7 @@ fn retries(count: u64) -> Value {
 }
 
 #[test]
-fn nothing_is_found_and_no_endpoint_asked_for_where_nothing_applies() {
+fn without_a_policy_nothing_is_returned_and_the_endpoint_is_not_computed() {
     let resiliency = Resiliency::default();
     assert!(resiliency.app("a", || unreachable!()).is_none());
     for block in Block::ALL {
@@ -74,7 +74,7 @@ async fn the_most_specific_default_applies() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_switches_defaults_off() {
+async fn a_target_with_an_entry_gets_no_defaults() {
     let resiliency = of(json!({
         "policies": {
             "retries": {"DefaultRetryPolicy": retries(1), "r": retries(2)},
@@ -106,7 +106,7 @@ async fn an_entry_switches_defaults_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_default_without_retries_leaves_the_built_in_ones() {
+async fn a_default_without_retries_leaves_the_built_in_retries() {
     let resiliency = of(json!({
         "policies": {"timeouts": {"DefaultAppTimeoutPolicy": "1s"}},
         "targets": {"apps": {"named": {"timeout": "DefaultAppTimeoutPolicy"}}},
@@ -117,7 +117,7 @@ async fn a_default_without_retries_leaves_the_built_in_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn built_in_retries_can_only_be_made_more_patient() {
+async fn the_number_of_built_in_retries_cannot_be_set_below_three() {
     let built_in = |resiliency: &Resiliency, name| tries(resiliency.built_in(name));
     let plain = Resiliency::default();
     assert_eq!(built_in(&plain, BuiltIn::Service).await, (4, 3));
@@ -168,7 +168,7 @@ async fn breakers_are_per_endpoint_actor_and_direction() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_tried_again_once_all_ends() {
+async fn nothing_is_retried_after_stop() {
     let stop = CancellationToken::new();
     let resiliency = Resiliency::new(None, stop.clone());
     resiliency.replace(&[resource(
@@ -186,7 +186,7 @@ async fn nothing_is_tried_again_once_all_ends() {
 }
 
 #[test]
-fn resources_have_their_names_in_common_and_a_broken_one_is_left_out() {
+fn resources_share_one_set_of_names_and_a_broken_one_is_left_out() {
     let resiliency = Resiliency::default();
     let target = json!({"targets": {"apps": {"a": {"retry": "r"}}}});
     resiliency.replace(&[
@@ -209,7 +209,7 @@ fn resources_have_their_names_in_common_and_a_broken_one_is_left_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_counted() {
+async fn metrics_count_applied_policies_activations_and_states() {
     let registry = Registry::new();
     let resiliency = Resiliency::new(
         Some(Metrics::new(&registry, "me")),

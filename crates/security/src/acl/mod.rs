@@ -56,7 +56,7 @@ pub struct OperationSpec {
     pub action: String,
 }
 
-/// Policies that say too little to be applied.
+/// Policies that lack a required field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "invalid access control spec. missing trustdomain for apps: [{}], missing namespace for apps: [{}], missing app name on at least one of the app policies: {no_app_id}",
@@ -138,7 +138,7 @@ pub struct Decision {
     pub rule: Rule,
 }
 
-/// What a denied caller is told.
+/// The message that a denied caller gets.
 pub fn denial(caller: Option<&SpiffeId>, operation: &str, call: Call) -> String {
     format!(
         "access control policy has denied access to id: {} operation: {operation} verb: {}",
@@ -160,8 +160,7 @@ struct Policy {
     default: Option<Action>,
     trust_domain: String,
     rules: Rules,
-    /// Each rule that denies, by itself: another one that comes first or covers
-    /// more does not hide it.
+    /// Each denying rule by itself, so that no earlier or wider rule hides it.
     denials: Vec<(Rules, Operation)>,
 }
 
@@ -375,7 +374,7 @@ impl Policy {
         policy
     }
 
-    /// `None` when this policy has no say.
+    /// `None` when this policy decides nothing.
     fn decide(&self, operation: &str, call: Call) -> Option<Action> {
         let lower = match call {
             Call::Grpc => Cow::Borrowed(operation),

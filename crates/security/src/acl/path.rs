@@ -1,4 +1,4 @@
-//! The form in which a method is judged, and in which the application gets it.
+//! The form in which a method is checked, and in which the application gets it.
 
 use std::borrow::Cow;
 
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn traversal_is_resolved_before_anything_is_decided() {
+    fn dot_segments_and_repeated_slashes_are_resolved() {
         for (method, normal) in [
             ("", ""),
             (".", ""),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_quoted() {
+    fn an_error_quotes_the_method() {
         assert_eq!(
             normalise("a?b\0").unwrap_err().to_string(),
             r#"method contains forbidden character: "a?b\x00""#
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn structure_in_disguise_is_refused() {
+    fn escaped_slashes_dots_and_backslashes_are_refused() {
         for method in [
             "a%2Fb",
             "a%2fb",
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn how_else_a_path_may_be_read() {
+    fn a_path_may_also_be_read_decoded_or_without_parameters() {
         assert_eq!(readings("%61dmin"), ["admin"]);
         assert_eq!(readings("%2561"), ["%61", "a"]);
         assert_eq!(readings("a;v=1/b"), ["a/b"]);
@@ -250,14 +250,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn prop_normal_stays_normal_and_never_climbs(method in "[/.a-b%é2e5cf;]{0,16}") {
+        fn prop_normalising_twice_changes_nothing_and_leaves_no_dot_segments(method in "[/.a-b%é2e5cf;]{0,16}") {
             let Ok(once) = normalise(&method) else { return Ok(()) };
             prop_assert_eq!(normalise(&once), Ok(once.clone()));
             prop_assert!(once.split('/').all(|s| s != ".." && s != "."));
         }
 
-        /// Whoever decodes what is passed on, as often as he likes, finds no
-        /// other segments in it than those that were judged.
+        /// However often the application decodes the path, it finds the same
+        /// segments that were checked.
         #[test]
         fn prop_decoding_changes_no_segments(method in "([/a]|%25|%2[Ff5Ee]|%5[Cc]|%32|%45|\\.|%|2|e){0,16}") {
             let Ok(normal) = normalise(&method) else { return Ok(()) };

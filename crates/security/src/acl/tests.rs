@@ -32,7 +32,7 @@ fn allows(list: &AccessControl, operation: &str, call: Call) -> bool {
 }
 
 #[test]
-fn without_a_word_everything_is_allowed() {
+fn an_absent_or_empty_list_allows_everything() {
     assert!(AccessControl::parse(None).unwrap().is_none());
     let nothing = Spec {
         default_action: String::new(),
@@ -66,7 +66,7 @@ fn an_empty_default_denies_unless_the_list_is_empty_too() {
 }
 
 #[test]
-fn a_policy_must_say_whom_it_is_about() {
+fn a_policy_needs_app_id_trust_domain_and_namespace() {
     let spec: Spec = serde_json::from_value(serde_json::json!({"policies": [
         {"appId": "a", "namespace": "n"},
         {"appId": "b", "trustDomain": "public"},
@@ -98,13 +98,13 @@ fn a_caller_is_matched_by_app_namespace_and_trust_domain() {
         list.evaluate(Some(&caller("app")), "op", Call::Grpc),
         app_rule
     );
-    for stranger in [
+    for other in [
         "spiffe://public/ns/default/other",
         "spiffe://public/ns/other/app",
         "spiffe://private/ns/default/app",
         "spiffe://public/app",
     ] {
-        let id = stranger.parse().unwrap();
+        let id = other.parse().unwrap();
         assert_eq!(list.evaluate(Some(&id), "op", Call::Grpc), global_rule);
     }
     assert_eq!(list.evaluate(None, "op", Call::Grpc), global_rule);

@@ -22,7 +22,7 @@ use crate::pem;
 use crate::request::Issued;
 
 /// Renewals never follow each other faster than this.
-const BREATH: Duration = Duration::from_millis(100);
+const MIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the private key is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub enum JwtError {
     None,
 }
 
-/// A key for which a certificate is being asked.
+/// A key whose certificate is being requested.
 pub(crate) struct Pending {
     key: KeyPair,
     pub csr: String,
@@ -78,8 +78,8 @@ impl Pending {
         Ok(Self { key, csr })
     }
 
-    /// Takes the answer, if it is for this key, proves an id under `roots`,
-    /// and carries tokens for that id.
+    /// Checks that the answer is for this key, proves an id under `roots`, and
+    /// has tokens for that id.
     pub fn complete(self, issued: Issued, roots: &Roots) -> Result<Svid, Error> {
         let bad = |e: &dyn fmt::Display| Error::Certificate(e.to_string());
         let presented = pem::certificates(issued.chain_pem.as_bytes()).map_err(|e| bad(&e))?;
@@ -92,8 +92,8 @@ impl Pending {
             validity.not_before.timestamp(),
             validity.not_after.timestamp(),
         );
-        // Judged as of its first second: one that is about to expire is still
-        // the best there is.
+        // Checked at its first second: one that is about to expire is still
+        // better than none.
         let first = Duration::from_secs(not_before.max(0).unsigned_abs());
         let id = chain::verify(&presented, roots, UnixTime::since_unix_epoch(first))
             .or_else(|_| chain::verify(&presented, roots, UnixTime::now()))?;
@@ -229,7 +229,7 @@ impl Svid {
         tokens
             .filter_map(|jwt| Some(half_left(jwt.expires?, self.issued)))
             .fold(certificate, SystemTime::min)
-            .max(self.issued + BREATH)
+            .max(self.issued + MIN_PAUSE)
             .max(now)
     }
 }

@@ -85,7 +85,7 @@ fn a_chain_that_is_cut_or_foreign_proves_nothing() {
 
 proptest! {
     #[test]
-    fn prop_any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn prop_bytes_that_are_no_certificate_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let leaf = CertificateDer::from(bytes);
         prop_assert!(chain::verify(&[leaf], &SOUND.roots, seconds_from_now(0)).is_err());
     }

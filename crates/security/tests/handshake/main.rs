@@ -125,19 +125,19 @@ async fn the_wrong_peer_is_refused_by_either_side() {
             .await
             .unwrap_err()
             .to_string();
-        let refusal = format!("unexpected SPIFFE ID: \"{ID}\"");
-        assert!(refused.contains(&refusal), "{refused}");
+        let message = format!("unexpected SPIFFE ID: \"{ID}\"");
+        assert!(refused.contains(&message), "{refused}");
         let clients = Clients::Required(expected);
         let refused = greet(&security, clients, &security, Expected::Any)
             .await
             .unwrap_err()
             .to_string();
-        assert!(refused.contains(&refusal), "{refused}");
+        assert!(refused.contains(&message), "{refused}");
     }
 }
 
 #[tokio::test]
-async fn a_stranger_to_the_anchors_is_refused() {
+async fn a_peer_under_other_trust_anchors_is_refused() {
     let (ours, theirs) = (Arc::new(Authority::new(ID)), Arc::new(Authority::new(ID)));
     let (a, _upkeep_a) = started(&ours, &ours.root_pem).await;
     let (b, _upkeep_b) = started(&theirs, &theirs.root_pem).await;
@@ -204,7 +204,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn a_short_life_is_renewed_again_and_again_and_new_connections_use_it() {
+async fn a_short_lived_certificate_is_renewed_and_new_connections_use_the_new_one() {
     let authority = Arc::new(Authority::new(ID));
     authority.set(|terms| {
         terms.not_before = SystemTime::now();
@@ -249,7 +249,7 @@ async fn new_anchors_bring_a_new_certificate_at_once() {
 
 /// What sentry answers is checked before it is used; asking goes on meanwhile.
 #[tokio::test]
-async fn a_wrong_answer_is_never_taken() {
+async fn a_certificate_for_another_id_or_key_is_never_used() {
     let foreign_key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     let foreign_key: &'static str = Box::leak(foreign_key.serialize_pem().into_boxed_str());
     let wrongs: [fn(&mut ca::Terms, &'static str); 4] = [
@@ -276,7 +276,7 @@ async fn a_wrong_answer_is_never_taken() {
 }
 
 #[tokio::test]
-async fn a_foreign_root_is_never_taken() {
+async fn a_certificate_under_a_foreign_root_is_never_used() {
     let authority = Arc::new(Authority::new(ID));
     let foreign = Authority::new(ID).root_pem;
     tokio::select! {

@@ -101,7 +101,7 @@ static WRITER: OnceLock<Writer> = OnceLock::new();
 /// How long a process waits for its last lines to be read.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// Waits for lines that are still on their way, for a process that ends.
+/// Waits until queued lines are written, for a process that ends.
 pub fn flush() {
     if let Some(writer) = WRITER.get() {
         writer.flush(LAST_LINES);
@@ -158,7 +158,7 @@ impl<S: Subscriber> Layer<S> for Printer {
         let Some(level) = self.level else {
             return false;
         };
-        // Libraries speak only when something is wrong with them.
+        // Of libraries only warnings and errors are printed.
         let ours = ["dapr", "outrider", "pluggable-components"];
         let level = if ours.iter().any(|prefix| target.starts_with(prefix)) {
             level
@@ -270,7 +270,7 @@ fn now() -> String {
     format!("{:.9}", jiff::Timestamp::now())
 }
 
-/// `text` as it stands, or quoted when it holds anything that could end it early.
+/// `text` as it is, or quoted when it has characters that could end it early.
 fn value(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._/@^+".contains(c);
     if !text.is_empty() && text.chars().all(plain) {

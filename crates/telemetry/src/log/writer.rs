@@ -1,12 +1,12 @@
-//! Lines on their way out. Whoever writes one never waits for whoever reads
-//! them: a thread of its own does.
+//! A queue of log lines that a thread of its own writes, so that logging never
+//! waits for a slow reader of the log.
 
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bytes of lines that may wait; those beyond are dropped and counted.
-const MOST: usize = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 /// Room beyond that for lines that say why a process ends.
 const RESERVE: usize = 64 << 10;
 
@@ -24,7 +24,7 @@ struct Shared {
 struct Queue {
     lines: String,
     dropped: u64,
-    /// What was taken is not out yet.
+    /// Lines were taken that are not written yet.
     is_writing: bool,
 }
 
@@ -60,7 +60,7 @@ impl Writer {
     /// `must` is for lines that may not be dropped.
     pub fn write(&self, line: &str, must: bool) {
         let mut queue = self.0.lock();
-        let most = if must { MOST + RESERVE } else { MOST };
+        let most = if must { MAX_BYTES + RESERVE } else { MAX_BYTES };
         if queue.lines.len() + line.len() > most {
             queue.dropped += 1;
             return;
@@ -70,9 +70,9 @@ impl Writer {
         self.0.changed.notify_all();
     }
 
-    /// Waits until everything is out, but no longer than `patience`.
-    pub fn flush(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
+    /// Waits until everything is written, but no longer than `timeout`.
+    pub fn flush(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
         let mut queue = self.0.lock();
         while queue.is_writing || !queue.lines.is_empty() || queue.dropped > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -133,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_reader_holds_up_nobody_and_what_is_dropped_is_counted() {
+    fn a_stuck_reader_does_not_block_writers_and_dropped_lines_are_counted() {
         let (allow, allowed) = channel();
         let (written, read) = channel();
         let output = Slow { allowed, written };
         let writer = Writer::start(output, |dropped| format!("{dropped} dropped\n")).unwrap();
         let line = format!("{}\n", "x".repeat(1023));
         // One queue may be on its way out besides the one that waits.
-        for _ in 0..3 * MOST / line.len() {
+        for _ in 0..3 * MAX_BYTES / line.len() {
             writer.write(&line, false);
         }
         writer.write("fatal\n", true);
@@ -162,6 +162,7 @@ mod tests {
         writer.flush(Duration::from_secs(10));
         assert_eq!(read.recv().unwrap(), b"after\n");
     }
+
     /// A disk that is full at first.
     struct Full {
         times: u32,

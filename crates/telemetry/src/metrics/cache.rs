@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::cells::{shard, shards};
 
-/// Names that one thread remembers; clients may make up new ones without end.
-const MOST: usize = 1024;
+/// Names that one thread remembers; clients may choose new ones without end.
+const MAX_NAMES: usize = 1024;
 
 /// What is known by a name, once per thread. A lock is only ever waited for
 /// where threads outnumber shards.
@@ -27,7 +27,7 @@ impl<V> Cache<V> {
         if let Some(found) = known.get(name) {
             return found.clone();
         }
-        if known.len() >= MOST {
+        if known.len() >= MAX_NAMES {
             known.clear();
         }
         let made = Arc::new(make());
@@ -67,15 +67,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn made_once_and_bounded() {
+    fn values_are_made_once_and_their_number_is_limited() {
         let cache = Cache::default();
         let first = cache.get("a", || 1);
         assert!(Arc::ptr_eq(&first, &cache.get("a", || 2)));
-        for n in 0..2 * MOST {
+        for n in 0..2 * MAX_NAMES {
             cache.get(&n.to_string(), || 3);
         }
         let known: usize = cache.0.iter().map(|m| locked(m).len()).sum();
-        assert!(known <= MOST, "{known}");
+        assert!(known <= MAX_NAMES, "{known}");
         let slots = Slots::default();
         assert_eq!((*slots.get(5, || 'a'), *slots.get(5, || 'b')), ('a', 'a'));
     }

@@ -10,9 +10,9 @@ use super::cells::{Buckets, Counter, Histogram};
 use super::rewrite::{Patterns, Rewrites, apply};
 use super::{Registry, invalid};
 
-/// Series of one name. Some labels, such as paths, have values that clients
-/// make up, and their number has to end somewhere.
-const MOST: usize = 1000;
+/// Most series of one name. Some labels, such as paths, have values that clients
+/// choose, so that their number needs a limit.
+const MAX_SERIES: usize = 1000;
 
 /// What stands at one set of labels.
 pub trait Series: Send + Sync + 'static {
@@ -74,8 +74,8 @@ impl<S: Series> Clone for Family<S> {
 struct Inner<S: Series> {
     desc: Desc,
     labels: &'static [&'static str],
-    /// The labels whose values clients make up; emptied in what comes when
-    /// there are too many series.
+    /// The labels whose values clients choose; left empty in new series when
+    /// there are too many.
     open: &'static [&'static str],
     rewrites: Vec<Patterns>,
     shape: S::Shape,
@@ -84,7 +84,7 @@ struct Inner<S: Series> {
 
 impl Registry {
     /// A name with nothing under it yet. `labels` are in alphabetical order;
-    /// the values of those in `open` are made up by clients.
+    /// the values of those in `open` are chosen by clients.
     pub fn family<S: Series>(
         &self,
         name: &str,
@@ -118,8 +118,8 @@ struct Reading<F> {
 }
 
 impl Registry {
-    /// `read` tells values of labels, in their order, and the numbers; what is
-    /// zero is not shown.
+    /// `read` returns values of labels, in their order, and the numbers; zeros are
+    /// not shown.
     pub fn reading<F>(&self, name: &str, help: &str, labels: &'static [&'static str], read: F)
     where
         F: Fn() -> Vec<(Vec<String>, u64)> + Send + Sync + 'static,
@@ -185,7 +185,7 @@ impl<S: Series> Family<S> {
             .map(|(value, patterns)| apply(patterns, value))
             .collect();
         let mut series = inner.series.lock().unwrap_or_else(|e| e.into_inner());
-        if series.len() >= MOST && !series.contains_key(&values) {
+        if series.len() >= MAX_SERIES && !series.contains_key(&values) {
             for (label, value) in inner.labels.iter().zip(&mut values) {
                 if inner.open.contains(label) {
                     value.clear();
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn made_up_labels_come_to_an_end() {
+    fn the_number_of_series_with_labels_of_clients_is_limited() {
         let registry = Registry::new();
         let family = registry.family::<Counter>(
             "dapr_x_count",
@@ -262,7 +262,7 @@ mod tests {
             &Rewrites::default(),
             (),
         );
-        for n in 0..3 * MOST {
+        for n in 0..3 * MAX_SERIES {
             family.with(&["a", &format!("/{n}")]).inc();
         }
         family.with(&["a", "/7"]).inc();
@@ -271,7 +271,7 @@ mod tests {
             .lines()
             .filter(|l| l.starts_with("dapr_x_count{"))
             .collect();
-        assert_eq!(lines.len(), MOST + 1);
+        assert_eq!(lines.len(), MAX_SERIES + 1);
         assert!(text.contains("dapr_x_count{app_id=\"a\",path=\"/7\"} 2\n"));
         assert!(text.contains("dapr_x_count{app_id=\"a\",path=\"\"} 2000\n"));
     }

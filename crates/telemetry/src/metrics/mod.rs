@@ -31,7 +31,7 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// A registry that already tells the process's own resources.
+    /// A registry that already has the process's own resources.
     pub fn new() -> Self {
         let registry = Self {
             inner: prometheus::Registry::new_custom(None, Some(HashMap::new())).unwrap_or_default(),
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn process_figures() {
+    fn a_new_registry_has_the_process_metrics() {
         let text = Registry::new().text();
         let resident = text
             .lines()

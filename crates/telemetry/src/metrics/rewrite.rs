@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-/// A rule whose pattern is no regular expression.
+/// A rule whose pattern is not a valid regular expression.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to compile regex for rule {metric}{label}/{replacement}: {cause}")]
 pub struct BadRule {
@@ -62,7 +62,7 @@ fn plain(metric: &str) -> String {
         .replace(['/', '.'], "_")
 }
 
-/// The value of a label as the rules want it; what is empty stays empty.
+/// The value of a label after the rules; an empty one stays empty.
 pub(super) fn apply(patterns: &Patterns, value: &str) -> String {
     let mut value = value.to_owned();
     if value.is_empty() {

@@ -15,9 +15,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::Channel;
 
-use crate::stranger::channel;
+use crate::unverified::channel;
 
-/// A certificate authority of the world outside, or of a control plane.
+/// A certificate authority, for hosts outside or for a control plane.
 pub struct Authority {
     root: CertifiedIssuer<'static, KeyPair>,
 }
@@ -78,8 +78,8 @@ impl Authority {
         Ok((certificate.pem(), key.serialize_pem()))
     }
 
-    /// A connection to a server of this authority on this machine, for whoever
-    /// has a certificate with its key.
+    /// A connection to a server of this authority on this machine; `identity` is
+    /// the certificate and key of the client.
     pub async fn dial(
         &self,
         name: &'static str,

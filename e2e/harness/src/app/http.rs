@@ -36,7 +36,7 @@ impl Seen {
 
 type Record = Arc<Mutex<Vec<Seen>>>;
 
-/// An application that answers with a router and remembers what it was asked.
+/// An application that answers with a router and records its requests.
 #[derive(Debug)]
 pub struct HttpApp {
     port: u16,
@@ -113,7 +113,7 @@ impl HttpApp {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What it was asked so far, on paths that do not start with `/dapr/`.
+    /// The requests so far, on paths that do not start with `/dapr/`.
     pub fn seen(&self) -> Vec<Seen> {
         let all = self.lock();
         all.iter()

@@ -1,4 +1,4 @@
-//! What the bytes of a peer, a host or an application can grow.
+//! Limits of what a peer, a host or an application can make a sidecar hold.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,9 +13,8 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use outrider_harness::http::Client;
-use outrider_harness::{Daprd, GrpcApp, HttpApp};
-use outrider_proto::common::v1::http_extension::Verb;
-use outrider_proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse, StateItem};
+use outrider_harness::{Daprd, GrpcApp, HttpApp, Pair, invocation};
+use outrider_proto::common::v1::{InvokeResponse, StateItem};
 use outrider_proto::internals::v1::{InternalInvokeRequest, ListStringValue};
 use outrider_proto::runtime::v1::app_callback_client::AppCallbackClient;
 use outrider_proto::runtime::v1::{GetBulkStateRequest, InvokeServiceRequest, SaveStateRequest};
@@ -23,9 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
 
-use super::Pair;
-
-/// Refuses with a body that never ends.
+/// Answers 500 with a body that never ends.
 fn endless() -> Router {
     let body = || {
         let pieces = std::iter::repeat_with(|| Ok::<_, Infallible>(Bytes::from(vec![b'x'; 65536])));
@@ -36,17 +33,6 @@ fn endless() -> Router {
         .fallback(async move || (StatusCode::INTERNAL_SERVER_ERROR, body()))
 }
 
-fn invocation(method: &str) -> InvokeRequest {
-    InvokeRequest {
-        method: method.to_owned(),
-        http_extension: Some(HttpExtension {
-            verb: Verb::Get.into(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
-}
-
 fn service(method: &str) -> InvokeServiceRequest {
     InvokeServiceRequest {
         id: "called".to_owned(),
@@ -55,7 +41,7 @@ fn service(method: &str) -> InvokeServiceRequest {
 }
 
 #[tokio::test]
-async fn a_refusal_without_an_end_is_passed_on_as_it_comes() -> Result<()> {
+async fn an_endless_error_body_is_streamed_in_constant_memory() -> Result<()> {
     const READ: usize = 128 << 20;
     let app = HttpApp::start(endless()).await?;
     let pair = Pair::start(|called| called.app(&app)).await?;
@@ -84,7 +70,7 @@ async fn a_refusal_without_an_end_is_passed_on_as_it_comes() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_answer_that_has_to_be_collected_has_a_limit() -> Result<()> {
+async fn an_answer_that_has_to_be_buffered_has_a_limit() -> Result<()> {
     let app = HttpApp::start(endless()).await?;
     let limit = "--max-body-size=1Mi";
     let pair = Pair::both(|b| b.flag(limit), |b| b.app(&app).flag(limit)).await?;
@@ -210,7 +196,7 @@ async fn grpc_messages_over_the_limit_exhaust_a_resource() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_status_of_an_http_application_is_a_header() -> Result<()> {
+async fn the_http_status_of_the_application_is_a_grpc_header() -> Result<()> {
     let app = HttpApp::start(endless()).await?;
     let pair = Pair::start(|called| called.app(&app)).await?;
     let mut grpc = pair.caller.grpc().await?;
@@ -236,7 +222,7 @@ async fn the_status_of_an_http_application_is_a_header() -> Result<()> {
 }
 
 #[tokio::test]
-async fn proxied_calls_count_among_the_concurrent_ones() -> Result<()> {
+async fn proxied_calls_count_for_the_concurrency_limit() -> Result<()> {
     let (now, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
     let seen = most.clone();
     let answer = async move || {

@@ -5,11 +5,9 @@ use axum::Router;
 use axum::routing::any;
 use http::{HeaderValue, Method, Request};
 use http_body_util::Full;
-use outrider_harness::{Daprd, GrpcApp, HttpApp};
+use outrider_harness::{Daprd, GrpcApp, HttpApp, Pair};
 use outrider_proto::common::v1::{InvokeRequest, InvokeResponse};
 use outrider_proto::runtime::v1::app_callback_client::AppCallbackClient;
-
-use super::Pair;
 
 const LATIN: &[u8] = b"caf\xe9";
 
@@ -23,7 +21,7 @@ fn router() -> Router {
 }
 
 #[tokio::test]
-async fn paths_and_headers_that_are_no_utf_8() -> Result<()> {
+async fn paths_and_headers_need_not_be_utf_8() -> Result<()> {
     let app = HttpApp::start(router()).await?;
     let pair = Pair::start(|called| called.app(&app)).await?;
     let outside = format!("http://127.0.0.1:{}", app.port());
@@ -47,7 +45,7 @@ async fn paths_and_headers_that_are_no_utf_8() -> Result<()> {
 }
 
 #[tokio::test]
-async fn names_have_to_be_text() -> Result<()> {
+async fn keys_topics_and_names_have_to_be_utf_8() -> Result<()> {
     let daprd = Daprd::builder()
         .component("mem", "state.in-memory")
         .component("ps", "pubsub.in-memory")
@@ -75,7 +73,7 @@ async fn names_have_to_be_text() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_length_of_what_head_leaves_out() -> Result<()> {
+async fn head_returns_the_content_length_of_get() -> Result<()> {
     let app = HttpApp::start(router()).await?;
     let pair = Pair::start(|called| called.app(&app)).await?;
     for daprd in [&pair.caller, &pair.called] {

@@ -46,7 +46,7 @@ fn document(name: &str, pem: &str) -> String {
 }
 
 #[tokio::test]
-async fn by_url() -> Result<()> {
+async fn a_host_is_called_by_its_url() -> Result<()> {
     let host = HttpApp::start(routes()).await?;
     let app = HttpApp::start(routes()).await?;
     let daprd = Daprd::builder()
@@ -91,9 +91,9 @@ async fn by_url() -> Result<()> {
     );
     assert_eq!(host.last().context("was not called")?.target, "/base/moved");
 
-    let nobody = http.get("/v1.0/invoke/http://127.0.0.1:1/method/x").await?;
-    let (code, message) = nobody.error()?;
-    assert_eq!((nobody.status, &*code), (500, "ERR_DIRECT_INVOKE"));
+    let refused = http.get("/v1.0/invoke/http://127.0.0.1:1/method/x").await?;
+    let (code, message) = refused.error()?;
+    assert_eq!((refused.status, &*code), (500, "ERR_DIRECT_INVOKE"));
     assert_eq!(
         message,
         "failed to invoke, id: http://127.0.0.1:1, err: Get \"http://127.0.0.1:1/x\": dial tcp 127.0.0.1:1: connect: connection refused"
@@ -103,10 +103,10 @@ async fn by_url() -> Result<()> {
 }
 
 #[tokio::test]
-async fn by_the_name_of_an_endpoint() -> Result<()> {
+async fn an_http_endpoint_is_called_by_its_name() -> Result<()> {
     let host = HttpApp::start(routes()).await?;
-    let stranger = HttpApp::start(Router::new().fallback(async || "stranger")).await?;
-    let elsewhere = format!("http://127.0.0.1:{}/taken", stranger.port());
+    let other = HttpApp::start(Router::new().fallback(async || "other")).await?;
+    let elsewhere = format!("http://127.0.0.1:{}/taken", other.port());
     let far = HttpApp::start(
         Router::new()
             .fallback(async move || (StatusCode::TEMPORARY_REDIRECT, [("location", elsewhere)])),
@@ -153,13 +153,13 @@ async fn by_the_name_of_an_endpoint() -> Result<()> {
 
     // Another host than the one that was meant does not learn the key.
     let taken = http.get("/v1.0/invoke/farther/method/x").await?;
-    assert_eq!(taken.text(), "stranger");
+    assert_eq!(taken.text(), "other");
     assert_eq!(
         far.last().context("was not called")?.header("x-key"),
         Some("opens")
     );
     assert_eq!(
-        stranger.last().context("was not called")?.header("x-key"),
+        other.last().context("was not called")?.header("x-key"),
         None
     );
 
@@ -172,10 +172,12 @@ async fn by_the_name_of_an_endpoint() -> Result<()> {
 }
 
 #[tokio::test]
-async fn over_tls() -> Result<()> {
+async fn an_http_endpoint_has_tls_settings() -> Result<()> {
     let authority = Authority::new()?;
-    let host = HttpApp::over_tls(routes(), authority.server(false)?).await?;
-    let strict = HttpApp::over_tls(routes(), authority.server(true)?).await?;
+    let host =
+        HttpApp::an_http_endpoint_has_tls_settings(routes(), authority.server(false)?).await?;
+    let strict =
+        HttpApp::an_http_endpoint_has_tls_settings(routes(), authority.server(true)?).await?;
     let base = format!("https://localhost:{}", host.port());
     let strict_base = format!("https://localhost:{}", strict.port());
     let ca = document("rootCA", &authority.pem());
@@ -237,7 +239,7 @@ async fn over_tls() -> Result<()> {
 }
 
 #[tokio::test]
-async fn by_grpc() -> Result<()> {
+async fn a_host_is_called_through_the_grpc_api() -> Result<()> {
     let host = HttpApp::start(routes()).await?;
     let base = format!("http://127.0.0.1:{}", host.port());
     let daprd = Daprd::builder()

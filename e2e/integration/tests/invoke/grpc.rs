@@ -1,5 +1,5 @@
 use anyhow::{Context, Result};
-use outrider_harness::{GrpcApp, HttpApp, feed};
+use outrider_harness::{GrpcApp, HttpApp, Pair, feed};
 use outrider_proto::Any;
 use outrider_proto::common::v1::http_extension::Verb;
 use outrider_proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse};
@@ -8,8 +8,6 @@ use outrider_proto::placement::v1::placement_client::PlacementClient;
 use outrider_proto::runtime::v1::InvokeServiceRequest;
 use outrider_proto::runtime::v1::app_callback_client::AppCallbackClient;
 use tonic::{Code, Request, Status};
-
-use super::Pair;
 
 fn echo(request: InvokeRequest) -> Result<InvokeResponse, Status> {
     if request.method == "fail" {
@@ -65,7 +63,7 @@ fn to<T>(target: &'static str, message: T) -> Request<T> {
 }
 
 #[tokio::test]
-async fn to_a_grpc_application() -> Result<()> {
+async fn grpc_calls_a_grpc_application() -> Result<()> {
     let app = GrpcApp::start(echo).await?;
     let pair = Pair::start(|called| called.grpc_app(&app)).await?;
     let mut grpc = pair.caller.grpc().await?;
@@ -104,7 +102,7 @@ async fn to_a_grpc_application() -> Result<()> {
 }
 
 #[tokio::test]
-async fn data_keeps_its_type() -> Result<()> {
+async fn the_type_of_the_data_is_kept() -> Result<()> {
     let app = GrpcApp::start(typed).await?;
     let pair = Pair::start(|called| called.grpc_app(&app)).await?;
     let mut message = invocation("typed", "hello");
@@ -126,7 +124,7 @@ async fn data_keeps_its_type() -> Result<()> {
 }
 
 #[tokio::test]
-async fn to_an_http_application() -> Result<()> {
+async fn grpc_calls_an_http_application() -> Result<()> {
     let router = axum::Router::new()
         .route("/echo", axum::routing::post(async |body: String| body))
         .fallback(async || (http::StatusCode::NOT_FOUND, "what?"));
@@ -158,7 +156,7 @@ async fn to_an_http_application() -> Result<()> {
 }
 
 #[tokio::test]
-async fn from_http_to_grpc() -> Result<()> {
+async fn http_calls_a_grpc_application() -> Result<()> {
     let app = GrpcApp::start(echo).await?;
     let pair = Pair::start(|called| called.grpc_app(&app)).await?;
     let http = pair.caller.http();
@@ -181,7 +179,7 @@ async fn from_http_to_grpc() -> Result<()> {
 }
 
 #[tokio::test]
-async fn any_method_through_the_proxy() -> Result<()> {
+async fn the_proxy_passes_any_method() -> Result<()> {
     let app = GrpcApp::start(echo).await?;
     let pair = Pair::start(|called| called.grpc_app(&app)).await?;
     // The application's own service, not the sidecar's.
@@ -222,7 +220,7 @@ async fn any_method_through_the_proxy() -> Result<()> {
 }
 
 #[tokio::test]
-async fn streams_through_the_proxy() -> Result<()> {
+async fn the_proxy_passes_streams() -> Result<()> {
     let app = GrpcApp::start(echo).await?;
     let pair = Pair::start(|called| called.grpc_app(&app)).await?;
     let mut client = PlacementClient::new(pair.caller.channel().await?);

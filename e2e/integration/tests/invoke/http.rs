@@ -4,10 +4,8 @@ use axum::http::HeaderMap;
 use axum::routing::{any, get};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
-use outrider_harness::{Daprd, HttpApp, Signal, wait};
+use outrider_harness::{Daprd, HttpApp, Pair, Signal, wait};
 use tokio::time::Duration;
-
-use super::Pair;
 
 fn routes() -> Router {
     Router::new()
@@ -30,7 +28,7 @@ fn routes() -> Router {
 }
 
 #[tokio::test]
-async fn from_application_to_application() -> Result<()> {
+async fn a_call_reaches_the_other_application_and_its_answer_comes_back() -> Result<()> {
     let app = HttpApp::start(routes()).await?;
     let pair = Pair::start(|called| called.app(&app)).await?;
     let http = pair.caller.http();
@@ -74,7 +72,7 @@ async fn every_verb_arrives() -> Result<()> {
 }
 
 #[tokio::test]
-async fn answers_come_back_as_they_are() -> Result<()> {
+async fn status_and_headers_of_answers_are_passed_on() -> Result<()> {
     let app = HttpApp::start(routes()).await?;
     let pair = Pair::start(|called| called.app(&app)).await?;
     let http = pair.caller.http();
@@ -125,7 +123,7 @@ async fn the_target_may_be_in_a_header() -> Result<()> {
 }
 
 #[tokio::test]
-async fn oneself() -> Result<()> {
+async fn an_application_may_call_itself() -> Result<()> {
     let app = HttpApp::start(routes()).await?;
     let daprd = Daprd::builder().app(&app).start().await?;
     let answer = daprd
@@ -137,7 +135,7 @@ async fn oneself() -> Result<()> {
 }
 
 #[tokio::test]
-async fn who_is_not_there() -> Result<()> {
+async fn a_call_of_an_unknown_app_id_is_an_error() -> Result<()> {
     let daprd = Daprd::builder().start().await?;
     let http = daprd.http();
     let nobody = http.get("/v1.0/invoke/nobody/method/x").await?;
@@ -146,12 +144,15 @@ async fn who_is_not_there() -> Result<()> {
         (nobody.status, nobody.error()?),
         (500, ("ERR_DIRECT_INVOKE".to_owned(), expected))
     );
-    let oneself = http.get("/v1.0/invoke/app/method/x").await?;
+    let an_application_may_call_itself = http.get("/v1.0/invoke/app/method/x").await?;
     let expected =
         "failed to invoke, id: app, err: cannot invoke local endpoint: app channel not initialized"
             .to_owned();
     assert_eq!(
-        (oneself.status, oneself.error()?),
+        (
+            an_application_may_call_itself.status,
+            an_application_may_call_itself.error()?
+        ),
         (500, ("ERR_DIRECT_INVOKE".to_owned(), expected))
     );
     let nowhere = http.get("/v1.0/invoke/app").await?;
@@ -163,7 +164,7 @@ async fn who_is_not_there() -> Result<()> {
 }
 
 #[tokio::test]
-async fn found_on_the_network() -> Result<()> {
+async fn sidecars_find_each_other_by_multicast() -> Result<()> {
     let app = HttpApp::start(routes()).await?;
     let unique = format!("called-{}", std::process::id());
     let caller = Daprd::builder()
@@ -211,7 +212,7 @@ async fn an_instance_that_is_gone_is_avoided() -> Result<()> {
     })
     .await?;
 
-    // It says goodbye: nobody notices.
+    // It withdraws its entry: no call is slow.
     assert_eq!(first.stop().await?, Some(0));
     for _ in 0..6 {
         let started = tokio::time::Instant::now();
@@ -219,7 +220,7 @@ async fn an_instance_that_is_gone_is_avoided() -> Result<()> {
         let took = started.elapsed();
         assert!(took < Duration::from_millis(900), "took {took:?}");
     }
-    // It cannot: one call finds out and goes elsewhere.
+    // Killed, it cannot: one call finds out and goes to another instance.
     let third = instance().await?;
     second.signal(Signal::KILL)?;
     second.end().await?;
@@ -235,7 +236,7 @@ async fn an_instance_that_is_gone_is_avoided() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_application_that_speaks_http_2() -> Result<()> {
+async fn an_application_may_use_http_2_without_tls() -> Result<()> {
     let app = HttpApp::start(routes()).await?;
     let pair = Pair::start(|called| called.app(&app).flag("--app-protocol=h2c")).await?;
     let client = pair.caller.http();

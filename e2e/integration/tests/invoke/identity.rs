@@ -104,7 +104,7 @@ async fn attack_by_proxy(from: &Daprd, target: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_cannot_say_who_calls() -> Result<()> {
+async fn a_client_cannot_set_the_identity_headers() -> Result<()> {
     let sentry = Sentry::start().await?;
     for mtls in [false, true] {
         let http = HttpApp::start(Router::new().fallback(async || "ok")).await?;
@@ -140,7 +140,7 @@ async fn a_client_cannot_say_who_calls() -> Result<()> {
 
 /// A peer of another make, without mTLS: what it set itself stays.
 #[tokio::test]
-async fn a_peer_says_it_once() -> Result<()> {
+async fn a_peer_sets_each_identity_header_once() -> Result<()> {
     let app = HttpApp::start(Router::new().fallback(async || "ok")).await?;
     let daprd = Daprd::builder().app_id("called").app(&app).start().await?;
     let list = |values: &[&str]| ListStringValue {
@@ -167,7 +167,7 @@ async fn a_peer_says_it_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn hosts_outside_learn_nothing() -> Result<()> {
+async fn hosts_outside_get_no_identity_headers() -> Result<()> {
     let host = HttpApp::start(Router::new().fallback(async || "ok")).await?;
     let daprd = Daprd::builder()
         .env("DAPR_API_TOKEN", "secret")
@@ -189,7 +189,7 @@ async fn hosts_outside_learn_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_published_message_does_not_say_who_calls() -> Result<()> {
+async fn a_delivered_message_has_no_identity_headers() -> Result<()> {
     let router = Router::new()
         .route(
             "/dapr/subscribe",

@@ -6,15 +6,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::{any, post};
 use bytes::Bytes;
-use outrider_harness::{Builder, HttpApp, feed, wait};
+use outrider_harness::{Builder, HttpApp, Pair, feed, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
-
-use super::Pair;
 
 /// Reads until `text` has come.
 async fn read_until(stream: &mut TcpStream, text: &str) -> Result<()> {
@@ -100,7 +98,7 @@ async fn a_request_is_passed_on_while_it_is_made() -> Result<()> {
 }
 
 #[tokio::test]
-async fn large_bodies_survive() -> Result<()> {
+async fn large_bodies_arrive_unchanged() -> Result<()> {
     let app = HttpApp::start(
         Router::new()
             .fallback(async |body: Bytes| body)
@@ -139,7 +137,7 @@ async fn raw(answer: &'static str) -> Result<(u16, JoinSet<()>)> {
 }
 
 #[tokio::test]
-async fn a_declared_length_that_is_not_true() -> Result<()> {
+async fn an_answer_shorter_than_its_length_is_passed_on_and_logged() -> Result<()> {
     let (port, _server) = raw(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n\"ok\"",
     )
@@ -153,12 +151,12 @@ async fn a_declared_length_that_is_not_true() -> Result<()> {
             .await?;
         assert_eq!((answer.status, answer.text().as_str()), (200, "\"ok\""));
     }
-    let told = "ended 995 bytes before the length that it declared";
-    pair.called.line(told).await.map(drop)
+    let line = "ended 995 bytes before the length that it declared";
+    pair.called.line(line).await.map(drop)
 }
 
 #[tokio::test]
-async fn an_answer_in_chunks_that_breaks_off_is_none() -> Result<()> {
+async fn a_chunked_answer_that_breaks_off_is_an_error() -> Result<()> {
     let (port, _server) =
         raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").await?;
     let flag = format!("--app-port={port}");
@@ -174,7 +172,7 @@ async fn an_answer_in_chunks_that_breaks_off_is_none() -> Result<()> {
 }
 
 #[tokio::test]
-async fn who_reads_events_is_told_that_there_are_none() -> Result<()> {
+async fn a_request_for_events_to_a_route_without_them_is_an_error() -> Result<()> {
     let app = HttpApp::start(Router::new()).await?;
     let pair = Pair::start(|called| called.app(&app)).await?;
     let answer = pair
@@ -195,7 +193,7 @@ async fn who_reads_events_is_told_that_there_are_none() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_stream_outlives_the_look_for_idle_connections() -> Result<()> {
+async fn a_running_stream_keeps_its_connection_from_being_purged() -> Result<()> {
     let (parts, app) = feeding().await?;
     let quick = |caller: Builder| {
         caller
@@ -209,6 +207,6 @@ async fn a_stream_outlives_the_look_for_idle_connections() -> Result<()> {
         .write_all(b"GET /v1.0/invoke/called/method/parts HTTP/1.1\r\nHost: x\r\n\r\n")
         .await?;
     passed_on(parts, &mut stream).await?;
-    let told = "Purged 1 expired gRPC connection(s) to";
-    pair.caller.line(told).await.map(drop)
+    let line = "Purged 1 expired gRPC connection(s) to";
+    pair.caller.line(line).await.map(drop)
 }

@@ -7,7 +7,7 @@ use axum::extract::Path;
 use axum::routing::{any, post};
 use http::{Method, StatusCode};
 use outrider_harness::http::{Answer, Client};
-use outrider_harness::{Daprd, GrpcApp, HttpApp, wait};
+use outrider_harness::{Daprd, GrpcApp, HttpApp, Pair, wait};
 use outrider_proto::common::v1::{InvokeRequest, InvokeResponse};
 use outrider_proto::runtime::v1::InvokeServiceRequest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,12 +16,11 @@ use tokio_stream::StreamExt;
 use tonic::{Code, Status};
 
 use super::{Calls, for_calls, resource};
-use crate::invoke::Pair;
 
 const QUICK: &str =
     "{retries: {quick: {duration: 10ms, maxRetries: 3, matching: {httpStatusCodes: 500-599}}}}";
 
-/// `/flaky/<n>` goes well at the n-th call, `/status/<n>` answers with that
+/// `/flaky/<n>` succeeds at the n-th call, `/status/<n>` answers with that
 /// status, `/never` does not answer.
 fn routes(calls: &Calls) -> Router {
     let (flaky, status) = (calls.clone(), calls.clone());
@@ -40,7 +39,7 @@ fn routes(calls: &Calls) -> Router {
             "/status/{code}",
             any(async move |Path(code): Path<u16>| {
                 status.next();
-                (StatusCode::from_u16(code).unwrap_or_default(), "told")
+                (StatusCode::from_u16(code).unwrap_or_default(), "status")
             }),
         )
         .route("/never", post(async || std::future::pending::<()>().await))
@@ -53,7 +52,7 @@ async fn call(client: &Client, method: &str) -> Result<Answer> {
 }
 
 #[tokio::test]
-async fn a_flaky_application_is_called_again() -> Result<()> {
+async fn a_failed_call_is_retried() -> Result<()> {
     let calls = Calls::default();
     let app = HttpApp::start(routes(&calls)).await?;
     let rules = for_calls(QUICK, "{retry: quick}");
@@ -75,7 +74,7 @@ async fn a_flaky_application_is_called_again() -> Result<()> {
     for (status, tries) in [(503, 4), (404, 1), (302, 1), (204, 1)] {
         let answer = call(&http, &format!("status/{status}")).await?;
         assert_eq!((answer.status, calls.take()), (status, tries));
-        let body = if status == 204 { "" } else { "told" };
+        let body = if status == 204 { "" } else { "status" };
         assert_eq!(answer.text(), body);
     }
     Ok(())
@@ -90,7 +89,7 @@ async fn a_body_that_passes_through_is_sent_once() -> Result<()> {
         "{retry: quick, circuitBreaker: b}",
     );
     let pair = Pair::both(|caller| caller.resource(&rules), |called| called.app(&app)).await?;
-    for expected in ["told", "told", "circuit breaker is open"] {
+    for expected in ["status", "status", "circuit breaker is open"] {
         let mut stream = TcpStream::connect(("127.0.0.1", pair.caller.http_port())).await?;
         stream
             .write_all(b"POST /v1.0/invoke/called/method/status/500 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
@@ -105,7 +104,7 @@ async fn a_body_that_passes_through_is_sent_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_call_that_takes_too_long_is_given_up() -> Result<()> {
+async fn a_call_times_out() -> Result<()> {
     let calls = Calls::default();
     let app = HttpApp::start(routes(&calls)).await?;
     let rules = for_calls("{timeouts: {soon: 1s}}", "{timeout: soon}");
@@ -167,13 +166,13 @@ async fn a_breaker_opens_and_closes() -> Result<()> {
         let answer = call(&http, "flaky/4").await?;
         anyhow::Ok((answer.status, answer.error()?.1))
     };
-    let refusal = "failed to invoke, id: called, err: circuit breaker is open".to_owned();
-    assert_eq!(open().await?, (500, refusal.clone()));
+    let message = "failed to invoke, id: called, err: circuit breaker is open".to_owned();
+    assert_eq!(open().await?, (500, message.clone()));
     // Other methods have breakers of their own.
     assert_eq!(call(&http, "echo").await?.status, 200);
     assert_eq!(calls.0.load(std::sync::atomic::Ordering::SeqCst), 2);
 
-    // Half open, the first call fails once more, and the next goes well.
+    // Half open, the first call fails once more, and the next succeeds.
     let not_open = |status| {
         let http = &http;
         async move {
@@ -186,7 +185,7 @@ async fn a_breaker_opens_and_closes() -> Result<()> {
         }
     };
     assert_eq!(not_open(503).await?, 503);
-    assert_eq!(open().await?, (500, refusal));
+    assert_eq!(open().await?, (500, message));
     assert_eq!(not_open(200).await?, 200);
     assert_eq!(call(&http, "flaky/4").await?.status, 200);
     let changes = [
@@ -244,7 +243,7 @@ async fn defaults_apply_by_their_names_and_instead_of_the_built_in_ones() -> Res
     let http = pair.caller.http();
     assert_eq!(call(&http, "status/400").await?.status, 400);
     assert_eq!(calls.take(), 2);
-    // Nobody answers there any more; the built-in policy would take 3 s.
+    // The called sidecar is gone; the built-in policy would take 3 s.
     pair.called.stop().await?;
     let began = Instant::now();
     assert_eq!(call(&http, "echo").await?.status, 500);
@@ -253,7 +252,7 @@ async fn defaults_apply_by_their_names_and_instead_of_the_built_in_ones() -> Res
 }
 
 #[tokio::test]
-async fn retries_do_not_hold_up_the_end() -> Result<()> {
+async fn retries_do_not_delay_the_shutdown() -> Result<()> {
     let calls = Calls::default();
     let app = HttpApp::start(routes(&calls)).await?;
     let rules = for_calls("{retries: {endless: {duration: 1h}}}", "{retry: endless}");
@@ -271,7 +270,7 @@ async fn retries_do_not_hold_up_the_end() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_body_that_comes_too_late_breaks_off() -> Result<()> {
+async fn an_answer_body_that_times_out_breaks_off() -> Result<()> {
     let router = Router::new().route(
         "/slow",
         any(async || {
@@ -296,12 +295,12 @@ async fn a_body_that_comes_too_late_breaks_off() -> Result<()> {
 }
 
 #[tokio::test]
-async fn no_call_is_lost_while_the_called_restarts() -> Result<()> {
+async fn no_call_fails_while_the_called_sidecar_restarts() -> Result<()> {
     let calls = Calls::default();
     let app = HttpApp::start(routes(&calls)).await?;
     let rules = for_calls(
-        "{retries: {patient: {duration: 50ms, maxRetries: 100}}}",
-        "{retry: patient}",
+        "{retries: {persistent: {duration: 50ms, maxRetries: 100}}}",
+        "{retry: persistent}",
     );
     let names = tempfile::tempdir()?;
     let named = |app_id: &str| Daprd::builder().app_id(app_id).names(names.path());
@@ -346,7 +345,7 @@ async fn no_call_is_lost_while_the_called_restarts() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_broken_resource_is_told_about_and_left_out() -> Result<()> {
+async fn a_broken_resource_is_logged_and_left_out() -> Result<()> {
     let calls = Calls::default();
     let app = HttpApp::start(routes(&calls)).await?;
     let broken = for_calls(
@@ -376,7 +375,7 @@ async fn a_broken_resource_is_told_about_and_left_out() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_old_grpc_call_is_made_again_too() -> Result<()> {
+async fn the_deprecated_grpc_call_is_retried() -> Result<()> {
     let calls = Calls::default();
     let counted = calls.clone();
     let app = GrpcApp::start(move |request: InvokeRequest| {

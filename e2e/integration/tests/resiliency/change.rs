@@ -2,11 +2,10 @@ use anyhow::Result;
 use axum::Router;
 use axum::routing::post;
 use http::{Method, StatusCode};
-use outrider_harness::{Daprd, HttpApp, wait};
+use outrider_harness::{Daprd, HttpApp, Pair, wait};
 use serde_json::{Value, json};
 
 use super::{Calls, resource};
-use crate::invoke::Pair;
 
 async fn listed(daprd: &Daprd, expected: Value) -> Result<()> {
     let what = format!("the resources in use are {expected}");
@@ -18,7 +17,7 @@ async fn listed(daprd: &Daprd, expected: Value) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_file_that_changes_is_in_use_at_once() -> Result<()> {
+async fn a_changed_file_is_used_without_a_restart() -> Result<()> {
     let calls = Calls::default();
     let counted = calls.clone();
     let router = Router::new().route(

@@ -23,7 +23,7 @@ async fn listening(app: &HttpApp) -> Result<Daprd> {
 }
 
 #[tokio::test]
-async fn a_delivery_is_made_again_before_the_message_is_dead() -> Result<()> {
+async fn a_delivery_is_retried_before_the_message_becomes_a_dead_letter() -> Result<()> {
     let calls = Calls::default();
     let counted = calls.clone();
     let subscription = json!([
@@ -65,7 +65,7 @@ async fn a_delivery_is_made_again_before_the_message_is_dead() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_batch_is_delivered_again_too() -> Result<()> {
+async fn a_batch_is_retried() -> Result<()> {
     let calls = Calls::default();
     let counted = calls.clone();
     let subscription = json!([{
@@ -98,7 +98,7 @@ async fn a_batch_is_delivered_again_too() -> Result<()> {
 }
 
 #[tokio::test]
-async fn calls_of_a_store_stop_at_its_breaker() -> Result<()> {
+async fn an_open_breaker_refuses_calls_of_its_store_only() -> Result<()> {
     let daprd = Daprd::builder()
         .component("store", "state.in-memory")
         .component("other", "state.in-memory")

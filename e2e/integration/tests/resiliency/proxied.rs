@@ -1,5 +1,5 @@
 use anyhow::{Context, Result};
-use outrider_harness::{GrpcApp, feed, wait};
+use outrider_harness::{GrpcApp, Pair, feed, wait};
 use outrider_proto::common::v1::{InvokeRequest, InvokeResponse};
 use outrider_proto::placement::v1::placement_client::PlacementClient;
 use outrider_proto::placement::v1::{Host, PlacementOrder};
@@ -10,7 +10,6 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::{Calls, for_calls};
-use crate::invoke::Pair;
 
 const RULES: &str = "{retries: {quick: {duration: 10ms, maxRetries: 2, matching: {gRPCStatusCodes: '10,14'}}}, timeouts: {soon: 500ms}}";
 
@@ -46,7 +45,7 @@ fn invoke(method: &str) -> Request<InvokeRequest> {
 }
 
 #[tokio::test]
-async fn a_call_with_one_message_is_made_again() -> Result<()> {
+async fn a_unary_call_is_retried() -> Result<()> {
     let calls = Calls::default();
     let app = app(&calls).await?;
     let rules = for_calls(RULES, "{retry: quick, timeout: soon}");
@@ -119,7 +118,7 @@ async fn streaming(policies: &str) -> Result<Streaming> {
 }
 
 #[tokio::test]
-async fn a_stream_is_not_made_again() -> Result<()> {
+async fn a_stream_is_not_retried() -> Result<()> {
     let Streaming {
         mut client,
         send,
@@ -155,7 +154,7 @@ async fn a_stream_is_not_made_again() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_call_that_takes_too_long_is_given_up() -> Result<()> {
+async fn a_stream_times_out() -> Result<()> {
     let mut streaming = streaming("{timeout: soon}").await?;
     // The application waits for a message that does not come.
     let orders = &mut streaming.orders;

@@ -181,7 +181,7 @@ async fn next<T>(events: &mut Events<T>) -> T {
 }
 
 #[tokio::test]
-async fn a_list_is_what_the_caller_may_see() {
+async fn a_list_has_the_objects_of_the_callers_namespace_and_scope() {
     let fixture = fixture([(
         COMPONENTS,
         vec![
@@ -233,121 +233,93 @@ async fn a_list_is_what_the_caller_may_see() {
     fixture.tasks.stop(Some(Duration::ZERO)).await;
 }
 
-#[tokio::test]
-async fn endpoints_servers_and_headers() {
+/// An endpoint, an MCP server and a Configuration, each with a value from the secret `s`.
+async fn fixture_with_references() -> Fixture {
     let header = json!({"name": "h", "secretKeyRef": {"name": "s", "key": "k"}});
-    let fixture = fixture([
-        (
-            ENDPOINTS,
-            vec![component(
-                "e",
-                "default",
-                json!({"headers": [header], "clientTLS": {"rootCA": header}}),
-                &[],
-            )],
-        ),
-        (
-            MCP_SERVERS,
-            vec![component(
-                "m",
-                "default",
-                json!({"endpoint": {"stdio": {"env": [header]}}}),
-                &[],
-            )],
-        ),
-        (
-            CONFIGURATIONS,
-            vec![component(
-                "c",
-                "default",
-                json!({"tracing": {"otel": {"headers": [header]}}}),
-                &[],
-            )],
-        ),
+    let one = |name: &str, spec: Value| vec![component(name, "default", spec, &[])];
+    let endpoint = json!({"headers": [header], "clientTLS": {"rootCA": header}});
+    let server = json!({"endpoint": {"stdio": {"env": [header]}}});
+    let configuration = json!({"tracing": {"otel": {"headers": [header]}}});
+    fixture([
+        (ENDPOINTS, one("e", endpoint)),
+        (MCP_SERVERS, one("m", server)),
+        (CONFIGURATIONS, one("c", configuration)),
         (SECRETS, vec![secret("s", "k", "v")]),
     ])
-    .await;
+    .await
+}
+
+fn read(json: &Bytes) -> Value {
+    serde_json::from_slice(json).unwrap()
+}
+
+#[tokio::test]
+async fn endpoints_and_mcp_servers_get_the_encoded_secret() {
+    let fixture = fixture_with_references().await;
     let encoded = json!(BASE64.encode("v"));
     let namespace = || "default".to_owned();
-    let read = |json: &Bytes| -> Value { serde_json::from_slice(json).unwrap() };
-
-    let endpoints = fixture
-        .server
-        .list_http_endpoints(ask(ListHttpEndpointsRequest {
-            namespace: namespace(),
-        }))
-        .await;
-    let endpoint = read(&endpoints.unwrap().get_ref().http_endpoints[0]);
+    let request = ask(ListHttpEndpointsRequest {
+        namespace: namespace(),
+    });
+    let endpoints = fixture.server.list_http_endpoints(request).await.unwrap();
+    let endpoint = read(&endpoints.get_ref().http_endpoints[0]);
     assert_eq!(endpoint["spec"]["headers"][0]["value"], encoded);
     assert_eq!(endpoint["spec"]["clientTLS"]["rootCA"]["value"], encoded);
 
-    let servers = fixture
-        .server
-        .list_mcp_servers(ask(ListMcpServersRequest {
-            namespace: namespace(),
-        }))
-        .await
-        .unwrap();
-    assert_eq!(
-        read(&servers.get_ref().mcp_servers[0])["spec"]["endpoint"]["stdio"]["env"][0]["value"],
-        encoded
-    );
-
-    let get = |name: &str| {
-        ask(GetConfigurationRequest {
-            name: name.into(),
-            namespace: namespace(),
-        })
-    };
-    let configuration = fixture.server.get_configuration(get("c")).await.unwrap();
-    assert_eq!(
-        read(&configuration.get_ref().configuration)["spec"]["tracing"]["otel"]["headers"][0]["value"],
-        "v"
-    );
-    let missing = fixture
-        .server
-        .get_configuration(get("x"))
-        .await
-        .unwrap_err();
-    assert!(
-        missing
-            .message()
-            .starts_with("error getting configuration default/x: "),
-        "{missing}"
-    );
-
-    // Not installed here: no policies, but Resiliency is expected to be there.
-    let policies = ask(ListWorkflowAccessPolicyRequest {
+    let request = ask(ListMcpServersRequest {
         namespace: namespace(),
     });
+    let servers = fixture.server.list_mcp_servers(request).await.unwrap();
+    let server = read(&servers.get_ref().mcp_servers[0]);
     assert_eq!(
-        fixture
-            .server
-            .list_workflow_access_policy(policies)
-            .await
-            .unwrap()
-            .get_ref()
-            .policies
-            .len(),
-        0
-    );
-    let resiliencies = fixture
-        .server
-        .list_resiliency(ask(ListResiliencyRequest {
-            namespace: namespace(),
-        }))
-        .await;
-    assert!(
-        resiliencies
-            .unwrap_err()
-            .message()
-            .starts_with("error listing resiliencies: ")
+        server["spec"]["endpoint"]["stdio"]["env"][0]["value"],
+        encoded
     );
     fixture.tasks.stop(Some(Duration::ZERO)).await;
 }
 
 #[tokio::test]
-async fn a_stream_tells_each_change_once_and_ends_with_the_process() {
+async fn a_configuration_gets_the_plain_secret() {
+    let fixture = fixture_with_references().await;
+    let get = |name: &str| {
+        ask(GetConfigurationRequest {
+            name: name.into(),
+            namespace: "default".to_owned(),
+        })
+    };
+    let configuration = fixture.server.get_configuration(get("c")).await.unwrap();
+    let configuration = read(&configuration.get_ref().configuration);
+    assert_eq!(
+        configuration["spec"]["tracing"]["otel"]["headers"][0]["value"],
+        "v"
+    );
+    let missing = fixture.server.get_configuration(get("x")).await;
+    let missing = missing.unwrap_err();
+    let start = "error getting configuration default/x: ";
+    assert!(missing.message().starts_with(start), "{missing}");
+    fixture.tasks.stop(Some(Duration::ZERO)).await;
+}
+
+#[tokio::test]
+async fn an_optional_kind_that_is_not_installed_is_empty_and_a_required_one_an_error() {
+    let fixture = fixture_with_references().await;
+    let namespace = || "default".to_owned();
+    let request = ask(ListWorkflowAccessPolicyRequest {
+        namespace: namespace(),
+    });
+    let policies = fixture.server.list_workflow_access_policy(request).await;
+    assert_eq!(policies.unwrap().get_ref().policies.len(), 0);
+    let request = ask(ListResiliencyRequest {
+        namespace: namespace(),
+    });
+    let resiliencies = fixture.server.list_resiliency(request).await.unwrap_err();
+    let start = "error listing resiliencies: ";
+    assert!(resiliencies.message().starts_with(start), "{resiliencies}");
+    fixture.tasks.stop(Some(Duration::ZERO)).await;
+}
+
+#[tokio::test]
+async fn a_stream_sends_each_change_once_and_ends_with_the_process() {
     let fixture = fixture([(
         COMPONENTS,
         vec![component("known", "default", json!(0), &[])],
@@ -362,7 +334,7 @@ async fn a_stream_tells_each_change_once_and_ends_with_the_process() {
         .await
         .unwrap()
         .into_inner();
-    let told = |event: ComponentUpdateEvent| {
+    let read = |event: ComponentUpdateEvent| {
         let json: Value = serde_json::from_slice(&event.component).unwrap();
         (
             json["metadata"]["name"].as_str().unwrap().to_owned(),
@@ -385,7 +357,7 @@ async fn a_stream_tells_each_change_once_and_ends_with_the_process() {
         items.push(component("known", "default", json!(0), &[]));
         items.push(component("foreign", "bar", expected.1.clone(), &[]));
         fixture.set(COMPONENTS, items);
-        assert_eq!(told(next(&mut events).await), expected);
+        assert_eq!(read(next(&mut events).await), expected);
     }
     fixture.tasks.stop(Some(Duration::ZERO)).await;
     let end = tokio::time::timeout(Duration::from_secs(10), events.next())
@@ -460,7 +432,7 @@ async fn resiliency_is_listed_in_scope_and_streamed() {
 }
 
 #[tokio::test]
-async fn an_app_is_told_of_its_own_configuration() {
+async fn an_app_gets_changes_of_its_own_configuration_only() {
     let pod = json!({"metadata": {"name": "p", "namespace": "default", "annotations": {
         "dapr.io/enabled": "true", "dapr.io/app-id": "app", "dapr.io/config": "mine",
     }}});
@@ -492,12 +464,12 @@ async fn an_app_is_told_of_its_own_configuration() {
             namespace: "bar".into(),
         }))
         .await;
-    let refusal = foreign.err().unwrap();
+    let status = foreign.err().unwrap();
     assert!(
-        refusal
+        status
             .message()
             .starts_with("failed to authorize configuration update request: rpc error: code = ")
     );
-    assert_eq!(refusal.code(), Code::PermissionDenied);
+    assert_eq!(status.code(), Code::PermissionDenied);
     fixture.tasks.stop(Some(Duration::ZERO)).await;
 }

@@ -1,9 +1,9 @@
-//! Whose secrets are read, how often, and what becomes of those that cannot be.
+//! Which Secrets are read, how often, and what happens to those that cannot be.
 
 use super::*;
 
 #[tokio::test]
-async fn secrets_are_filled_in_afresh() {
+async fn a_changed_secret_is_read_again_after_a_moment() {
     let reference = |name: &str| json!({"name": name, "secretKeyRef": {"name": name, "key": "k"}});
     let spec = json!({"metadata": [reference("known"), reference("missing"), {"name": "plain", "value": 1}]});
     let mut elsewhere = component(
@@ -37,7 +37,7 @@ async fn secrets_are_filled_in_afresh() {
             Value::Null
         ]
     );
-    // What was read is forgotten after a moment.
+    // What was read is dropped after a moment.
     fixture.set(SECRETS, vec![secret("known", "k", "hunter2")]);
     let renewed = json!(BASE64.encode("hunter2"));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
@@ -104,14 +104,14 @@ async fn a_secret_that_cannot_be_read_affects_its_own_component_only() {
         })
     };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    let refusal = loop {
+    let status = loop {
         match fixture.server.list_components(request()).await {
-            Err(refusal) => break refusal,
+            Err(status) => break status,
             Ok(_) => assert!(tokio::time::Instant::now() < deadline),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    assert_eq!(refusal.code(), Code::Unavailable, "{refusal}");
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
     fixture.tasks.stop(Some(Duration::ZERO)).await;
 }
 
@@ -138,8 +138,8 @@ async fn a_thousand_sidecars_cost_one_read_of_a_secret() {
         changed["spec"]["round"] = json!(round);
         fixture.set(COMPONENTS, vec![changed]);
         let encoded = json!(BASE64.encode(value));
-        let told = futures_util::future::join_all(streams.iter_mut().map(next)).await;
-        for event in told {
+        let events = futures_util::future::join_all(streams.iter_mut().map(next)).await;
+        for event in events {
             let json: Value = serde_json::from_slice(&event.component).unwrap();
             assert_eq!(json["spec"]["round"], round);
             assert_eq!(json["spec"]["metadata"][0]["value"], encoded);
@@ -158,7 +158,7 @@ async fn a_thousand_sidecars_cost_one_read_of_a_secret() {
 }
 
 #[tokio::test]
-async fn secrets_are_kept_for_a_moment_and_never_too_many() {
+async fn the_number_of_kept_secrets_is_limited_and_falls_to_none() {
     let fixture = fixture([]).await;
     let secrets = &fixture.server.secrets;
     for round in 0..600 {
@@ -168,9 +168,10 @@ async fn secrets_are_kept_for_a_moment_and_never_too_many() {
         assert!(secrets.kept() <= 512);
     }
     assert!(secrets.kept() > 0);
-    fixture
-        .tasks
-        .spawn("secrets", secrets.clone().forget(fixture.tasks.stopping()));
+    fixture.tasks.spawn(
+        "secrets",
+        secrets.clone().drop_old(fixture.tasks.stopping()),
+    );
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while secrets.kept() > 0 {
         assert!(tokio::time::Instant::now() < deadline);

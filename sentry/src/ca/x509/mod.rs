@@ -1,4 +1,4 @@
-//! The certificates of the authority: made, or taken from what is stored.
+//! The certificates of the authority: generated, or read from the store.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -72,7 +72,7 @@ pub enum Invalid {
     Id(#[from] InvalidId),
 }
 
-/// A new root and an issuer under it. The root's key is forgotten.
+/// A new root and an issuer under it. The root's key is not kept.
 pub fn generate(
     trust_domain: &TrustDomain,
     namespace: &str,
@@ -123,11 +123,11 @@ pub(in crate::ca) fn serial() -> Result<SerialNumber, rcgen::Error> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-/// Material that was found good.
+/// Verified material.
 pub struct Signer {
     pub(super) issuer: Issuer<'static, KeyPair>,
     pub(super) has_key_id: bool,
-    /// As given, which is what everybody else compares with.
+    /// As it is stored, which others compare with.
     root_pem: String,
     chain_pem: String,
     root_expiry: i64,
@@ -211,7 +211,7 @@ fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Invalid
 }
 
 /// The certificates to present after a leaf, when the issuer's expires, and
-/// whether it says what its key is called.
+/// whether it has a subject key identifier.
 fn issuer_chain(text: &str) -> Result<(Vec<CertificateDer<'static>>, i64, bool), Invalid> {
     let given = pem::certificates(text.as_bytes())?;
     let parsed = given.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
@@ -238,8 +238,8 @@ fn issuer_chain(text: &str) -> Result<(Vec<CertificateDer<'static>>, i64, bool),
     if !is_ca || !may_sign {
         return Err(Invalid::NotForSigning);
     }
-    // The issuer's name is written into every leaf, and a writer does not
-    // expect a name that no encoder could have made.
+    // The issuer's name is encoded into every leaf, which fails for attribute
+    // types that are not valid object identifiers.
     let nameable = issuer
         .subject()
         .iter_attributes()

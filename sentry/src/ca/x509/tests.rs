@@ -53,15 +53,15 @@ fn material(root: &str, issuer: &str, key: &KeyPair) -> Material {
     }
 }
 
-fn refusal(material: &Material) -> String {
+fn error(material: &Material) -> String {
     match Signer::verified(material, &policy()) {
-        Ok(_) => panic!("it was taken"),
+        Ok(_) => panic!("it was accepted"),
         Err(error) => error.to_string(),
     }
 }
 
 #[test]
-fn what_is_generated_is_good() {
+fn generated_material_is_valid() {
     let made = generate(&"td".parse().unwrap(), "ns", HOUR).unwrap();
     let signer = Signer::verified(&made, &policy()).unwrap();
     assert_eq!(signer.root_pem(), made.root);
@@ -109,18 +109,18 @@ fn every_kind_of_key_can_sign_through_any_number_of_steps() {
 }
 
 #[test]
-fn what_is_not_good_says_why() {
+fn invalid_material_says_why() {
     let kind = &rcgen::PKCS_ED25519;
     let root = new_root(kind);
     let issuer = under(&root, kind, params("issuer", HOUR));
     let good = material(&root.pem, &issuer.pem, &issuer.key);
     assert!(Signer::verified(&good, &policy()).is_ok());
-    let stranger = new_root(kind);
+    let other = new_root(kind);
 
     let with = |change: &dyn Fn(&mut Material)| {
         let mut changed = good.clone();
         change(&mut changed);
-        refusal(&changed)
+        error(&changed)
     };
     assert_eq!(
         with(&|m| m.root.clear()),
@@ -132,7 +132,7 @@ fn what_is_not_good_says_why() {
     );
     assert_eq!(with(&|m| m.issuer.clear()), "no certificates found");
     assert_eq!(
-        with(&|m| m.issuer = format!("{}{}", issuer.pem, stranger.pem)),
+        with(&|m| m.issuer = format!("{}{}", issuer.pem, other.pem)),
         "certificate chain is not valid"
     );
     assert_eq!(
@@ -145,18 +145,18 @@ fn what_is_not_good_says_why() {
         "unsupported block type DSA PRIVATE KEY"
     );
     assert_eq!(
-        with(&|m| m.key = stranger.key.serialize_pem()),
+        with(&|m| m.key = other.key.serialize_pem()),
         "issuer key does not match issuer certificate"
     );
     let untrusted = "issuer chain does not belong to trust anchors: ";
-    assert!(with(&|m| m.root = stranger.pem.clone()).starts_with(untrusted));
+    assert!(with(&|m| m.root = other.pem.clone()).starts_with(untrusted));
 
     let mut old = params("issuer", HOUR);
     old.not_before = OffsetDateTime::now_utc() - 3 * HOUR;
     old.not_after = OffsetDateTime::now_utc() - HOUR;
     let old = under(&root, kind, old);
     assert!(
-        refusal(&material(&root.pem, &old.pem, &old.key))
+        error(&material(&root.pem, &old.pem, &old.key))
             .starts_with("issuer certificate has expired")
     );
 
@@ -164,7 +164,7 @@ fn what_is_not_good_says_why() {
     no_ca.is_ca = IsCa::ExplicitNoCa;
     let no_ca = under(&root, kind, no_ca);
     assert_eq!(
-        refusal(&material(&root.pem, &no_ca.pem, &no_ca.key)),
+        error(&material(&root.pem, &no_ca.pem, &no_ca.key)),
         "intermediate certificate is not valid for signing"
     );
 }
@@ -200,13 +200,13 @@ fn keys_are_read_from_all_their_usual_blocks() {
 
 proptest! {
     #[test]
-    fn prop_any_material_is_survived(root in ".{0,60}", issuer in ".{0,60}", key in ".{0,60}") {
+    fn prop_text_that_is_no_material_is_an_error(root in ".{0,60}", issuer in ".{0,60}", key in ".{0,60}") {
         let made_up = Material { root, issuer, key };
         prop_assert!(Signer::verified(&made_up, &policy()).is_err());
     }
 
     #[test]
-    fn prop_damaged_material_is_survived(at in any::<prop::sample::Index>(), with in any::<u8>()) {
+    fn prop_damaged_material_never_panics(at in any::<prop::sample::Index>(), with in any::<u8>()) {
         let made = generate(&TrustDomain::public(), "ns", HOUR).unwrap();
         for which in 0..3 {
             let mut damaged = made.clone();

@@ -51,7 +51,7 @@ impl Options {
             Some(Value::String(text)) => Some(text.clone()),
             Some(other) => Some(other.to_string()),
         };
-        let span = |name: &str, default: u64, floor: Duration| {
+        let duration_of = |name: &str, default: u64, floor: Duration| {
             let Some(text) = text(name).filter(|t| !t.is_empty()) else {
                 return Ok(Duration::from_secs(default));
             };
@@ -73,8 +73,8 @@ impl Options {
         Ok(Self {
             source: text("source").unwrap_or_default(),
             ca_certificate: text("caCertificate").filter(|t| !t.is_empty()),
-            refresh_interval: span("minRefreshInterval", 600, Duration::from_secs(1))?,
-            request_timeout: span("requestTimeout", 30, Duration::from_millis(1))?,
+            refresh_interval: duration_of("minRefreshInterval", 600, Duration::from_secs(1))?,
+            request_timeout: duration_of("requestTimeout", 30, Duration::from_millis(1))?,
         })
     }
 }
@@ -107,7 +107,7 @@ impl Jwks {
         let given = options.source.trim();
         let (source, text) = if given.starts_with("https://") || given.starts_with("http://") {
             if given.starts_with("http://") {
-                tracing::warn!(target: "dapr.sentry.identity.jwks", "JWKS are fetched over plain HTTP from {given}: anyone on the way can replace them");
+                tracing::warn!(target: "dapr.sentry.identity.jwks", "JWKS are fetched over plain HTTP from {given}: anyone on the network path can replace them; use https");
             }
             let client = client(options).map_err(LoadError::Fetch)?;
             let text = fetch(&client, given).await.map_err(LoadError::Fetch)?;
@@ -171,7 +171,7 @@ fn verify(token: &str, keys: &JwkSet, audience: &str, subject: &str) -> Result<(
     if !fits {
         return Err(UNVERIFIED.into());
     }
-    // Only the signature: the claims are judged below, in the words that callers know.
+    // Only the signature: the claims are checked below, with the error texts that callers know.
     let mut signature_only = Validation::new(header.alg);
     signature_only.required_spec_claims.clear();
     signature_only.validate_exp = false;
@@ -179,7 +179,7 @@ fn verify(token: &str, keys: &JwkSet, audience: &str, subject: &str) -> Result<(
     let claims: Map<String, Value> = jsonwebtoken::decode(token, &key, &signature_only)
         .map_err(|_| UNVERIFIED)?
         .claims;
-    judge(
+    check_claims(
         &claims,
         audience,
         subject,
@@ -187,7 +187,7 @@ fn verify(token: &str, keys: &JwkSet, audience: &str, subject: &str) -> Result<(
     )
 }
 
-fn judge(
+fn check_claims(
     claims: &Map<String, Value>,
     audience: &str,
     subject: &str,
@@ -200,7 +200,7 @@ fn judge(
         ("nbf", |at, now| at <= now + SKEW),
     ] {
         match claims.get(name) {
-            // A token without an end would be good for ever.
+            // A token without an expiry would be valid for ever.
             None if name == "exp" => return Err("claim \"exp\" not found".into()),
             None => {}
             Some(value) => match value.as_f64() {
@@ -226,8 +226,8 @@ fn judge(
 }
 
 impl Refresh {
-    /// Runs for as long as it is polled. A set that cannot be used is logged,
-    /// and the last good one stays.
+    /// Runs until it is dropped. A set that cannot be used is logged, and the last
+    /// good one stays.
     pub async fn run(self) {
         let failed = |why: &dyn std::fmt::Display| {
             tracing::error!(target: "dapr.sentry.identity.jwks", "{why}; keeping the last key set");
@@ -307,7 +307,8 @@ fn client(options: &Options) -> Result<reqwest::Client, String> {
     builder.build().map_err(|e| e.to_string())
 }
 
-/// Whoever is on the way of plain HTTP could put in keys of their own.
+/// From https to http no redirect is followed: anyone on the network path could
+/// put in keys of their own.
 fn redirects() -> reqwest::redirect::Policy {
     reqwest::redirect::Policy::custom(|attempt| {
         let was_secure = attempt.previous().iter().all(|url| url.scheme() == "https");

@@ -41,7 +41,7 @@ fn outcome(issuer: &Issuer, kid: Option<&str>, claims: &Value) -> Result<(), Str
 }
 
 #[test]
-fn a_right_token_is_accepted() {
+fn a_valid_token_is_accepted() {
     let issuer = issuer();
     assert_eq!(outcome(&issuer, Some("k"), &claims()), Ok(()));
     let mut one = claims();
@@ -53,7 +53,7 @@ fn a_right_token_is_accepted() {
 }
 
 #[test]
-fn a_wrong_claim_is_named() {
+fn an_error_names_the_wrong_claim() {
     let issuer = issuer();
     let with = |name: &str, value: Value| {
         let mut changed = claims();
@@ -84,7 +84,7 @@ fn a_wrong_claim_is_named() {
 }
 
 #[test]
-fn a_wrong_signature_or_key_is_told() {
+fn a_wrong_signature_or_key_is_an_error() {
     let (ours, theirs) = (issuer(), issuer());
     let forged = token(&theirs, Some("k"), &claims());
     assert!(
@@ -102,14 +102,14 @@ fn a_wrong_signature_or_key_is_told() {
         "key provider 0 failed: failed to find key with key ID \"z\" in key set"
     );
     assert_eq!(verify("x", &ours.set, US, THEM).unwrap_err(), "invalid JWT");
-    // A token without a signature, in the hope that nobody looks.
+    // A token without a signature.
     let unsigned = token(&ours, Some("k"), &claims());
     let (unsigned, _) = unsigned.rsplit_once('.').unwrap();
     assert!(verify(&format!("{unsigned}."), &ours.set, US, THEM).is_err());
 }
 
 #[test]
-fn options_are_read_leniently_and_have_floors() {
+fn options_are_numbers_or_durations_with_a_minimum() {
     let read = |value: Value| Options::read(value.as_object().unwrap());
     let options =
         read(json!({"source": "x", "minRefreshInterval": 60, "requestTimeout": "2s", "other": 1}))
@@ -122,7 +122,7 @@ fn options_are_read_leniently_and_have_floors() {
 }
 
 #[tokio::test]
-async fn a_set_is_taken_inline_raw_and_in_base64() {
+async fn an_inline_set_is_json_or_base64() {
     let set = serde_json::to_string(&issuer().set).unwrap();
     let padded = base64::engine::general_purpose::STANDARD.encode(&set);
     let bare = padded.trim_end_matches('=').to_owned();
@@ -162,7 +162,7 @@ async fn a_file_is_followed_and_its_last_good_set_kept() {
 
 proptest! {
     #[test]
-    fn prop_any_token_is_survived(token in ".{0,80}", claims in any::<Vec<u8>>()) {
+    fn prop_text_that_is_no_token_is_refused(token in ".{0,80}", claims in any::<Vec<u8>>()) {
         let issuer = issuer();
         prop_assert!(verify(&token, &issuer.set, US, THEM).is_err());
         let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&claims);

@@ -1,5 +1,5 @@
-//! Who has sent tokens that were good for nothing. Each costs the API server a
-//! review, so whoever sends many is refused without one for a while.
+//! Counts invalid tokens by address. Each costs the API server a review, so an
+//! address that sends many is refused without one for a while.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,13 +11,13 @@ use tokio::time::Instant;
 /// Failures that an address may have at a time. Behind address translation an
 /// address may be a whole node, so it is not one.
 const ALLOWED: f64 = 20.0;
-/// More than these are not held against anyone: those that were under way at
-/// once are not the sender's choice alone.
-const MOST_COUNTED: f64 = 30.0;
-/// One of them is forgiven in this time.
-const FORGIVEN: Duration = Duration::from_secs(1);
+/// No more than these are counted: of requests that are under way at once all may
+/// fail before the first failure is known.
+const MAX_COUNTED: f64 = 30.0;
+/// The count falls by one in this time.
+const RECOVERY: Duration = Duration::from_secs(1);
 /// Addresses that are remembered.
-const MOST: usize = 4096;
+const MAX_ADDRESSES: usize = 4096;
 
 /// Failures by address.
 #[derive(Debug, Default)]
@@ -32,13 +32,13 @@ struct Count {
 
 impl Count {
     fn at(self, now: Instant) -> f64 {
-        let forgiven = (now - self.at).as_secs_f64() / FORGIVEN.as_secs_f64();
-        (self.failures - forgiven).max(0.0)
+        let recovered = (now - self.at).as_secs_f64() / RECOVERY.as_secs_f64();
+        (self.failures - recovered).max(0.0)
     }
 }
 
 impl Failures {
-    /// Whether a review for this address is worth asking for.
+    /// Whether tokens of this address are reviewed.
     pub fn allows(&self, address: Source, now: Instant) -> bool {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.get(&address).is_none_or(|it| it.at(now) < ALLOWED)
@@ -46,10 +46,10 @@ impl Failures {
 
     pub fn count(&self, address: Source, now: Instant) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.len() >= MOST && !counts.contains_key(&address) {
+        if counts.len() >= MAX_ADDRESSES && !counts.contains_key(&address) {
             counts.retain(|_, it| it.at(now) > 0.0);
-            if counts.len() >= MOST {
-                // The one with the fewest failures is nearest to being forgiven.
+            if counts.len() >= MAX_ADDRESSES {
+                // The one with the fewest failures is allowed again first.
                 let least = counts
                     .iter()
                     .min_by(|(_, a), (_, b)| a.at(now).total_cmp(&b.at(now)));
@@ -64,7 +64,7 @@ impl Failures {
         };
         let count = counts.entry(address).or_insert(none);
         *count = Count {
-            failures: (count.at(now) + 1.0).min(MOST_COUNTED),
+            failures: (count.at(now) + 1.0).min(MAX_COUNTED),
             at: now,
         };
     }
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn who_fails_often_has_to_wait_and_others_do_not() {
+    fn an_address_with_many_failures_has_to_wait_and_others_do_not() {
         let failures = Failures::default();
         let start = Instant::now();
         for _ in 0..20 {
@@ -91,7 +91,7 @@ mod tests {
         }
         assert!(!failures.allows(address(1), start));
         assert!(failures.allows(address(2), start));
-        let later = start + FORGIVEN + Duration::from_millis(1);
+        let later = start + RECOVERY + Duration::from_millis(1);
         for _ in 0..2 {
             assert!(failures.allows(address(1), later));
             failures.count(address(1), later);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn many_addresses_do_not_push_out_the_worst_one() {
+    fn the_address_with_most_failures_is_kept_however_many_others_come() {
         let failures = Failures::default();
         let now = Instant::now();
         for _ in 0..30 {
@@ -110,6 +110,6 @@ mod tests {
             failures.count(address(n), now);
         }
         assert!(!failures.allows(address(0), now));
-        assert_eq!(failures.0.lock().unwrap().len(), MOST);
+        assert_eq!(failures.0.lock().unwrap().len(), MAX_ADDRESSES);
     }
 }

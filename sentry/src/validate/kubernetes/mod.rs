@@ -1,4 +1,4 @@
-//! Callers that prove who they are with the token of their pod.
+//! Callers that identify themselves by the token of their pod.
 
 mod failures;
 
@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::{Caller, Refusal, common, images};
+use super::{Caller, Denial, common, images};
 use failures::Failures;
 
 /// Reviews that the API server is asked for at once, and how long a caller
 /// waits for its turn and for the answer.
 const REVIEWS: usize = 64;
-const PATIENCE: Duration = Duration::from_secs(10);
+const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
 
 const LEGACY_AUDIENCE: &str = "dapr.io/sentry";
 const SERVICES: [&str; 5] = ["operator", "placement", "injector", "sentry", "scheduler"];
@@ -40,7 +40,7 @@ pub struct Kubernetes {
     pub reviews: Reviews,
 }
 
-/// How many tokens are being judged, and who has sent bad ones.
+/// The reviews under way, and the addresses that sent invalid tokens.
 pub struct Reviews {
     turns: Semaphore,
     failures: Failures,
@@ -55,7 +55,7 @@ impl Default for Reviews {
     }
 }
 
-/// Whose token it is, as the API server says.
+/// The account of a token, by the API server's review.
 struct Account {
     namespace: String,
     name: String,
@@ -67,22 +67,22 @@ impl Kubernetes {
         &self,
         request: &SignCertificateRequest,
         from: Option<IpAddr>,
-    ) -> Result<Caller, Refusal> {
-        common(request).map_err(Refusal::Denied)?;
-        // What is no token at all does not cost a review.
-        let pod_name = pod_name(&request.token).map_err(Refusal::Denied)?;
+    ) -> Result<Caller, Denial> {
+        common(request).map_err(Denial::Denied)?;
+        // A malformed token does not cost a review.
+        let pod_name = pod_name(&request.token).map_err(Denial::Denied)?;
         let account = self.account(&request.token, from).await?;
         self.caller(request, &account, pod_name)
             .await
-            .map_err(Refusal::Denied)
+            .map_err(Denial::Denied)
     }
 
-    /// Whose token it is.
-    async fn account(&self, token: &str, from: Option<IpAddr>) -> Result<Account, Refusal> {
+    /// The account that the token belongs to.
+    async fn account(&self, token: &str, from: Option<IpAddr>) -> Result<Account, Denial> {
         let from = from.map(Source::from);
         let failures = &self.reviews.failures;
         let allowed = || match from {
-            Some(from) if !failures.allows(from, Instant::now()) => Err(Refusal::Busy(
+            Some(from) if !failures.allows(from, Instant::now()) => Err(Denial::Busy(
                 "too many invalid tokens came from this address: try again later",
             )),
             _ => Ok(()),
@@ -90,20 +90,22 @@ impl Kubernetes {
         allowed()?;
         let review = async {
             let _turn = self.reviews.turns.acquire().await;
-            // Those before this one may have been bad.
+            // Reviews that ended meanwhile may have failed.
             allowed()?;
-            self.review(token).await.map_err(Refusal::Denied)
+            self.review(token).await.map_err(Denial::Denied)
         };
-        let status = tokio::time::timeout(PATIENCE, review).await.map_err(|_| {
-            Refusal::Busy("the API server does not review tokens in time: try again later")
-        })??;
+        let status = tokio::time::timeout(REVIEW_TIMEOUT, review)
+            .await
+            .map_err(|_| {
+                Denial::Busy("the API server does not review tokens in time: try again later")
+            })??;
         let account = account_of(&status, &self.audiences());
         if account.is_err()
             && let Some(from) = from
         {
             failures.count(from, Instant::now());
         }
-        account.map_err(Refusal::Denied)
+        account.map_err(Denial::Denied)
     }
 
     fn audiences(&self) -> [&str; 2] {
@@ -150,7 +152,7 @@ impl Kubernetes {
             None => {
                 let configuration = filled("dapr.io/config").map(str::trim);
                 let domain = self.app_domain(&account.namespace, configuration).await?;
-                self.refuse_impostor(&account.namespace, &expected, &domain)?;
+                self.check_not_reserved(&account.namespace, &expected, &domain)?;
                 domain
             }
         };
@@ -179,7 +181,7 @@ impl Kubernetes {
         Ok(answer["status"].take())
     }
 
-    /// The id of a pod that says it is a service of the control plane.
+    /// The id of a pod that is annotated as a service of the control plane.
     fn service_id(
         &self,
         service: &str,
@@ -211,8 +213,9 @@ impl Kubernetes {
         Ok(id)
     }
 
-    /// An application could otherwise pass for a service by its configuration.
-    fn refuse_impostor(
+    /// Without this check an application could get the id of a service by its
+    /// Configuration.
+    fn check_not_reserved(
         &self,
         namespace: &str,
         id: &str,

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn an_account_is_taken_only_from_a_token_for_us() {
+fn a_token_for_another_audience_or_user_has_no_account() {
     let ok = json!({
         "authenticated": true,
         "audiences": ["x", "a"],
@@ -42,7 +42,7 @@ fn an_account_is_taken_only_from_a_token_for_us() {
 }
 
 #[test]
-fn the_pod_is_named_by_a_token_or_a_bare_object() {
+fn the_pod_is_read_from_a_token_or_from_bare_claims() {
     let claims = r#"{"kubernetes.io":{"pod":{"name":"mypod.x"}}}"#;
     assert_eq!(pod_name(claims), Ok("mypod.x".into()));
     let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
@@ -60,7 +60,7 @@ fn the_pod_is_named_by_a_token_or_a_bare_object() {
 
 proptest! {
     #[test]
-    fn prop_any_token_is_survived(token in ".{0,80}", claims in any::<Vec<u8>>()) {
+    fn prop_reading_a_token_never_panics(token in ".{0,80}", claims in any::<Vec<u8>>()) {
         let _ = pod_name(&token);
         let _ = pod_name(&format!("a.{}.b", URL_SAFE_NO_PAD.encode(&claims)));
     }

@@ -1,4 +1,4 @@
-//! Clients that care for nobody's certificate.
+//! TLS clients that accept any certificate of the server.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
 #[derive(Debug)]
-struct Anyone(Vec<SignatureScheme>);
+struct AcceptAny(Vec<SignatureScheme>);
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -50,12 +50,13 @@ impl ServerCertVerifier for Anyone {
     }
 }
 
-/// Dials TLS ports of this machine without a certificate, for this protocol.
+/// Dials TLS ports of this machine, shows no certificate and checks none.
 #[derive(Clone)]
-pub struct Stranger(TlsConnector);
+pub struct UnverifiedClient(TlsConnector);
 
-impl Stranger {
-    pub fn new(protocol: &str) -> Result<Stranger> {
+impl UnverifiedClient {
+    /// `protocol` is that of ALPN.
+    pub fn new(protocol: &str) -> Result<UnverifiedClient> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let schemes = provider
             .signature_verification_algorithms
@@ -63,10 +64,10 @@ impl Stranger {
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone(schemes)))
+            .with_custom_certificate_verifier(Arc::new(AcceptAny(schemes)))
             .with_no_client_auth();
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        Ok(Stranger(TlsConnector::from(Arc::new(config))))
+        Ok(UnverifiedClient(TlsConnector::from(Arc::new(config))))
     }
 
     pub async fn dial(&self, port: u16) -> Result<TlsStream<TcpStream>> {
@@ -76,13 +77,13 @@ impl Stranger {
     }
 }
 
-/// For gRPC over a connection that is there already.
+/// A gRPC channel over a connection that is open already.
 pub async fn channel(stream: TlsStream<TcpStream>) -> Result<Channel> {
     let mut stream = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_: http::Uri| {
         let once = stream
             .take()
-            .ok_or_else(|| std::io::Error::other("the connection is over"));
+            .ok_or_else(|| std::io::Error::other("the connection was used already"));
         std::future::ready(once)
     });
     let endpoint = Endpoint::from_static("http://localhost");
