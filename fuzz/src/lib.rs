@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use outrider_components_local::nameresolution::mdns;
 
-/// A target panics where something is wrong.
+/// A target panics on a bug.
 pub type Target = fn(&[u8]);
 
 pub const TARGETS: [(&str, Target); 17] = [

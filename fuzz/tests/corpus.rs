@@ -19,7 +19,7 @@ fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 const STACK: usize = 64 << 20;
 
 #[test]
-fn every_example() {
+fn no_target_panics_on_examples_whole_or_cut() {
     let run = std::thread::Builder::new().stack_size(STACK);
     run.spawn(examples).unwrap().join().unwrap().unwrap();
 }
@@ -41,7 +41,7 @@ fn examples() -> std::io::Result<()> {
 }
 
 #[test]
-fn folders_are_targets() {
+fn every_target_has_a_folder_of_examples() {
     let corpus = outrider_fuzz::corpus();
     let folders: BTreeSet<_> = files(&corpus)
         .unwrap()

@@ -1,5 +1,6 @@
 //! Examples with small changes, the same in every run. `OUTRIDER_FUZZ_SECONDS`
-//! goes on with others for so long per target, and `OUTRIDER_FUZZ` names one.
+//! continues with further changes for this time per target, and `OUTRIDER_FUZZ`
+//! names a single target.
 
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,8 @@ impl Random {
     }
 }
 
-/// What parsers stumble over.
-const MORSELS: [&[u8]; 24] = [
+/// Bytes that parsers often handle wrongly.
+const FRAGMENTS: [&[u8]; 24] = [
     b"\0",
     b"\xff",
     b"\x80",
@@ -78,9 +79,9 @@ fn mutate(examples: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
             4 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
             5 if at < bytes.len() => bytes[at] = random.next() as u8,
             _ => {
-                let morsel = MORSELS[random.below(MORSELS.len())];
+                let fragment = FRAGMENTS[random.below(FRAGMENTS.len())];
                 for _ in 0..=random.below(3) {
-                    bytes.splice(at..at, morsel.iter().copied());
+                    bytes.splice(at..at, fragment.iter().copied());
                 }
             }
         }
@@ -93,7 +94,7 @@ fn mutate(examples: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
 const STACK: usize = 64 << 20;
 
 #[test]
-fn changed_examples() {
+fn no_target_panics_or_hangs_on_changed_examples() {
     let run = std::thread::Builder::new().stack_size(STACK);
     run.spawn(mutations).unwrap().join().unwrap().unwrap();
 }

@@ -1,5 +1,6 @@
-//! A steady load on another application: orders at a fixed rate, now and then
-//! a publish. Whatever was answered well has to be found afterwards.
+//! A steady load on another application: orders at a fixed rate, and a publish
+//! with every tenth. Everything that was answered with success has to be found
+//! afterwards.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,8 +14,8 @@ use crate::Sidecar;
 
 /// One order in so many is accompanied by a publish.
 const PUBLISH_EVERY: usize = 10;
-/// Failures that are told in full.
-const TOLD: usize = 5;
+/// Failures that the report shows.
+const FAILURES: usize = 5;
 /// Look-ups at the same time.
 const READERS: usize = 8;
 /// A publish is delivered within this time.
@@ -29,20 +30,20 @@ pub struct Plan {
     pub seconds: u64,
 }
 
-/// How it goes, and how it went.
+/// The state of a load, and its result.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
     pub done: bool,
     pub ordered: usize,
     pub failed: usize,
     pub published: usize,
-    /// Answered well, but not found afterwards.
+    /// Answered with success, but not found afterwards.
     pub lost_orders: usize,
     pub lost_events: usize,
     /// The slowest order, in milliseconds.
     pub slowest: u64,
-    /// Some of what went wrong.
-    pub told: Vec<String>,
+    /// The first failures.
+    pub failures: Vec<String>,
 }
 
 #[derive(Clone, Default)]
@@ -57,10 +58,10 @@ impl Load {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn tell(&self, what: String) {
+    fn failed(&self, what: String) {
         self.with(|report| {
-            if report.told.len() < TOLD {
-                report.told.push(what);
+            if report.failures.len() < FAILURES {
+                report.failures.push(what);
             }
         });
     }
@@ -114,11 +115,11 @@ impl Load {
         let ordered = match answer {
             Ok((status, said)) if status.is_success() && said["stored"] == true => true,
             Ok((status, said)) => {
-                self.tell(format!("{id}: {status} {said}"));
+                self.failed(format!("{id}: {status} {said}"));
                 false
             }
             Err(error) => {
-                self.tell(format!("{id}: {error:#}"));
+                self.failed(format!("{id}: {error:#}"));
                 false
             }
         };
@@ -137,22 +138,22 @@ impl Load {
                     self.with(|report| report.published += 1);
                     event = Some(id);
                 }
-                Ok((status, said)) => self.tell(format!("{id}: {status} {said}")),
-                Err(error) => self.tell(format!("{id}: {error:#}")),
+                Ok((status, said)) => self.failed(format!("{id}: {status} {said}")),
+                Err(error) => self.failed(format!("{id}: {error:#}")),
             }
         }
         (ordered.then_some(id), event)
     }
 
-    /// How many of `ids` the seller does not have, even after `patience`.
+    /// How many of `ids` the seller does not have within `timeout`.
     async fn missing(
         &self,
         sidecar: &Sidecar,
         plan: &Arc<Plan>,
         ids: Vec<String>,
-        patience: Duration,
+        timeout: Duration,
     ) -> usize {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let ids = Arc::new(Mutex::new(ids));
         let mut readers = JoinSet::new();
         for _ in 0..READERS {
@@ -172,7 +173,7 @@ impl Load {
                         };
                         if Instant::now() >= deadline {
                             missing += 1;
-                            load.tell(format!("{id} is lost: {said}"));
+                            load.failed(format!("{id} is lost: {said}"));
                             break;
                         }
                         tokio::time::sleep(Duration::from_millis(100)).await;

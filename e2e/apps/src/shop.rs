@@ -68,8 +68,8 @@ impl Sidecar {
     }
 }
 
-/// What the sidecar said; its refusals too are told with 200, because proxies
-/// on the way hide what others carry.
+/// The sidecar's answer. Its errors too are passed on with 200, because proxies on
+/// the way hide the bodies of other statuses.
 fn answer(result: Result<(StatusCode, Value)>) -> Json<Value> {
     Json(match result {
         Ok((status, value)) if status.is_success() => value,
@@ -99,7 +99,7 @@ async fn buy(State(shop): State<Shop>, Query(query): Query<Vec<(String, String)>
     )
 }
 
-/// Takes an order: stores it, and tells who placed it.
+/// Takes an order: stores it, and answers with the caller's app id.
 async fn take(
     State(shop): State<Shop>,
     headers: HeaderMap,
@@ -129,7 +129,8 @@ async fn take(
         ))
     };
     let stored = stored.await;
-    // Who lost its own sidecar says so: the caller's may try another one.
+    // Without its own sidecar it answers 503, so that the caller's may try another
+    // instance.
     let status = match stored {
         Ok(_) => StatusCode::OK,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -150,12 +151,12 @@ async fn announce(State(shop): State<Shop>, Path(topic): Path<String>, news: Byt
         let news: Value = serde_json::from_slice(&news).context("news has to be JSON")?;
         let path = format!("/v1.0/publish/{}/{topic}", shop.pubsub);
         let (status, said) = shop.sidecar.call("POST", &path, Some(&news)).await?;
-        let told = if status.is_success() {
+        let answer = if status.is_success() {
             json!({"published": true})
         } else {
             said
         };
-        Ok((status, told))
+        Ok((status, answer))
     };
     answer(published.await)
 }
@@ -202,7 +203,7 @@ async fn received(State(shop): State<Shop>) -> Json<Value> {
 async fn put_load(State(shop): State<Shop>, plan: Bytes) -> Json<Value> {
     let plan = match serde_json::from_slice(&plan) {
         Ok(plan) => plan,
-        Err(error) => return Json(json!({"error": format!("this is no plan: {error}")})),
+        Err(error) => return Json(json!({"error": format!("this is not a plan: {error}")})),
     };
     shop.running
         .lock()

@@ -58,7 +58,7 @@ func TestWaitAndShutdown(t *testing.T) {
 	t.Parallel()
 	s := start(t, setup{})
 	c := connect(t, s)
-	must(t, c.Wait(within(t), patience))
+	must(t, c.Wait(within(t), timeout))
 	must(t, c.Shutdown(within(t)))
 	eventually(t, "the sidecar is gone", func() bool {
 		_, err := c.GetMetadata(within(t))

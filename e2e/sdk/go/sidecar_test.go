@@ -24,8 +24,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// patience is what anything may take on a busy machine.
-const patience = 30 * time.Second
+// timeout is what anything may take on a busy machine.
+const timeout = 30 * time.Second
 
 const (
 	store   = "store"
@@ -136,20 +136,20 @@ func connect(t *testing.T, s sidecar) client.Client {
 }
 
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	t.Cleanup(cancel)
 	return ctx
 }
 
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(timeout)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !is() {
 		select {
 		case <-deadline:
-			t.Fatalf("not so after %s: %s", patience, what)
+			t.Fatalf("not so after %s: %s", timeout, what)
 		case <-tick.C:
 		}
 	}
@@ -160,8 +160,8 @@ func receive[T any](t *testing.T, what string, from <-chan T) T {
 	select {
 	case value := <-from:
 		return value
-	case <-time.After(patience):
-		t.Fatalf("not so after %s: %s", patience, what)
+	case <-time.After(timeout):
+		t.Fatalf("not so after %s: %s", timeout, what)
 		panic("unreachable")
 	}
 }

@@ -17,9 +17,9 @@ test("invoke over HTTP", async (t) => {
 
   const refused = async (id, method, status) => {
     const error = await client.invoker.invoke(id, method, HttpMethod.POST, {}).then(assert.fail, (e) => e);
-    const told = JSON.parse(error.message);
-    assert.equal(told.status, status);
-    return told.error_msg;
+    const details = JSON.parse(error.message);
+    assert.equal(details.status, status);
+    return details.error_msg;
   };
   await refused(id, "no-such-method", 404);
   const text = await refused(unique("nobody"), "echo", 500);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { PATIENCE, PROTOCOLS, SECRETS, STORE, Sidecar } from "./sidecar.js";
+import { TIMEOUT, PROTOCOLS, SECRETS, STORE, Sidecar } from "./sidecar.js";
 
 for (const protocol of PROTOCOLS) {
   test(`secrets over ${protocol}`, async (t) => {
@@ -26,7 +26,7 @@ for (const protocol of PROTOCOLS) {
     assert.equal(store.type, "state.in-memory");
   });
 
-  test(`waiting for a sidecar and ending it over ${protocol}`, { timeout: 2 * PATIENCE }, async (t) => {
+  test(`waiting for a sidecar and ending it over ${protocol}`, { timeout: 2 * TIMEOUT }, async (t) => {
     const sidecar = await Sidecar.start(t);
     const client = sidecar.client(t, protocol);
     await client.start();

@@ -16,7 +16,7 @@ import dapr from "@dapr/dapr";
 const { CommunicationProtocolEnum, DaprClient, DaprServer } = dapr;
 
 // Milliseconds that anything may take on a busy machine.
-export const PATIENCE = 30_000;
+export const TIMEOUT = 30_000;
 export const STORE = "store";
 export const BROKER = "broker";
 export const SECRETS = "secrets";
@@ -50,13 +50,13 @@ async function freePort() {
 
 // Asks again until there is a true answer.
 export async function until(what, ask) {
-  const deadline = Date.now() + PATIENCE;
+  const deadline = Date.now() + TIMEOUT;
   while (Date.now() < deadline) {
     const answer = await ask();
     if (answer) return answer;
     await pause(20);
   }
-  throw new Error(`not so after ${PATIENCE} ms: ${what}`);
+  throw new Error(`not so after ${TIMEOUT} ms: ${what}`);
 }
 
 function component(name, type, metadata = []) {
@@ -203,7 +203,7 @@ class Events {
     if (this.#kept.length) return this.#kept.shift();
     let late;
     const event = new Promise((resolve, reject) => {
-      late = setTimeout(() => reject(new Error("no event")), PATIENCE);
+      late = setTimeout(() => reject(new Error("no event")), TIMEOUT);
       this.#waiting.push(resolve);
     });
     return event.finally(() => clearTimeout(late));

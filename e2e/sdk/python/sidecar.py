@@ -26,7 +26,7 @@ from dapr.clients.exceptions import DaprInternalError
 from dapr.conf import settings
 
 # Seconds that anything may take on a busy machine.
-PATIENCE = 30
+TIMEOUT = 30
 STORE = 'store'
 BROKER = 'broker'
 SECRETS = 'secrets'
@@ -53,13 +53,13 @@ def free_port():
 
 def until(what, ask):
     """Asks again until there is a true answer."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         answer = ask()
         if answer:
             return answer
         time.sleep(0.02)
-    raise AssertionError(f'not so after {PATIENCE} s: {what}')
+    raise AssertionError(f'not so after {TIMEOUT} s: {what}')
 
 
 def listens(port):
@@ -147,7 +147,7 @@ class Sidecar:
     def is_healthy(self):
         try:
             url = f'http://127.0.0.1:{self.http_port}/v1.0/healthz'
-            with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
                 return answer.status == 204
         except (urllib.error.URLError, ConnectionError):
             return False
@@ -190,12 +190,12 @@ class Case(unittest.IsolatedAsyncioTestCase):
         with self.subTest(client='sync'):
             client = await asyncio.to_thread(DaprClient)
             try:
-                await asyncio.wait_for(check(Awaitable(client), 'sync'), PATIENCE)
+                await asyncio.wait_for(check(Awaitable(client), 'sync'), TIMEOUT)
             finally:
                 client.close()
         with self.subTest(client='async'):
             async with AsyncClient() as client:
-                await asyncio.wait_for(check(client, 'async'), PATIENCE)
+                await asyncio.wait_for(check(client, 'async'), TIMEOUT)
 
     async def refused(self, call, code, reason=None):
         """Checks the code of an error, and the reason in its details."""

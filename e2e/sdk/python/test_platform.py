@@ -4,7 +4,7 @@ from dapr.aio.clients.health import DaprHealth as AsyncHealth
 from dapr.clients import DaprClient
 from dapr.clients.health import DaprHealth
 from dapr.conf import settings
-from sidecar import PATIENCE, SECRETS, STORE, Case, Sidecar, free_port, until
+from sidecar import TIMEOUT, SECRETS, STORE, Case, Sidecar, free_port, until
 
 
 class Platform(Case):
@@ -38,7 +38,7 @@ class Platform(Case):
             await self.both(sidecar, check)
 
     async def test_waiting_and_shutdown(self):
-        settings.DAPR_HEALTH_TIMEOUT = PATIENCE
+        settings.DAPR_HEALTH_TIMEOUT = TIMEOUT
         with Sidecar() as sidecar:
             sidecar.use()
             await asyncio.to_thread(DaprHealth.wait_for_sidecar)
@@ -56,4 +56,4 @@ class Platform(Case):
         settings.DAPR_HEALTH_TIMEOUT = 1
         with self.assertRaises(TimeoutError):
             await asyncio.to_thread(DaprHealth.wait_for_sidecar)
-        settings.DAPR_HEALTH_TIMEOUT = PATIENCE
+        settings.DAPR_HEALTH_TIMEOUT = TIMEOUT

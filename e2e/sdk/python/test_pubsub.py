@@ -6,7 +6,7 @@ from app import grpc_app, http_app
 from dapr.aio.clients import DaprClient as AsyncClient
 from dapr.clients import DaprClient
 from dapr.clients.grpc._response import TopicEventResponse
-from sidecar import BROKER, PATIENCE, Case, Sidecar
+from sidecar import BROKER, TIMEOUT, Case, Sidecar
 
 
 class Publish(Case):
@@ -21,14 +21,14 @@ class Publish(Case):
                     data_content_type='application/json',
                     publish_metadata={'cloudevent.id': which},
                 )
-                event = await asyncio.to_thread(events.get, timeout=PATIENCE)
+                event = await asyncio.to_thread(events.get, timeout=TIMEOUT)
                 self.assertEqual(event['id'], which)
                 self.assertEqual(event['source'], sidecar.id)
                 self.assertEqual(event['type'], 'com.dapr.event.sent')
                 self.assertEqual(event['data'], {'n': 1})
                 self.assertEqual((event['topic'], event['pubsubname']), ('orders', BROKER))
                 await client.publish_event(BROKER, 'refused', 'x')
-                event = await asyncio.to_thread(events.get, timeout=PATIENCE)
+                event = await asyncio.to_thread(events.get, timeout=TIMEOUT)
                 self.assertEqual((event['topic'], event['data']), ('refused', 'x'))
 
             await self.both(sidecar, check)
@@ -41,7 +41,7 @@ class Publish(Case):
                     BROKER, 'orders', ['a', 'b', 'c'], data_content_type='text/plain'
                 )
                 self.assertEqual(list(done.failed_entries), [])
-                got = [await asyncio.to_thread(events.get, timeout=PATIENCE) for _ in 'abc']
+                got = [await asyncio.to_thread(events.get, timeout=TIMEOUT) for _ in 'abc']
                 self.assertEqual(sorted(event.data() for event in got), ['a', 'b', 'c'])
                 self.assertEqual(got[0].pubsub_name(), BROKER)
 
@@ -108,7 +108,7 @@ class Stream(Case):
                 with DaprClient() as client:
                     close = client.subscribe_with_handler(BROKER, 'handled', handle)
                     client.publish_event(BROKER, 'handled', 'x')
-                    self.assertEqual(events.get(timeout=PATIENCE).topic(), 'handled')
+                    self.assertEqual(events.get(timeout=TIMEOUT).topic(), 'handled')
                     close()
 
             await asyncio.to_thread(blocking)
@@ -119,6 +119,6 @@ class Stream(Case):
             async with AsyncClient() as client:
                 close = await client.subscribe_with_handler(BROKER, 'later', handle_later)
                 await client.publish_event(BROKER, 'later', 'x')
-                event = await asyncio.to_thread(events.get, timeout=PATIENCE)
+                event = await asyncio.to_thread(events.get, timeout=TIMEOUT)
                 self.assertEqual(event.topic(), 'later')
                 await close()

@@ -10,7 +10,7 @@ use outrider_fuzz::Target;
 
 static TARGET: LazyLock<Target> = LazyLock::new(|| {
     let name = std::env::var("OUTRIDER_FUZZ").unwrap_or_default();
-    outrider_fuzz::target(&name).unwrap_or_else(|| panic!("OUTRIDER_FUZZ={name} is no target"))
+    outrider_fuzz::target(&name).unwrap_or_else(|| panic!("OUTRIDER_FUZZ={name} is not a target"))
 });
 
 fuzz_target!(|bytes: &[u8]| (*TARGET)(bytes));

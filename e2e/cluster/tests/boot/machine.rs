@@ -1,4 +1,4 @@
-//! What a cluster could leave on the machine.
+//! What a cluster could leave on the machine, and the processes of one.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -112,6 +112,31 @@ pub fn parent(id: u32) -> Result<u32> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
     let fields = stat.rsplit_once(") ").context("no name")?.1;
     Ok(fields.split(' ').nth(1).context("no parent")?.parse()?)
+}
+
+/// The processes `cluster up` for the folder `work`, by their numbers.
+pub fn owners(work: &Path) -> Result<Vec<u32>> {
+    let variable = format!("OUTRIDER_CLUSTER_DIR={}", work.display());
+    let mut owners = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(id) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        // A process may end while it is looked at.
+        let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
+        let has = |text: &[u8], word: &str| {
+            text.split(|byte| *byte == 0)
+                .any(|it| it == word.as_bytes())
+        };
+        if has(&read("environ"), &variable) && has(&read("cmdline"), "up") {
+            owners.push(id);
+        }
+    }
+    Ok(owners)
 }
 
 /// Process 1 of the cluster in `work`, by its number on the machine.

@@ -1,4 +1,4 @@
-//! The embedded cluster itself: that it works, that it ends whole, that it comes back.
+//! The embedded cluster itself: it works, it leaves nothing behind, it can be booted again.
 
 mod machine;
 mod webhook;
@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,7 +17,7 @@ use outrider_cluster::{Cluster, Image, Options, PodSecurity, install_debian, may
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_does_what_one_needs_ends_whole_and_boots_again() -> Result<()> {
+async fn a_cluster_works_leaves_nothing_behind_and_boots_again() -> Result<()> {
     if !may_boot() {
         return Ok(());
     }
@@ -222,7 +222,7 @@ async fn redis_answers(cluster: &Cluster) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_not_a_clusters_is_left_alone() -> Result<()> {
+async fn a_folder_that_is_not_of_a_cluster_is_not_touched() -> Result<()> {
     if !may_boot() {
         return Ok(());
     }
@@ -256,56 +256,96 @@ async fn only_a_kubeconfig_is_enough(running: &Options) -> Result<()> {
     Ok(std::fs::remove_file(copy)?)
 }
 
+/// The `cluster` program for one work folder.
+struct Node {
+    options: Options,
+}
+
+impl Node {
+    fn program(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cluster"));
+        command
+            .args(arguments)
+            .env("OUTRIDER_CLUSTER_DIR", &self.options.work)
+            .stdin(Stdio::null())
+            .process_group(0);
+        command
+    }
+
+    fn is_running(&self) -> Result<bool> {
+        Ok(self.program(&["status"]).output()?.status.success())
+    }
+
+    /// Starts an owner and waits until its cluster runs.
+    async fn up(&self) -> Result<Child> {
+        let owner = self.program(&["up"]).spawn()?;
+        wait("the cluster", Duration::from_secs(1800), async || {
+            Ok(self.is_running()?.then_some(()))
+        })
+        .await?;
+        Ok(owner)
+    }
+
+    /// Ends the owner and the cluster of this folder, however they were left. The owner is found by its environment and
+    /// killed by its id.
+    fn end(&self) -> Result<()> {
+        for id in machine::owners(&self.options.work)? {
+            kill(id)?;
+        }
+        let output = self.program(&["down"]).output()?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "cluster down: {error}");
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("a cluster is left in {:?}: {error:#}", self.options.work);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_owner_leaves_nothing_in_the_way() -> Result<()> {
+async fn a_cluster_whose_owner_was_killed_is_cleaned_up() -> Result<()> {
     if !may_boot() {
         return Ok(());
     }
     let options = Options::from_env()?.separate("test-b");
     install_missing()?;
-    let before = Traces::of(&options.work)?;
-    let program = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cluster"));
-        command
-            .args(arguments)
-            .env("OUTRIDER_CLUSTER_DIR", &options.work)
-            .stdin(Stdio::null())
-            .process_group(0);
-        command
-    };
-    let ready = async || {
-        wait("the cluster", Duration::from_secs(1800), async || {
-            Ok(program(&["status"])
-                .output()?
-                .status
-                .success()
-                .then_some(()))
-        })
-        .await
-    };
+    let node = Node { options };
+    // An earlier run of this test may have failed or been killed.
+    node.end()?;
+    let before = Traces::of(&node.options.work)?;
+    the_watcher_cleans_up_after_its_owner(&node, &before).await?;
+    the_next_boot_cleans_up_after_the_watcher(&node).await?;
+    an_archive_is_loaded_and_run(&node).await?;
+    ensure!(node.program(&["down"]).status()?.success());
+    assert_eq!(Traces::of(&node.options.work)?, before);
+    assert!(!node.is_running()?);
+    Ok(())
+}
 
-    // Only the owner dies: what watches over it cleans up.
-    let mut owner = program(&["up"]).spawn()?;
-    ready().await?;
-    let other = Cluster::boot(options.clone()).await?;
+async fn the_watcher_cleans_up_after_its_owner(node: &Node, before: &Traces) -> Result<()> {
+    let mut owner = node.up().await?;
+    let other = Cluster::boot(node.options.clone()).await?;
     assert!(!other.is_owned(), "a running cluster was not shared");
-    only_a_kubeconfig_is_enough(&options).await?;
+    only_a_kubeconfig_is_enough(&node.options).await?;
     drop(other);
-    assert!(
-        program(&["status"]).output()?.status.success(),
-        "a user ended the owner's cluster"
-    );
+    assert!(node.is_running()?, "a user ended the owner's cluster");
     kill(owner.id())?;
     owner.wait()?;
     wait("the end of everything", LIMIT, async || {
-        Ok((Traces::of(&options.work)? == before).then_some(()))
+        Ok((Traces::of(&node.options.work)? == *before).then_some(()))
     })
-    .await?;
+    .await
+}
 
-    // The watcher dies first: the next boot cleans up.
-    let mut owner = program(&["up"]).spawn()?;
-    ready().await?;
-    let init = machine::init(&options.work)?;
+async fn the_next_boot_cleans_up_after_the_watcher(node: &Node) -> Result<()> {
+    let work = &node.options.work;
+    let mut owner = node.up().await?;
+    let init = machine::init(work)?;
     let shell = parent(parent(init)?)?;
     kill(parent(shell)?)?;
     kill(shell)?;
@@ -315,36 +355,34 @@ async fn a_killed_owner_leaves_nothing_in_the_way() -> Result<()> {
         Ok(parent(init).is_err().then_some(()))
     })
     .await?;
-    assert!(options.work.exists(), "somebody else cleaned up");
-    let output = program(&["up", "--detach"]).output()?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let nodes = program(&["kubectl", "get", "nodes", "-o", "name"]).output()?;
+    assert!(work.exists(), "the folder is gone before the next boot");
+    let output = node.program(&["up", "--detach"]).output()?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{error}");
+    let nodes = node
+        .program(&["kubectl", "get", "nodes", "-o", "name"])
+        .output()?;
     assert_eq!(String::from_utf8_lossy(&nodes.stdout), "node/outrider\n");
+    Ok(())
+}
 
-    let archive = options.cache.join("test-b.tar");
+async fn an_archive_is_loaded_and_run(node: &Node) -> Result<()> {
+    let archive = node.options.cache.join("test-b.tar");
     Image::new("outrider.local/loaded:1")
         .program("/bin/busybox", "/bin/busybox")
         .build()?
         .write(std::fs::File::create(&archive)?)?;
-    let loaded = program(&["load", archive.to_str().context("not a UTF-8 path")?]).status()?;
+    let path = archive.to_str().context("not a UTF-8 path")?;
+    let loaded = node.program(&["load", path]).status()?;
     std::fs::remove_file(&archive)?;
     ensure!(loaded.success());
     // Attaching to a pod that is as short as this one may miss what it prints.
     let run = "kubectl run loaded --image=outrider.local/loaded:1 --restart=Never --quiet -- echo well met";
-    let status = program(&run.split(' ').collect::<Vec<_>>()).status()?;
+    let status = node.program(&run.split(' ').collect::<Vec<_>>()).status()?;
     ensure!(status.success(), "{run}: {status}");
     wait("the pod's log", LIMIT, async || {
-        let output = program(&["kubectl", "logs", "loaded"]).output()?;
+        let output = node.program(&["kubectl", "logs", "loaded"]).output()?;
         Ok((output.stdout == b"well met\n").then_some(()))
     })
-    .await?;
-
-    ensure!(program(&["down"]).status()?.success());
-    assert_eq!(Traces::of(&options.work)?, before);
-    assert!(!program(&["status"]).output()?.status.success());
-    Ok(())
+    .await
 }

@@ -1,4 +1,4 @@
-//! What the chart renders, for values that people have.
+//! What the chart renders for common values.
 
 use anyhow::{Context as _, Result, ensure};
 use outrider_cluster::product;
@@ -45,7 +45,7 @@ fn named<'a>(objects: &'a [Object], kind: &str, name: &str) -> Result<&'a Object
 const DEPLOYMENTS: [&str; 3] = ["dapr-operator", "dapr-sentry", "dapr-sidecar-injector"];
 
 #[tokio::test]
-async fn by_default_one_of_each() -> Result<()> {
+async fn by_default_each_service_has_one_replica() -> Result<()> {
     let Some(objects) = rendered(&[]).await? else {
         return Ok(());
     };
@@ -67,7 +67,7 @@ async fn by_default_one_of_each() -> Result<()> {
 }
 
 #[tokio::test]
-async fn high_availability() -> Result<()> {
+async fn high_availability_means_three_replicas_with_budgets() -> Result<()> {
     let values = ["global.ha.enabled=true", "global.logAsJson=true"];
     let Some(objects) = rendered(&values).await? else {
         return Ok(());
@@ -84,7 +84,7 @@ async fn high_availability() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_does_not_exist_yet_is_off_whatever_the_values_say() -> Result<()> {
+async fn placement_and_scheduler_are_never_deployed() -> Result<()> {
     let values = [
         "global.scheduler.enabled=true",
         "global.actors.enabled=true",
@@ -103,14 +103,14 @@ async fn what_does_not_exist_yet_is_off_whatever_the_values_say() -> Result<()> 
     ensure!(
         !injector.text.contains("dapr-placement-server")
             && !injector.text.contains("dapr-scheduler-server"),
-        "sidecars would be given addresses that nobody answers at:\n{}",
+        "sidecars would get addresses of services that do not exist:\n{}",
         injector.text
     );
     Ok(())
 }
 
 #[tokio::test]
-async fn values_reach_what_they_are_for() -> Result<()> {
+async fn values_reach_the_objects_they_are_for() -> Result<()> {
     let cases = [
         (
             "global.registry=my.registry/dapr",
@@ -321,7 +321,7 @@ async fn sidecars_pass_restricted_pod_security_by_default() -> Result<()> {
 }
 
 #[tokio::test]
-async fn values_that_make_no_sense_are_refused_by_name() -> Result<()> {
+async fn an_invalid_value_is_refused_by_name() -> Result<()> {
     if !may_boot() {
         return Ok(());
     }

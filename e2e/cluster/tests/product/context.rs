@@ -1,4 +1,4 @@
-//! The demo on a cluster that somebody else runs.
+//! The demo on a cluster that the user already has.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -55,7 +55,7 @@ async fn kept(cluster: &Cluster) -> Result<BTreeSet<String>> {
 }
 
 #[tokio::test]
-async fn the_demo_in_a_cluster_of_the_users_own() -> Result<()> {
+async fn the_demo_runs_in_a_cluster_of_the_user_and_leaves_nothing() -> Result<()> {
     if !may_boot() {
         return Ok(());
     }
@@ -91,11 +91,11 @@ async fn shows_and_leaves(cluster: &Cluster, folder: &Path) -> Result<()> {
         binaries,
     ];
     let output = demo(folder, &words).await?;
-    let told = String::from_utf8_lossy(&output.stdout);
+    let output_text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{output:?}");
     for name in ["daprd", "operator", "sentry", "injector", "shop"] {
         let push = format!("docker push {REGISTRY}/{name}:dev");
-        ensure!(told.contains(&push), "{push}: {told}");
+        ensure!(output_text.contains(&push), "{push}: {output_text}");
     }
     for archive in std::fs::read_dir(&images)? {
         cluster.load_archive(&archive?.path()).await?;
@@ -103,9 +103,9 @@ async fn shows_and_leaves(cluster: &Cluster, folder: &Path) -> Result<()> {
 
     let before = kept(cluster).await?;
     let output = in_context(folder, CONTEXT).await?;
-    let told = String::from_utf8_lossy(&output.stdout);
+    let output_text = String::from_utf8_lossy(&output.stdout);
     let wrong = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{told}\n{wrong}");
+    ensure!(output.status.success(), "{output_text}\n{wrong}");
     for step in [
         "reach your cluster",
         "helm install the control plane",
@@ -114,9 +114,12 @@ async fn shows_and_leaves(cluster: &Cluster, folder: &Path) -> Result<()> {
         "orders reads back",
         "remove all that the demo brought",
     ] {
-        ensure!(told.contains(step), "nothing of {step}: {told}");
+        ensure!(
+            output_text.contains(step),
+            "nothing of {step}: {output_text}"
+        );
     }
-    ensure!(!told.contains("build the programs"), "{told}");
+    ensure!(!output_text.contains("build the programs"), "{output_text}");
     let after = kept(cluster).await?;
     let left: Vec<_> = after.difference(&before).collect();
     ensure!(left.is_empty(), "left behind: {left:?}");

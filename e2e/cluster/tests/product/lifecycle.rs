@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use outrider_cluster::product::{self, App, Product, RELEASE, SYSTEM};
 use outrider_cluster::{Cluster, Options, PodSecurity, may_boot, wait};
 
-use crate::{MACHINE, PATIENCE, VALUES};
+use crate::{MACHINE, TIMEOUT, VALUES};
 
 const DEFINITIONS: [&str; 7] = [
     "components.dapr.io",
@@ -43,7 +43,7 @@ async fn install_heal_upgrade_uninstall() -> Result<()> {
         .await?;
     wait(
         "a sidecar that waits for its identity",
-        PATIENCE,
+        TIMEOUT,
         async || {
             let words = [
                 "logs",
@@ -60,7 +60,7 @@ async fn install_heal_upgrade_uninstall() -> Result<()> {
     .await?;
     scale(&cluster, 1).await?;
     cluster
-        .pods_ready(namespace.name(), "app=orders", PATIENCE * 2)
+        .pods_ready(namespace.name(), "app=orders", TIMEOUT * 2)
         .await?;
 
     // Changed values and a new tag roll over in place.
@@ -98,7 +98,7 @@ async fn install_heal_upgrade_uninstall() -> Result<()> {
         .collect();
     assert_eq!(ours, BTreeSet::from(DEFINITIONS));
     // Helm does not wait for pods that are about to end.
-    wait("an empty namespace", PATIENCE, async || {
+    wait("an empty namespace", TIMEOUT, async || {
         let words = ["get", "all", "-n", SYSTEM, "-o", "name"];
         let workloads = cluster.kubectl(words).await?;
         ensure!(workloads.trim().is_empty(), "{workloads}");
@@ -131,7 +131,7 @@ async fn scale(cluster: &Cluster, replicas: u32) -> Result<()> {
             .await?;
     }
     let gone = replicas.ends_with("=0");
-    wait("the control plane to follow", PATIENCE, async || {
+    wait("the control plane to follow", TIMEOUT, async || {
         let words = ["get", "pods", "-n", SYSTEM, "-o", "name"];
         let pods = cluster.kubectl(words).await?;
         let there = pods.contains("dapr-sentry") || pods.contains("dapr-operator");

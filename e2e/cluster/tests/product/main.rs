@@ -15,7 +15,7 @@ use outrider_cluster::{Cluster, Namespace, PodSecurity, may_boot, wait};
 use serde_json::Value;
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 /// By default sidecars are let into namespaces with restricted Pod Security.
 pub const VALUES: [&str; 0] = [];
 
@@ -66,7 +66,7 @@ impl Stage {
         Self::on(Machine::Shared { _guard }, name).await
     }
 
-    /// For tests that say how long something may take.
+    /// For tests that measure time.
     async fn alone(name: &str) -> Result<Option<Self>> {
         let _guard = MACHINE.write().await;
         Self::on(Machine::Alone { _guard }, name).await
@@ -111,7 +111,7 @@ impl Stage {
     async fn ready(&self, app: &str) -> Result<()> {
         let selector = format!("app={app}");
         self.cluster
-            .pods_ready(self.namespace.name(), &selector, PATIENCE)
+            .pods_ready(self.namespace.name(), &selector, TIMEOUT)
             .await?;
         Ok(())
     }
@@ -120,10 +120,10 @@ impl Stage {
         self.apply(&self.product.app(id, more)).await
     }
 
-    /// Asks until the answer is what `wanted` wants.
+    /// Asks until the answer satisfies `wanted`.
     async fn until(&self, app: &str, path: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let last = std::cell::RefCell::new(String::new());
-        let found = wait("the answer", PATIENCE, async || {
+        let found = wait("the answer", TIMEOUT, async || {
             let text = self.ask(app, path).await;
             last.replace(text.clone());
             let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
@@ -142,17 +142,17 @@ impl Stage {
     /// Has an application publish, as soon as its sidecar takes it.
     async fn publish(&self, app: &str, topic: &str, news: &str) -> Result<()> {
         let path = format!("/announce/{topic}");
-        let told = std::cell::RefCell::new(String::new());
-        let published = wait("a publish", PATIENCE, async || {
+        let last = std::cell::RefCell::new(String::new());
+        let published = wait("a publish", TIMEOUT, async || {
             let namespace = self.namespace.name();
             let text = self.cluster.tell(namespace, app, &path, news).await?;
             let done = text.contains("published");
-            told.replace(text);
+            last.replace(text);
             Ok(done.then_some(()))
         });
         published
             .await
-            .with_context(|| format!("{app} answers {}", told.borrow()))
+            .with_context(|| format!("{app} answers {}", last.borrow()))
     }
 
     /// An error if a container of the application's pods was started again.
@@ -241,7 +241,7 @@ spec:
 }
 
 #[tokio::test]
-async fn what_is_published_arrives() -> Result<()> {
+async fn a_published_message_is_delivered() -> Result<()> {
     let Some(stage) = Stage::set("publish").await? else {
         return Ok(());
     };
@@ -303,7 +303,7 @@ async fn policies_apply_and_change_under_a_running_sidecar() -> Result<()> {
             "\
 apiVersion: dapr.io/v1alpha1
 kind: Resiliency
-metadata: {{name: impatient}}
+metadata: {{name: short}}
 scopes: [{scope}]
 spec:
   policies: {{timeouts: {{none: 1ns}}}}
@@ -323,7 +323,7 @@ spec:
     stage.apply(&policies("front")).await?;
     stage.until("front", "/orders/1", late).await?;
     stage.until("orders", "/orders/1", |a| !late(a)).await?;
-    stage.delete("resiliency", "impatient").await?;
+    stage.delete("resiliency", "short").await?;
     stage.until("front", "/orders/1", |a| !late(a)).await?;
     Ok(())
 }
@@ -339,23 +339,19 @@ async fn a_wrong_annotation_is_refused_by_name() -> Result<()> {
     };
     stage.app("orders", &wrong).await?;
     let namespace = stage.namespace.name();
-    wait(
-        "a refusal that names the annotation",
-        PATIENCE,
-        async || {
-            let events = stage
-                .cluster
-                .kubectl([
-                    "get",
-                    "events",
-                    "-n",
-                    namespace,
-                    "-o",
-                    "jsonpath={.items[*].message}",
-                ])
-                .await?;
-            Ok(events.contains("dapr.io/app-max-concurrency").then_some(()))
-        },
-    )
+    wait("an event that names the annotation", TIMEOUT, async || {
+        let events = stage
+            .cluster
+            .kubectl([
+                "get",
+                "events",
+                "-n",
+                namespace,
+                "-o",
+                "jsonpath={.items[*].message}",
+            ])
+            .await?;
+        Ok(events.contains("dapr.io/app-max-concurrency").then_some(()))
+    })
     .await
 }

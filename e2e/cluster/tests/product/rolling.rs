@@ -11,21 +11,21 @@ use crate::Stage;
 
 const PER_SECOND: u64 = 200;
 const SECONDS: u64 = 60;
-const PATIENCE: Duration = Duration::from_secs(240);
-/// Milliseconds of one order, with all that is tried anew: less than a dial of
-/// a pod that is gone is given.
+const TIMEOUT: Duration = Duration::from_secs(240);
+/// Milliseconds of one order, with all its retries: less than the time limit of a
+/// connection attempt to a pod that is gone.
 const SLOWEST: u64 = 28_000;
 const POLICY: &str = "\
 apiVersion: dapr.io/v1alpha1
 kind: Resiliency
-metadata: {name: patient}
+metadata: {name: persistent}
 spec:
   policies:
     retries:
-      patiently: {policy: constant, duration: 100ms, maxRetries: 100}
+      persistent: {policy: constant, duration: 100ms, maxRetries: 100}
   targets:
     apps:
-      orders: {retry: patiently}
+      orders: {retry: persistent}
 ";
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn a_rolling_restart_under_load_loses_nothing() -> Result<()> {
             .await?;
         restarts += 1;
     }
-    let report: Value = wait("the end of the load", PATIENCE, async || {
+    let report: Value = wait("the end of the load", TIMEOUT, async || {
         let text = stage.ask("front", "/load").await;
         let report: Value = serde_json::from_str(&text).context(text)?;
         ensure!(report["done"] == true, "it is still at {report}");
@@ -86,13 +86,13 @@ async fn a_rolling_restart_under_load_loses_nothing() -> Result<()> {
     .await?;
     println!("{restarts} restarts under load: {report}");
     ensure!(restarts >= 1, "the callee was never restarted");
-    match judge(&report) {
+    match check(&report) {
         Ok(()) => Ok(()),
         Err(error) => Err(error.context(stage.cluster.explain(namespace).await?)),
     }
 }
 
-fn judge(report: &Value) -> Result<()> {
+fn check(report: &Value) -> Result<()> {
     for lost in ["failed", "lost_orders", "lost_events"] {
         ensure!(report[lost] == 0, "{lost}: {report}");
     }
@@ -101,7 +101,7 @@ fn judge(report: &Value) -> Result<()> {
         ordered >= PER_SECOND * SECONDS * 9 / 10,
         "the load was not kept up: {report}"
     );
-    // Whoever calls a pod that is gone is soon with another.
+    // A call to a pod that is gone soon goes to another one.
     ensure!(report["slowest"].as_u64() <= Some(SLOWEST), "{report}");
     ensure!(
         report["published"].as_u64() >= Some(ordered / 20),

@@ -5,7 +5,7 @@ use outrider_cluster::product::App;
 use outrider_cluster::wait;
 use serde_json::{Value, json};
 
-use crate::{PATIENCE, Stage};
+use crate::{Stage, TIMEOUT};
 
 /// The applications with a sidecar each, ready.
 async fn run(stage: &Stage, apps: &[(&str, App<'_>)]) -> Result<()> {
@@ -19,7 +19,7 @@ async fn run(stage: &Stage, apps: &[(&str, App<'_>)]) -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_http_endpoint_comes_changes_and_goes() -> Result<()> {
+async fn an_http_endpoint_is_added_changed_and_deleted_while_running() -> Result<()> {
     let Some(stage) = Stage::set("endpoint").await? else {
         return Ok(());
     };
@@ -52,13 +52,13 @@ spec: {{baseUrl: \"http://{host}\"}}
     let answer = stage
         .until("front", &buy("1"), |a| a["stored"] == true)
         .await?;
-    // The host outside is not told who calls.
+    // A host outside gets no app id of the caller.
     assert_eq!(answer["caller"], "", "{answer}");
     let kept = |answer: &Value| answer["item"] == "book";
     stage.until("east", "/orders/1", kept).await?;
 
     stage.apply(&endpoint("west")).await?;
-    wait("an order in the west", PATIENCE, async || {
+    wait("an order in the west", TIMEOUT, async || {
         stage.ask("front", &buy("2")).await;
         let order = stage.ask("west", "/orders/2").await;
         Ok(order.contains("book").then_some(()))
@@ -72,13 +72,13 @@ spec: {{baseUrl: \"http://{host}\"}}
     stage.never_restarted("front").await
 }
 
-/// What the sidecar tells of itself on the port for probes.
+/// The metadata of the sidecar, from the port for probes.
 async fn metadata(stage: &Stage, app: &str) -> Result<Value> {
     let namespace = stage.namespace.name();
     let selector = format!("app={app}");
     let pods = stage
         .cluster
-        .pods_ready(namespace, &selector, PATIENCE)
+        .pods_ready(namespace, &selector, TIMEOUT)
         .await?;
     let pod = pods.first().context("no pod")?;
     let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:3501/proxy/v1.0/metadata");
@@ -88,7 +88,7 @@ async fn metadata(stage: &Stage, app: &str) -> Result<Value> {
 
 /// Waits until exactly these topics are subscribed to.
 async fn topics(stage: &Stage, app: &str, wanted: &[&str]) -> Result<()> {
-    wait("the subscriptions", PATIENCE, async || {
+    wait("the subscriptions", TIMEOUT, async || {
         let metadata = metadata(stage, app).await?;
         let mut topics: Vec<&str> = metadata["subscriptions"]
             .as_array()
@@ -103,7 +103,7 @@ async fn topics(stage: &Stage, app: &str, wanted: &[&str]) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_subscription_comes_and_goes() -> Result<()> {
+async fn a_subscription_is_added_and_deleted_while_running() -> Result<()> {
     let Some(stage) = Stage::set("subscribe").await? else {
         return Ok(());
     };
@@ -155,7 +155,7 @@ spec: {pubsubname: pubsub, topic: weather, route: /news}
 }
 
 #[tokio::test]
-async fn a_changed_configuration_is_taken_in() -> Result<()> {
+async fn a_changed_configuration_restarts_the_runtime_in_its_process() -> Result<()> {
     let Some(stage) = Stage::set("configure").await? else {
         return Ok(());
     };
@@ -186,9 +186,9 @@ spec: {{accessControl: {{defaultAction: {action}, trustDomain: public, policies:
     stage.until("front", buy, denied).await?;
     stage.apply(&configuration("allow")).await?;
     stage.until("front", buy, |a| a["stored"] == true).await?;
-    // The runtime began anew inside of its process.
+    // The runtime restarted inside its process.
     let logs = stage.logs("orders").await?;
-    let told = "Received Configuration UPDATED event: gate - triggering SIGHUP reload";
-    assert!(logs.matches(told).count() == 2, "{logs}");
+    let line = "Received Configuration UPDATED event: gate - triggering SIGHUP reload";
+    assert!(logs.matches(line).count() == 2, "{logs}");
     stage.never_restarted("orders").await
 }

@@ -43,11 +43,11 @@ async fn metadata() -> Result<()> {
 
 #[tokio::test]
 async fn connecting() -> Result<()> {
-    let nobody = ClientOptions::new()
+    let unreachable = ClientOptions::new()
         .with_address(format!("http://127.0.0.1:{}", free_port()))
         .with_timeout(Duration::from_secs(5));
-    let refusal = Client::from_options(nobody).await.map(|_| ());
-    assert!(matches!(refusal, Err(Error::TransportError)), "{refusal:?}");
+    let outcome = Client::from_options(unreachable).await.map(|_| ());
+    assert!(matches!(outcome, Err(Error::TransportError)), "{outcome:?}");
     // As long as it takes the sidecar to listen.
     let sidecar = Setup::default().start()?;
     let client = until("connected", || async { sidecar.client().await.ok() });

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 
 /// What anything may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub const STORE: &str = "store";
 pub const BROKER: &str = "broker";
@@ -177,7 +177,7 @@ pub async fn until<T, F>(what: &str, mut ask: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Option<T>>,
 {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     loop {
         tick.tick().await;
@@ -185,16 +185,16 @@ where
             return Ok(answer);
         }
         if Instant::now() >= deadline {
-            bail!("not so after {PATIENCE:?}: {what}");
+            bail!("not so after {TIMEOUT:?}: {what}");
         }
     }
 }
 
 /// The same for something that comes by itself.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> Result<T> {
-    timeout(PATIENCE, future)
+    timeout(TIMEOUT, future)
         .await
-        .with_context(|| format!("not so after {PATIENCE:?}: {what}"))
+        .with_context(|| format!("not so after {TIMEOUT:?}: {what}"))
 }
 
 /// Checks that a call failed with a code. The SDK shows the status in its text

@@ -55,8 +55,8 @@ async fn one_key() -> Result<()> {
         options: first_write(),
         ..DeleteStateRequest::default()
     };
-    let refusal = sidecar.generated().await?.delete_state(request).await;
-    assert_eq!(refusal.unwrap_err().code(), Code::Aborted);
+    let outcome = sidecar.generated().await?.delete_state(request).await;
+    assert_eq!(outcome.unwrap_err().code(), Code::Aborted);
 
     client.delete_state(STORE, "k", None).await?;
     assert!(client.get_state(STORE, "k", None).await?.data.is_empty());

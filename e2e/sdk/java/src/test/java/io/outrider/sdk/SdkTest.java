@@ -1,7 +1,7 @@
 package io.outrider.sdk;
 
 import static io.outrider.sdk.Sidecar.BROKER;
-import static io.outrider.sdk.Sidecar.PATIENCE;
+import static io.outrider.sdk.Sidecar.TIMEOUT;
 import static io.outrider.sdk.Sidecar.SECRETS;
 import static io.outrider.sdk.Sidecar.STORE;
 import static org.junit.jupiter.api.Assertions.assertEquals;
@@ -43,7 +43,7 @@ class SdkTest {
       new StateOptions(StateOptions.Consistency.STRONG, StateOptions.Concurrency.FIRST_WRITE);
 
   private static <T> T await(Mono<T> call) {
-    return call.block(PATIENCE);
+    return call.block(TIMEOUT);
   }
 
   private static DaprException refused(Mono<?> call, String code) {
@@ -218,7 +218,7 @@ class SdkTest {
   void waitingMetadataAndShutdown() throws Exception {
     try (Sidecar sidecar = new Sidecar(null);
         DaprClient client = sidecar.client().build()) {
-      await(client.waitForSidecar((int) PATIENCE.toMillis()));
+      await(client.waitForSidecar((int) TIMEOUT.toMillis()));
       var metadata = await(client.getMetadata());
       assertEquals(sidecar.id, metadata.getId());
       assertFalse(metadata.getComponents().isEmpty());
@@ -228,7 +228,7 @@ class SdkTest {
   }
 
   private static <T> T next(BlockingQueue<T> events) throws InterruptedException {
-    T event = events.poll(PATIENCE.toSeconds(), TimeUnit.SECONDS);
+    T event = events.poll(TIMEOUT.toSeconds(), TimeUnit.SECONDS);
     assertNotNull(event, "no event");
     return event;
   }

@@ -25,7 +25,7 @@ import java.util.concurrent.atomic.AtomicInteger;
  */
 final class Sidecar implements AutoCloseable {
   /** What anything may take on a busy machine. */
-  static final Duration PATIENCE = Duration.ofSeconds(30);
+  static final Duration TIMEOUT = Duration.ofSeconds(30);
 
   static final String STORE = "store";
   static final String BROKER = "broker";
@@ -130,7 +130,7 @@ final class Sidecar implements AutoCloseable {
 
   /** Asks again until it is so. */
   static void until(String what, Callable<Boolean> ask) throws Exception {
-    long deadline = System.nanoTime() + PATIENCE.toNanos();
+    long deadline = System.nanoTime() + TIMEOUT.toNanos();
     while (System.nanoTime() < deadline) {
       try {
         if (ask.call()) {
@@ -141,7 +141,7 @@ final class Sidecar implements AutoCloseable {
       }
       TimeUnit.MILLISECONDS.sleep(20);
     }
-    throw new AssertionError("not so after " + PATIENCE + ": " + what);
+    throw new AssertionError("not so after " + TIMEOUT + ": " + what);
   }
 
   static String unique(String name) {
