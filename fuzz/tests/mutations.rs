@@ -120,9 +120,9 @@ fn mutations() -> std::io::Result<()> {
         while rounds < ROUNDS || Instant::now() < end {
             let bytes = mutate(&examples, &mut random);
             let start = Instant::now();
-            let survived = std::panic::catch_unwind(|| target(&bytes));
+            let result = std::panic::catch_unwind(|| target(&bytes));
             assert!(
-                survived.is_ok(),
+                result.is_ok(),
                 "{name}: {:?}",
                 String::from_utf8_lossy(&bytes)
             );

@@ -104,7 +104,7 @@ async fn serve_webhook(
     Ok(())
 }
 
-/// Tells the API server whose certificates to trust when it calls the webhook.
+/// Writes the trust anchors into the MutatingWebhookConfiguration, for the API server.
 fn publish_anchors(client: Client, anchors: TrustAnchors, ready: Target, process: &Process) {
     let publication = Publication {
         anchors,

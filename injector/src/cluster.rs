@@ -1,4 +1,4 @@
-//! What the webhook has to look up for an admission.
+//! Objects that the webhook reads for an admission.
 
 use outrider_crds::annotations;
 use outrider_crds::{Component, Configuration, decode};
@@ -11,7 +11,7 @@ use crate::patch::Declared;
 /// The control plane's Configuration.
 const SYSTEM: &str = "daprsystem";
 
-/// Whether sidecars talk over mTLS. On unless the control plane's Configuration can be read and says otherwise.
+/// Whether sidecars use mTLS: unless the control plane's Configuration disables it. If it cannot be read, they do.
 pub async fn mtls(client: &Client, namespace: &str) -> bool {
     let found = match Collection::CONFIGURATIONS.object(namespace, SYSTEM) {
         Ok(path) => objects::get(client, &path).await,

@@ -126,7 +126,7 @@ async fn serve_conversions(
     Ok(())
 }
 
-/// Tells the API server whose certificates to trust for conversions.
+/// Writes the trust anchors into the definition of Subscription, for the API server.
 fn publish_anchors(
     client: &Client,
     flags: &Flags,

@@ -45,7 +45,7 @@ impl Metrics {
         }
     }
 
-    /// Dashboards know one reason for all causes; the log tells them apart.
+    /// Dashboards know one reason for all causes; the log has the cause.
     pub fn failed(&self) {
         self.failure.with_label_values(&["sign"]).inc();
     }

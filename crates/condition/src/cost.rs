@@ -156,7 +156,7 @@ pub struct Run {
     until_clock: u64,
     started: Duration,
     exhausted: Option<&'static str>,
-    /// Those of the condition at hand.
+    /// Those of the present condition.
     patterns: Arc<Patterns>,
 }
 

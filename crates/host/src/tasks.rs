@@ -96,7 +96,7 @@ mod tests {
     async fn stop_waits_for_tasks_that_listen() {
         let tasks = Tasks::new();
         let stopping = tasks.stopping();
-        tasks.spawn("polite", async move { stopping.cancelled().await });
+        tasks.spawn("listens", async move { stopping.cancelled().await });
         assert!(tasks.stop(Some(Duration::from_secs(5))).await);
         assert_eq!(tasks.running(), 0);
     }
@@ -104,7 +104,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn stop_drops_tasks_that_do_not() {
         let tasks = Tasks::new();
-        tasks.spawn("deaf", std::future::pending());
+        tasks.spawn("does not listen", std::future::pending());
         assert!(!tasks.stop(Some(Duration::from_secs(1))).await);
         assert_eq!(tasks.running(), 0);
     }

@@ -157,7 +157,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn texts() {
+    fn go_durations_are_parsed() {
         let cases: [(&str, i64); 12] = [
             ("0", 0),
             ("5s", 5_000_000_000),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn refused() {
+    fn an_error_has_the_text_of_go() {
         let cases = [
             ("", "time: invalid duration \"\""),
             ("3", "time: missing unit in duration \"3\""),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn canonical() {
+    fn format_is_the_canonical_spelling() {
         let cases = [
             (0, "0s"),
             (1, "1ns"),

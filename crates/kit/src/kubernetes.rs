@@ -83,7 +83,7 @@ pub fn cluster_domain(resolver: &str) -> Option<String> {
         .min()
 }
 
-/// Encoded, so that even a text that nobody has checked stays one segment.
+/// Encoded, so that even an unchecked text stays one segment.
 fn push(path: &mut String, segment: &str) {
     path.push('/');
     path.extend(utf8_percent_encode(segment, SEGMENT));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn names() {
+    fn names_are_labels_with_or_without_dots() {
         for name in ["a", "db-pass", "my.dotted.name", "0", &"a".repeat(253)] {
             assert_eq!(check_name(name), Ok(()), "{name}");
         }

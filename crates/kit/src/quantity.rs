@@ -56,7 +56,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn values() {
+    fn suffixes_are_decimal_or_binary() {
         let cases = [
             ("4Mi", 4 << 20),
             ("10M", 10_000_000),

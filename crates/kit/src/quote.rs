@@ -29,7 +29,7 @@ pub fn go(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn escapes() {
+    fn control_characters_quotes_and_backslashes_are_escaped() {
         assert_eq!(super::go("a\"b\\c\n\u{1}"), "\"a\\\"b\\\\c\\n\\x01\"");
     }
 }

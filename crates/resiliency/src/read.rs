@@ -20,7 +20,7 @@ const BREAKER_TIMEOUT: Duration = Duration::from_secs(60);
 pub const ENDPOINTS: usize = 100;
 pub const ACTORS: usize = 5000;
 
-/// What one resource says, or several together.
+/// The policies and targets of one resource, or of several.
 #[derive(Debug, Default)]
 pub struct Contents {
     pub timeouts: BTreeMap<String, Arc<Sourced<Duration>>>,

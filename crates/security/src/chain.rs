@@ -101,7 +101,7 @@ pub fn verify(
     Ok(id)
 }
 
-/// Extended key usage says nothing here: an identity serves and dials with one
+/// Extended key usage does not matter here: an identity serves and dials with one
 /// certificate, and issuers may leave the extension out.
 struct AnyUsage;
 

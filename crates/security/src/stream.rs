@@ -46,7 +46,7 @@ impl Connection {
         })
     }
 
-    /// The verifier has judged the certificate already; here it is only read.
+    /// The certificate is verified already; here it is only read.
     pub(crate) fn secured(stream: TlsStream<TcpStream>) -> io::Result<Self> {
         let (socket, session) = stream.get_ref();
         let address = Some(socket.peer_addr()?);

@@ -81,7 +81,7 @@ pub(crate) fn server_config(
     };
     let mut config = builder.with_cert_resolver(Arc::new(Presenter(identity.clone())));
     config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
-    // A resumed session would keep an id that was judged by older anchors.
+    // A resumed session would keep an id that was verified by older anchors.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)

@@ -17,7 +17,7 @@ pub struct Election {
 }
 
 impl Election {
-    /// The receiver says whether this replica leads.
+    /// The receiver has whether this replica leads.
     pub fn start(self, client: &Client, process: &Process) -> watch::Receiver<bool> {
         let (leads_tx, leads) = watch::channel(!self.enabled);
         let client = client.clone();

@@ -1,4 +1,4 @@
-//! Telling the API server whose certificates to trust.
+//! Trust anchors in objects of the API server, for webhooks.
 
 use std::future::Future;
 use std::sync::Arc;

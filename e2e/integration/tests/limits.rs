@@ -43,7 +43,8 @@ async fn bodies_that_are_too_large_are_refused() -> Result<()> {
     let call =
         |size: usize| http.request(Method::POST, "/v1.0/invoke/app/method/x", vec![b'x'; size]);
     assert_eq!(call(500_000).await?.status, 200);
-    // The client is still sending when it is refused, and hears of it all the same.
+    // The client is still sending when it is refused, and gets the answer all the
+    // same.
     for _ in 0..20 {
         assert_eq!(call(8_000_000).await?.status, 413);
     }
@@ -137,7 +138,7 @@ async fn bytes_that_are_not_http_are_refused() -> Result<()> {
     Ok(())
 }
 
-/// What a header may cost, however long it is said to be.
+/// Memory that a header may cost, whatever its length.
 const GROWTH: u64 = 32 << 20;
 const GIGABYTE: usize = 1 << 30;
 

@@ -423,7 +423,7 @@ async fn a_sidecar_that_ends_pauses_the_broker_and_finishes_its_deliveries() -> 
         daprd.signal(Signal::TERM)?;
         let paused = || async { (!program.memory().calls("Pause").is_empty()).then_some(()) };
         wait::until("the pause", paused).await?;
-        // Nobody takes this one.
+        // This one is not taken.
         program.memory().deliver(news("2")).await?;
         assert_eq!(program.memory().acknowledged().len(), 0);
         go.notify_one();

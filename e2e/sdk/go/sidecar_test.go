@@ -112,7 +112,7 @@ func start(t *testing.T, how setup) sidecar {
 	return s
 }
 
-// ready starts a sidecar and waits until it says that it is healthy.
+// ready starts a sidecar and waits until it is healthy.
 func ready(t *testing.T, how setup) (sidecar, client.Client) {
 	t.Helper()
 	s := start(t, how)
@@ -223,7 +223,7 @@ func unique(name string) string {
 	return fmt.Sprintf("%s-%d-%d", name, os.Getpid(), count)
 }
 
-// freePort returns a port that nobody has, different in every call.
+// freePort returns a free port, different in every call.
 func freePort(t *testing.T) int {
 	t.Helper()
 	lock.Lock()

@@ -33,7 +33,7 @@ export function unique(name) {
   return `${name}-${process.pid}-${turns}`;
 }
 
-// A port that nobody has, different in every call. All are below what the
+// A free port, different in every call. All are below what the
 // kernel gives to outgoing connections.
 async function freePort() {
   for (;;) {
@@ -127,7 +127,7 @@ export class Sidecar {
     return sidecar;
   }
 
-  // Starts it and waits until it says that it is healthy.
+  // Starts it and waits until it is healthy.
   static async ready(test, how) {
     const sidecar = await Sidecar.start(test, how);
     await sidecar.healthy();

@@ -39,7 +39,7 @@ def unique(name):
 
 
 def free_port():
-    """A port that nobody has, different in every call. All are below what the
+    """A free port, different in every call. All are below what the
     kernel gives to outgoing connections."""
     while True:
         port = 10_000 + (os.getpid() % 200 * 100 + next(_turns)) % 20_000

@@ -182,7 +182,7 @@ fn security(pod: &Pod, situation: &Situation<'_>, environment: &[Value]) -> Valu
             }
         }
     }
-    // Windows has neither, and a pod that says it is for Windows may not ask for them.
+    // Windows has neither, and the API server refuses them in a pod for Windows.
     if !windows && !pod.is_for_windows() {
         if settings.drop_all_capabilities {
             context["capabilities"] = json!({"drop": ["ALL"]});

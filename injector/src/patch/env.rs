@@ -79,8 +79,8 @@ fn begins_entry(text: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Tells an app's container how to reach its sidecar. What the user has set wins.
-pub fn tell_app(map: &Map, grpc_port: i64, container: &Container, path: &str, patch: &mut Patch) {
+/// Adds the sidecar's ports to an app's container. What the user has set wins.
+pub fn add_to_app(map: &Map, grpc_port: i64, container: &Container, path: &str, patch: &mut Patch) {
     let mut variables = vec![
         json!({"name": "DAPR_HTTP_PORT", "value": HTTP_PORT.to_string()}),
         json!({"name": "DAPR_GRPC_PORT", "value": grpc_port.to_string()}),
@@ -106,7 +106,7 @@ pub fn add_missing(variables: Vec<Value>, container: &Container, path: &str, pat
     }
 }
 
-/// The app's protocol by its present names; nothing if it is none of them.
+/// The app's protocol by its present name; none if it is unknown.
 fn protocol(map: &Map) -> Option<&'static str> {
     let tls = a::APP_SSL.read(map);
     match (a::APP_PROTOCOL.read(map).to_ascii_lowercase().as_str(), tls) {
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commas_in_values() {
+    fn values_may_have_commas() {
         let expected = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
             pairs
                 .iter()
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn protocols() {
+    fn the_protocol_has_its_present_name() {
         for (protocol_text, tls, expected) in [
             ("", "false", Some("http")),
             ("HTTP", "true", Some("https")),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_around_secrets_and_keys() {
+    fn blanks_around_secrets_and_keys_are_trimmed() {
         for text in ["A=s:k", "A=s: k", " A = s : k "] {
             let map: Map = [("dapr.io/env-from-secret".to_owned(), text.to_owned())].into();
             let (variables, names) = requested(&map).unwrap();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed() {
+    fn a_malformed_entry_is_an_error() {
         for (name, value) in [
             ("dapr.io/env", "x"),
             ("dapr.io/env", "=x"),

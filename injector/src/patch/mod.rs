@@ -111,7 +111,7 @@ pub fn patch(pod: &Pod, situation: &Situation<'_>) -> Result<Patch, Error> {
         if components.is_component(&container.name) {
             pluggable::connect(&components, container, &path, &mut patch);
         } else {
-            env::tell_app(map, grpc_port, container, &path, &mut patch);
+            env::add_to_app(map, grpc_port, container, &path, &mut patch);
             if let Some(mount) = volumes.app_mount() {
                 volumes::mount(mount, container, &path, &mut patch);
             }

@@ -1,4 +1,4 @@
-//! Components that are containers of the pod, spoken to over sockets in a shared folder.
+//! Components that are containers of the pod, with sockets in a shared folder.
 //! <https://docs.dapr.io/operations/components/pluggable-components-registration/>
 
 use outrider_crds::annotations as a;
@@ -74,7 +74,7 @@ pub fn connect(components: &Components, container: &Container, path: &str, patch
     }
 }
 
-/// Adds what restricted Pod Security asks for, where the container says nothing itself.
+/// Adds what restricted Pod Security requires, where the container sets nothing itself.
 /// <https://kubernetes.io/docs/concepts/security/pod-security-standards/>
 fn restrict(context: &mut Value, settings: &Settings) {
     if !context.is_object() {

@@ -317,7 +317,7 @@ fn actors_and_reminders_of_the_injector() {
 }
 
 #[test]
-fn programs() {
+fn the_debugger_and_tolerations_change_the_command() {
     let plain = Case::default().sidecar(&[]);
     assert_eq!(
         (&plain["command"], &plain["args"][0]),
@@ -355,7 +355,7 @@ fn programs() {
 }
 
 #[test]
-fn certificates_on_windows() {
+fn certificates_make_a_windows_sidecar_an_administrator() {
     let sidecar = Case::default().sidecar(&[("env", "SSL_CERT_DIR=/c")]);
     assert_eq!(
         sidecar["securityContext"],
@@ -423,7 +423,7 @@ fn injected_containers_pass_restricted_pod_security() {
 }
 
 #[test]
-fn a_pod_that_has_a_sidecar() {
+fn a_pod_with_a_sidecar_is_not_patched() {
     for list in ["containers", "initContainers"] {
         let mut pod = pod(&[]);
         pod["spec"][list] = json!([{"name": "daprd"}]);
@@ -432,7 +432,7 @@ fn a_pod_that_has_a_sidecar() {
 }
 
 #[test]
-fn app_ids() {
+fn the_app_id_is_the_annotation_or_the_name_and_has_to_be_valid() {
     let mut bare = pod(&[]);
     bare["metadata"] =
         json!({"name": "bare", "annotations": {"dapr.io/enabled": "true", "dapr.io/app-id": ""}});
@@ -453,7 +453,7 @@ fn app_ids() {
 }
 
 #[test]
-fn a_wrong_annotation_is_named() {
+fn an_error_names_the_wrong_annotation() {
     for (name, value) in [
         ("app-port", "http"),
         ("grpc-port", "x"),

@@ -111,7 +111,7 @@ async fn mutate(
         return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, expected);
     }
     let answer = match Review::parse(&body) {
-        Ok(review) => review.answer(&webhook.judge(review.request.as_ref()).await),
+        Ok(review) => review.answer(&webhook.review(review.request.as_ref()).await),
         Err(error) => Review::default().answer(&webhook.refused("", &error.to_string())),
     };
     (
@@ -132,7 +132,7 @@ fn plain(status: StatusCode, text: &'static str) -> Response {
 }
 
 impl Webhook {
-    async fn judge(&self, request: Option<&Request>) -> Verdict {
+    async fn review(&self, request: Option<&Request>) -> Verdict {
         let Some(request) = request else {
             return self.refused("", "the review has no request");
         };

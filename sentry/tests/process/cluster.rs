@@ -489,7 +489,7 @@ async fn forged_tokens_cost_few_reviews() {
     let sentry = cluster.sentry(&[]).await;
     cluster.pod("apps", "sa", json!({}));
     let start = tokio::time::Instant::now();
-    // Side by side, as somebody who wants to overrun it would.
+    // Concurrently, as an attacker would.
     let forged = (0..300).map(|_| ask_as(&sentry, &cluster, "forged", "mypod", "apps"));
     let mut refused = 0;
     for answer in futures_util::future::join_all(forged).await {

@@ -198,8 +198,8 @@ impl Request {
         });
     }
 
-    /// Its answer is there; what is left is for the client to read. Its body is
-    /// not needed any more.
+    /// Its answer is there, and the client has to read it. Its body is not needed
+    /// any more.
     pub fn answered(&self) {
         self.release();
         self.activity.change(|requests| {
@@ -216,7 +216,7 @@ impl Request {
         inner.gate.release(inner.id, self.held.swap(0, Relaxed));
     }
 
-    /// Its body is refused: the answer says so, whatever is made of it.
+    /// Its body is refused: the answer is this error, whatever the handler returns.
     pub fn refuse(&self, why: Refused) {
         let _ = self.refused.set(why);
     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 #[derive(Debug, PartialEq)]
 pub enum Event {
-    /// Added or modified; what is known says which.
+    /// Added or modified; the store knows which.
     Changed(Value),
     Deleted(Value),
     /// Nothing changed up to this version.

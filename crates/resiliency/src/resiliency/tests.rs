@@ -19,7 +19,8 @@ fn of(spec: Value) -> Resiliency {
     resiliency
 }
 
-/// Fails always; tells how often it was tried, and in how many seconds.
+/// An operation that always fails. Returns how often it was tried, and in how many
+/// seconds.
 async fn tries(policy: Policy) -> (u32, u64) {
     let (mut tries, began) = (0, Instant::now());
     let failing = policy.run(|_| {

@@ -110,9 +110,9 @@ impl fmt::Display for Verb {
 /// How the operation is called, which decides the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
-    /// To an application that speaks HTTP: verbs count, case does not.
+    /// To an HTTP application: verbs count, case does not.
     Http(Verb),
-    /// To one that speaks gRPC: case counts, verbs do not exist.
+    /// To a gRPC application: case counts, verbs do not exist.
     Grpc,
 }
 
@@ -178,7 +178,7 @@ struct Operation {
     weight: Weight,
 }
 
-/// How much of an operation a rule spells out, segment by segment.
+/// How specific a rule is, segment by segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Weight(Vec<u8>);
 
@@ -196,7 +196,7 @@ impl Weight {
         Self(segments.map(weight).collect())
     }
 
-    /// Whether no segment of the rule says less than that of the `other` one.
+    /// Whether each segment of the rule is at least as specific as that of `other`.
     fn is_at_least(&self, other: &Self) -> bool {
         let mut pairs = self.0.iter().zip(&other.0);
         self.0.len() >= other.0.len() && pairs.all(|(own, other)| own >= other)
@@ -298,13 +298,15 @@ impl AccessControl {
     /// proved no id) the global default decides. Where an HTTP application may
     /// read the operation in other ways, all of them have to be allowed.
     pub fn evaluate(&self, caller: Option<&SpiffeId>, operation: &str, call: Call) -> Decision {
-        let decision = self.judge(caller, operation, call);
+        let decision = self.decide_one(caller, operation, call);
         if !decision.allowed || call == Call::Grpc || !operation.contains(['%', ';']) {
             return decision;
         }
         let readings = path::readings(operation);
-        let judged = readings.iter().map(|other| self.judge(caller, other, call));
-        judged
+        let decisions = readings
+            .iter()
+            .map(|other| self.decide_one(caller, other, call));
+        decisions
             .into_iter()
             .find(|other| !other.allowed)
             .unwrap_or(decision)
@@ -333,7 +335,7 @@ impl AccessControl {
             .filter(|policy| policy.trust_domain == caller.trust_domain_str())
     }
 
-    fn judge(&self, caller: Option<&SpiffeId>, operation: &str, call: Call) -> Decision {
+    fn decide_one(&self, caller: Option<&SpiffeId>, operation: &str, call: Call) -> Decision {
         let global = Decision {
             allowed: self.allow_by_default,
             rule: Rule::Global,

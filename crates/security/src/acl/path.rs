@@ -28,11 +28,11 @@ fn shown(method: &str) -> String {
     }
 }
 
-/// Escapes of escapes that are looked into. Nobody needs more.
+/// Levels of escapes within escapes that are decoded.
 const DEPTH: usize = 8;
 
 /// Resolves `.`, `..` and repeated slashes, so that no two spellings of a path
-/// are judged differently. Escapes are kept, but what they stand for, however
+/// are checked differently. Escapes are kept, but what they stand for, however
 /// often they are decoded, must not be part of the path's structure. A path
 /// that needs no change is not copied.
 pub fn normalise(method: &str) -> Result<Cow<'_, str>, BadMethod> {

@@ -29,7 +29,7 @@ impl Ca for WhoAmI {
         let peer = request.extensions().get::<Peer>();
         let id = peer
             .and_then(|peer| peer.id.as_ref())
-            .ok_or_else(|| Status::unauthenticated("nobody"))?;
+            .ok_or_else(|| Status::unauthenticated("no identity"))?;
         Ok(Response::new(SignCertificateResponse {
             workload_certificate: id.to_string().into(),
             ..Default::default()
@@ -80,8 +80,8 @@ async fn a_service_learns_the_id_of_its_caller() {
     assert_eq!(ask(&security, &security, "dapr-test").await.unwrap(), ID);
     // Another service than the one that was meant.
     assert!(ask(&security, &security, "dapr-sentry").await.is_err());
-    // Without mTLS on both sides there is a connection, but nobody at the end.
-    let nobody = ask(&plain, &plain, "dapr-test").await.unwrap_err();
-    assert_eq!(nobody.code(), Code::Unauthenticated);
+    // Without mTLS on both sides there is a connection, but no identity.
+    let refused = ask(&plain, &plain, "dapr-test").await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
     assert!(ask(&security, &plain, "dapr-test").await.is_err());
 }

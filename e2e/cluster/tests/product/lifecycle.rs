@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 use outrider_cluster::product::{self, App, Product, RELEASE, SYSTEM};
-use outrider_cluster::{Cluster, Options, PodSecurity, may_boot, wait};
+use outrider_cluster::{Cluster, Namespace, Options, PodSecurity, may_boot, wait};
 
 use crate::{MACHINE, TIMEOUT, VALUES};
 
@@ -19,7 +19,7 @@ const DEFINITIONS: [&str; 7] = [
 ];
 
 #[tokio::test]
-async fn install_heal_upgrade_uninstall() -> Result<()> {
+async fn install_recover_upgrade_uninstall() -> Result<()> {
     if !may_boot() {
         return Ok(());
     }
@@ -30,14 +30,25 @@ async fn install_heal_upgrade_uninstall() -> Result<()> {
     product.install(&cluster, &VALUES).await?;
     restarts_are_none(&cluster).await?;
 
-    // Pods that come up before the control plane get well by themselves.
-    scale(&cluster, 0).await?;
+    let namespace = pods_before_the_control_plane_become_ready(&cluster, &product).await?;
+    changed_values_and_a_new_tag_roll_over(&cluster, &product).await?;
+    drop(namespace);
+    uninstalling_leaves_the_definitions_only(&cluster).await?;
+    cluster.down().await
+}
+
+async fn pods_before_the_control_plane_become_ready(
+    cluster: &Cluster,
+    product: &Product,
+) -> Result<Namespace> {
+    scale(cluster, 0).await?;
     let namespace = cluster.namespace("heal", PodSecurity::Restricted).await?;
+    let name = namespace.name();
     let manifests = [
         product::component("statestore", "state.in-memory", &[]),
         product.app("orders", &App::default()),
     ];
-    let words = ["apply", "-n", namespace.name(), "-f", "-"];
+    let words = ["apply", "-n", name, "-f", "-"];
     cluster
         .kubectl_with_input(words, &manifests.join("---\n"))
         .await?;
@@ -45,52 +56,43 @@ async fn install_heal_upgrade_uninstall() -> Result<()> {
         "a sidecar that waits for its identity",
         TIMEOUT,
         async || {
-            let words = [
-                "logs",
-                "-n",
-                namespace.name(),
-                "deploy/orders",
-                "-c",
-                "daprd",
-            ];
+            let words = ["logs", "-n", name, "deploy/orders", "-c", "daprd"];
             let logs = cluster.kubectl(words).await?;
-            Ok(logs.contains("initial identity").then_some(()))
+            Ok(logs
+                .contains("failed to retrieve the initial identity")
+                .then_some(()))
         },
     )
     .await?;
-    scale(&cluster, 1).await?;
-    cluster
-        .pods_ready(namespace.name(), "app=orders", TIMEOUT * 2)
-        .await?;
+    scale(cluster, 1).await?;
+    cluster.pods_ready(name, "app=orders", TIMEOUT * 2).await?;
+    Ok(namespace)
+}
 
-    // Changed values and a new tag roll over in place.
+async fn changed_values_and_a_new_tag_roll_over(
+    cluster: &Cluster,
+    product: &Product,
+) -> Result<()> {
     let next = product.tagged("next");
-    next.load(&cluster).await?;
+    next.load(cluster).await?;
     let mut values = VALUES.to_vec();
     values.push("dapr_operator.logLevel=debug");
-    next.install(&cluster, &values).await?;
-    let operator = cluster
-        .get(["deployment", "dapr-operator", "-n", SYSTEM])
-        .await?;
+    next.install(cluster, &values).await?;
+    let words = ["deployment", "dapr-operator", "-n", SYSTEM];
+    let operator = cluster.get(words).await?;
     let container = &operator["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["image"], next.image("operator"));
-    assert!(
-        container["args"].to_string().contains("debug"),
-        "{container}"
-    );
+    let arguments = container["args"].to_string();
+    assert!(arguments.contains("debug"), "{container}");
+    Ok(())
+}
 
-    drop(namespace);
+async fn uninstalling_leaves_the_definitions_only(cluster: &Cluster) -> Result<()> {
     cluster
         .helm(["uninstall", RELEASE, "-n", SYSTEM, "--wait"])
         .await?;
-    let left = cluster
-        .kubectl([
-            "get",
-            "crd,clusterrole,clusterrolebinding,mutatingwebhookconfiguration,validatingwebhookconfiguration",
-            "-o",
-            "name",
-        ])
-        .await?;
+    let kinds = "crd,clusterrole,clusterrolebinding,mutatingwebhookconfiguration,validatingwebhookconfiguration";
+    let left = cluster.kubectl(["get", kinds, "-o", "name"]).await?;
     let ours: BTreeSet<&str> = left
         .lines()
         .filter(|line| line.contains("dapr"))
@@ -104,8 +106,7 @@ async fn install_heal_upgrade_uninstall() -> Result<()> {
         ensure!(workloads.trim().is_empty(), "{workloads}");
         Ok(Some(()))
     })
-    .await?;
-    cluster.down().await
+    .await
 }
 
 async fn restarts_are_none(cluster: &Cluster) -> Result<()> {

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 type Invoke = dyn Fn(InvokeRequest) -> Result<InvokeResponse, Status> + Send + Sync;
 type Seen = Arc<Mutex<Vec<(MetadataMap, InvokeRequest)>>>;
 
-/// An application that speaks gRPC. Besides being invoked it serves one method
+/// A gRPC application. Besides being invoked it serves one method
 /// with streams both ways, to be called through the proxy: it is
 /// `Placement/ReportDaprStatus`, and it answers every host with an order whose
 /// operation is the host's name.

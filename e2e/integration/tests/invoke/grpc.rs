@@ -87,12 +87,12 @@ async fn grpc_calls_a_grpc_application() -> Result<()> {
         (error.code(), error.message()),
         (Code::DataLoss, "all gone")
     );
-    let nobody = grpc
+    let unknown = grpc
         .invoke_service(call("nobody", invocation("echo", "")))
         .await
         .expect_err("fails");
     assert_eq!(
-        (nobody.code(), nobody.message()),
+        (unknown.code(), unknown.message()),
         (
             Code::Internal,
             "failed to invoke, id: nobody, err: no host found with the given ID"

@@ -138,10 +138,10 @@ async fn an_application_may_call_itself() -> Result<()> {
 async fn a_call_of_an_unknown_app_id_is_an_error() -> Result<()> {
     let daprd = Daprd::builder().start().await?;
     let http = daprd.http();
-    let nobody = http.get("/v1.0/invoke/nobody/method/x").await?;
+    let unknown = http.get("/v1.0/invoke/nobody/method/x").await?;
     let expected = "failed to invoke, id: nobody, err: no host found with the given ID".to_owned();
     assert_eq!(
-        (nobody.status, nobody.error()?),
+        (unknown.status, unknown.error()?),
         (500, ("ERR_DIRECT_INVOKE".to_owned(), expected))
     );
     let an_application_may_call_itself = http.get("/v1.0/invoke/app/method/x").await?;

@@ -28,7 +28,7 @@ async fn read_until(stream: &mut TcpStream, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// An application whose only answer is made of what it is fed.
+/// An application whose only answer consists of the parts that are sent to it.
 async fn feeding() -> Result<(Sender<Bytes>, HttpApp)> {
     let (parts, body) = feed::<Bytes>();
     let body = Arc::new(Mutex::new(Some(body.map(Ok::<_, Infallible>))));

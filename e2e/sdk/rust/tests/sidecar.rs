@@ -107,7 +107,7 @@ impl Setup {
         })
     }
 
-    /// Starts it and waits until it says that it is healthy.
+    /// Starts it and waits until it is healthy.
     pub async fn ready(self) -> Result<(Sidecar, Client)> {
         let sidecar = self.start()?;
         let health = || async { sidecar.is_healthy().await.then_some(()) };
@@ -224,7 +224,7 @@ pub fn unique(name: &str) -> String {
     format!("{name}-{}-{turn}", std::process::id())
 }
 
-/// A port that nobody has, different in every call. All are below what the
+/// A free port, different in every call. All are below what the
 /// kernel gives to outgoing connections.
 pub fn free_port() -> u16 {
     static NEXT: AtomicUsize = AtomicUsize::new(0);

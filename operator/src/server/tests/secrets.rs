@@ -95,7 +95,7 @@ async fn a_secret_that_cannot_be_read_affects_its_own_component_only() {
     let expected = ["broken", "forbidden", "good", "missing"].map(path);
     assert_eq!(asked, expected, "each by its name, and never all of them");
 
-    // A failure that says nothing about one secret is passed on, so that sidecars ask again.
+    // A failure that is not about one secret is passed on, so that sidecars retry.
     let down = [("good", 503)];
     fixture.cluster.lock().unwrap().refused.extend(down);
     let request = || {

@@ -137,7 +137,7 @@ final class Sidecar implements AutoCloseable {
           return;
         }
       } catch (IOException notYet) {
-        // Nobody listens there.
+        // The port is free.
       }
       TimeUnit.MILLISECONDS.sleep(20);
     }
@@ -149,7 +149,7 @@ final class Sidecar implements AutoCloseable {
   }
 
   /**
-   * A port that nobody has, different in every call. All are below what the kernel gives to
+   * A free port, different in every call. All are below what the kernel gives to
    * outgoing connections.
    */
   static int freePort() {
