@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { TIMEOUT, PROTOCOLS, SECRETS, STORE, Sidecar } from "./sidecar.js";
+import { PROTOCOLS, SECRETS, STORE, Sidecar, TIMEOUT } from "./sidecar.js";
 
 for (const protocol of PROTOCOLS) {
   test(`secrets over ${protocol}`, async (t) => {

@@ -4,7 +4,7 @@ from dapr.aio.clients.health import DaprHealth as AsyncHealth
 from dapr.clients import DaprClient
 from dapr.clients.health import DaprHealth
 from dapr.conf import settings
-from sidecar import TIMEOUT, SECRETS, STORE, Case, Sidecar, free_port, until
+from sidecar import SECRETS, STORE, TIMEOUT, Case, Sidecar, free_port, until
 
 
 class Platform(Case):
