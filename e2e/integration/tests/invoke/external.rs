@@ -174,10 +174,8 @@ async fn an_http_endpoint_is_called_by_its_name() -> Result<()> {
 #[tokio::test]
 async fn an_http_endpoint_has_tls_settings() -> Result<()> {
     let authority = Authority::new()?;
-    let host =
-        HttpApp::an_http_endpoint_has_tls_settings(routes(), authority.server(false)?).await?;
-    let strict =
-        HttpApp::an_http_endpoint_has_tls_settings(routes(), authority.server(true)?).await?;
+    let host = HttpApp::over_tls(routes(), authority.server(false)?).await?;
+    let strict = HttpApp::over_tls(routes(), authority.server(true)?).await?;
     let base = format!("https://localhost:{}", host.port());
     let strict_base = format!("https://localhost:{}", strict.port());
     let ca = document("rootCA", &authority.pem());
