@@ -91,7 +91,7 @@ async fn status_and_headers_of_answers_are_passed_on() -> Result<()> {
 }
 
 #[tokio::test]
-async fn slashes_in_a_row_count_once() -> Result<()> {
+async fn repeated_slashes_count_once() -> Result<()> {
     let app = HttpApp::start(routes()).await?;
     let pair = Pair::start(|called| called.app(&app)).await?;
     for path in [
@@ -135,7 +135,7 @@ async fn an_application_may_call_itself() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_call_of_an_unknown_app_id_is_an_error() -> Result<()> {
+async fn a_call_that_finds_no_application_is_an_error() -> Result<()> {
     let daprd = Daprd::builder().start().await?;
     let http = daprd.http();
     let unknown = http.get("/v1.0/invoke/nobody/method/x").await?;
@@ -144,15 +144,12 @@ async fn a_call_of_an_unknown_app_id_is_an_error() -> Result<()> {
         (unknown.status, unknown.error()?),
         (500, ("ERR_DIRECT_INVOKE".to_owned(), expected))
     );
-    let an_application_may_call_itself = http.get("/v1.0/invoke/app/method/x").await?;
+    let without_app = http.get("/v1.0/invoke/app/method/x").await?;
     let expected =
         "failed to invoke, id: app, err: cannot invoke local endpoint: app channel not initialized"
             .to_owned();
     assert_eq!(
-        (
-            an_application_may_call_itself.status,
-            an_application_may_call_itself.error()?
-        ),
+        (without_app.status, without_app.error()?),
         (500, ("ERR_DIRECT_INVOKE".to_owned(), expected))
     );
     let nowhere = http.get("/v1.0/invoke/app").await?;
