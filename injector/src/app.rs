@@ -9,7 +9,7 @@ use outrider_host::{Target, listen};
 use outrider_k8s::Client;
 use outrider_k8s::webhook as registration;
 use outrider_security::{Security, TrustAnchors, user};
-use outrider_service::{Failure, Identity, Process, Publication, Service};
+use outrider_service::{Failure, Identity, Process, Publication, Service, flag};
 
 use crate::flags::{self, Flags};
 use crate::matcher::Matcher;
@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_secs(5);
 
 pub async fn run(flags: Result<Flags, flags::Error>) -> Result<ExitCode, Failure> {
     let flags = match flags {
-        Err(flags::Error::Usage(error)) => return Ok(flags::print(&error)),
+        Err(flags::Error::Usage(error)) => return Ok(flag::print(&error, &flags::command())),
         flags => flags,
     };
     let service = Service {

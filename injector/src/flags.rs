@@ -1,10 +1,9 @@
 //! Flags and environment.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Command;
-use outrider_kit::flags::{error_line, normalise};
+use outrider_kit::flags::normalise;
 use outrider_kit::kubernetes::cluster_domain;
 use outrider_kit::truthy;
 use outrider_service::{Settings as Service, flag};
@@ -94,17 +93,7 @@ impl Flags {
     }
 }
 
-/// Prints the help that was asked for, or one line about what is wrong.
-pub fn print(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        print!("{error}");
-        return ExitCode::SUCCESS;
-    }
-    eprintln!("{}", error_line(error, &command()));
-    ExitCode::from(2)
-}
-
-fn command() -> Command {
+pub fn command() -> Command {
     Command::new("injector")
         .about("Gives Kubernetes pods their sidecar.")
         .args_override_self(true)
@@ -253,6 +242,8 @@ fn tolerations(text: &str) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
+    use outrider_kit::flags::error_line;
+
     use super::*;
 
     const LEAST: [(&str, &str); 2] = [("NAMESPACE", "dapr-system"), ("SIDECAR_IMAGE", "image")];
@@ -333,7 +324,7 @@ mod tests {
             ),
             (
                 "--scheduler-enabled=maybe",
-                "invalid argument \"maybe\" for \"--scheduler-enabled\" flag: value was not a boolean; see injector --help",
+                "invalid argument \"maybe\" for \"--scheduler-enabled\" flag: invalid syntax; see injector --help",
             ),
         ] {
             match parse(&[argument], &[]) {

@@ -13,7 +13,7 @@ use outrider_proto::operator::v1::operator_server::OperatorServer;
 use outrider_proto::reports::v1::reports_server::ReportsServer;
 use outrider_security::{Clients, Expected, Security, TrustAnchors, user};
 use outrider_service::{
-    Election, Failure, Identity, Process, Publication, Service, wait_for_configuration,
+    Election, Failure, Identity, Process, Publication, Service, flag, wait_for_configuration,
 };
 use tonic::service::Routes;
 
@@ -39,7 +39,7 @@ const LARGEST_REPORT: usize = 16 << 10;
 
 pub async fn run(flags: Result<Flags, flags::Error>) -> Result<ExitCode, Failure> {
     let flags = match flags {
-        Err(flags::Error::Usage(error)) => return Ok(flags::print(&error)),
+        Err(flags::Error::Usage(error)) => return Ok(flag::print(&error, &flags::command())),
         flags => flags,
     };
     let service = Service {

@@ -1,11 +1,10 @@
 //! Flags and environment.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Arg, Command, value_parser};
 use outrider_kit::boolean::{self, falsy, truthy};
-use outrider_kit::flags::{error_line, normalise};
+use outrider_kit::flags::normalise;
 use outrider_service::{Settings, flag};
 
 #[derive(Debug, thiserror::Error)]
@@ -80,17 +79,7 @@ impl Flags {
     }
 }
 
-/// Prints the help that was asked for, or one line about what is wrong.
-pub fn print(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        print!("{error}");
-        return ExitCode::SUCCESS;
-    }
-    eprintln!("{}", error_line(error, &command()));
-    ExitCode::from(2)
-}
-
-fn command() -> Command {
+pub fn command() -> Command {
     use flag::{port, switch, text};
     Command::new("operator")
         .about("Serves the cluster's resources to sidecars.")
@@ -125,6 +114,8 @@ fn command() -> Command {
 
 #[cfg(test)]
 mod tests {
+    use outrider_kit::flags::error_line;
+
     use super::*;
 
     fn parse(arguments: &[&str], namespace: Option<&str>) -> Result<Flags, String> {

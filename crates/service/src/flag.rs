@@ -1,11 +1,12 @@
 //! Makers and readers of flags.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::ValueParser;
-use clap::{Arg, ArgMatches, value_parser};
-use outrider_kit::{boolean, duration};
+use clap::{Arg, ArgMatches, Command, value_parser};
+use outrider_kit::{boolean, duration, flags};
 
 pub fn text(name: &'static str, default: &'static str) -> Arg {
     Arg::new(name)
@@ -51,4 +52,15 @@ pub fn filled(matches: &ArgMatches, name: &str) -> Option<String> {
 
 pub fn optional_path(matches: &ArgMatches, name: &str) -> Option<PathBuf> {
     filled(matches, name).map(PathBuf::from)
+}
+
+/// Prints the help that was asked for, or one line about what is wrong with the
+/// arguments of `command`. Returns the exit code.
+pub fn print(error: &clap::Error, command: &Command) -> ExitCode {
+    if !error.use_stderr() {
+        print!("{error}");
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("{}", flags::error_line(error, command));
+    ExitCode::from(2)
 }
