@@ -42,7 +42,7 @@ async fn a_file_that_is_not_yaml_is_logged_and_skipped() -> Result<()> {
     let components = daprd.http().get("/v1.0/metadata").await?.json()?["components"].clone();
     assert_eq!(components.as_array().map(Vec::len), Some(1), "{components}");
     daprd
-        .line("daprd load Component error when parsing manifests yaml resource in ")
+        .line("daprd load resource error when parsing manifests yaml resource in ")
         .await?;
     Ok(())
 }
