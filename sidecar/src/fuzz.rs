@@ -12,15 +12,19 @@ use outrider_components::Pairs;
 use outrider_crds::{Configuration, decode, yaml};
 use prost::Message as _;
 
-use crate::api::invoke::{address, headers};
-use crate::api::pubsub::envelope::{CONTENT_TYPE, Event, Given};
-use crate::api::pubsub::subscribe::rules::{Rules, Subject};
-use crate::api::pubsub::subscribe::{app, bulk};
-use crate::api::{pubsub, state, trace};
+use crate::blocks::invoke::address;
+use crate::blocks::pubsub;
+use crate::blocks::pubsub::envelope::{CONTENT_TYPE, Event, Given};
+use crate::blocks::pubsub::subscribe::rules::{Rules, Subject};
+use crate::blocks::pubsub::subscribe::{app, bulk};
+use crate::blocks::state;
 use crate::config;
-use crate::grpc::Messages;
-use crate::peer::{serve, wire};
-use crate::server::body::BoxError;
+use outrider_call::trace;
+use outrider_call::{headers, method};
+use outrider_net::body::BoxError;
+use outrider_net::grpc::Messages;
+use outrider_peer::serve;
+use outrider_peer::wire;
 
 /// gRPC's frames, cut anywhere: the first byte says where, the second how
 /// large a message may be.
@@ -50,9 +54,9 @@ pub fn address(bytes: &[u8]) {
         return;
     };
     let _ = address::target(&address.target, "default", |_| false);
-    if let Ok(method) = address::method(address.method) {
+    if let Ok(method) = method::normal(address.method) {
         // Judged and called are the same.
-        assert_eq!(address::method(method.clone()).ok(), Some(method));
+        assert_eq!(method::normal(method.clone()).ok(), Some(method));
     }
 }
 
@@ -74,7 +78,7 @@ pub fn peer(bytes: &[u8]) {
     let Ok((call, _)) = serve::decode(message) else {
         return;
     };
-    let _ = address::method(call.method);
+    let _ = method::normal(call.method);
     headers::to_http(call.metadata.clone(), call.origin, &mut HeaderMap::new());
     headers::to_grpc(&call.metadata, call.origin, &mut HeaderMap::new());
 }

@@ -3,23 +3,19 @@
 
 use std::process::ExitCode;
 
-mod api;
 mod app;
-mod channel;
+mod blocks;
 mod components;
 mod config;
+mod edge;
 mod flags;
 #[doc(hidden)]
 pub mod fuzz;
-mod grpc;
-mod metrics;
-mod peer;
-mod server;
 
 /// The whole program.
 pub fn main() -> ExitCode {
     match flags::parse(std::env::args().skip(1)) {
         Ok(flags) => outrider_host::main("dapr.runtime", || app::run(flags)),
-        Err(done) => done.print(),
+        Err(done) => done.print(app::wait_for_outbound),
     }
 }

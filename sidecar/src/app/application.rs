@@ -6,25 +6,26 @@ use outrider_host::Tasks;
 use tokio::sync::watch;
 
 use super::SCOPE;
-use crate::api::pubsub::subscribe::Subscriber;
-use crate::channel::connect::Connector;
-use crate::channel::{self, Channel};
-use crate::flags::{Health, Protocol};
+use crate::blocks::pubsub::subscribe::Subscriber;
+use crate::flags::Protocol;
+use outrider_call::channel::connect::Connector;
+use outrider_call::channel::{self, Channel};
 
-pub struct Meeting {
+/// Watches the application from the start on.
+pub struct WatchApp {
     pub channel: Arc<Channel>,
     pub connector: Connector,
     pub protocol: Protocol,
     /// None without probes.
-    pub probes: Option<Health>,
-    pub told: watch::Sender<bool>,
+    pub probes: Option<channel::health::Settings>,
+    pub health_tx: watch::Sender<bool>,
     pub app_id: String,
     pub asks_config: bool,
     pub subscriber: Subscriber,
     pub tasks: Tasks,
 }
 
-impl Meeting {
+impl WatchApp {
     /// Waits for the application to listen and to be healthy, asks it what it
     /// wants, and from then on follows its health.
     pub async fn run(self, initialized: impl FnOnce()) {
@@ -41,21 +42,24 @@ impl Meeting {
         tracing::info!(target: SCOPE, "application protocol: {protocol}. waiting on port {port}.  This will block until the app is listening on that port.");
         self.connector.wait().await;
         tracing::info!(target: SCOPE, "application discovered on port {port}");
-        let mut changes = self.told.subscribe();
+        let mut healthy_rx = self.health_tx.subscribe();
         let mut initialized = Some(initialized);
         match &self.probes {
             Some(probes) => {
                 let (channel, probes) = (self.channel.clone(), probes.clone());
-                let (told, stopping) = (self.told.clone(), self.tasks.stopping());
-                let probing = channel::health::run(channel, probes, told, stopping);
+                let (health_tx, stopping) = (self.health_tx.clone(), self.tasks.stopping());
+                let probing = channel::health::run(channel, probes, health_tx, stopping);
                 self.tasks.spawn("app health", probing);
-                initialized.take().into_iter().for_each(|tell| tell());
+                initialized
+                    .take()
+                    .into_iter()
+                    .for_each(|initialized| initialized());
             }
             None => {
-                self.told.send_replace(true);
+                self.health_tx.send_replace(true);
             }
         }
-        if changes.wait_for(|healthy| *healthy).await.is_err() {
+        if healthy_rx.wait_for(|healthy| *healthy).await.is_err() {
             return;
         }
         if self.asks_config {
@@ -64,14 +68,17 @@ impl Meeting {
             tracing::warn!(target: SCOPE, "Skipping programmatic dapr configuration loading (see 'disable-init-endpoints' flag/annotation)");
         }
         loop {
-            if *changes.borrow_and_update() {
+            if *healthy_rx.borrow_and_update() {
                 self.subscriber.start().await;
             } else {
                 self.subscriber.stop();
             }
             // Without probes the sidecar is ready when the subscriptions are.
-            initialized.take().into_iter().for_each(|tell| tell());
-            if changes.changed().await.is_err() {
+            initialized
+                .take()
+                .into_iter()
+                .for_each(|initialized| initialized());
+            if healthy_rx.changed().await.is_err() {
                 return;
             }
         }

@@ -9,7 +9,7 @@ use outrider_kit::duration;
 use outrider_telemetry::log;
 
 use super::{End, Failure, Runtime, SCOPE};
-use crate::api::shutdown::Asked;
+use crate::blocks::shutdown::Asked;
 use crate::components::reload::Restart;
 use crate::flags::Flags;
 

@@ -19,14 +19,15 @@ use tokio::sync::{mpsc, watch};
 use self::end::{Ask, ended_early};
 use self::serve::Servers;
 use self::settings::{Settings, settings};
-use crate::api::invoke::external::{self, Endpoint};
-use crate::api::invoke::reach::Sidecars;
-use crate::api::log as calls;
-use crate::api::pubsub::subscribe::{self, Subscriber};
-use crate::api::shutdown::Asked;
-use crate::api::{Apis, allow, cors, health, invoke, pubsub, secrets, shutdown, state};
-use crate::channel::Channel;
-use crate::channel::connect::Connector;
+use crate::blocks::health;
+use crate::blocks::invoke;
+use crate::blocks::invoke::external::{self, Endpoint};
+use crate::blocks::pubsub;
+use crate::blocks::pubsub::subscribe::{self, Subscriber};
+use crate::blocks::secrets;
+use crate::blocks::shutdown;
+use crate::blocks::shutdown::Asked;
+use crate::blocks::state;
 use crate::components::disk;
 use crate::components::live::Live;
 use crate::components::operator::{Operator, patiently};
@@ -34,12 +35,22 @@ use crate::components::reload::{Components, Endpoints, Policies, Reload, Restart
 use crate::components::resolve::Sources;
 use crate::components::start::Starter;
 use crate::config;
+use crate::edge::allow;
+use crate::edge::cors;
+use crate::edge::grpc;
+use crate::edge::internal;
+use crate::edge::log as calls;
+use crate::edge::public;
+use crate::edge::{self, Apis};
 use crate::flags::{Flags, Mode, Protocol};
-use crate::metrics::Metrics;
-use crate::peer::call::Peers;
-use crate::peer::serve::Callee;
-use crate::server::phase::Leaving;
-use crate::server::{connection, grpc, http, internal, public};
+use outrider_call::channel::Channel;
+use outrider_call::channel::connect::Connector;
+use outrider_metrics::Metrics;
+use outrider_net::server;
+use outrider_net::server::phase::Leaving;
+use outrider_peer::call::Peers;
+use outrider_peer::reach::Sidecars;
+use outrider_peer::serve::Callee;
 
 mod application;
 mod end;
@@ -116,7 +127,7 @@ async fn once(
             return Err(error);
         }
     };
-    runtime.meet_the_application(started);
+    runtime.watch_app(started);
     let asked = tokio::select! {
         signal = signals.next() => Ask::Signal(signal),
         Some(asked) = runtime.asked.recv() => Ask::Api(asked),
@@ -135,7 +146,7 @@ struct Runtime {
     subscriber: Subscriber,
     resolver: Option<Arc<dyn Resolver>>,
     channel: Option<(Arc<Channel>, Connector)>,
-    probes: Option<crate::flags::Health>,
+    probes: Option<outrider_call::channel::health::Settings>,
     protocol: Protocol,
     ready: outrider_host::Target,
     secure: outrider_host::Target,
@@ -346,7 +357,7 @@ impl Runtime {
         );
         tasks.spawn(
             "peer connections",
-            peers.collect(&flags.peers, tasks.stopping()),
+            peers.collect(flags.peers.idle, flags.peers.interval, tasks.stopping()),
         );
         let apis = Arc::new(Apis {
             state: state::Api {
@@ -407,7 +418,7 @@ impl Runtime {
         };
         let target = readiness.target("grpc-api-server");
         let headers = flags.api.read_buffer << 10;
-        let protocol = connection::Protocol {
+        let protocol = server::Protocol {
             http1: false,
             http2: true,
             headers,
@@ -421,14 +432,14 @@ impl Runtime {
             )
             .await?;
         target.ready();
-        let protocol = connection::Protocol {
+        let protocol = server::Protocol {
             http1: true,
             http2: flags.api.h2c,
             headers: flags.api.read_buffer,
         };
         servers
             .open(
-                http::Edge { apis: apis.clone() },
+                edge::http::Edge { apis: apis.clone() },
                 protocol,
                 "HTTP",
                 settings.http_port,
@@ -463,7 +474,7 @@ impl Runtime {
         } else {
             Acceptor::plaintext()
         };
-        let protocol = connection::Protocol {
+        let protocol = server::Protocol {
             http1: false,
             http2: true,
             headers,
@@ -484,7 +495,7 @@ impl Runtime {
             subscriber,
             resolver,
             channel,
-            probes: flags.app.health.enabled.then(|| flags.app.health.clone()),
+            probes: flags.app.probed.then(|| flags.app.probes.clone()),
             protocol: settings.protocol,
             ready,
             secure,
@@ -499,7 +510,7 @@ impl Runtime {
     }
 
     /// Goes on beside the APIs.
-    fn meet_the_application(&self, started: Instant) {
+    fn watch_app(&self, started: Instant) {
         let ready = self.ready.clone();
         let initialized = move || {
             tracing::info!(target: SCOPE, "dapr initialized. Status: Running. Init Elapsed {}ms", started.elapsed().as_millis());
@@ -509,18 +520,18 @@ impl Runtime {
             initialized();
             return;
         };
-        let meeting = application::Meeting {
+        let watch = application::WatchApp {
             channel,
             connector,
             protocol: self.protocol,
             probes: self.probes.clone(),
-            told: self.health.clone(),
+            health_tx: self.health.clone(),
             app_id: self.app_id.clone(),
             asks_config: self.config_endpoint,
             subscriber: self.subscriber.clone(),
             tasks: self.tasks.clone(),
         };
-        self.tasks.spawn("application", meeting.run(initialized));
+        self.tasks.spawn("application", watch.run(initialized));
     }
 }
 

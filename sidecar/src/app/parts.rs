@@ -15,17 +15,17 @@ use tokio::sync::Semaphore;
 
 use super::settings::Settings;
 use super::{Failure, SCOPE};
-use crate::api::metadata;
-use crate::api::pubsub::subscribe::Subscriber;
-use crate::channel::connect::Connector;
-use crate::channel::{self, Channel, Healthy};
+use crate::blocks::metadata;
+use crate::blocks::pubsub::subscribe::Subscriber;
 use crate::components::disk;
 use crate::components::live::Live;
 use crate::components::operator::{Operator, patiently};
 use crate::components::reload::Reload;
 use crate::components::reload::components::BUILTIN_STORE;
 use crate::flags::{Flags, Mode, Protocol};
-use crate::metrics::Metrics;
+use outrider_call::channel::connect::Connector;
+use outrider_call::channel::{self, Channel, Healthy};
+use outrider_metrics::Metrics;
 
 pub async fn secured(
     flags: &Flags,
@@ -210,7 +210,7 @@ pub fn about(
     subscriber: Subscriber,
     resiliency: Resiliency,
 ) -> metadata::Api {
-    let probes = &flags.app.health;
+    let probes = &flags.app.probes;
     metadata::Api {
         app_id: flags.app_id.clone(),
         features,
@@ -222,7 +222,7 @@ pub fn about(
             protocol: settings.protocol.name(),
             address: flags.app.address.clone(),
             max_concurrency: flags.app.max_concurrency.unwrap_or(0),
-            health: probes.enabled.then(|| metadata::Health {
+            health: flags.app.probed.then(|| metadata::Health {
                 path: (!settings.protocol.is_grpc()).then(|| probes.path.clone()),
                 interval: duration::format(probes.interval),
                 timeout: duration::format(probes.timeout),

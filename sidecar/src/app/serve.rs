@@ -4,8 +4,8 @@ use outrider_host::{Tasks, Workers, listen};
 
 use super::{Failure, SCOPE, host};
 use crate::flags::Flags;
-use crate::server::connection::{self, Handler, Server};
-use crate::server::phase::Leaving;
+use outrider_net::server::phase::Leaving;
+use outrider_net::server::{Handler, Protocol, Server};
 
 /// Opens the listeners of the APIs.
 pub struct Servers<'a> {
@@ -17,7 +17,7 @@ pub struct Servers<'a> {
 }
 
 impl Servers<'_> {
-    pub fn server<H: Handler>(&self, handler: H, protocol: connection::Protocol) -> Server<H> {
+    pub fn server<H: Handler>(&self, handler: H, protocol: Protocol) -> Server<H> {
         Server {
             handler,
             protocol,
@@ -30,7 +30,7 @@ impl Servers<'_> {
     pub async fn open<H: Handler>(
         &mut self,
         handler: H,
-        protocol: connection::Protocol,
+        protocol: Protocol,
         name: &str,
         port: u16,
     ) -> Result<(), Failure> {

@@ -59,7 +59,7 @@ pub fn settings(flags: &Flags) -> Result<Settings, Failure> {
             return Err(format!("invalid value for 'app-protocol': {}", flags.app.protocol).into());
         }
     };
-    let probes = &flags.app.health;
+    let probes = &flags.app.probes;
     if probes.timeout > probes.interval {
         return Err(
             "value for 'health-probe-timeout' must be smaller than 'health-probe-interval'".into(),

@@ -8,8 +8,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::invoke::external::Endpoint;
-use crate::api::{pubsub, secrets, state};
+use crate::blocks::invoke::external::Endpoint;
+use crate::blocks::pubsub;
+use crate::blocks::secrets;
+use crate::blocks::state;
 
 const SCOPE: &str = "dapr.runtime.processor";
 /// How long calls on a component that was replaced may take to end, and how

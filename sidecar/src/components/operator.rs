@@ -18,7 +18,7 @@ use tonic::{Code, Response, Status, Streaming};
 
 use super::disk::Resources;
 use super::reload::policies;
-use crate::metrics;
+use outrider_metrics as metrics;
 
 /// What an operator that answers takes to open a stream; others say nothing
 /// before the first change. Until this has passed the resources are not listed
@@ -42,7 +42,7 @@ pub async fn patiently<T>(what: &str, ask: impl AsyncFn() -> Result<T, Error>) -
     for _ in 1..TRIES {
         match ask().await {
             Err(Error::Call(status)) => {
-                tracing::error!(target: SCOPE, "failed to get {what} from the operator, trying again in {}ms: {}", pause.as_millis(), crate::grpc::text(&status));
+                tracing::error!(target: SCOPE, "failed to get {what} from the operator, trying again in {}ms: {}", pause.as_millis(), outrider_net::grpc::text(&status));
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
@@ -68,7 +68,7 @@ pub enum Error {
         name: String,
         cause: String,
     },
-    #[error("operator: {}", crate::grpc::text(.0))]
+    #[error("operator: {}", outrider_net::grpc::text(.0))]
     Call(#[from] Status),
 }
 
@@ -288,7 +288,7 @@ impl Operator {
             Ok(Ok(_)) => return,
             // The operator of Dapr takes no reports.
             Ok(Err(status)) if status.code() == Code::Unimplemented => return,
-            Ok(Err(status)) => crate::grpc::text(&status),
+            Ok(Err(status)) => outrider_net::grpc::text(&status),
             Err(_) => format!("no answer within {}s", REPORT_LIMIT.as_secs()),
         };
         tracing::debug!(target: SCOPE, "the failure of a component was not reported to the operator: {cause}");

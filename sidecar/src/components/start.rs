@@ -13,11 +13,12 @@ use outrider_resiliency::Resiliency;
 use super::live::{self, Live, Running};
 use super::resilient;
 use super::resolve::{MissingStore, Sources};
-use crate::api::pubsub::Broker;
-use crate::api::pubsub::scope::Scopes;
-use crate::api::state::prefix::Prefix;
-use crate::api::{secrets, state};
-use crate::metrics::Metrics;
+use crate::blocks::pubsub::Broker;
+use crate::blocks::pubsub::scope::Scopes;
+use crate::blocks::secrets;
+use crate::blocks::state;
+use crate::blocks::state::prefix::Prefix;
+use outrider_metrics::Metrics;
 
 /// How long a component may take where it does not say.
 const INIT_LIMIT: Duration = Duration::from_secs(5);

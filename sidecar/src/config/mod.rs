@@ -8,7 +8,7 @@ use outrider_crds::{Configuration, decode, yaml};
 use outrider_security::acl::{self, AccessControl};
 use serde_json::Value;
 
-use crate::api::secrets::scope;
+use crate::blocks::secrets::scope;
 
 /// Features that are on unless the Configuration says otherwise.
 const DEFAULT_FEATURES: [&str; 1] = ["HotReload"];

@@ -79,8 +79,9 @@ fn zero_and_negative_numbers_mean_defaults() {
         "--app-health-threshold=0",
         "--dapr-graceful-shutdown-seconds=-10",
     ]);
-    assert_eq!(flags.app.health.interval, Duration::from_secs(5));
-    assert_eq!(flags.app.health.threshold, 3);
+    let probes = &flags.app.probes;
+    assert_eq!(probes.interval, Duration::from_secs(5));
+    assert_eq!(probes.threshold, 3);
     assert_eq!(flags.shutdown.grace, Some(Duration::from_secs(5)));
     assert_eq!(
         parsed(&["--dapr-graceful-shutdown-seconds=0"])

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::SCOPE;
 use super::follow::Follow;
 use super::reports::Reports;
-use crate::api::pubsub::subscribe::Subscriber;
+use crate::blocks::pubsub::subscribe::Subscriber;
 use crate::components::operator::{Change, Error, Operator};
 use crate::components::start::{Started, Starter, secret_stores_first};
 

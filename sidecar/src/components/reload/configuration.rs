@@ -6,10 +6,10 @@ use tonic::Code;
 
 use super::follow::Follow;
 use super::{Restart, SCOPE};
-use crate::api::allow::Allowed;
-use crate::api::secrets::scope;
+use crate::blocks::secrets::scope;
 use crate::components::operator::{Change, Error, Operator};
 use crate::config;
+use crate::edge::allow::Allowed;
 
 /// Demands a restart at the first change of the Configuration in use that the
 /// sidecar can start with.

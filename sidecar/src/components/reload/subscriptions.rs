@@ -4,7 +4,7 @@ use outrider_crds::Subscription;
 
 use super::SCOPE;
 use super::follow::Follow;
-use crate::api::pubsub::subscribe::Subscriber;
+use crate::blocks::pubsub::subscribe::Subscriber;
 use crate::components::operator::{Error, Operator};
 
 /// Keeps the subscriptions of resources as the source wants them.

@@ -14,7 +14,7 @@ use outrider_components::{Error as Cause, Kind};
 use outrider_resiliency::{Block, Direction, Error, Failure, Matching, Policy, Resiliency};
 use tonic::Code;
 
-use crate::grpc;
+use outrider_net::grpc;
 
 /// A call of a component, as its trait returns it.
 type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,0 +1,292 @@
+//! An application that speaks HTTP.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http_body::Frame;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client as Pooled;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use outrider_host::Workers;
+use tonic::Status;
+
+use super::Permit;
+use super::connect::Connector;
+use crate::headers;
+use crate::message::{Code, Request, Response};
+use crate::method;
+use crate::token;
+use outrider_metrics as metrics;
+use outrider_net::body::{self, Body};
+use outrider_net::grpc;
+
+/// Idle connections that a worker keeps.
+const IDLE: usize = 64;
+
+/// One pool of connections per slot of the workers.
+pub struct Client {
+    pools: Vec<Pooled<Connector, Body>>,
+    base: String,
+    /// Sent with every call.
+    token: Option<HeaderValue>,
+    /// Bytes of headers that an answer may have.
+    read_buffer: usize,
+    pub metrics: metrics::http::Client,
+}
+
+impl Client {
+    pub fn new(
+        connector: Connector,
+        tls: bool,
+        h2c: bool,
+        token: Option<&str>,
+        read_buffer: usize,
+        slots: usize,
+        metrics: metrics::http::Client,
+    ) -> Self {
+        let scheme = if tls { "https" } else { "http" };
+        let base = format!("{scheme}://{}", connector.address());
+        let pool = || {
+            let mut builder = Pooled::builder(TokioExecutor::new());
+            builder
+                .pool_timer(TokioTimer::new())
+                .pool_max_idle_per_host(IDLE)
+                .http1_max_buf_size((read_buffer + 4096).max(8192))
+                .http2_only(h2c);
+            builder.build(connector.clone())
+        };
+        let pools = (0..slots.max(1)).map(|_| pool()).collect();
+        Self {
+            pools,
+            base,
+            token: token.and_then(|t| HeaderValue::try_from(t).ok()),
+            read_buffer,
+            metrics,
+        }
+    }
+
+    /// Sends any request to the application; the token is added. Whoever
+    /// calls this holds a permit.
+    async fn send(
+        &self,
+        _: &Permit,
+        mut request: http::Request<Body>,
+    ) -> Result<http::Response<Incoming>, String> {
+        token::replace(request.headers_mut(), self.token.as_ref());
+        let pool = &self.pools[Workers::slot() % self.pools.len()];
+        pool.request(request)
+            .await
+            .map_err(|error| self.explain(&error))
+    }
+
+    /// The address of a path of the application.
+    pub fn uri(&self, path: &str, query: &str) -> Result<Uri, String> {
+        let path = path.trim_start_matches('/');
+        let text = if query.is_empty() {
+            format!("{}/{path}", self.base)
+        } else {
+            format!("{}/{path}?{query}", self.base)
+        };
+        text.parse()
+            .map_err(|error| format!("parse {}: {error}", outrider_kit::quote::go(&text)))
+    }
+
+    fn explain(&self, error: &hyper_util::client::legacy::Error) -> String {
+        for inner in grpc::causes(error) {
+            if let Some(hyper) = inner.downcast_ref::<hyper::Error>()
+                && hyper.is_parse_too_large()
+            {
+                return format!(
+                    "net/http: HTTP/1.x transport connection broken: server response headers exceeded {} bytes; aborted",
+                    self.read_buffer
+                );
+            }
+            if let Some(io) = inner.downcast_ref::<std::io::Error>()
+                && io.kind() == std::io::ErrorKind::ConnectionRefused
+            {
+                let address = self
+                    .base
+                    .split_once("://")
+                    .map_or(self.base.as_str(), |(_, a)| a);
+                return format!("dial tcp {address}: connect: connection refused");
+            }
+            if let Some(read) = inner.downcast_ref::<body::ReadError>() {
+                return read.to_string();
+            }
+        }
+        grpc::chain(error)
+    }
+
+    /// Calls a method. The answer's body holds the permit.
+    pub async fn invoke(&self, permit: Permit, request: Request) -> Result<Response, Status> {
+        let verb = verb(&request)?;
+        let uri = self
+            .uri(&method::escape(&request.method)?, &request.query)
+            .map_err(Status::internal)?;
+        let (asked, asked_uri) = (verb.clone(), uri.clone());
+        let called = self.metrics.call(&verb, &request.method);
+        let outgoing = compose(request, verb, uri).map(|body| called.request(body));
+        match self.send(&permit, outgoing).await {
+            Ok(answer) => decode(answer, &asked, |status, body| {
+                permit.hold(called.answer(status, body))
+            }),
+            Err(cause) => {
+                called.failed();
+                let uri = outrider_kit::quote::go(&asked_uri.to_string());
+                let asked = title(&asked);
+                Err(Status::internal(format!("{asked} {uri}: {cause}")))
+            }
+        }
+    }
+
+    /// A call of the runtime itself, such as `GET /dapr/config`: status and
+    /// body.
+    pub async fn ask(
+        &self,
+        permit: Permit,
+        path: &str,
+        app_id: &str,
+    ) -> Result<(StatusCode, Bytes), String> {
+        let called = self.metrics.call(&Method::GET, path);
+        let mut request = http::Request::new(called.request(body::empty()));
+        *request.uri_mut() = self.uri(path, "")?;
+        if let Ok(id) = HeaderValue::try_from(app_id) {
+            request
+                .headers_mut()
+                .insert(HeaderName::from_static("dapr-app-id"), id);
+        }
+        let answer = match self.send(&permit, request).await {
+            Ok(answer) => answer,
+            Err(cause) => {
+                called.failed();
+                return Err(cause);
+            }
+        };
+        let status = answer.status();
+        let body = called.answer(status, body::stream(answer.into_body()));
+        let bytes = body::collect(body, Some(16 << 20))
+            .await
+            .map_err(|e| e.to_string())?;
+        Ok((status, bytes))
+    }
+
+    /// A probe: no token, nothing but the status.
+    pub async fn probe(&self, path: &str) -> Result<StatusCode, String> {
+        let mut request = http::Request::new(body::empty());
+        *request.uri_mut() = self.uri(path, "")?;
+        let pool = &self.pools[Workers::slot() % self.pools.len()];
+        let answer = pool.request(request).await.map_err(|e| self.explain(&e))?;
+        Ok(answer.status())
+    }
+}
+
+/// The verb of a call, if HTTP can send it.
+pub fn verb(request: &Request) -> Result<Method, Status> {
+    let Some(verb) = request.verb.clone() else {
+        return Err(Status::invalid_argument("missing HTTP extension field"));
+    };
+    if verb == Method::CONNECT || verb.as_str() == "NONE" {
+        return Err(Status::invalid_argument("invalid HTTP verb"));
+    }
+    Ok(verb)
+}
+
+/// A call as an HTTP request.
+pub fn compose(request: Request, verb: Method, uri: Uri) -> http::Request<Body> {
+    let mut outgoing = http::Request::new(request.body.into_body());
+    *outgoing.method_mut() = verb;
+    *outgoing.uri_mut() = uri;
+    let into = outgoing.headers_mut();
+    headers::to_http(request.metadata, request.origin, into);
+    let content_type = request.content_type.as_deref();
+    if let Some(content_type) = content_type.and_then(|c| HeaderValue::try_from(c).ok()) {
+        into.insert(header::CONTENT_TYPE, content_type);
+    }
+    if let Some(length) = request.content_length.filter(|length| *length > 0) {
+        into.insert(header::CONTENT_LENGTH, length.into());
+    }
+    if !into.contains_key(header::USER_AGENT) {
+        into.insert(
+            header::USER_AGENT,
+            HeaderValue::from_static("Go-http-client/1.1"),
+        );
+    }
+    outgoing
+}
+
+/// The answer to a request with `verb`, with its body passed through `body`.
+pub fn decode(
+    answer: http::Response<Incoming>,
+    verb: &Method,
+    body: impl FnOnce(StatusCode, Body) -> Body,
+) -> Result<Response, Status> {
+    let (parts, incoming) = answer.into_parts();
+    let content_type = headers::content_type(&parts.headers)
+        .map_err(|_| Status::internal("the answer's content type is not UTF-8"))?;
+    let declared = parts.headers.contains_key(header::CONTENT_LENGTH);
+    let incoming = incoming.map_err(body::BoxError::from);
+    let incoming = if declared {
+        body::stream(Declared(incoming))
+    } else {
+        body::stream(incoming)
+    };
+    Ok(Response {
+        code: Code::Http(parts.status.as_u16()),
+        headers: headers::of_answer(&parts.headers, *verb == Method::HEAD),
+        trailers: Vec::new(),
+        content_type,
+        data_type_url: String::new(),
+        body: body(parts.status, incoming),
+    })
+}
+
+/// A body with a length that the application declared. Some declare too much:
+/// what came is the answer, and the log tells.
+struct Declared<B>(B);
+
+impl<B> http_body::Body for Declared<B>
+where
+    B: http_body::Body<Data = Bytes, Error = body::BoxError> + Unpin,
+{
+    type Data = Bytes;
+    type Error = body::BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, body::BoxError>>> {
+        let body = &mut self.get_mut().0;
+        let frame = ready!(Pin::new(&mut *body).poll_frame(context));
+        if let Some(Err(error)) = &frame
+            && ended_early(error.as_ref())
+        {
+            let missing = body.size_hint().lower();
+            tracing::warn!(target: "dapr.runtime.channel.http", "the application's answer ended {missing} bytes before the length that it declared: send a content-length that is true, or none");
+            return Poll::Ready(None);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    // Nor is the length passed on: it may not be true.
+}
+
+fn ended_early(error: &(dyn std::error::Error + 'static)) -> bool {
+    let io = grpc::causes(error).find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof)
+}
+
+/// `GET` as `Get`, the way Go's client begins its errors.
+pub fn title(method: &Method) -> String {
+    let lower = method.as_str().to_ascii_lowercase();
+    let mut chars = lower.chars();
+    chars.next().map_or(String::new(), |c| {
+        c.to_ascii_uppercase().to_string() + chars.as_str()
+    })
+}

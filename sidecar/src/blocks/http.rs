@@ -1,0 +1,112 @@
+//! Requests of the HTTP API as building blocks see them, and answers to them.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
+use outrider_net::body::{self, Body, ReadError};
+use outrider_net::server::phase::Incoming;
+
+use super::error::Error;
+
+/// A request to the API.
+pub struct Request {
+    pub method: Method,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+    pub body: Incoming,
+    /// Bytes that the body may have.
+    pub limit: Option<usize>,
+}
+
+impl Request {
+    pub fn query(&self) -> &str {
+        self.uri.query().unwrap_or_default()
+    }
+
+    /// The first value of a query parameter.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        form_urlencoded::parse(self.query().as_bytes())
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
+    }
+
+    /// The query's `metadata.` parameters, without the prefix.
+    pub fn metadata(&self) -> HashMap<String, String> {
+        let mut metadata = HashMap::new();
+        for (key, value) in form_urlencoded::parse(self.query().as_bytes()) {
+            if let Some(key) = key.strip_prefix("metadata.") {
+                metadata
+                    .entry(key.to_owned())
+                    .or_insert_with(|| value.into_owned());
+            }
+        }
+        metadata
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The whole body.
+    pub async fn bytes(&mut self) -> Result<Bytes, ReadError> {
+        body::collect(&mut self.body, self.limit).await
+    }
+}
+
+/// An answer without a body.
+pub fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+pub fn no_content() -> Response<Body> {
+    empty(StatusCode::NO_CONTENT)
+}
+
+/// An answer that says it is JSON, which it need not be.
+pub fn json(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(body::full(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}
+
+pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(body::full(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(
+        "x-content-type-options",
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+impl From<Error> for Response<Body> {
+    fn from(error: Error) -> Self {
+        let mut answer = json(error.http, error.body());
+        if let Some(known) = error.known() {
+            answer.extensions_mut().insert(known);
+        }
+        answer
+    }
+}
+
+/// Adds `metadata.<key>` headers; pairs that make no header are left out.
+pub fn add_metadata(headers: &mut HeaderMap, metadata: &HashMap<String, String>) {
+    for (key, value) in metadata {
+        let name = HeaderName::try_from(format!("metadata.{key}"));
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
+            let _ = headers.try_insert(name, value);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Calls from one application to another.
+//! <https://docs.dapr.io/developing-applications/building-blocks/service-invocation/>
+
+pub mod address;
+pub mod error;
+pub mod external;
+pub mod grpc;
+pub mod http;
+pub mod ops;
+pub mod proxy;
+mod replay;
+
+use std::sync::Arc;
+
+use crate::components::live::Live;
+use outrider_call::channel::Channel;
+use outrider_metrics::service::Calls;
+use outrider_resiliency::Resiliency;
+
+use outrider_peer::reach::Sidecars;
+
+/// What invocation needs.
+pub struct Api {
+    pub app_id: String,
+    pub namespace: String,
+    /// None without an application.
+    pub channel: Option<Arc<Channel>>,
+    pub sidecars: Sidecars,
+    pub live: Arc<Live>,
+    pub external: external::Client,
+    pub calls: Calls,
+    pub resiliency: Resiliency,
+}

@@ -1,0 +1,281 @@
+//! What the sidecar tells about itself.
+//! <https://docs.dapr.io/reference/api/metadata_api/>
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, RwLock};
+
+use http::{Response, StatusCode};
+use outrider_proto::runtime::v1 as wire;
+use outrider_proto::runtime::v1::actor_runtime::ActorRuntimeStatus;
+use outrider_resiliency::Resiliency;
+use serde_json::{Map, Value, json};
+
+use super::error::{body_read, malformed};
+use super::json;
+use super::pubsub::subscribe::{Source, Subscriber, Subscription};
+use crate::blocks::http::{self as edge, Request, no_content};
+use crate::components::live::{self, Live};
+use outrider_net::body::Body;
+
+/// Extended keys say why components and subscriptions are not in use as their
+/// resources want them.
+const COMPONENT_ERROR: &str = "outriderComponentError.";
+const SUBSCRIPTION_ERROR: &str = "outriderSubscriptionError.";
+/// What is told while there are no actors.
+const PLACEMENT: &str = "placement: disconnected";
+
+pub struct Api {
+    pub app_id: String,
+    pub features: Vec<String>,
+    pub live: Arc<Live>,
+    pub subscriber: Subscriber,
+    pub resiliency: Resiliency,
+    pub app: App,
+    /// What clients have added.
+    pub extended: RwLock<BTreeMap<String, String>>,
+}
+
+/// The connection to the application.
+pub struct App {
+    pub port: u16,
+    pub protocol: &'static str,
+    pub address: String,
+    pub max_concurrency: usize,
+    pub health: Option<Health>,
+}
+
+/// Its probes; durations as Go prints them.
+pub struct Health {
+    /// None with gRPC.
+    pub path: Option<String>,
+    pub interval: String,
+    pub timeout: String,
+    pub threshold: u32,
+}
+
+impl Api {
+    pub fn set(&self, key: &str, value: String) {
+        if !key.is_empty() {
+            self.extended
+                .write()
+                .unwrap_or_else(|e| e.into_inner())
+                .insert(key.to_owned(), value);
+        }
+    }
+
+    fn extended(&self) -> BTreeMap<String, String> {
+        let mut all = self
+            .extended
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone();
+        all.insert("daprRuntimeVersion".into(), outrider_host::VERSION.into());
+        all.insert(
+            "outriderVersion".into(),
+            outrider_host::OUTRIDER_VERSION.into(),
+        );
+        for (component, cause) in &*self.live.failures() {
+            all.insert(format!("{COMPONENT_ERROR}{component}"), cause.clone());
+        }
+        for (subscription, cause) in self.subscriber.refused() {
+            all.insert(format!("{SUBSCRIPTION_ERROR}{subscription}"), cause);
+        }
+        all
+    }
+}
+
+pub fn http_get(api: &Api) -> Response<Body> {
+    let mut all = Map::new();
+    let mut put = |key: &str, value: Value| {
+        let empty = match &value {
+            Value::Array(items) => items.is_empty(),
+            Value::Object(object) => object.is_empty(),
+            _ => false,
+        };
+        if !empty {
+            all.insert(key.to_owned(), value);
+        }
+    };
+    put("id", api.app_id.clone().into());
+    put("runtimeVersion", outrider_host::VERSION.into());
+    put("enabledFeatures", api.features.clone().into());
+    let components: Vec<Value> = api.live.components().iter().map(component).collect();
+    put("components", components.into());
+    put("extended", json!(api.extended()));
+    let subscriptions = api.subscriber.subscriptions();
+    let subscriptions: Vec<Value> = subscriptions.iter().map(|s| subscription(s)).collect();
+    put("subscriptions", subscriptions.into());
+    let names = |names: Vec<String>| {
+        Value::from(
+            names
+                .into_iter()
+                .map(|n| json!({"name": n}))
+                .collect::<Vec<_>>(),
+        )
+    };
+    put("httpEndpoints", names(api.live.http_endpoint_names()));
+    put("resiliencies", names(api.resiliency.names()));
+    let mut app = Map::new();
+    if api.app.port != 0 {
+        app.insert("port".into(), api.app.port.into());
+    }
+    app.insert("protocol".into(), api.app.protocol.into());
+    app.insert("channelAddress".into(), api.app.address.clone().into());
+    if api.app.max_concurrency != 0 {
+        app.insert("maxConcurrency".into(), api.app.max_concurrency.into());
+    }
+    if let Some(health) = &api.app.health {
+        let mut probes = Map::new();
+        if let Some(path) = &health.path {
+            probes.insert("healthCheckPath".into(), path.clone().into());
+        }
+        probes.insert("healthProbeInterval".into(), health.interval.clone().into());
+        probes.insert("healthProbeTimeout".into(), health.timeout.clone().into());
+        probes.insert("healthThreshold".into(), health.threshold.into());
+        app.insert("health".into(), probes.into());
+    }
+    put("appConnectionProperties", app.into());
+    put(
+        "actorRuntime",
+        json!({"runtimeStatus": "DISABLED", "hostReady": false, "placement": PLACEMENT}),
+    );
+    edge::json(StatusCode::OK, json::to_line(&Value::Object(all)))
+}
+
+fn component(component: &live::Component) -> Value {
+    let mut object =
+        json!({"name": component.name, "type": component.kind, "version": component.version});
+    if !component.capabilities.is_empty() {
+        object["capabilities"] = component.capabilities.clone().into();
+    }
+    object
+}
+
+fn subscription(subscription: &Subscription) -> Value {
+    let spec = &subscription.spec;
+    let rules = subscription.rules.all.iter().map(|rule| {
+        let mut object = Map::new();
+        for (key, text) in [("match", &rule.condition), ("path", &rule.path)] {
+            if !text.is_empty() {
+                object.insert(key.into(), text.clone().into());
+            }
+        }
+        Value::from(object)
+    });
+    let mut object = json!({
+        "pubsubname": spec.pubsubname,
+        "topic": spec.topic,
+        "rules": rules.collect::<Vec<_>>(),
+        "deadLetterTopic": spec.dead_letter_topic,
+        "type": match subscription.source {
+            Source::Declarative => "DECLARATIVE",
+            Source::Programmatic => "PROGRAMMATIC",
+            Source::Streaming => "STREAMING",
+        },
+    });
+    if !spec.metadata.is_empty() {
+        object["metadata"] = json!(spec.metadata);
+    }
+    object
+}
+
+fn wire_subscription(subscription: &Subscription) -> wire::PubsubSubscription {
+    use wire::PubsubSubscriptionType as Type;
+    let spec = &subscription.spec;
+    let rules = subscription
+        .rules
+        .all
+        .iter()
+        .map(|rule| wire::PubsubSubscriptionRule {
+            r#match: rule.condition.clone(),
+            path: rule.path.clone(),
+        });
+    let kind = match subscription.source {
+        Source::Declarative => Type::Declarative,
+        Source::Programmatic => Type::Programmatic,
+        Source::Streaming => Type::Streaming,
+    };
+    wire::PubsubSubscription {
+        pubsub_name: spec.pubsubname.clone(),
+        topic: spec.topic.clone(),
+        metadata: spec.metadata.clone().into_iter().collect(),
+        rules: Some(wire::PubsubSubscriptionRules {
+            rules: rules.collect(),
+        }),
+        dead_letter_topic: spec.dead_letter_topic.clone(),
+        r#type: kind.into(),
+    }
+}
+
+pub async fn http_put(api: &Api, mut request: Request, key: &str) -> Response<Body> {
+    match request.bytes().await {
+        Err(error) => body_read(error).into(),
+        Ok(value) => match String::from_utf8(value.into()) {
+            Err(_) => malformed(format!("the value of {key} is not UTF-8")).into(),
+            Ok(value) => {
+                api.set(key, value);
+                no_content()
+            }
+        },
+    }
+}
+
+pub fn grpc_get(api: &Api) -> wire::GetMetadataResponse {
+    let app = &api.app;
+    wire::GetMetadataResponse {
+        id: api.app_id.clone(),
+        runtime_version: outrider_host::VERSION.into(),
+        enabled_features: api.features.clone(),
+        registered_components: api
+            .live
+            .components()
+            .into_iter()
+            .map(|c| wire::RegisteredComponents {
+                name: c.name,
+                r#type: c.kind,
+                version: c.version,
+                capabilities: c.capabilities.into_iter().map(str::to_owned).collect(),
+            })
+            .collect(),
+        subscriptions: api
+            .subscriber
+            .subscriptions()
+            .iter()
+            .map(|s| wire_subscription(s))
+            .collect(),
+        extended_metadata: api.extended().into_iter().collect::<HashMap<_, _>>(),
+        http_endpoints: api
+            .live
+            .http_endpoint_names()
+            .into_iter()
+            .map(|name| wire::MetadataHttpEndpoint { name })
+            .collect(),
+        resiliencies: api
+            .resiliency
+            .names()
+            .into_iter()
+            .map(|name| wire::MetadataResiliency { name })
+            .collect(),
+        app_connection_properties: Some(wire::AppConnectionProperties {
+            port: app.port.into(),
+            protocol: app.protocol.into(),
+            channel_address: app.address.clone(),
+            max_concurrency: i32::try_from(app.max_concurrency).unwrap_or(i32::MAX),
+            health: app
+                .health
+                .as_ref()
+                .map(|h| wire::AppConnectionHealthProperties {
+                    health_check_path: h.path.clone().unwrap_or_default(),
+                    health_probe_interval: h.interval.clone(),
+                    health_probe_timeout: h.timeout.clone(),
+                    health_threshold: i32::try_from(h.threshold).unwrap_or(i32::MAX),
+                }),
+        }),
+        actor_runtime: Some(wire::ActorRuntime {
+            runtime_status: ActorRuntimeStatus::Disabled.into(),
+            placement: PLACEMENT.to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,202 @@
+//! What publishing means.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use outrider_components::Pairs;
+use outrider_components::pubsub::{
+    BulkPublishRequest, Entry, FailedEntry, Feature, PublishRequest,
+};
+
+use super::envelope::{self, Event, Given};
+use super::{Api, Broker, error};
+use crate::blocks::error::{Error, Result};
+use outrider_call::trace;
+
+/// One message, as a client gave it.
+#[derive(Debug, Default)]
+pub struct Publish {
+    pub data: Bytes,
+    pub content_type: String,
+    pub metadata: Pairs,
+    pub trace: trace::Parent,
+}
+
+/// Where messages go, once it is known that they may be given at all.
+pub struct Target<'a> {
+    pub broker: Arc<Broker>,
+    pub topic: &'a str,
+    /// Whether messages go without an envelope.
+    pub raw: bool,
+}
+
+impl Api {
+    /// Checks what can be checked before the messages are looked at.
+    pub fn target<'a>(&self, pubsub: &str, topic: &'a str, metadata: &Pairs) -> Result<Target<'a>> {
+        if pubsub.is_empty() {
+            return Err(error::no_name(metadata));
+        }
+        let broker = self
+            .brokers
+            .get(pubsub)
+            .ok_or_else(|| error::not_found(pubsub, metadata))?;
+        if topic.is_empty() {
+            return Err(error::no_topic(pubsub, metadata));
+        }
+        let raw = is_raw(metadata).map_err(|cause| error::metadata(pubsub, metadata, &cause))?;
+        Ok(Target { broker, topic, raw })
+    }
+
+    pub async fn publish(&self, to: &Target<'_>, mut message: Publish) -> Result<()> {
+        let data = if to.raw {
+            for (name, value) in [
+                ("traceid", &message.trace.parent),
+                ("tracestate", &message.trace.state),
+            ] {
+                if !value.is_empty() {
+                    message.metadata.insert(name.to_owned(), value.clone());
+                }
+            }
+            message.data
+        } else {
+            let (data, content_type) = (&message.data, &message.content_type);
+            self.wrap(to, data, content_type, &message.metadata, &message.trace)?
+        };
+        self.allow(to)?;
+        let started = Instant::now();
+        let sent = to.broker.send(to.topic, data, message.metadata).await;
+        let (metrics, took) = (&to.broker.metrics, started.elapsed());
+        metrics.published(to.topic, sent.is_ok(), took);
+        sent.map_err(|cause| error::publish(&to.broker.component.name, to.topic, &cause))
+    }
+
+    /// Publishes what it can; the answer names what failed.
+    pub async fn bulk_publish(
+        &self,
+        to: &Target<'_>,
+        mut entries: Vec<Entry>,
+        metadata: Pairs,
+        trace: &trace::Parent,
+    ) -> Result<Vec<FailedEntry>> {
+        let name = &to.broker.component.name;
+        let mut ids = HashSet::new();
+        if !entries
+            .iter()
+            .all(|entry| !entry.id.is_empty() && ids.insert(&entry.id))
+        {
+            return Err(error::entry_id(name, to.topic, &self.app_id));
+        }
+        if !to.raw {
+            for entry in &mut entries {
+                entry.data =
+                    self.wrap(to, &entry.data, &entry.content_type, &entry.metadata, trace)?;
+            }
+        }
+        self.allow(to)?;
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = BulkPublishRequest {
+            topic: to.broker.wire_topic(to.topic),
+            entries,
+            metadata,
+        };
+        let started = Instant::now();
+        let sent = to.broker.broker.bulk_publish(&request).await;
+        let (metrics, took) = (&to.broker.metrics, started.elapsed());
+        let lost = sent.as_ref().map_or(request.entries.len(), Vec::len);
+        let taken = request.entries.len().saturating_sub(lost);
+        metrics.published_bulk(to.topic, lost == 0, taken, took);
+        sent.map_err(|cause| error::publish(name, to.topic, &cause.to_string()))
+    }
+
+    /// The error for messages of a bulk request that failed.
+    pub fn partly_failed(&self, to: &Target<'_>, failed: &[FailedEntry]) -> Error {
+        let causes: Vec<String> = failed.iter().map(|f| f.error.to_string()).collect();
+        error::publish(&to.broker.component.name, to.topic, &causes.join("\n"))
+    }
+
+    fn wrap(
+        &self,
+        to: &Target<'_>,
+        data: &[u8],
+        content_type: &str,
+        metadata: &Pairs,
+        trace: &trace::Parent,
+    ) -> Result<Bytes> {
+        let name = &to.broker.component.name;
+        let given = Given {
+            app_id: &self.app_id,
+            pubsub: name,
+            topic: to.topic,
+            data,
+            content_type,
+            trace,
+        };
+        let mut event = Event::of_publisher(given, metadata)
+            .map_err(|cause| error::no_cloud_event(name, &self.app_id, &cause))?;
+        if !to.broker.broker.features().contains(&Feature::MessageTtl) {
+            event.expire(metadata);
+        }
+        Ok(event.to_bytes())
+    }
+
+    fn allow(&self, to: &Target<'_>) -> Result<()> {
+        if to.broker.scopes.may_publish(to.topic) {
+            Ok(())
+        } else {
+            Err(error::forbidden(
+                &to.broker.component.name,
+                to.topic,
+                &self.app_id,
+            ))
+        }
+    }
+}
+
+impl Broker {
+    /// The name of a topic as the broker knows it.
+    pub fn wire_topic(&self, topic: &str) -> String {
+        format!("{}{topic}", self.prefix)
+    }
+
+    /// The name of a topic as the application knows it.
+    pub fn app_topic(&self, topic: &str) -> String {
+        if self.prefix.is_empty() {
+            return topic.to_owned();
+        }
+        topic.replacen(&self.prefix, "", 1)
+    }
+
+    /// Publishes a message that is ready to go.
+    pub async fn send(
+        &self,
+        topic: &str,
+        data: Bytes,
+        metadata: Pairs,
+    ) -> std::result::Result<(), String> {
+        let request = PublishRequest {
+            topic: self.wire_topic(topic),
+            data,
+            metadata,
+            content_type: None,
+        };
+        self.broker
+            .publish(&request)
+            .await
+            .map_err(|e| e.to_string())
+    }
+}
+
+/// Whether messages have no envelope.
+pub fn is_raw(metadata: &Pairs) -> std::result::Result<bool, String> {
+    match envelope::find(metadata, "rawPayload").unwrap_or_default() {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        other => Err(format!(
+            "rawPayload value must be a valid boolean: actual is '{other}'"
+        )),
+    }
+}

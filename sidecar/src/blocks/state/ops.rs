@@ -1,0 +1,206 @@
+//! What each operation means.
+
+use std::sync::Arc;
+
+use outrider_components::state::{
+    self, BulkError, BulkItem, DeleteRequest, Feature, GetRequest, Item, Matches, Query, SetRequest,
+};
+use outrider_components::{Error as Cause, Pairs};
+
+use super::{Api, Store, error};
+use crate::blocks::error::Result;
+use outrider_metrics::component::Operation;
+
+impl Api {
+    /// The store of this name. Its absence is told before anything else that
+    /// may be wrong with a request.
+    pub fn store(&self, name: &str) -> Result<Arc<Store>> {
+        let stores = self.stores.load();
+        match stores.get(name) {
+            Some(store) => Ok(store.clone()),
+            None if stores.is_empty() => Err(error::not_configured(name, &self.app_id)),
+            None => Err(error::not_found(name, &self.app_id)),
+        }
+    }
+}
+
+impl Store {
+    /// The stored form of a client's key.
+    fn stored(&self, key: &str) -> Result<String> {
+        let stored = self.prefix.apply(key);
+        stored.ok_or_else(|| error::illegal_key(key, &self.component.name))
+    }
+
+    pub async fn get(&self, mut request: GetRequest) -> Result<Option<Item>> {
+        let key = std::mem::take(&mut request.key);
+        request.key = self.stored(&key)?;
+        let getting = self.store.get(&request);
+        self.metrics
+            .time(Operation::Get, getting)
+            .await
+            .map_err(|cause| error::get(&key, &self.component.name, &cause))
+    }
+
+    /// One outcome for every key, in any order. `parallelism` below 1 means
+    /// that all may be asked for at once.
+    pub async fn bulk_get(
+        &self,
+        mut requests: Vec<GetRequest>,
+        parallelism: i64,
+    ) -> Result<Vec<BulkItem>> {
+        for request in &mut requests {
+            request.key = self.stored(&request.key)?;
+        }
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let parallelism = usize::try_from(parallelism)
+            .ok()
+            .filter(|n| *n > 0)
+            .unwrap_or(requests.len());
+        let getting = self.store.bulk_get(&requests, parallelism);
+        let mut items = self
+            .metrics
+            .time(Operation::BulkGet, getting)
+            .await
+            .map_err(|cause| error::bulk_get(&cause))?;
+        for item in &mut items {
+            item.key = self.prefix.strip(&item.key).to_owned();
+        }
+        Ok(items)
+    }
+
+    /// Saves all items or reports the first that could not be saved; a store
+    /// without transactions may have saved some of the others.
+    pub async fn save(&self, mut requests: Vec<SetRequest>) -> Result<()> {
+        for request in &mut requests {
+            request.key = self.stored(&request.key)?;
+        }
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let saving = async {
+            match requests.as_slice() {
+                [one] => self.store.set(one).await,
+                many => self.store.bulk_set(many, many.len()).await.map_err(joined),
+            }
+        };
+        self.metrics
+            .time(Operation::Set, saving)
+            .await
+            .map_err(|cause| error::save(&self.component.name, &cause))
+    }
+
+    pub async fn delete(&self, mut request: DeleteRequest) -> Result<()> {
+        let key = std::mem::take(&mut request.key);
+        request.key = self.stored(&key)?;
+        let deleting = self.store.delete(&request);
+        self.metrics
+            .time(Operation::Delete, deleting)
+            .await
+            .map_err(|cause| error::delete(&key, &cause))
+    }
+
+    pub async fn bulk_delete(&self, mut requests: Vec<DeleteRequest>) -> Result<()> {
+        for request in &mut requests {
+            request.key = self.stored(&request.key)?;
+        }
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let deleting = async {
+            match requests.as_slice() {
+                [one] => self.store.delete(one).await,
+                many => self
+                    .store
+                    .bulk_delete(many, many.len())
+                    .await
+                    .map_err(joined),
+            }
+        };
+        self.metrics
+            .time(Operation::BulkDelete, deleting)
+            .await
+            .map_err(|cause| error::bulk_delete(&self.component.name, &cause))
+    }
+
+    /// Searches items. Their keys are told without the prefix.
+    pub async fn query(&self, document: &[u8], metadata: Pairs) -> Result<Matches> {
+        let name = &self.component.name;
+        if !self.store.can_query() {
+            return Err(error::no_queries(name));
+        }
+        let mut query = Query::parse(document).map_err(|cause| {
+            error::query(name, format!("failed to parse JSON query body: {cause}"))
+        })?;
+        query.metadata = metadata;
+        let mut found = self
+            .metrics
+            .time(Operation::Query, self.store.query(&query))
+            .await
+            .map_err(|cause| error::query_refused(name, &cause))?;
+        for item in &mut found.items {
+            item.key = self.prefix.strip(&item.key).to_owned();
+        }
+        Ok(found)
+    }
+
+    /// Refused before the request is even decoded, where the store has no
+    /// transactions.
+    pub fn check_transactional(&self) -> Result<()> {
+        if self.store.features().contains(&Feature::Transactional) {
+            Ok(())
+        } else {
+            Err(error::no_transactions(&self.component.name))
+        }
+    }
+
+    pub async fn transact(
+        &self,
+        mut operations: Vec<state::Operation>,
+        metadata: &Pairs,
+    ) -> Result<()> {
+        for operation in &mut operations {
+            let key = match operation {
+                state::Operation::Upsert(request) => &mut request.key,
+                state::Operation::Delete(request) => &mut request.key,
+            };
+            *key = self.stored(key)?;
+        }
+        if operations.is_empty() {
+            return Ok(());
+        }
+        if let Some(most) = self
+            .store
+            .max_operations()
+            .await
+            .filter(|most| operations.len() > *most)
+        {
+            return Err(error::too_many(
+                &self.component.name,
+                operations.len(),
+                most,
+            ));
+        }
+        let transacting = self.store.transact(&operations, metadata);
+        self.metrics
+            .time(Operation::Transaction, transacting)
+            .await
+            .map_err(|cause| error::transaction(&cause))
+    }
+}
+
+/// Several failures as one, of the kind that the caller can do most about.
+fn joined(error: BulkError) -> Cause {
+    let text = error.to_string();
+    match error {
+        BulkError::Whole(cause) => cause,
+        BulkError::Items(items) => {
+            let kinds = || items.iter().map(|item| &item.error);
+            match kinds().find(|e| e.is_etag()).or_else(|| kinds().next()) {
+                Some(first) => Cause::new(first.kind(), text),
+                None => Cause::internal(text),
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The gRPC API's edge.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use outrider_proto::runtime::v1::dapr_server::DaprServer;
+use outrider_security::Peer;
+use tonic::Status;
+use tower_service::Service as _;
+
+use crate::blocks::invoke::grpc::APP_STATUS;
+use crate::blocks::invoke::proxy;
+use crate::edge::Apis;
+use crate::edge::service::Service;
+use outrider_call::token;
+use outrider_net::body::{self, Body};
+use outrider_net::grpc;
+use outrider_net::limit;
+use outrider_net::server::Handler;
+use outrider_net::server::phase::Incoming;
+
+const OURS: &str = "/dapr.proto.runtime.v1.Dapr/";
+/// Lasts as long as a client stays, which is no latency of anything.
+const SUBSCRIBE: &str = "/dapr.proto.runtime.v1.Dapr/SubscribeTopicEventsAlpha1";
+
+/// The handler of the gRPC API's listeners.
+#[derive(Clone)]
+pub struct Edge {
+    apis: Arc<Apis>,
+    service: DaprServer<Service>,
+}
+
+impl Edge {
+    pub fn new(apis: Arc<Apis>) -> Self {
+        // The edge has limits of its own.
+        let service = DaprServer::new(Service { apis: apis.clone() })
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX);
+        Self { apis, service }
+    }
+}
+
+impl Handler for Edge {
+    async fn call(&self, request: Request<Incoming>, _: Option<&Peer>) -> Response<Body> {
+        let log = self.apis.log;
+        let logged = log.map(|log| log.grpc(request.uri().path(), request.headers()));
+        let answer = self.answer(request).await;
+        if let Some(call) = logged {
+            call.grpc_ended(&answer);
+        }
+        with_separate_trailers(answer)
+    }
+}
+
+/// An answer that has nothing but a status is one frame, whose fields clients
+/// take for trailers. The application's own status is a header: where there is
+/// one, headers and trailers come one after the other, and it is in both.
+fn with_separate_trailers(answer: Response<Body>) -> Response<Body> {
+    let headers = answer.headers();
+    if !headers.contains_key(APP_STATUS) || !headers.contains_key("grpc-status") {
+        return answer;
+    }
+    let (mut parts, _) = answer.into_parts();
+    let mut trailers = parts.headers.clone();
+    trailers.remove(http::header::CONTENT_TYPE);
+    for name in ["grpc-status", "grpc-message", "grpc-status-details-bin"] {
+        parts.headers.remove(name);
+    }
+    let end = Ok::<_, body::BoxError>(Frame::trailers(trailers));
+    let frames = futures_util::stream::iter([end]);
+    Response::from_parts(parts, body::stream(StreamBody::new(frames)))
+}
+
+impl Edge {
+    async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
+        let method = request.uri().path().strip_prefix(OURS);
+        if let Some((name, version)) = method.map(group)
+            && !self.apis.allowed.grpc(version, name)
+        {
+            return grpc::refuse(&Status::unimplemented("Not Implemented"));
+        }
+        let is_ours = method.is_some();
+        if !token::admit(request.headers_mut(), self.apis.token.as_deref()) {
+            return grpc::refuse(&Status::unauthenticated("Unauthorized"));
+        }
+        let metrics = &self.apis.grpc_metrics;
+        if !is_ours && !self.apis.allowed.allows_proxying() {
+            return grpc::refuse(&Status::unimplemented("Not Implemented"));
+        }
+        if !is_ours {
+            return match proxy::is_addressed(request.headers()) {
+                true => {
+                    let served = metrics.proxied(request.uri().path());
+                    served.answer(proxy::outbound(&self.apis.invoke, request).await)
+                }
+                false => proxy::outbound(&self.apis.invoke, request).await,
+            };
+        }
+        if request.uri().path() == SUBSCRIBE {
+            return self.serve(request).await;
+        }
+        let served = metrics.call(request.uri().path());
+        let request = request.map(|body| served.request(body));
+        served.answer(self.serve(request).await)
+    }
+
+    async fn serve<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static,
+    {
+        let most = self.apis.max_body;
+        let request = request.map(|body| limit::request(body, most));
+        match self.service.clone().call(request).await {
+            Ok(response) => response.map(|body| body::stream(limit::answer(body, most))),
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// What names of methods have in them, and the group that they are of. The first
+/// that fits counts.
+const WORDS: [(&str, &str); 19] = [
+    ("InvokeService", "invoke"),
+    ("InvokeBinding", "bindings"),
+    ("Workflow", "workflows"),
+    ("Actor", "actors"),
+    ("BulkPublish", "publish"),
+    ("Publish", "publish"),
+    ("SubscribeTopicEvents", "subscribe"),
+    ("Configuration", "configuration"),
+    ("Secret", "secrets"),
+    ("Subtle", "subtlecrypto"),
+    ("Encrypt", "crypto"),
+    ("Decrypt", "crypto"),
+    ("TryLock", "lock"),
+    ("Unlock", "unlock"),
+    ("Job", "jobs"),
+    ("Converse", "conversation"),
+    ("State", "state"),
+    ("Metadata", "metadata"),
+    ("Shutdown", "shutdown"),
+];
+
+/// The name and version that lists of allowed APIs know a method by.
+fn group(method: &str) -> (&'static str, &'static str) {
+    let version = match method {
+        m if m.ends_with("Alpha1") => "v1alpha1",
+        m if m.ends_with("Alpha2") => "v1alpha2",
+        m if m.ends_with("Beta1") => "v1beta1",
+        _ => "v1",
+    };
+    let name = WORDS
+        .iter()
+        .find(|(word, _)| method.contains(word))
+        .map_or("", |(_, name)| name);
+    (name, version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{WORDS, group};
+    use crate::edge::allow;
+
+    #[test]
+    fn lists_know_every_group() {
+        for (_, name) in WORDS {
+            assert!(allow::NAMES.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn groups() {
+        assert_eq!(group("GetState"), ("state", "v1"));
+        assert_eq!(group("GetActorState"), ("actors", "v1"));
+        assert_eq!(group("BulkPublishEventAlpha1"), ("publish", "v1alpha1"));
+        assert_eq!(group("GetWorkflowBeta1"), ("workflows", "v1beta1"));
+    }
+}

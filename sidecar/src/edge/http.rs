@@ -1,0 +1,72 @@
+//! The HTTP API's listeners: what every request passes before its building
+//! block.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode, header};
+use outrider_call::{token, trace};
+use outrider_net::body::Body;
+use outrider_net::path;
+use outrider_net::server::Handler;
+use outrider_net::server::phase::Incoming;
+use outrider_security::Peer;
+
+use super::router;
+use crate::blocks::http::{Request, text};
+use crate::edge::Apis;
+
+/// The handler of the HTTP API's listeners.
+#[derive(Clone)]
+pub struct Edge {
+    pub apis: Arc<Apis>,
+}
+
+impl Handler for Edge {
+    async fn call(&self, request: http::Request<Incoming>, _: Option<&Peer>) -> Response<Body> {
+        let metrics = &self.apis.http_metrics;
+        let served = metrics.request(request.method(), request.uri().path(), request.headers());
+        served.answer(self.answer(request).await)
+    }
+}
+
+impl Edge {
+    async fn answer(&self, request: http::Request<Incoming>) -> Response<Body> {
+        let (mut parts, body) = request.into_parts();
+        let apis = &self.apis;
+        let clean = path::clean(parts.uri.path());
+        if let Some(cors) = &apis.cors
+            && let Some(answer) = cors.preflight(&parts.method, &parts.headers)
+        {
+            return answer;
+        }
+        let origin = parts.headers.get(header::ORIGIN).cloned();
+        let trace = trace::Context::of_http(&parts.headers, &clean);
+        // The path as it was sent: another spelling may mean something else.
+        let is_health = router::is_health(&parts.method, parts.uri.path());
+        let admitted = token::admit(&mut parts.headers, apis.token.as_deref()) || is_health;
+        let logged = apis
+            .log
+            .and_then(|log| log.http(&parts.method, &clean, &parts.headers));
+        let mut answer = if admitted {
+            let clean = clean.into_owned();
+            let request = Request {
+                method: parts.method,
+                uri: parts.uri,
+                headers: parts.headers,
+                body,
+                limit: apis.max_body,
+            };
+            router::dispatch(apis, &clean, request).await
+        } else {
+            text(StatusCode::UNAUTHORIZED, "invalid api token\n")
+        };
+        trace.answer_http(answer.headers_mut());
+        if let Some(cors) = &apis.cors {
+            cors.answer(origin.as_ref(), answer.headers_mut());
+        }
+        if let Some(call) = logged {
+            call.http_ended(&answer);
+        }
+        answer
+    }
+}

@@ -1,0 +1,47 @@
+//! The edge that other sidecars call.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use outrider_security::Peer;
+use tonic::Status;
+
+use crate::blocks::invoke::proxy;
+use outrider_metrics::Metrics;
+use outrider_net::body::Body;
+use outrider_net::grpc;
+use outrider_net::server::Handler;
+use outrider_net::server::phase::Incoming;
+use outrider_peer::call::CALL;
+use outrider_peer::serve::Callee;
+
+const SERVICE: &str = "/dapr.proto.internals.v1.ServiceInvocation/";
+const UNARY: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallLocal";
+
+/// The handler of the internal listener.
+#[derive(Clone)]
+pub struct Edge {
+    pub app_id: Arc<str>,
+    pub callee: Arc<Callee>,
+    pub metrics: Metrics,
+}
+
+impl Handler for Edge {
+    async fn call(&self, request: Request<Incoming>, peer: Option<&Peer>) -> Response<Body> {
+        match request.uri().path() {
+            CALL => self.callee.stream(request, peer).await,
+            UNARY => {
+                let served = self.metrics.grpc_server().call(UNARY);
+                let request = request.map(|body| served.request(body));
+                served.answer(self.callee.unary(request, peer).await)
+            }
+            path if path.starts_with(SERVICE) => grpc::refuse(&Status::unimplemented(
+                "actors are not part of this release of Outrider",
+            )),
+            path => {
+                let served = self.metrics.grpc_client().proxied(path);
+                served.answer(proxy::inbound(&self.app_id, &self.callee, request, peer).await)
+            }
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! What clients and other sidecars connect to, and what every request passes
+//! before it reaches a building block.
+
+pub mod allow;
+pub mod cors;
+pub mod grpc;
+pub mod http;
+pub mod internal;
+pub mod log;
+pub mod public;
+pub mod router;
+pub mod service;
+
+use crate::blocks::{health, invoke, metadata, pubsub, secrets, shutdown, state};
+
+/// Every block's operations, and what holds for all requests.
+pub struct Apis {
+    pub state: state::Api,
+    pub secrets: secrets::Api,
+    pub pubsub: pubsub::Api,
+    pub invoke: invoke::Api,
+    pub metadata: metadata::Api,
+    pub health: health::Api,
+    pub shutdown: shutdown::Api,
+    pub http_metrics: outrider_metrics::http::Server,
+    pub grpc_metrics: outrider_metrics::grpc::Server,
+    pub cors: Option<cors::Cors>,
+    /// None if calls are not logged.
+    pub log: Option<log::Log>,
+    pub allowed: allow::Allowed,
+    /// Asked of every caller.
+    pub token: Option<String>,
+    /// Bytes that a request body may have.
+    pub max_body: Option<usize>,
+}
