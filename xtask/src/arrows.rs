@@ -21,7 +21,15 @@ const LAYERS: [&[&str]; 6] = [
         "k8s",
         "resiliency",
     ],
-    &["catalog", "conformance", "service"],
+    &[
+        "call",
+        "catalog",
+        "conformance",
+        "metrics",
+        "net",
+        "peer",
+        "service",
+    ],
     &["injector", "operator", "sentry", "sidecar"],
     &[
         "apps",
@@ -35,13 +43,19 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Arrows within a layer.
-const BESIDE: [(&str, &str); 6] = [
+const BESIDE: [(&str, &str); 12] = [
     ("security", "telemetry"),
     ("host", "k8s"),
     ("bench", "harness"),
     ("cluster", "harness"),
     ("integration", "harness"),
     ("conformance", "catalog"),
+    ("metrics", "net"),
+    ("call", "metrics"),
+    ("call", "net"),
+    ("peer", "call"),
+    ("peer", "metrics"),
+    ("peer", "net"),
 ];
 
 /// All that a component family may know of ours, and all that the harness may.
@@ -96,8 +110,10 @@ fn refused(from: &str, to: &str, is_test: bool) -> Option<String> {
         return Some("a component family knows components/api and kit only".to_owned());
     }
     let plane = ["injector", "operator", "sentry"].contains(&from);
-    if plane && (to.starts_with("components") || to == "catalog") {
-        return Some("the control plane has no components".to_owned());
+    if plane && (to.starts_with("components") || (lower == 3 && to != "service")) {
+        return Some(
+            "the control plane has neither components nor parts of the sidecar".to_owned(),
+        );
     }
     if lower < upper || BESIDE.contains(&(from, to)) {
         return None;
@@ -125,6 +141,8 @@ mod tests {
         assert_eq!(refused("bench", "harness", false), None);
         assert!(refused("kit", "host", false).is_some());
         assert!(refused("sentry", "catalog", false).is_some());
+        assert!(refused("operator", "net", false).is_some());
+        assert!(refused("net", "call", false).is_some());
         assert!(refused("harness", "security", false).is_some());
         assert!(refused("components-redis", "security", false).is_some());
         assert!(refused("nobody", "kit", false).is_some());
