@@ -532,10 +532,14 @@ impl Job {
         }
         let until_stopped = async {
             self.stop.cancelled().await;
-            if self.ending.is_cancelled() {
-                self.pause().await;
-            }
-            subscription.close().await;
+            let pausing = async {
+                if self.ending.is_cancelled() {
+                    self.pause().await;
+                }
+            };
+            // The broker is asked first, but no message is taken while it
+            // answers.
+            tokio::join!(pausing, subscription.close());
         };
         match batches {
             None => until_stopped.await,
