@@ -10,8 +10,8 @@ use outrider_telemetry::log;
 
 use super::{End, Failure, Runtime, SCOPE};
 use crate::blocks::shutdown::Asked;
-use crate::components::reload::Restart;
 use crate::flags::Flags;
+use crate::resources::reload::Restart;
 
 /// What asked for the end.
 pub enum Ask {

@@ -15,14 +15,16 @@ use tokio::sync::Semaphore;
 
 use super::settings::Settings;
 use super::{Failure, SCOPE};
+use crate::blocks::invoke::external::Endpoint;
 use crate::blocks::metadata;
 use crate::blocks::pubsub::subscribe::Subscriber;
-use crate::components::disk;
 use crate::components::live::Live;
-use crate::components::operator::{Operator, patiently};
-use crate::components::reload::Reload;
-use crate::components::reload::components::BUILTIN_STORE;
+use crate::components::map::Map;
 use crate::flags::{Flags, Mode, Protocol};
+use crate::resources::disk;
+use crate::resources::operator::{Operator, retry_until_answered};
+use crate::resources::reload::Reload;
+use crate::resources::reload::components::BUILTIN_STORE;
 use outrider_call::channel::connect::Connector;
 use outrider_call::channel::{self, Channel, Healthy};
 use outrider_metrics::Metrics;
@@ -70,7 +72,7 @@ pub async fn config_of_operator(operator: &Operator, names: &[String]) -> Result
         tracing::warn!(target: SCOPE, "only one Configuration is used in Kubernetes: {name}");
     }
     let what = format!("configuration {name}");
-    Ok(patiently(&what, async || operator.configuration(name).await).await?)
+    Ok(retry_until_answered(&what, async || operator.configuration(name).await).await?)
 }
 
 /// The secret store that every sidecar in Kubernetes has.
@@ -202,33 +204,38 @@ pub fn app_channel(
     Ok(Some((Arc::new(channel), connector)))
 }
 
-pub fn about(
-    flags: &Flags,
-    settings: &Settings,
-    features: Vec<String>,
-    live: Arc<Live>,
-    subscriber: Subscriber,
-    resiliency: Resiliency,
-) -> metadata::Api {
-    let probes = &flags.app.probes;
-    metadata::Api {
-        app_id: flags.app_id.clone(),
-        features,
-        live,
-        subscriber,
-        resiliency,
-        app: metadata::App {
-            port: settings.app_port,
-            protocol: settings.protocol.name(),
-            address: flags.app.address.clone(),
-            max_concurrency: flags.app.max_concurrency.unwrap_or(0),
-            health: flags.app.probed.then(|| metadata::Health {
-                path: (!settings.protocol.is_grpc()).then(|| probes.path.clone()),
-                interval: duration::format(probes.interval),
-                timeout: duration::format(probes.timeout),
-                threshold: probes.threshold,
-            }),
-        },
-        extended: Default::default(),
+/// What the metadata API tells of, besides the flags.
+pub struct About {
+    pub features: Vec<String>,
+    pub live: Arc<Live>,
+    pub endpoints: Arc<Map<Endpoint>>,
+    pub subscriber: Subscriber,
+    pub resiliency: Resiliency,
+}
+
+impl About {
+    pub fn api(self, flags: &Flags, settings: &Settings) -> metadata::Api {
+        let probes = &flags.app.probes;
+        metadata::Api {
+            app_id: flags.app_id.clone(),
+            features: self.features,
+            live: self.live,
+            endpoints: self.endpoints,
+            subscriber: self.subscriber,
+            resiliency: self.resiliency,
+            app: metadata::App {
+                port: settings.app_port,
+                protocol: settings.protocol.name(),
+                address: flags.app.address.clone(),
+                max_concurrency: flags.app.max_concurrency.unwrap_or(0),
+                health: flags.app.probed.then(|| metadata::Health {
+                    path: (!settings.protocol.is_grpc()).then(|| probes.path.clone()),
+                    interval: duration::format(probes.interval),
+                    timeout: duration::format(probes.timeout),
+                    threshold: probes.threshold,
+                }),
+            },
+            extended: Default::default(),
+        }
     }
 }

@@ -1,11 +1,26 @@
 //! Opens the listeners of the APIs.
 
-use outrider_host::{Tasks, Workers, listen};
+use std::sync::Arc;
 
-use super::{Failure, SCOPE, host};
-use crate::flags::Flags;
+use outrider_host::{Readiness, Tasks, Workers, listen};
+use outrider_metrics::Metrics;
 use outrider_net::server::phase::Leaving;
 use outrider_net::server::{Handler, Protocol, Server};
+use outrider_peer::serve::Callee;
+use outrider_security::{Acceptor, Clients, Expected, Security};
+use tokio::net::TcpListener;
+
+use super::settings::Settings;
+use super::{Failure, SCOPE, host};
+use crate::edge::{self, Apis};
+use crate::flags::Flags;
+
+/// Which API a listener has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Api {
+    Http,
+    Grpc,
+}
 
 /// Opens the listeners of the APIs.
 pub struct Servers<'a> {
@@ -17,7 +32,7 @@ pub struct Servers<'a> {
 }
 
 impl Servers<'_> {
-    pub fn server<H: Handler>(&self, handler: H, protocol: Protocol) -> Server<H> {
+    fn server<H: Handler>(&self, handler: H, protocol: Protocol) -> Server<H> {
         Server {
             handler,
             protocol,
@@ -27,18 +42,17 @@ impl Servers<'_> {
         }
     }
 
-    pub async fn open<H: Handler>(
+    async fn open<H: Handler>(
         &mut self,
         handler: H,
         protocol: Protocol,
-        name: &str,
+        api: Api,
         port: u16,
     ) -> Result<(), Failure> {
         let server = self.server(handler, protocol);
-        let shown = if name == "HTTP" {
-            "HTTP server"
-        } else {
-            "API gRPC server"
+        let (name, shown) = match api {
+            Api::Http => ("HTTP", "HTTP server"),
+            Api::Grpc => ("gRPC", "API gRPC server"),
         };
         if let Some(folder) = &self.flags.api.socket_folder {
             let path = folder.join(format!(
@@ -71,7 +85,7 @@ impl Servers<'_> {
         for (address, listener) in addresses.iter().zip(listeners) {
             match listener {
                 Ok(listener) => {
-                    if name == "gRPC" {
+                    if api == Api::Grpc {
                         tracing::info!(target: "dapr.runtime.grpc.api", "gRPC server listening on TCP address: {address}:{port}");
                     }
                     server.listen(listener);
@@ -89,5 +103,73 @@ impl Servers<'_> {
         }
         tracing::info!(target: SCOPE, "{shown} is running on port {port}");
         Ok(())
+    }
+
+    /// Opens the listeners that clients use.
+    pub async fn open_apis(
+        &mut self,
+        settings: &Settings,
+        readiness: &Readiness,
+        apis: &Arc<Apis>,
+    ) -> Result<(), Failure> {
+        let target = readiness.target("grpc-api-server");
+        let edge = edge::grpc::Edge::new(apis.clone());
+        self.open(edge, self.grpc(), Api::Grpc, settings.grpc_port)
+            .await?;
+        target.ready();
+        let protocol = Protocol {
+            http1: true,
+            http2: self.flags.api.h2c,
+            headers: self.flags.api.read_buffer,
+        };
+        let edge = edge::http::Edge { apis: apis.clone() };
+        self.open(edge, protocol, Api::Http, settings.http_port)
+            .await?;
+        if let Some(limit) = self.flags.api.max_body {
+            tracing::info!(target: "dapr.runtime.http", "The request body size parameter is: {limit} bytes");
+        }
+        if let Some(port) = settings.public_port {
+            let address = &self.flags.api.public_address;
+            let listener = listen::tcp(address, port)
+                .await
+                .map_err(|e| format!("listen tcp {address}:{port}: {e}"))?;
+            let edge = edge::public::Edge { apis: apis.clone() };
+            self.server(edge, protocol).listen(listener);
+        }
+        Ok(())
+    }
+
+    /// Serves other sidecars.
+    pub fn open_internal(
+        &self,
+        listener: TcpListener,
+        callee: Callee,
+        metrics: &Metrics,
+        security: &Security,
+    ) -> Result<(), Failure> {
+        let edge = edge::internal::Edge {
+            app_id: self.flags.app_id.as_str().into(),
+            callee: Arc::new(callee),
+            metrics: metrics.clone(),
+        };
+        let acceptor = match self.flags.control_plane.mtls {
+            true => security.acceptor(Clients::Required(Expected::Any))?,
+            false => Acceptor::plaintext(),
+        };
+        let address = listener.local_addr()?;
+        tracing::info!(target: "dapr.runtime.grpc.internal", "gRPC server listening on pre-bound TCP address: {address}");
+        self.server(edge, self.grpc())
+            .listen_tls(listener, acceptor);
+        let (host, port) = (&self.flags.api.internal_address, address.port());
+        tracing::info!(target: SCOPE, "Internal gRPC server is running on {host}:{port}");
+        Ok(())
+    }
+
+    fn grpc(&self) -> Protocol {
+        Protocol {
+            http1: false,
+            http2: true,
+            headers: self.flags.api.read_buffer << 10,
+        }
     }
 }

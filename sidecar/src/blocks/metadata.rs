@@ -14,7 +14,10 @@ use super::error::{body_read, malformed};
 use super::json;
 use super::pubsub::subscribe::{Source, Subscriber, Subscription};
 use crate::blocks::http::{self as edge, Request, no_content};
-use crate::components::live::{self, Live};
+use crate::blocks::invoke::external::Endpoint;
+use crate::components::instance;
+use crate::components::live::Live;
+use crate::components::map;
 use outrider_net::body::Body;
 
 /// Extended keys say why components and subscriptions are not in use as their
@@ -28,6 +31,8 @@ pub struct Api {
     pub app_id: String,
     pub features: Vec<String>,
     pub live: Arc<Live>,
+    /// Hosts outside the mesh.
+    pub endpoints: Arc<map::Map<Endpoint>>,
     pub subscriber: Subscriber,
     pub resiliency: Resiliency,
     pub app: App,
@@ -113,7 +118,7 @@ pub fn http_get(api: &Api) -> Response<Body> {
                 .collect::<Vec<_>>(),
         )
     };
-    put("httpEndpoints", names(api.live.http_endpoint_names()));
+    put("httpEndpoints", names(api.endpoints.names()));
     put("resiliencies", names(api.resiliency.names()));
     let mut app = Map::new();
     if api.app.port != 0 {
@@ -142,7 +147,7 @@ pub fn http_get(api: &Api) -> Response<Body> {
     edge::json(StatusCode::OK, json::to_line(&Value::Object(all)))
 }
 
-fn component(component: &live::Component) -> Value {
+fn component(component: &instance::Component) -> Value {
     let mut object =
         json!({"name": component.name, "type": component.kind, "version": component.version});
     if !component.capabilities.is_empty() {
@@ -245,8 +250,8 @@ pub fn grpc_get(api: &Api) -> wire::GetMetadataResponse {
             .collect(),
         extended_metadata: api.extended().into_iter().collect::<HashMap<_, _>>(),
         http_endpoints: api
-            .live
-            .http_endpoint_names()
+            .endpoints
+            .names()
             .into_iter()
             .map(|name| wire::MetadataHttpEndpoint { name })
             .collect(),

@@ -11,3 +11,28 @@ pub mod pubsub;
 pub mod secrets;
 pub mod shutdown;
 pub mod state;
+
+use std::sync::Arc;
+
+use crate::components::live::{Live, SecretStores};
+use crate::components::map::Map;
+
+/// The components in use of every building block that has some.
+#[derive(Default)]
+pub struct Components {
+    pub state: Arc<Map<state::Store>>,
+    pub pubsub: Arc<Map<pubsub::Broker>>,
+    pub secrets: Arc<SecretStores>,
+}
+
+impl Components {
+    /// All of them, for what treats them alike.
+    pub fn live(&self) -> Live {
+        let blocks: Vec<Arc<dyn crate::components::block::InUse>> = vec![
+            self.state.clone(),
+            self.pubsub.clone(),
+            self.secrets.clone(),
+        ];
+        Live::new(blocks, self.secrets.clone())
+    }
+}

@@ -1,9 +1,9 @@
-//! Resources: where they come from, how they become components in use.
+//! Components: from their resources into use and out of it. Knows building
+//! blocks by [`block::Block`] only.
 
-pub mod disk;
+pub mod block;
+pub mod instance;
 pub mod live;
-pub mod operator;
-pub mod reload;
-pub mod resilient;
+pub mod map;
 pub mod resolve;
 pub mod start;

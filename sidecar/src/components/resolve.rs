@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use outrider_components::secrets::GetRequest;
 use outrider_crds::property::NameValue;
 
-use super::live::Live;
+use super::live::SecretStores;
 
 /// What values may refer to.
 pub struct Sources {
@@ -42,12 +42,12 @@ impl Sources {
         &self,
         items: &[NameValue],
         store: &str,
-        live: &Live,
+        stores: &SecretStores,
     ) -> Option<MissingStore> {
         let store = self.store(store);
         let needs = items.iter().any(|item| !item.secret_key_ref.is_unset());
         let filled = self.kubernetes && store == "kubernetes";
-        (needs && !filled && !store.is_empty() && live.secrets.get(store).is_none())
+        (needs && !filled && !store.is_empty() && stores.get(store).is_none())
             .then(|| MissingStore(store.to_owned()))
     }
 
@@ -58,9 +58,9 @@ impl Sources {
         resource: &str,
         items: &[NameValue],
         store: &str,
-        live: &Live,
+        stores: &SecretStores,
     ) -> Result<Vec<(String, String)>, Error> {
-        let literals = self.literals(resource, items, store, live).await;
+        let literals = self.literals(resource, items, store, stores).await;
         items
             .iter()
             .zip(literals)
@@ -75,7 +75,7 @@ impl Sources {
         resource: &str,
         items: &[NameValue],
         store: &str,
-        live: &Live,
+        stores: &SecretStores,
     ) -> Vec<String> {
         if self.store(store).is_empty() && items.iter().any(|item| !item.secret_key_ref.is_unset())
         {
@@ -86,7 +86,7 @@ impl Sources {
         for item in items {
             let mut value = item.text();
             if !item.secret_key_ref.is_unset() {
-                if let Some(secret) = self.secret(item, store, live, &mut fetched).await {
+                if let Some(secret) = self.secret(item, store, stores, &mut fetched).await {
                     value = secret;
                 } else if self.kubernetes && self.store(store) == "kubernetes" {
                     value = decoded(&value);
@@ -103,12 +103,12 @@ impl Sources {
         &self,
         item: &NameValue,
         store: &str,
-        live: &Live,
+        stores: &SecretStores,
         fetched: &mut HashMap<String, HashMap<String, String>>,
     ) -> Option<String> {
         let store = self.store(store);
         let reference = &item.secret_key_ref;
-        let found = live.secrets.get(store)?;
+        let found = stores.get(store)?;
         if !fetched.contains_key(&reference.name) {
             let mut request = GetRequest::new(&reference.name);
             if let Some(namespace) = &self.namespace {
@@ -116,7 +116,7 @@ impl Sources {
                     .metadata
                     .insert("namespace".into(), namespace.clone());
             }
-            match found.store.get(&request).await {
+            match found.call(|store| store.get(&request)).await {
                 Ok(pairs) => {
                     fetched.insert(reference.name.clone(), pairs);
                 }
@@ -211,7 +211,7 @@ mod tests {
 
     async fn value(sources: &Sources, item: NameValue) -> Result<String, Error> {
         let values = sources
-            .values("Component x", &[item], "", &Live::default())
+            .values("Component x", &[item], "", &SecretStores::default())
             .await?;
         Ok(values.into_iter().next().unwrap().1)
     }
@@ -274,11 +274,11 @@ mod tests {
         .unwrap();
         let items = [reference, text("{appID}")];
         let sources = sources(&[]);
-        let live = Live::default();
-        assert_eq!(sources.missing_store(&items, "", &live), None);
-        let named = sources.missing_store(&items, "vault", &live);
+        let stores = SecretStores::default();
+        assert_eq!(sources.missing_store(&items, "", &stores), None);
+        let named = sources.missing_store(&items, "vault", &stores);
         assert_eq!(named, Some(MissingStore("vault".into())));
-        let values = sources.values("Component x", &items, "", &live).await;
+        let values = sources.values("Component x", &items, "", &stores).await;
         let values: Vec<String> = values.unwrap().into_iter().map(|(_, v)| v).collect();
         assert_eq!(values, ["", "app"]);
     }

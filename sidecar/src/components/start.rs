@@ -10,19 +10,14 @@ use outrider_host::Tasks;
 use outrider_kit::duration;
 use outrider_resiliency::Resiliency;
 
-use super::live::{self, Live, Running};
-use super::resilient;
+use super::block::{New, Running};
+use super::live::{Live, retire};
 use super::resolve::{MissingStore, Sources};
-use crate::blocks::pubsub::Broker;
-use crate::blocks::pubsub::scope::Scopes;
-use crate::blocks::secrets;
-use crate::blocks::state;
-use crate::blocks::state::prefix::Prefix;
 use outrider_metrics::Metrics;
 
 /// How long a component may take where it does not say.
 const INIT_LIMIT: Duration = Duration::from_secs(5);
-const SCOPE: &str = "dapr.runtime.processor";
+pub const SCOPE: &str = "dapr.runtime.processor";
 
 /// Why a component is not in use.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -35,6 +30,26 @@ pub enum Error {
         component: String,
         cause: String,
     },
+}
+
+impl Error {
+    /// A component that cannot be made.
+    pub fn create(component: &Component, cause: String) -> Self {
+        Self::of("CREATE_COMPONENT_FAILURE", component, cause)
+    }
+
+    /// A component that cannot be connected.
+    pub fn init(component: &Component, cause: String) -> Self {
+        Self::of("INIT_COMPONENT_FAILURE", component, cause)
+    }
+
+    fn of(code: &'static str, component: &Component, cause: String) -> Self {
+        Self::Init {
+            code,
+            component: component.log_name(),
+            cause,
+        }
+    }
 }
 
 /// What initialisation needs.
@@ -120,7 +135,7 @@ impl Starter {
         if let Some(MissingStore(store)) = self.sources.missing_store(
             &component.spec.metadata,
             &component.auth.secret_store,
-            &self.live,
+            &self.live.secrets,
         ) {
             tracing::warn!(target: SCOPE, "Component {name} references a secret store that isn't loaded: {store}");
             let cause = format!("it waits for the secret store {store}");
@@ -167,10 +182,10 @@ impl Starter {
         }
     }
 
-    fn retire(&self, running: Running) {
+    fn retire(&self, running: Box<dyn Running>) {
         let stopping = self.tasks.stopping();
         self.tasks
-            .spawn("component that was replaced", running.retire(stopping));
+            .spawn("component that was replaced", retire(running, stopping));
     }
 
     fn parked(&self) -> std::sync::MutexGuard<'_, Vec<Component>> {
@@ -219,149 +234,49 @@ impl Starter {
         allowed
     }
 
-    async fn init(&self, component: &Component) -> Result<Running, Error> {
+    async fn init(&self, component: &Component) -> Result<Box<dyn Running>, Error> {
         let limit = duration::parse(&component.spec.init_timeout)
             .ok()
             .filter(|d| !d.is_zero())
             .unwrap_or(INIT_LIMIT);
         match tokio::time::timeout(limit, self.connect(component)).await {
             Ok(result) => result,
-            Err(_) => Err(failed(
-                "INIT_COMPONENT_FAILURE",
+            Err(_) => Err(Error::init(
                 component,
                 format!("init timeout for component {}", component.log_name()),
             )),
         }
     }
 
-    async fn connect(&self, component: &Component) -> Result<Running, Error> {
-        let spec = &component.spec;
-        let name = &component.metadata.name;
-        let init = |cause: &dyn std::fmt::Display| {
-            failed("INIT_COMPONENT_FAILURE", component, cause.to_string())
-        };
-        let create = |cause: &dyn std::fmt::Display| {
-            failed("CREATE_COMPONENT_FAILURE", component, cause.to_string())
-        };
-        let block = spec.component_type.split('.').next().unwrap_or_default();
-        if !matches!(block, "state" | "pubsub" | "secretstores") {
-            return Err(match block {
+    async fn connect(&self, component: &Component) -> Result<Box<dyn Running>, Error> {
+        let kind = &component.spec.component_type;
+        let category = kind.split('.').next().unwrap_or_default();
+        let Some(block) = self.live.category(category) else {
+            return Err(match category {
                 "bindings" | "lock" | "configuration" | "crypto" | "conversation"
-                | "middleware" => create(&format_args!(
-                    "components of type {} are not part of this release of Outrider",
-                    spec.component_type
-                )),
-                _ => Error::Type(spec.component_type.clone()),
+                | "middleware" => Error::create(
+                    component,
+                    format!("components of type {kind} are not part of this release of Outrider"),
+                ),
+                _ => Error::Type(kind.clone()),
             });
-        }
+        };
+        let name = &component.metadata.name;
         let values = self
             .sources
             .values(
                 &format!("Component {name}"),
-                &spec.metadata,
+                &component.spec.metadata,
                 &component.auth.secret_store,
-                &self.live,
+                &self.live.secrets,
             )
             .await
-            .map_err(|e| init(&e))?;
-        let metadata = Metadata::new(name, values);
-        let context = self.context.clone();
-        let mut entry = live::Component {
-            name: name.clone(),
-            kind: spec.component_type.clone(),
-            version: spec.version.clone(),
-            capabilities: Vec::new(),
+            .map_err(|cause| Error::init(component, cause.to_string()))?;
+        let new = New {
+            resource: component,
+            metadata: Metadata::new(name, values),
+            context: self.context.clone(),
         };
-        let warn = |warning: Option<String>| {
-            if let Some(warning) = warning {
-                tracing::warn!(target: SCOPE, "{warning}");
-            }
-        };
-        Ok(match block {
-            "state" => {
-                let found = self
-                    .registry
-                    .state
-                    .find(&spec.component_type, &spec.version)
-                    .map_err(|e| create(&e))?;
-                warn(found.warning);
-                let prefix = Prefix::new(
-                    metadata.get("keyPrefix"),
-                    &self.context.app_id,
-                    &self.context.namespace,
-                    name,
-                )
-                .map_err(|e| init(&e))?;
-                let store = (found.constructor)(metadata, context)
-                    .await
-                    .map_err(|e| init(&e))?;
-                let features = store.features();
-                entry.capabilities = features.iter().map(|f| f.name()).collect();
-                use outrider_components::state::Feature;
-                if features.contains(&Feature::Etag) && features.contains(&Feature::Transactional) {
-                    entry.capabilities.push("ACTOR");
-                }
-                Running::State(Arc::new(state::Store {
-                    component: entry,
-                    store: resilient::state::wrap(store, &self.resiliency, name),
-                    prefix,
-                    metrics: self.metrics.state(name),
-                }))
-            }
-            "pubsub" => {
-                let found = self
-                    .registry
-                    .pubsub
-                    .find(&spec.component_type, &spec.version)
-                    .map_err(|e| create(&e))?;
-                warn(found.warning);
-                let scopes = Scopes::new(&metadata, &self.context.app_id);
-                let namespaced = spec
-                    .metadata
-                    .iter()
-                    .any(|item| outrider_crds::property::text(&item.value).contains("{namespace}"));
-                let prefix = if namespaced {
-                    self.context.namespace.clone()
-                } else {
-                    String::new()
-                };
-                let broker = (found.constructor)(metadata, context)
-                    .await
-                    .map_err(|e| init(&e))?;
-                entry.capabilities = broker.features().iter().map(|f| f.name()).collect();
-                Running::PubSub(Arc::new(Broker {
-                    component: entry,
-                    broker: resilient::pubsub::wrap(broker, &self.resiliency, name),
-                    scopes,
-                    prefix,
-                    metrics: self.metrics.topics(name),
-                }))
-            }
-            _ => {
-                let found = self
-                    .registry
-                    .secrets
-                    .find(&spec.component_type, &spec.version)
-                    .map_err(|e| create(&e))?;
-                warn(found.warning);
-                let store = (found.constructor)(metadata, context)
-                    .await
-                    .map_err(|e| init(&e))?;
-                entry.capabilities = store.features().iter().map(|f| f.name()).collect();
-                Running::Secrets(Arc::new(secrets::Store {
-                    component: entry,
-                    store: resilient::secrets::wrap(store, &self.resiliency, name),
-                    metrics: self.metrics.secrets(name),
-                }))
-            }
-        })
-    }
-}
-
-fn failed(code: &'static str, component: &Component, cause: String) -> Error {
-    Error::Init {
-        code,
-        component: component.log_name(),
-        cause,
+        block.clone().connect(self, new).await
     }
 }

@@ -12,7 +12,7 @@ mod replay;
 
 use std::sync::Arc;
 
-use crate::components::live::Live;
+use crate::components::map::Map;
 use outrider_call::channel::Channel;
 use outrider_metrics::service::Calls;
 use outrider_resiliency::Resiliency;
@@ -26,7 +26,8 @@ pub struct Api {
     /// None without an application.
     pub channel: Option<Arc<Channel>>,
     pub sidecars: Sidecars,
-    pub live: Arc<Live>,
+    /// Hosts outside the mesh, by the names of their resources.
+    pub endpoints: Arc<Map<external::Endpoint>>,
     pub external: external::Client,
     pub calls: Calls,
     pub resiliency: Resiliency,

@@ -20,7 +20,7 @@ impl Api {
     /// application answers is an answer, whatever its status; an error means
     /// that there is none.
     pub async fn invoke(&self, target: &str, mut request: Request) -> Result<Response, Status> {
-        let is_endpoint = |name: &str| self.live.http_endpoints.load().contains_key(name);
+        let is_endpoint = |name: &str| self.endpoints.load().contains_key(name);
         let to = address::target(target, &self.namespace, is_endpoint)
             .map_err(|e| local::status(Code::InvalidArgument, e))?;
         request.method = method::normal(std::mem::take(&mut request.method))?;
@@ -40,7 +40,7 @@ impl Api {
             Target::App { .. } => format!("{target}:{method}"),
             Target::Url(url) => format!("{url}/{method}"),
             Target::Endpoint(name) => {
-                let endpoint = self.live.http_endpoints.get(name);
+                let endpoint = self.endpoints.get(name);
                 let url = endpoint.map(|e| e.base_url.clone()).unwrap_or_default();
                 format!("{name}:{url}")
             }
@@ -97,7 +97,7 @@ impl Api {
     async fn once(&self, target: &str, to: &Target, request: Request) -> Result<Response, Status> {
         match to {
             Target::Url(url) => self.external.url(url, request).await,
-            Target::Endpoint(name) => match self.live.http_endpoints.get(name) {
+            Target::Endpoint(name) => match self.endpoints.get(name) {
                 Some(endpoint) => self.external.endpoint(&endpoint, request).await,
                 None => Err(local::status(
                     Code::NotFound,

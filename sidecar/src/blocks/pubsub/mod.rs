@@ -1,6 +1,7 @@
 //! Publish and subscribe.
 //! <https://docs.dapr.io/developing-applications/building-blocks/pubsub/>
 
+mod bulk;
 pub mod decode;
 pub mod envelope;
 pub mod error;
@@ -12,25 +13,78 @@ pub mod subscribe;
 
 use std::sync::Arc;
 
-use outrider_components::pubsub;
-
-use crate::components::live;
+use outrider_components::{Error as Cause, Registry, Table, pubsub};
+use outrider_metrics::Metrics;
 use outrider_metrics::component::Topics;
+use outrider_resiliency as resiliency;
+
+use crate::components::block::{Block, New};
+use crate::components::instance::{Call, Instance};
+use crate::components::map::Map;
 
 /// Operations on the brokers of this sidecar.
 pub struct Api {
     pub app_id: String,
-    pub brokers: Arc<live::Map<Broker>>,
+    pub brokers: Arc<Map<Broker>>,
     pub subscriber: subscribe::Subscriber,
 }
 
-/// A broker that is in use.
+/// A broker that is in use. Deliveries have their policies where they are
+/// made.
 pub struct Broker {
-    pub component: live::Component,
-    pub broker: Arc<dyn pubsub::Broker>,
+    pub instance: Instance<dyn pubsub::Broker>,
     pub scopes: scope::Scopes,
     /// Put before the names of topics: the namespace, for components that
     /// keep namespaces apart.
     pub prefix: String,
     pub metrics: Topics,
+}
+
+impl Block for Broker {
+    type Trait = dyn pubsub::Broker;
+    /// Scopes, and the prefix of topics.
+    type Settings = (scope::Scopes, String);
+
+    const CATEGORY: &'static str = "pubsub";
+    const POLICIES: resiliency::Block = resiliency::Block::PubSub;
+
+    fn table(registry: &Registry) -> &Table<dyn pubsub::Broker> {
+        &registry.pubsub
+    }
+
+    fn settings(new: &New<'_>) -> Result<Self::Settings, String> {
+        let scopes = scope::Scopes::new(&new.metadata, &new.context.app_id);
+        let mut items = new.resource.spec.metadata.iter();
+        let namespaced =
+            items.any(|item| outrider_crds::property::text(&item.value).contains("{namespace}"));
+        let prefix = namespaced.then(|| new.context.namespace.clone());
+        Ok((scopes, prefix.unwrap_or_default()))
+    }
+
+    fn capabilities(broker: &dyn pubsub::Broker) -> Vec<&'static str> {
+        let features = broker.features();
+        features.iter().map(|feature| feature.name()).collect()
+    }
+
+    fn new(
+        instance: Instance<dyn pubsub::Broker>,
+        (scopes, prefix): Self::Settings,
+        metrics: &Metrics,
+    ) -> Self {
+        let metrics = metrics.topics(instance.name());
+        Self {
+            instance,
+            scopes,
+            prefix,
+            metrics,
+        }
+    }
+
+    fn instance(&self) -> &Instance<dyn pubsub::Broker> {
+        &self.instance
+    }
+
+    fn close(broker: &dyn pubsub::Broker) -> Call<'_, Result<(), Cause>> {
+        broker.close()
+    }
 }

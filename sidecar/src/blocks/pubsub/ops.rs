@@ -11,7 +11,7 @@ use outrider_components::pubsub::{
 };
 
 use super::envelope::{self, Event, Given};
-use super::{Api, Broker, error};
+use super::{Api, Broker, bulk, error};
 use crate::blocks::error::{Error, Result};
 use outrider_call::trace;
 
@@ -69,7 +69,7 @@ impl Api {
         let sent = to.broker.send(to.topic, data, message.metadata).await;
         let (metrics, took) = (&to.broker.metrics, started.elapsed());
         metrics.published(to.topic, sent.is_ok(), took);
-        sent.map_err(|cause| error::publish(&to.broker.component.name, to.topic, &cause))
+        sent.map_err(|cause| error::publish(to.broker.instance.name(), to.topic, &cause))
     }
 
     /// Publishes what it can; the answer names what failed.
@@ -80,7 +80,7 @@ impl Api {
         metadata: Pairs,
         trace: &trace::Parent,
     ) -> Result<Vec<FailedEntry>> {
-        let name = &to.broker.component.name;
+        let name = to.broker.instance.name();
         let mut ids = HashSet::new();
         if !entries
             .iter()
@@ -104,7 +104,7 @@ impl Api {
             metadata,
         };
         let started = Instant::now();
-        let sent = to.broker.broker.bulk_publish(&request).await;
+        let sent = bulk::publish(&to.broker.instance, &request).await;
         let (metrics, took) = (&to.broker.metrics, started.elapsed());
         let lost = sent.as_ref().map_or(request.entries.len(), Vec::len);
         let taken = request.entries.len().saturating_sub(lost);
@@ -115,7 +115,7 @@ impl Api {
     /// The error for messages of a bulk request that failed.
     pub fn partly_failed(&self, to: &Target<'_>, failed: &[FailedEntry]) -> Error {
         let causes: Vec<String> = failed.iter().map(|f| f.error.to_string()).collect();
-        error::publish(&to.broker.component.name, to.topic, &causes.join("\n"))
+        error::publish(to.broker.instance.name(), to.topic, &causes.join("\n"))
     }
 
     fn wrap(
@@ -126,7 +126,7 @@ impl Api {
         metadata: &Pairs,
         trace: &trace::Parent,
     ) -> Result<Bytes> {
-        let name = &to.broker.component.name;
+        let name = to.broker.instance.name();
         let given = Given {
             app_id: &self.app_id,
             pubsub: name,
@@ -137,7 +137,13 @@ impl Api {
         };
         let mut event = Event::of_publisher(given, metadata)
             .map_err(|cause| error::no_cloud_event(name, &self.app_id, &cause))?;
-        if !to.broker.broker.features().contains(&Feature::MessageTtl) {
+        if !to
+            .broker
+            .instance
+            .direct()
+            .features()
+            .contains(&Feature::MessageTtl)
+        {
             event.expire(metadata);
         }
         Ok(event.to_bytes())
@@ -148,7 +154,7 @@ impl Api {
             Ok(())
         } else {
             Err(error::forbidden(
-                &to.broker.component.name,
+                to.broker.instance.name(),
                 to.topic,
                 &self.app_id,
             ))
@@ -183,8 +189,8 @@ impl Broker {
             metadata,
             content_type: None,
         };
-        self.broker
-            .publish(&request)
+        self.instance
+            .call(|broker| broker.publish(&request))
             .await
             .map_err(|e| e.to_string())
     }

@@ -10,21 +10,58 @@ pub mod scope;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use outrider_components::secrets;
-
-use crate::components::live;
+use outrider_components::{Error as Cause, Registry, Table, secrets};
+use outrider_metrics::Metrics;
 use outrider_metrics::component::Operations;
+use outrider_resiliency as resiliency;
+
+use crate::components::block::{Block, New};
+use crate::components::instance::{Call, Instance};
+use crate::components::live::SecretStores;
 
 /// Operations on the secret stores of this sidecar.
 pub struct Api {
-    pub stores: Arc<live::Map<Store>>,
+    pub stores: Arc<SecretStores>,
     /// By store.
     pub scopes: HashMap<String, scope::Scope>,
 }
 
 /// A secret store that is in use.
-pub struct Store {
-    pub component: live::Component,
-    pub store: Arc<dyn secrets::Store>,
-    pub metrics: Operations,
+pub type Store = Instance<dyn secrets::Store>;
+
+impl Block for Store {
+    type Trait = dyn secrets::Store;
+    type Settings = ();
+
+    const CATEGORY: &'static str = "secretstores";
+    const POLICIES: resiliency::Block = resiliency::Block::SecretStore;
+
+    fn table(registry: &Registry) -> &Table<dyn secrets::Store> {
+        &registry.secrets
+    }
+
+    fn settings(_: &New<'_>) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn capabilities(store: &dyn secrets::Store) -> Vec<&'static str> {
+        let features = store.features();
+        features.iter().map(|feature| feature.name()).collect()
+    }
+
+    fn operations(metrics: &Metrics, name: &str) -> Operations {
+        metrics.secrets(name)
+    }
+
+    fn new(instance: Store, (): (), _: &Metrics) -> Self {
+        instance
+    }
+
+    fn instance(&self) -> &Store {
+        self
+    }
+
+    fn close(store: &dyn secrets::Store) -> Call<'_, Result<(), Cause>> {
+        store.close()
+    }
 }

@@ -36,10 +36,9 @@ impl Api {
             name: secret.to_owned(),
             metadata,
         };
-        let getting = found.store.get(&request);
+        let getting = found.call(|store| store.get(&request));
         found
-            .metrics
-            .time(Operation::Get, getting)
+            .count(Operation::Get, getting)
             .await
             .map_err(|cause| error::get(secret, store, &cause))
     }
@@ -47,10 +46,9 @@ impl Api {
     /// Every secret that the application may see.
     pub async fn bulk_get(&self, store: &str, metadata: &Pairs) -> Result<HashMap<String, Pairs>> {
         let found = self.store(store)?;
-        let getting = found.store.bulk_get(metadata);
+        let getting = found.call(|store| store.bulk_get(metadata));
         let mut all = found
-            .metrics
-            .time(Operation::BulkGet, getting)
+            .count(Operation::BulkGet, getting)
             .await
             .map_err(|cause| error::bulk_get(store, &cause))?;
         all.retain(|secret, _| self.allows(store, secret));

@@ -49,7 +49,7 @@ pub async fn save(api: &Api, mut request: Request, store: &str) -> Response<Body
         let items = decode::save(&bytes)?;
         let sets = items.into_iter().map(|item| {
             item.into_set(&metadata)
-                .map_err(|cause| error::save(&store.component.name, &cause))
+                .map_err(|cause| error::save(store.instance.name(), &cause))
         });
         store
             .save(sets.collect::<Result<_>>()?)

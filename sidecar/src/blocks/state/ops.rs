@@ -7,7 +7,7 @@ use outrider_components::state::{
 };
 use outrider_components::{Error as Cause, Pairs};
 
-use super::{Api, Store, error};
+use super::{Api, Store, bulk, error};
 use crate::blocks::error::Result;
 use outrider_metrics::component::Operation;
 
@@ -28,17 +28,17 @@ impl Store {
     /// The stored form of a client's key.
     fn stored(&self, key: &str) -> Result<String> {
         let stored = self.prefix.apply(key);
-        stored.ok_or_else(|| error::illegal_key(key, &self.component.name))
+        stored.ok_or_else(|| error::illegal_key(key, self.instance.name()))
     }
 
     pub async fn get(&self, mut request: GetRequest) -> Result<Option<Item>> {
         let key = std::mem::take(&mut request.key);
         request.key = self.stored(&key)?;
-        let getting = self.store.get(&request);
-        self.metrics
-            .time(Operation::Get, getting)
+        let getting = self.instance.call(|store| store.get(&request));
+        self.instance
+            .count(Operation::Get, getting)
             .await
-            .map_err(|cause| error::get(&key, &self.component.name, &cause))
+            .map_err(|cause| error::get(&key, self.instance.name(), &cause))
     }
 
     /// One outcome for every key, in any order. `parallelism` below 1 means
@@ -58,10 +58,12 @@ impl Store {
             .ok()
             .filter(|n| *n > 0)
             .unwrap_or(requests.len());
-        let getting = self.store.bulk_get(&requests, parallelism);
+        let getting = self
+            .instance
+            .call(|store| store.bulk_get(&requests, parallelism));
         let mut items = self
-            .metrics
-            .time(Operation::BulkGet, getting)
+            .instance
+            .count(Operation::BulkGet, getting)
             .await
             .map_err(|cause| error::bulk_get(&cause))?;
         for item in &mut items {
@@ -81,22 +83,22 @@ impl Store {
         }
         let saving = async {
             match requests.as_slice() {
-                [one] => self.store.set(one).await,
-                many => self.store.bulk_set(many, many.len()).await.map_err(joined),
+                [one] => self.instance.call(|store| store.set(one)).await,
+                many => bulk::set(&self.instance, many).await.map_err(joined),
             }
         };
-        self.metrics
-            .time(Operation::Set, saving)
+        self.instance
+            .count(Operation::Set, saving)
             .await
-            .map_err(|cause| error::save(&self.component.name, &cause))
+            .map_err(|cause| error::save(self.instance.name(), &cause))
     }
 
     pub async fn delete(&self, mut request: DeleteRequest) -> Result<()> {
         let key = std::mem::take(&mut request.key);
         request.key = self.stored(&key)?;
-        let deleting = self.store.delete(&request);
-        self.metrics
-            .time(Operation::Delete, deleting)
+        let deleting = self.instance.call(|store| store.delete(&request));
+        self.instance
+            .count(Operation::Delete, deleting)
             .await
             .map_err(|cause| error::delete(&key, &cause))
     }
@@ -110,33 +112,30 @@ impl Store {
         }
         let deleting = async {
             match requests.as_slice() {
-                [one] => self.store.delete(one).await,
-                many => self
-                    .store
-                    .bulk_delete(many, many.len())
-                    .await
-                    .map_err(joined),
+                [one] => self.instance.call(|store| store.delete(one)).await,
+                many => bulk::delete(&self.instance, many).await.map_err(joined),
             }
         };
-        self.metrics
-            .time(Operation::BulkDelete, deleting)
+        self.instance
+            .count(Operation::BulkDelete, deleting)
             .await
-            .map_err(|cause| error::bulk_delete(&self.component.name, &cause))
+            .map_err(|cause| error::bulk_delete(self.instance.name(), &cause))
     }
 
     /// Searches items. Their keys are told without the prefix.
     pub async fn query(&self, document: &[u8], metadata: Pairs) -> Result<Matches> {
-        let name = &self.component.name;
-        if !self.store.can_query() {
+        let name = self.instance.name();
+        if !self.instance.direct().can_query() {
             return Err(error::no_queries(name));
         }
         let mut query = Query::parse(document).map_err(|cause| {
             error::query(name, format!("failed to parse JSON query body: {cause}"))
         })?;
         query.metadata = metadata;
+        let searching = self.instance.call(|store| store.query(&query));
         let mut found = self
-            .metrics
-            .time(Operation::Query, self.store.query(&query))
+            .instance
+            .count(Operation::Query, searching)
             .await
             .map_err(|cause| error::query_refused(name, &cause))?;
         for item in &mut found.items {
@@ -148,10 +147,15 @@ impl Store {
     /// Refused before the request is even decoded, where the store has no
     /// transactions.
     pub fn check_transactional(&self) -> Result<()> {
-        if self.store.features().contains(&Feature::Transactional) {
+        if self
+            .instance
+            .direct()
+            .features()
+            .contains(&Feature::Transactional)
+        {
             Ok(())
         } else {
-            Err(error::no_transactions(&self.component.name))
+            Err(error::no_transactions(self.instance.name()))
         }
     }
 
@@ -171,20 +175,23 @@ impl Store {
             return Ok(());
         }
         if let Some(most) = self
-            .store
+            .instance
+            .direct()
             .max_operations()
             .await
             .filter(|most| operations.len() > *most)
         {
             return Err(error::too_many(
-                &self.component.name,
+                self.instance.name(),
                 operations.len(),
                 most,
             ));
         }
-        let transacting = self.store.transact(&operations, metadata);
-        self.metrics
-            .time(Operation::Transaction, transacting)
+        let transacting = self
+            .instance
+            .call(|store| store.transact(&operations, metadata));
+        self.instance
+            .count(Operation::Transaction, transacting)
             .await
             .map_err(|cause| error::transaction(&cause))
     }

@@ -6,7 +6,7 @@ use outrider_crds::property::{NameValue, TlsDocument};
 
 use super::dial::Tls;
 use super::pool::{Pool, Pools};
-use crate::components::live::Live;
+use crate::components::live::SecretStores;
 use crate::components::resolve::{MissingStore, Sources};
 
 const SCOPE: &str = "dapr.runtime.processor";
@@ -30,12 +30,12 @@ impl Endpoint {
     pub async fn new(
         resource: HttpEndpoint,
         sources: &Sources,
-        live: &Live,
+        stores: &SecretStores,
         pools: &Pools,
     ) -> Self {
         let name = resource.metadata.name.clone();
         let base_url = resource.spec.base_url.clone();
-        let ready = ready(resource, sources, live, pools).await;
+        let ready = ready(resource, sources, stores, pools).await;
         if let Err(cause) = &ready {
             tracing::warn!(target: SCOPE, "the HTTPEndpoint {name} cannot be called: {cause}");
         }
@@ -50,7 +50,7 @@ impl Endpoint {
 async fn ready(
     resource: HttpEndpoint,
     sources: &Sources,
-    live: &Live,
+    stores: &SecretStores,
     pools: &Pools,
 ) -> Result<Ready, String> {
     let name = &resource.metadata.name;
@@ -79,13 +79,13 @@ async fn ready(
             .map(|(name, document)| item(name, document)),
     );
     let store = &resource.auth.secret_store;
-    if let Some(MissingStore(store)) = sources.missing_store(&items, store, live) {
+    if let Some(MissingStore(store)) = sources.missing_store(&items, store, stores) {
         return Err(format!(
             "it refers to the secret store {store}, which is not loaded"
         ));
     }
     let shown = format!("HTTPEndpoint {name}");
-    let mut values = sources.literals(&shown, &items, store, live).await;
+    let mut values = sources.literals(&shown, &items, store, stores).await;
     let documents = values.split_off(count);
     let [root_ca, certificate, private_key] = documents.try_into().unwrap_or_default();
     let tls = Tls::read(&root_ca, &certificate, &private_key)

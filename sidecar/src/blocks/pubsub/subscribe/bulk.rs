@@ -75,7 +75,8 @@ pub fn handler(inlet: &Inlet) -> (Arc<dyn Handler>, Option<Batches>) {
         .map_or(LONGEST_WAIT, |ms| Duration::from_millis(ms.into()));
     let immediate = inlet
         .broker
-        .broker
+        .instance
+        .direct()
         .features()
         .contains(&Feature::BulkSubscribeImmediate);
     let (sender, queue) = mpsc::channel(most);

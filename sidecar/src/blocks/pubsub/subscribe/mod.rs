@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Broker, ops};
-use crate::components::live::Map;
+use crate::components::map::Map;
 use inlet::{Inlet, To};
 use outrider_call::channel::Channel;
 use rules::Rules;
@@ -519,7 +519,8 @@ impl Job {
         };
         let (handler, batches) = bulk::handler(&self.inlet);
         let subscription = broker
-            .broker
+            .instance
+            .direct()
             .subscribe(request, handler)
             .await
             .map_err(|cause| format!("failed to subscribe to topic {topic}: {cause}"))?;
@@ -555,7 +556,7 @@ impl Job {
     /// Most cannot, and are just not read from any more.
     async fn pause(&self) {
         let topic = &self.inlet.subscription.spec.topic;
-        match tokio::time::timeout(PAUSE_LIMIT, self.inlet.broker.broker.pause()).await {
+        match tokio::time::timeout(PAUSE_LIMIT, self.inlet.broker.instance.direct().pause()).await {
             Ok(Ok(())) => {
                 tracing::info!(target: SCOPE, "pausing subscription on topic {topic} during graceful shutdown");
             }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::stream::Sent;
 use super::*;
 use crate::blocks::pubsub::scope::Scopes;
-use crate::components::live;
+use crate::components::instance::{Component, Instance, Policies};
 
 /// Tells about every try to subscribe, and refuses the first ones.
 struct Probe {
@@ -48,17 +48,22 @@ type Tries = mpsc::UnboundedReceiver<(String, Arc<dyn Handler>)>;
 
 fn broker(refusals: u32) -> (Arc<Broker>, Tries) {
     let (tries, told) = mpsc::unbounded_channel();
+    let component = Component {
+        name: "p".into(),
+        kind: "pubsub.probe".into(),
+        version: "v1".into(),
+        capabilities: Vec::new(),
+    };
+    let inner: Arc<dyn component::Broker> = Arc::new(Probe {
+        refusals: AtomicU32::new(refusals),
+        tries,
+    });
+    let policies = Policies {
+        resiliency: Resiliency::default(),
+        block: outrider_resiliency::Block::PubSub,
+    };
     let broker = Broker {
-        component: live::Component {
-            name: "p".into(),
-            kind: "pubsub.probe".into(),
-            version: "v1".into(),
-            capabilities: Vec::new(),
-        },
-        broker: Arc::new(Probe {
-            refusals: AtomicU32::new(refusals),
-            tries,
-        }),
+        instance: Instance::new(component, inner, policies, Default::default()),
         scopes: Scopes::default(),
         prefix: "ns".into(),
         metrics: Default::default(),

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::disk;
-use super::operator::Operator;
+use crate::resources::operator::Operator;
 
 pub mod components;
 mod configuration;

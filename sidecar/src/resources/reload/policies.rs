@@ -6,7 +6,7 @@ use outrider_resiliency::Resiliency;
 
 use super::SCOPE;
 use super::follow::Follow;
-use crate::components::operator::{Change, Error, Operator};
+use crate::resources::operator::{Change, Error, Operator};
 
 /// Keeps the policies in use as the source wants them.
 pub struct Policies {

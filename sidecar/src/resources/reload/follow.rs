@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::SCOPE;
-use crate::components::operator::{Error, Operator};
+use crate::resources::operator::{Error, Operator};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);

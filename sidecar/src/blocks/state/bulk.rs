@@ -1,145 +1,42 @@
-//! State stores.
+//! Operations on several items, each on its own: under a policy, only the
+//! items that failed and may go better are tried again.
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use async_trait::async_trait;
-use outrider_components::state::{
-    BulkError, BulkItem, DeleteRequest, Feature, GetRequest, Item, ItemError, KeysLikePage,
-    KeysLikeRequest, Matches, Operation, Query, SetRequest, Store,
-};
-use outrider_components::{Error as Cause, Pairs};
-use outrider_resiliency::{Block, Error, Failure, Policy, Resiliency};
+use outrider_components::Error as Cause;
+use outrider_components::state::{BulkError, DeleteRequest, ItemError, SetRequest, Store};
+use outrider_resiliency::{Error, Failure, Policy};
 
-use super::{Call, Guard, is_permanent, run};
+use crate::components::instance::{Instance, is_permanent};
 
-struct Resilient {
-    inner: Arc<dyn Store>,
-    guard: Guard,
-}
-
-/// The store, under the policies of `name`.
-pub fn wrap(inner: Arc<dyn Store>, resiliency: &Resiliency, name: &str) -> Arc<dyn Store> {
-    let guard = Guard::new(resiliency, name, Block::StateStore);
-    Arc::new(Resilient { inner, guard })
-}
-
-/// Operations on one item.
-macro_rules! single {
-    ($($name:ident($kind:ty) -> $done:ty;)*) => {$(
-        fn $name<'s, 'r, 'c>(&'s self, request: &'r $kind) -> Call<'c, Result<$done, Cause>>
-        where
-            's: 'c,
-            'r: 'c,
-            Self: 'c,
-        {
-            match self.guard.policy() {
-                None => self.inner.$name(request),
-                Some(policy) => Box::pin(run(policy, || self.inner.$name(request))),
-            }
-        }
-    )*};
-}
-
-/// Operations on several items, each on its own.
-macro_rules! bulk {
-    ($($name:ident($kind:ty);)*) => {$(
-        fn $name<'s, 'r, 'c>(
-            &'s self,
-            requests: &'r [$kind],
-            parallelism: usize,
-        ) -> Call<'c, Result<(), BulkError>>
-        where
-            's: 'c,
-            'r: 'c,
-            Self: 'c,
-        {
-            match self.guard.policy() {
-                None => self.inner.$name(requests, parallelism),
-                Some(policy) => Box::pin(each(policy, requests, move |left: Vec<$kind>| async move {
-                    self.inner.$name(&left, parallelism).await
-                })),
-            }
-        }
-    )*};
-}
-
-#[async_trait]
-impl Store for Resilient {
-    fn features(&self) -> &[Feature] {
-        self.inner.features()
-    }
-
-    single! {
-        get(GetRequest) -> Option<Item>;
-        set(SetRequest) -> ();
-        delete(DeleteRequest) -> ();
-        query(Query) -> Matches;
-    }
-
-    fn can_query(&self) -> bool {
-        self.inner.can_query()
-    }
-
-    bulk! {
-        bulk_set(SetRequest);
-        bulk_delete(DeleteRequest);
-    }
-
-    fn bulk_get<'s, 'r, 'c>(
-        &'s self,
-        requests: &'r [GetRequest],
-        parallelism: usize,
-    ) -> Call<'c, Result<Vec<BulkItem>, Cause>>
-    where
-        's: 'c,
-        'r: 'c,
-        Self: 'c,
-    {
-        match self.guard.policy() {
-            None => self.inner.bulk_get(requests, parallelism),
-            Some(policy) => Box::pin(run(policy, move || {
-                self.inner.bulk_get(requests, parallelism)
-            })),
+pub async fn set(store: &Instance<dyn Store>, requests: &[SetRequest]) -> Result<(), BulkError> {
+    let parallelism = requests.len();
+    match store.policy() {
+        None => store.direct().bulk_set(requests, parallelism).await,
+        Some(policy) => {
+            let again = move |left: Vec<SetRequest>| async move {
+                store.direct().bulk_set(&left, parallelism).await
+            };
+            Box::pin(each(policy, requests, again)).await
         }
     }
+}
 
-    fn transact<'s, 'o, 'm, 'c>(
-        &'s self,
-        operations: &'o [Operation],
-        metadata: &'m Pairs,
-    ) -> Call<'c, Result<(), Cause>>
-    where
-        's: 'c,
-        'o: 'c,
-        'm: 'c,
-        Self: 'c,
-    {
-        match self.guard.policy() {
-            None => self.inner.transact(operations, metadata),
-            Some(policy) => Box::pin(run(policy, || self.inner.transact(operations, metadata))),
+pub async fn delete(
+    store: &Instance<dyn Store>,
+    requests: &[DeleteRequest],
+) -> Result<(), BulkError> {
+    let parallelism = requests.len();
+    match store.policy() {
+        None => store.direct().bulk_delete(requests, parallelism).await,
+        Some(policy) => {
+            let again = move |left: Vec<DeleteRequest>| async move {
+                store.direct().bulk_delete(&left, parallelism).await
+            };
+            Box::pin(each(policy, requests, again)).await
         }
-    }
-
-    async fn max_operations(&self) -> Option<usize> {
-        self.inner.max_operations().await
-    }
-
-    async fn delete_with_prefix(&self, prefix: &str) -> Result<u64, Cause> {
-        self.inner.delete_with_prefix(prefix).await
-    }
-
-    async fn keys_like(&self, request: &KeysLikeRequest) -> Result<KeysLikePage, Cause> {
-        self.inner.keys_like(request).await
-    }
-
-    async fn ping(&self) -> Result<(), Cause> {
-        self.inner.ping().await
-    }
-
-    async fn close(&self) -> Result<(), Cause> {
-        self.inner.close().await
     }
 }
 
@@ -241,10 +138,15 @@ where
 
 #[cfg(test)]
 mod tests {
-    use outrider_components::state::Value;
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use outrider_components::state::{Feature, GetRequest, Item, Value};
+    use outrider_resiliency::{Block, Resiliency};
     use serde_json::json;
 
     use super::*;
+    use crate::components::instance::{Component, Policies};
 
     /// Does what the key says: `ok`, `etag`, `wrong`, or refuses as often as the
     /// number.
@@ -296,7 +198,7 @@ mod tests {
         }
     }
 
-    fn wrapped() -> (Arc<Probe>, Arc<dyn Store>) {
+    fn store_with_retries() -> (Arc<Probe>, Instance<dyn Store>) {
         let resource = json!({"spec": {
             "policies": {"retries": {"r": {"duration": "1s", "maxRetries": 2}}, "timeouts": {"t": "1s"}},
             "targets": {"components": {"store": {"outbound": {"retry": "r", "timeout": "t"}}}},
@@ -304,12 +206,34 @@ mod tests {
         let resiliency = Resiliency::default();
         resiliency.replace(&[outrider_crds::decode::from_value(&resource).unwrap()]);
         let probe = Arc::new(Probe::default());
-        (probe.clone(), wrap(probe, &resiliency, "store"))
+        let component = Component {
+            name: "store".to_owned(),
+            kind: "state.probe".to_owned(),
+            version: "v1".to_owned(),
+            capabilities: Vec::new(),
+        };
+        let policies = Policies {
+            resiliency,
+            block: Block::StateStore,
+        };
+        let inner: Arc<dyn Store> = probe.clone();
+        (
+            probe,
+            Instance::new(component, inner, policies, Default::default()),
+        )
     }
 
     fn sets(keys: &[&str]) -> Vec<SetRequest> {
         let set = |key: &&str| SetRequest::new(*key, Value::Binary("x".into()));
         keys.iter().map(set).collect()
+    }
+
+    async fn fetch(store: &Instance<dyn Store>, key: &str) -> Result<Option<Item>, Cause> {
+        let request = GetRequest {
+            key: key.to_owned(),
+            ..GetRequest::default()
+        };
+        store.call(|store| store.get(&request)).await
     }
 
     fn keys(error: BulkError) -> Vec<(usize, String)> {
@@ -321,36 +245,32 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_item() {
-        let (probe, store) = wrapped();
-        let get = |key: &str| GetRequest {
-            key: key.to_owned(),
-            ..GetRequest::default()
-        };
-        store.get(&get("2")).await.unwrap();
+        let (probe, store) = store_with_retries();
+        fetch(&store, "2").await.unwrap();
         assert_eq!(probe.take().len(), 3);
         for key in ["etag", "wrong"] {
-            store.get(&get(key)).await.unwrap_err();
+            fetch(&store, key).await.unwrap_err();
             assert_eq!(probe.take().len(), 1, "{key}");
         }
-        let late = store.get(&get("never")).await.unwrap_err();
+        let late = fetch(&store, "never").await.unwrap_err();
         assert_eq!(late.to_string(), "context deadline exceeded");
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_items_that_may_go_better_are_written_again() {
-        let (probe, store) = wrapped();
+        let (probe, store) = store_with_retries();
         let requests = sets(&["ok", "1", "etag", "2"]);
-        let error = store.bulk_set(&requests, 1).await.unwrap_err();
+        let error = set(&store, &requests).await.unwrap_err();
         assert_eq!(keys(error), [(2, "etag".to_owned())]);
         assert_eq!(probe.take(), ["1", "1", "2", "2", "2", "etag", "ok"]);
 
         let requests = sets(&["wrong", "9", "etag"]);
-        let error = store.bulk_set(&requests, 1).await.unwrap_err();
+        let error = set(&store, &requests).await.unwrap_err();
         let left = [(0, "wrong"), (2, "etag"), (1, "9")].map(|(at, key)| (at, key.to_owned()));
         assert_eq!(keys(error), left);
         assert_eq!(probe.take(), ["9", "9", "9", "etag", "wrong"]);
 
-        store.bulk_set(&sets(&["1", "ok"]), 1).await.unwrap();
+        set(&store, &sets(&["1", "ok"])).await.unwrap();
         assert_eq!(probe.take(), ["1", "1", "ok"]);
     }
 }

@@ -7,9 +7,9 @@ use tonic::Code;
 use super::follow::Follow;
 use super::{Restart, SCOPE};
 use crate::blocks::secrets::scope;
-use crate::components::operator::{Change, Error, Operator};
 use crate::config;
 use crate::edge::allow::Allowed;
+use crate::resources::operator::{Change, Error, Operator};
 
 /// Demands a restart at the first change of the Configuration in use that the
 /// sidecar can start with.

@@ -1,43 +1,103 @@
-//! Components under the policies of their name: what is wrapped here is called
-//! again, cut off or refused as resources want it. Without a policy a call
-//! goes straight through.
-
-pub mod pubsub;
-pub mod secrets;
-pub mod state;
+//! A component in use: what it is, the policies of its name and what is
+//! counted, in one place. Without a policy a call goes straight through.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use outrider_components::{Error as Cause, Kind};
+use outrider_metrics::component::{Operation, Operations};
+use outrider_net::grpc;
 use outrider_resiliency::{Block, Direction, Error, Failure, Matching, Policy, Resiliency};
 use tonic::Code;
 
-use outrider_net::grpc;
-
 /// A call of a component, as its trait returns it.
-type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Finds what applies to one component.
-struct Guard {
-    resiliency: Resiliency,
-    component: String,
-    block: Block,
+/// What the metadata API tells of a component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Component {
+    pub name: String,
+    /// Such as `state.redis`.
+    pub kind: String,
+    pub version: String,
+    pub capabilities: Vec<&'static str>,
 }
 
-impl Guard {
-    fn new(resiliency: &Resiliency, component: &str, block: Block) -> Self {
+impl fmt::Display for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slash = if self.version.is_empty() { "" } else { "/" };
+        write!(f, "{} ({}{slash}{})", self.name, self.kind, self.version)
+    }
+}
+
+/// A component in use, behind its trait.
+pub struct Instance<T: ?Sized> {
+    pub component: Component,
+    inner: Arc<T>,
+    policies: Policies,
+    operations: Operations,
+}
+
+/// Where the policies of one component are found.
+pub struct Policies {
+    pub resiliency: Resiliency,
+    /// Whose defaults apply.
+    pub block: Block,
+}
+
+impl<T: ?Sized + Send + Sync> Instance<T> {
+    pub fn new(
+        component: Component,
+        inner: Arc<T>,
+        policies: Policies,
+        operations: Operations,
+    ) -> Self {
         Self {
-            resiliency: resiliency.clone(),
-            component: component.to_owned(),
-            block,
+            component,
+            inner,
+            policies,
+            operations,
         }
     }
 
-    fn policy(&self) -> Option<Policy> {
-        self.resiliency
-            .component(&self.component, self.block, Direction::Outbound)
+    pub fn name(&self) -> &str {
+        &self.component.name
+    }
+
+    /// The component itself, for what no policy applies to: its features,
+    /// subscriptions, its end.
+    pub fn direct(&self) -> &T {
+        &self.inner
+    }
+
+    /// What applies to a call, if anything does.
+    pub fn policy(&self) -> Option<Policy> {
+        self.policies
+            .resiliency
+            .component(self.name(), self.policies.block, Direction::Outbound)
+    }
+
+    /// Calls an operation that may simply be repeated.
+    pub async fn call<'c, R: Send + 'c>(
+        &'c self,
+        mut call: impl FnMut(&'c T) -> Call<'c, Result<R, Cause>> + Send + 'c,
+    ) -> Result<R, Cause> {
+        match self.policy() {
+            None => call(&self.inner).await,
+            // Boxed, because most calls have none.
+            Some(policy) => Box::pin(run(policy, move || call(&self.inner))).await,
+        }
+    }
+
+    /// Counts an operation when it is done.
+    pub async fn count<R, E>(
+        &self,
+        operation: Operation,
+        work: impl Future<Output = Result<R, E>>,
+    ) -> Result<R, E> {
+        self.operations.time(operation, work).await
     }
 }
 
@@ -58,7 +118,7 @@ where
 
 /// Components have no HTTP status: lists of those are for the status that the
 /// gRPC code stands for. Each list that there is has to have it.
-fn is_among(cause: &Cause, codes: &Matching) -> bool {
+pub fn is_among(cause: &Cause, codes: &Matching) -> bool {
     cause.code().is_none_or(|code| {
         let http = grpc::http_status(Code::from_i32(code)).as_u16();
         u16::try_from(code).is_ok_and(|code| codes.has(code)) && codes.has(http)
@@ -70,7 +130,7 @@ fn is_among(cause: &Cause, codes: &Matching) -> bool {
 /// it calls wrong or refused is so the next time. Components of other programs
 /// say no more than a gRPC code; of these all are tried again that the lists
 /// of a policy have.
-fn is_permanent(cause: &Cause) -> bool {
+pub fn is_permanent(cause: &Cause) -> bool {
     match cause.kind() {
         Kind::EtagMismatch | Kind::EtagInvalid | Kind::Unsupported => true,
         _ => cause.code().is_none() && !cause.retry_safe(),

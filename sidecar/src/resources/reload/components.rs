@@ -14,8 +14,8 @@ use super::SCOPE;
 use super::follow::Follow;
 use super::reports::Reports;
 use crate::blocks::pubsub::subscribe::Subscriber;
-use crate::components::operator::{Change, Error, Operator};
 use crate::components::start::{Started, Starter, secret_stores_first};
+use crate::resources::operator::{Change, Error, Operator};
 
 /// Pauses between two tries to start a component.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use outrider_crds::Subscription;
 use super::SCOPE;
 use super::follow::Follow;
 use crate::blocks::pubsub::subscribe::Subscriber;
-use crate::components::operator::{Error, Operator};
+use crate::resources::operator::{Error, Operator};
 
 /// Keeps the subscriptions of resources as the source wants them.
 pub struct Subscriptions {

@@ -37,7 +37,10 @@ const SCOPE: &str = "dapr.runtime.loader.operator";
 
 /// Asks again while the operator cannot answer: it may start after the
 /// sidecar, and what is asked for may be created after the pod.
-pub async fn patiently<T>(what: &str, ask: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+pub async fn retry_until_answered<T>(
+    what: &str,
+    ask: impl AsyncFn() -> Result<T, Error>,
+) -> Result<T, Error> {
     let mut pause = FIRST_PAUSE;
     for _ in 1..TRIES {
         match ask().await {

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::follow::Follow;
 use super::{Restart, SCOPE};
-use crate::components::operator::{Error, Operator};
+use crate::resources::operator::{Error, Operator};
 
 /// The HTTPEndpoints in use, as they were read. A change takes a fresh start.
 #[derive(Clone)]

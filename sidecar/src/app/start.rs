@@ -1,0 +1,503 @@
+//! The start of the sidecar, step by step.
+
+use std::sync::{Arc, Mutex};
+
+use outrider_call::channel::Channel;
+use outrider_call::channel::connect::Connector;
+use outrider_catalog as catalog;
+use outrider_components::resolve::Resolver;
+use outrider_components::{Context, Registry as ComponentRegistry};
+use outrider_crds::configuration::Spec;
+use outrider_host::{Readiness, Tasks, Workers};
+use outrider_metrics::Metrics;
+use outrider_net::server::phase::Leaving;
+use outrider_peer::call::Peers;
+use outrider_peer::reach::Sidecars;
+use outrider_resiliency::Resiliency;
+use outrider_security::Security;
+use outrider_telemetry::metrics::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use super::serve::Servers;
+use super::settings::Settings;
+use super::{Failure, Runtime, SCOPE, host, parts};
+use crate::blocks::invoke::external::{self, Endpoint};
+use crate::blocks::pubsub::subscribe::{self, Subscriber};
+use crate::blocks::shutdown::Asked;
+use crate::blocks::{Components, health, invoke, pubsub, secrets, shutdown, state};
+use crate::components::live::Live;
+use crate::components::map::Map;
+use crate::components::resolve::Sources;
+use crate::components::start::Starter;
+use crate::config;
+use crate::edge::{Apis, allow, cors, log};
+use crate::flags::{Flags, Mode};
+use crate::resources::disk::{self, Resources};
+use crate::resources::operator::{Operator, retry_until_answered};
+use crate::resources::reload::{self, Reload, Restart};
+
+/// What every step of the start needs.
+struct Start<'a> {
+    flags: &'a Flags,
+    settings: &'a Settings,
+    folders: &'a disk::Folders,
+    tasks: &'a Tasks,
+    readiness: Readiness,
+}
+
+/// Components and what they are made with.
+struct Blocks {
+    components: Components,
+    live: Arc<Live>,
+    starter: Arc<Starter>,
+    resiliency: Resiliency,
+    resolver: Option<Arc<dyn Resolver>>,
+}
+
+/// The listener that other sidecars call, and where it is.
+struct Internal {
+    listener: TcpListener,
+    port: u16,
+    /// This host's address, as others reach it.
+    host: String,
+}
+
+/// The application's side.
+struct Application {
+    channel: Option<(Arc<Channel>, Connector)>,
+    subscriber: Subscriber,
+}
+
+impl Runtime {
+    /// Starts everything. One that starts `again`, after a restart, does not
+    /// end because of a component.
+    pub async fn start(
+        flags: &Flags,
+        folders: &disk::Folders,
+        settings: Settings,
+        tasks: Tasks,
+        again: bool,
+    ) -> Result<Self, Failure> {
+        let start = Start {
+            flags,
+            settings: &settings,
+            folders,
+            tasks: &tasks,
+            readiness: Readiness::new(),
+        };
+        let secure = start.readiness.target("security-provider");
+        let security = parts::secured(flags, &settings, &tasks).await?;
+        secure.ready();
+        let (operator, spec) = start.configuration(&security).await?;
+        let features = start.features(&spec);
+        let (registry, metrics) = start.metrics(&spec, &security).await?;
+        let operator = operator.map(|operator| operator.counted(metrics.grpc_client()));
+        tracing::info!(target: SCOPE, "{} mode configured", settings.mode.name());
+        tracing::info!(target: SCOPE, "app id: {}", flags.app_id);
+        let workers = Workers::start(flags.workers)?;
+        let serving = tasks.child();
+        let internal = start.internal().await?;
+        tracing::info!(target: SCOPE, "Dapr trace sampler initialized: ParentBased(root=AlwaysOffSampler)");
+        let counted = metrics.resiliency(&registry, &flags.app_id);
+        let resiliency = Resiliency::new(counted, serving.stopping());
+        let blocks = start.blocks(&spec, &metrics, resiliency, &internal).await?;
+
+        let hot_reload = features.iter().any(|feature| feature == "HotReload");
+        let lenient = again && hot_reload;
+        let resources = start.resources(operator.as_ref(), lenient).await?;
+        let failed = start.load(&blocks, &resources, lenient).await?;
+        let app = start.application(&blocks, &metrics, &workers)?;
+        app.subscriber.declare(resources.subscriptions.clone());
+        let (demand, demands) = mpsc::unbounded_channel();
+        let pools = external::Pools::new(workers.slots(), flags.app.max_concurrency);
+        let http_endpoints = resources.http_endpoints.clone();
+        if hot_reload {
+            let reload = start.reload(&blocks, &app, resources, failed, demand);
+            parts::follow(flags, &tasks, reload, operator, folders, &spec);
+        }
+        let endpoints = endpoints(http_endpoints, &blocks, &pools).await;
+
+        let peers = start.peers(&security, &internal, &workers);
+        let (ask, asked) = mpsc::unbounded_channel();
+        let invoke = invoke::Api {
+            app_id: flags.app_id.clone(),
+            namespace: settings.namespace.clone(),
+            channel: app.channel.as_ref().map(|(channel, _)| channel.clone()),
+            sidecars: Sidecars {
+                peers,
+                resolver: blocks.resolver.clone(),
+            },
+            endpoints,
+            external: external::Client::new(&pools, &metrics),
+            calls: metrics.calls(),
+            resiliency: blocks.resiliency.clone(),
+        };
+        let apis = start.apis(&spec, &metrics, &blocks, &app, features, invoke, ask)?;
+        let outbound = apis.health.outbound.clone();
+        let mut servers = Servers {
+            flags,
+            workers: workers.clone(),
+            tasks: serving.clone(),
+            leaving: Leaving::default(),
+            sockets: Vec::new(),
+        };
+        servers
+            .open_apis(&settings, &start.readiness, &apis)
+            .await?;
+        let callee = start.callee(&spec, &app, &metrics)?;
+        let ready = start.readiness.target("grpc-internal-server");
+        servers.open_internal(internal.listener, callee, &metrics, &security)?;
+        ready.ready();
+        outbound.ready();
+        Ok(Self {
+            ready: start.readiness.target("runtime"),
+            serving,
+            leaving: servers.leaving,
+            live: blocks.live,
+            subscriber: app.subscriber,
+            resolver: blocks.resolver,
+            channel: app.channel,
+            probes: flags.app.probed.then(|| flags.app.probes.clone()),
+            protocol: settings.protocol,
+            secure,
+            asked,
+            demands,
+            health: watch::Sender::new(false),
+            sockets: servers.sockets,
+            app_id: flags.app_id.clone(),
+            config_endpoint: !flags.disable_init.iter().any(|n| n == "config"),
+            _workers: workers,
+            tasks,
+        })
+    }
+}
+
+impl Start<'_> {
+    /// Where resources come from in Kubernetes, and the Configuration.
+    async fn configuration(
+        &self,
+        security: &Security,
+    ) -> Result<(Option<Operator>, Spec), Failure> {
+        let flags = self.flags;
+        if self.settings.mode == Mode::Standalone {
+            let spec = config::of_files(&flags.config, &flags.environment)?;
+            return Ok((None, spec));
+        }
+        let operator = Operator::new(
+            &flags.control_plane.address,
+            security,
+            &self.settings.namespace,
+            &flags.app_id,
+        )?;
+        let spec = parts::config_of_operator(&operator, &flags.config).await?;
+        Ok((Some(operator), spec))
+    }
+
+    /// The features that are on. The log says what is asked for in vain.
+    fn features(&self, spec: &Spec) -> Vec<String> {
+        let features = config::features(spec);
+        if !features.is_empty() {
+            tracing::info!(target: SCOPE, "Enabled features: {}", features.join(" "));
+        }
+        let plane = &self.flags.control_plane;
+        if plane.placement.is_empty() {
+            tracing::info!(target: SCOPE, "Actor runtime disabled: no placement address was given");
+        } else {
+            tracing::warn!(target: SCOPE, "actors are not part of this release of Outrider: the placement address {} is not used", plane.placement.join(","));
+        }
+        if plane.scheduler.is_empty() {
+            tracing::info!(target: SCOPE, "Scheduler disabled: no scheduler address was given");
+        } else {
+            tracing::warn!(target: SCOPE, "jobs are not part of this release of Outrider: the scheduler address {} is not used", plane.scheduler.join(","));
+        }
+        features
+    }
+
+    /// What is counted, and the listener that serves it.
+    async fn metrics(
+        &self,
+        spec: &Spec,
+        security: &Security,
+    ) -> Result<(Registry, Metrics), Failure> {
+        let flags = self.flags;
+        let registry = Registry::new();
+        if flags.metrics.enabled {
+            let target = self.readiness.target("metrics-exporter");
+            let (address, port) = (&flags.metrics.address, self.settings.metrics_port);
+            outrider_host::metrics::serve(address, port, registry.clone(), self.tasks)
+                .await
+                .map_err(|e| format!("failed to listen on {address}:{port}: {e}"))?;
+            tracing::info!(target: SCOPE, "metrics server started on {address}:{port}/");
+            target.ready();
+        }
+        let namespace = flags.namespace.as_deref().unwrap_or_default();
+        let metrics = Metrics::new(&registry, spec, &flags.app_id, namespace);
+        metrics.identity(&registry, &flags.app_id, security);
+        Ok((registry, metrics))
+    }
+
+    async fn internal(&self) -> Result<Internal, Failure> {
+        let flags = self.flags;
+        let address = &flags.api.internal_address;
+        let listener =
+            host::internal_listener(self.settings.internal_port, address, &flags.app_id).await?;
+        Ok(Internal {
+            port: listener.local_addr()?.port(),
+            listener,
+            host: host::address(flags.host_ip.as_deref())?,
+        })
+    }
+
+    /// What components are made with; none is in use yet.
+    async fn blocks(
+        &self,
+        spec: &Spec,
+        metrics: &Metrics,
+        resiliency: Resiliency,
+        internal: &Internal,
+    ) -> Result<Blocks, Failure> {
+        let flags = self.flags;
+        let in_kubernetes = self.settings.mode == Mode::Kubernetes;
+        let context = Context {
+            app_id: flags.app_id.clone(),
+            namespace: flags.namespace.clone().unwrap_or_default(),
+            host: match host::is_loopback(&flags.api.internal_address) {
+                true => "127.0.0.1".to_owned(),
+                false => internal.host.clone(),
+            },
+            internal_port: internal.port,
+            environment: Arc::new(flags.environment.clone().into_iter().collect()),
+        };
+        let mut registry: ComponentRegistry = catalog::registry()?;
+        let mode = self.settings.mode;
+        let resolver = parts::resolver(spec, mode, &registry, context.clone(), metrics).await;
+        // In a pod the folder is a volume of its containers alone, which may
+        // run as different users.
+        catalog::discover(&mut registry, &flags.sockets, in_kubernetes).await;
+        let components = Components::default();
+        let live = Arc::new(components.live());
+        let denied = spec.components.as_ref().map(|c| c.deny.clone());
+        let starter = Starter {
+            registry,
+            live: live.clone(),
+            sources: Sources {
+                app_id: flags.app_id.clone(),
+                namespace: flags.namespace.clone(),
+                environment: flags.environment.clone(),
+                kubernetes: in_kubernetes,
+            },
+            context,
+            denied: denied.unwrap_or_default(),
+            resiliency: resiliency.clone(),
+            parked: Mutex::default(),
+            metrics: metrics.clone(),
+            tasks: self.tasks.clone(),
+        };
+        Ok(Blocks {
+            components,
+            live,
+            starter: Arc::new(starter),
+            resiliency,
+            resolver,
+        })
+    }
+
+    /// All resources, from files or from the operator.
+    async fn resources(
+        &self,
+        operator: Option<&Operator>,
+        lenient: bool,
+    ) -> Result<Resources, Failure> {
+        if !lenient {
+            self.folders.forget();
+        }
+        let Some(operator) = operator else {
+            let loaded = self.folders.load();
+            return Ok(loaded.map_err(|e| format!("failed to load components: {e}"))?);
+        };
+        let listing = async || operator.resources().await;
+        let mut resources = retry_until_answered("resources", listing).await?;
+        if self.flags.builtin_secret_store {
+            resources.components.push(parts::builtin_store());
+        }
+        Ok(resources)
+    }
+
+    /// Brings policies and components into use. Returns the components that
+    /// failed.
+    async fn load(
+        &self,
+        blocks: &Blocks,
+        resources: &Resources,
+        lenient: bool,
+    ) -> Result<Vec<outrider_crds::Component>, Failure> {
+        blocks.resiliency.replace(&resources.resiliencies);
+        let components = resources.components.clone();
+        let loading = blocks.starter.all(components, lenient).await;
+        Ok(loading.map_err(|e| format!("failed to load components: {e}\n{e}"))?)
+    }
+
+    fn application(
+        &self,
+        blocks: &Blocks,
+        metrics: &Metrics,
+        workers: &Workers,
+    ) -> Result<Application, Failure> {
+        let flags = self.flags;
+        let channel = parts::app_channel(flags, self.settings, workers.slots(), metrics)?;
+        if channel.is_none() {
+            tracing::warn!(target: SCOPE, "App channel is not initialized. Did you configure an app-port?");
+        }
+        let subscriber = Subscriber::new(subscribe::Options {
+            app_id: flags.app_id.clone(),
+            brokers: blocks.components.pubsub.clone(),
+            channel: channel.as_ref().map(|(channel, _)| channel.clone()),
+            asks: !flags.disable_init.iter().any(|n| n == "subscribe"),
+            resiliency: blocks.resiliency.clone(),
+            workers: workers.clone(),
+            tasks: self.tasks.child(),
+        });
+        Ok(Application {
+            channel,
+            subscriber,
+        })
+    }
+
+    /// What follows changes of the resources.
+    fn reload(
+        &self,
+        blocks: &Blocks,
+        app: &Application,
+        resources: Resources,
+        failed: Vec<outrider_crds::Component>,
+        demands: mpsc::UnboundedSender<Restart>,
+    ) -> Reload {
+        Reload {
+            components: reload::Components::new(
+                blocks.starter.clone(),
+                app.subscriber.clone(),
+                resources.components,
+                failed,
+                self.flags.reconcile_interval,
+            ),
+            subscriptions: reload::Subscriptions {
+                subscriber: app.subscriber.clone(),
+                loaded: resources.subscriptions,
+            },
+            endpoints: reload::Endpoints(resources.http_endpoints),
+            policies: reload::Policies {
+                resiliency: blocks.resiliency.clone(),
+                loaded: resources.resiliencies,
+            },
+            demands,
+        }
+    }
+
+    /// Connections to other sidecars.
+    fn peers(&self, security: &Security, internal: &Internal, workers: &Workers) -> Peers {
+        let flags = self.flags;
+        let security = match flags.control_plane.mtls {
+            true => security.clone(),
+            false => Security::plaintext(),
+        };
+        let peers = Peers::new(
+            security,
+            &internal.host,
+            &host::name(),
+            internal.port,
+            flags.api.max_body,
+            workers.slots(),
+        );
+        let (idle, interval) = (flags.peers.idle, flags.peers.interval);
+        let closing_idle = peers.collect(idle, interval, self.tasks.stopping());
+        self.tasks.spawn("peer connections", closing_idle);
+        peers
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one for each part of the APIs")]
+    fn apis(
+        &self,
+        spec: &Spec,
+        metrics: &Metrics,
+        blocks: &Blocks,
+        app: &Application,
+        features: Vec<String>,
+        invoke: invoke::Api,
+        ask: mpsc::UnboundedSender<Asked>,
+    ) -> Result<Arc<Apis>, Failure> {
+        let flags = self.flags;
+        let components = &blocks.components;
+        let about = parts::About {
+            features,
+            live: blocks.live.clone(),
+            endpoints: invoke.endpoints.clone(),
+            subscriber: app.subscriber.clone(),
+            resiliency: blocks.resiliency.clone(),
+        };
+        Ok(Arc::new(Apis {
+            state: state::Api {
+                app_id: flags.app_id.clone(),
+                stores: components.state.clone(),
+            },
+            secrets: secrets::Api {
+                stores: components.secrets.clone(),
+                scopes: secrets::scope::parse(spec.secrets.as_ref())?,
+            },
+            pubsub: pubsub::Api {
+                app_id: flags.app_id.clone(),
+                brokers: components.pubsub.clone(),
+                subscriber: app.subscriber.clone(),
+            },
+            invoke,
+            metadata: about.api(flags, self.settings),
+            health: health::Api {
+                app_id: flags.app_id.clone(),
+                readiness: self.readiness.clone(),
+                outbound: Readiness::new().target("outbound"),
+            },
+            shutdown: shutdown::Api { ask },
+            http_metrics: metrics.http_server(),
+            grpc_metrics: metrics.grpc_server(),
+            cors: cors::Cors::new(&flags.api.allowed_origins),
+            log: log::Log::new(flags.api.logging, spec.logging.as_ref()),
+            allowed: allow::Allowed::new(spec.api.as_ref())?,
+            token: flags.api.token.clone(),
+            max_body: flags.api.max_body,
+        }))
+    }
+
+    /// What answers other sidecars.
+    fn callee(
+        &self,
+        spec: &Spec,
+        app: &Application,
+        metrics: &Metrics,
+    ) -> Result<outrider_peer::serve::Callee, Failure> {
+        Ok(outrider_peer::serve::Callee {
+            app_id: self.flags.app_id.clone().into(),
+            channel: app.channel.as_ref().map(|(channel, _)| channel.clone()),
+            access: config::access(spec)?,
+            limit: self.flags.api.max_body,
+            calls: metrics.calls(),
+        })
+    }
+}
+
+/// The hosts outside the mesh that resources name.
+async fn endpoints(
+    resources: Vec<outrider_crds::HttpEndpoint>,
+    blocks: &Blocks,
+    pools: &external::Pools,
+) -> Arc<Map<Endpoint>> {
+    tracing::info!(target: SCOPE, "Loading endpoints\u{2026}");
+    let endpoints = Arc::<Map<Endpoint>>::default();
+    for resource in resources {
+        tracing::info!(target: SCOPE, "Found http endpoint: {}", resource.metadata.name);
+        let sources = &blocks.starter.sources;
+        let endpoint = Endpoint::new(resource, sources, &blocks.live.secrets, pools).await;
+        endpoints.insert(&endpoint.name.clone(), Arc::new(endpoint));
+    }
+    tracing::info!(target: SCOPE, "All outstanding http endpoints processed");
+    endpoints
+}
