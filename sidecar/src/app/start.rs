@@ -69,6 +69,12 @@ struct Application {
     subscriber: Subscriber,
 }
 
+impl Application {
+    fn channel(&self) -> Option<Arc<Channel>> {
+        self.channel.as_ref().map(|(channel, _)| channel.clone())
+    }
+}
+
 impl Runtime {
     /// Starts everything. One that starts `again`, after a restart, does not
     /// end because of a component.
@@ -118,21 +124,13 @@ impl Runtime {
         }
         let endpoints = endpoints(http_endpoints, &blocks, &pools).await;
 
-        let peers = start.peers(&security, &internal, &workers);
-        let (ask, asked) = mpsc::unbounded_channel();
-        let invoke = invoke::Api {
-            app_id: flags.app_id.clone(),
-            namespace: settings.namespace.clone(),
-            channel: app.channel.as_ref().map(|(channel, _)| channel.clone()),
-            sidecars: Sidecars {
-                peers,
-                resolver: blocks.resolver.clone(),
-            },
-            endpoints,
-            external: external::Client::new(&pools, &metrics),
-            calls: metrics.calls(),
-            resiliency: blocks.resiliency.clone(),
+        let sidecars = Sidecars {
+            peers: start.peers(&security, &internal, &workers),
+            resolver: blocks.resolver.clone(),
         };
+        let external = external::Client::new(&pools, &metrics);
+        let invoke = start.invoke(&blocks, &app, &metrics, sidecars, endpoints, external);
+        let (ask, asked) = mpsc::unbounded_channel();
         let apis = start.apis(&spec, &metrics, &blocks, &app, features, invoke, ask)?;
         let outbound = apis.health.outbound.clone();
         let mut servers = Servers {
@@ -415,6 +413,28 @@ impl Start<'_> {
         peers
     }
 
+    /// Calls of other applications and of hosts outside the mesh.
+    fn invoke(
+        &self,
+        blocks: &Blocks,
+        app: &Application,
+        metrics: &Metrics,
+        sidecars: Sidecars,
+        endpoints: Arc<Map<Endpoint>>,
+        external: external::Client,
+    ) -> invoke::Api {
+        invoke::Api {
+            app_id: self.flags.app_id.clone(),
+            namespace: self.settings.namespace.clone(),
+            channel: app.channel(),
+            sidecars,
+            endpoints,
+            external,
+            calls: metrics.calls(),
+            resiliency: blocks.resiliency.clone(),
+        }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "one for each part of the APIs")]
     fn apis(
         &self,
@@ -476,7 +496,7 @@ impl Start<'_> {
     ) -> Result<outrider_peer::serve::Callee, Failure> {
         Ok(outrider_peer::serve::Callee {
             app_id: self.flags.app_id.clone().into(),
-            channel: app.channel.as_ref().map(|(channel, _)| channel.clone()),
+            channel: app.channel(),
             access: config::access(spec)?,
             limit: self.flags.api.max_body,
             calls: metrics.calls(),
