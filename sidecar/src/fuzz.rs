@@ -143,7 +143,7 @@ pub fn traces(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let parent = trace::Parent::of_headers(&header_map(text.lines()));
     assert!(parent.parent.is_empty() || trace::is_valid(parent.parent.as_bytes()));
-    if let Some(parsed) = headers::parse_binary_trace(&text) {
+    if let Some(parsed) = trace::of_binary(&text) {
         let _ = trace::is_valid(parsed.as_bytes());
     }
 }

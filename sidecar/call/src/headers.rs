@@ -2,8 +2,6 @@
 
 use std::str::Utf8Error;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use outrider_security::Peer;
@@ -16,7 +14,6 @@ pub const CALLER_ID: &str = "dapr-caller-app-id";
 pub const CALLER_NAMESPACE: &str = "dapr-caller-namespace";
 pub const CALLEE_ID: &str = "dapr-callee-app-id";
 pub const DESTINATION: &str = "destination-app-id";
-const GRPC_TRACE: &str = "grpc-trace-bin";
 
 /// Headers that concern one connection only.
 const HOP_BY_HOP: [&str; 10] = [
@@ -270,7 +267,7 @@ pub fn of_answer(headers: &HeaderMap, is_head: bool) -> Metadata {
 /// Metadata as HTTP headers, for an application or for a client.
 pub fn to_http(metadata: Metadata, origin: Origin, into: &mut HeaderMap) {
     let parent = match origin {
-        Origin::Grpc => text(&metadata, GRPC_TRACE).and_then(parse_binary_trace),
+        Origin::Grpc => text(&metadata, trace::GRPC).and_then(trace::of_binary),
         Origin::Http => None,
     };
     let mut baggage = false;
@@ -358,20 +355,20 @@ pub fn to_grpc(metadata: &Metadata, origin: Origin, into: &mut HeaderMap) {
             break;
         }
     }
-    if !into.contains_key(GRPC_TRACE)
-        && let Some(parent) = text(metadata, trace::TRACEPARENT).and_then(binary_trace)
+    if !into.contains_key(trace::GRPC)
+        && let Some(parent) = text(metadata, trace::TRACEPARENT).and_then(trace::to_binary)
         && let Ok(parent) = HeaderValue::try_from(parent)
     {
-        into.insert(HeaderName::from_static(GRPC_TRACE), parent);
+        into.insert(HeaderName::from_static(trace::GRPC), parent);
     }
 }
 
 /// Gives a proxied call its trace in both forms, if it has one of them.
 pub fn complete_trace(headers: &mut HeaderMap) {
     let of = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
-    let missing = match (of(trace::TRACEPARENT), of(GRPC_TRACE)) {
-        (Some(parent), None) => binary_trace(parent).map(|value| (GRPC_TRACE, value)),
-        (None, Some(binary)) => parse_binary_trace(binary)
+    let missing = match (of(trace::TRACEPARENT), of(trace::GRPC)) {
+        (Some(parent), None) => trace::to_binary(parent).map(|value| (trace::GRPC, value)),
+        (None, Some(binary)) => trace::of_binary(binary)
             .filter(|parent| trace::is_valid(parent.as_bytes()))
             .map(|value| (trace::TRACEPARENT, value)),
         _ => None,
@@ -394,52 +391,6 @@ pub fn find<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a Bytes> {
 /// The same if it is text.
 pub fn text<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a str> {
     std::str::from_utf8(find(metadata, name)?).ok()
-}
-
-/// A `traceparent` in gRPC's binary form, as base64.
-/// <https://github.com/census-instrumentation/opencensus-specs/blob/master/encodings/BinaryEncoding.md>
-fn binary_trace(parent: &str) -> Option<String> {
-    if !trace::is_valid(parent.as_bytes()) {
-        return None;
-    }
-    let mut parts = parent.split('-').skip(1);
-    let (trace_id, span_id, flags) = (parts.next()?, parts.next()?, parts.next()?);
-    let mut bytes = vec![0, 0];
-    bytes.extend(unhex(trace_id)?);
-    bytes.push(1);
-    bytes.extend(unhex(span_id)?);
-    bytes.push(2);
-    bytes.extend(unhex(flags)?);
-    Some(STANDARD_NO_PAD.encode(bytes))
-}
-
-pub fn parse_binary_trace(text: &str) -> Option<String> {
-    let bytes = STANDARD_NO_PAD
-        .decode(text.trim_end_matches('='))
-        .or_else(|_| STANDARD.decode(text))
-        .ok()?;
-    let [0, 0, rest @ ..] = bytes.as_slice() else {
-        return None;
-    };
-    let (trace_id, rest) = rest.split_at_checked(16)?;
-    let [1, rest @ ..] = rest else { return None };
-    let (span_id, rest) = rest.split_at_checked(8)?;
-    let flags = match rest {
-        [2, flags, ..] => *flags,
-        _ => 0,
-    };
-    Some(format!("00-{}-{}-{flags:02x}", hex(trace_id), hex(span_id)))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    (0..text.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok())
-        .collect()
 }
 
 #[cfg(test)]
@@ -556,7 +507,7 @@ mod tests {
         headers.remove(trace::TRACEPARENT).unwrap();
         complete_trace(&mut headers);
         assert_eq!(headers[trace::TRACEPARENT], parent);
-        let mut headers = map(&[(GRPC_TRACE, "AAAA")]);
+        let mut headers = map(&[(trace::GRPC, "AAAA")]);
         complete_trace(&mut headers);
         assert_eq!(headers.len(), 1);
     }
@@ -594,7 +545,7 @@ mod tests {
         to_grpc(&metadata, Origin::Http, &mut headers);
         assert_eq!(headers["dapr-cookie"], "c");
         assert_eq!(headers["x-a"], "1");
-        let back = parse_binary_trace(headers[GRPC_TRACE].to_str().unwrap());
+        let back = trace::of_binary(headers[trace::GRPC].to_str().unwrap());
         assert_eq!(back.as_deref(), Some(parent));
     }
 }

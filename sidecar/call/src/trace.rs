@@ -3,9 +3,13 @@
 //! Without an exporter no spans are made: what a client sent goes on as it is,
 //! and where it sent nothing the answer carries the context of zeros.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use http::{HeaderMap, HeaderValue};
 
 pub const TRACEPARENT: &str = "traceparent";
+/// The context as gRPC carries it, too.
+pub const GRPC: &str = "grpc-trace-bin";
 pub const TRACESTATE: &str = "tracestate";
 /// The context of a call that nobody traces.
 pub const NOTHING: &str = "00-00000000000000000000000000000000-0000000000000000-00";
@@ -71,7 +75,7 @@ impl Parent {
         let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
         let parent = text(TRACEPARENT)
             .map(str::to_owned)
-            .or_else(|| text("grpc-trace-bin").and_then(crate::headers::parse_binary_trace))
+            .or_else(|| text(GRPC).and_then(of_binary))
             .filter(|parent| is_valid(parent.as_bytes()));
         let state = parent.as_ref().and_then(|_| text(TRACESTATE));
         Self {
@@ -104,6 +108,53 @@ pub fn is_valid(text: &[u8]) -> bool {
         && hex(span, 16)
         && some(span)
         && hex(flags, 2)
+}
+
+/// A `traceparent` in gRPC's binary form, as base64.
+/// <https://github.com/census-instrumentation/opencensus-specs/blob/master/encodings/BinaryEncoding.md>
+pub fn to_binary(parent: &str) -> Option<String> {
+    if !is_valid(parent.as_bytes()) {
+        return None;
+    }
+    let mut parts = parent.split('-').skip(1);
+    let (trace_id, span_id, flags) = (parts.next()?, parts.next()?, parts.next()?);
+    let mut bytes = vec![0, 0];
+    bytes.extend(unhex(trace_id)?);
+    bytes.push(1);
+    bytes.extend(unhex(span_id)?);
+    bytes.push(2);
+    bytes.extend(unhex(flags)?);
+    Some(STANDARD_NO_PAD.encode(bytes))
+}
+
+/// The reverse.
+pub fn of_binary(text: &str) -> Option<String> {
+    let bytes = STANDARD_NO_PAD
+        .decode(text.trim_end_matches('='))
+        .or_else(|_| STANDARD.decode(text))
+        .ok()?;
+    let [0, 0, rest @ ..] = bytes.as_slice() else {
+        return None;
+    };
+    let (trace_id, rest) = rest.split_at_checked(16)?;
+    let [1, rest @ ..] = rest else { return None };
+    let (span_id, rest) = rest.split_at_checked(8)?;
+    let flags = match rest {
+        [2, flags, ..] => *flags,
+        _ => 0,
+    };
+    Some(format!("00-{}-{}-{flags:02x}", hex(trace_id), hex(span_id)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok())
+        .collect()
 }
 
 #[cfg(test)]

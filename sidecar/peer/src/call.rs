@@ -21,9 +21,9 @@ use super::wire::{self, flat, gathered};
 use outrider_call::headers::{DESTINATION, bytes};
 use outrider_call::message::{self, Data, Metadata, Request, Response};
 use outrider_net::body::{self, Body, BoxError};
-use outrider_net::connection::{Place, Received};
+use outrider_net::connection::{Dialled, Place, Received, boxed};
 use outrider_net::grpc::{self, Messages};
-use outrider_net::pool::{Dialled, Pool, Target, boxed};
+use outrider_net::pool::{Pool, Target};
 
 pub const CALL: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallLocalStream";
 /// Bytes of a body in one message.

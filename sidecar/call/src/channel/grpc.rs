@@ -41,7 +41,12 @@ impl Client {
         };
         let pool = Pool::new(slots, connector.scheme(), move |_: &Target| {
             let connector = connector.clone();
-            Box::pin(async move { connector.connect().await.map(outrider_net::pool::boxed) })
+            Box::pin(async move {
+                connector
+                    .connect()
+                    .await
+                    .map(outrider_net::connection::boxed)
+            })
         });
         Self {
             pool,

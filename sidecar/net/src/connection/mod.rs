@@ -18,6 +18,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version};
 use http_body::{Body as _, Frame};
 use outrider_host::Tasks;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Status};
@@ -25,7 +26,6 @@ use tonic::{Code, Status};
 use crate::body::{Body, BoxError};
 use crate::expiry;
 use crate::grpc;
-use crate::pool::Dialled;
 
 /// The other end is asked for a sign of life this often, and given up when it
 /// does not answer in the time below.
@@ -38,6 +38,23 @@ const HEADERS: u32 = 256 << 10;
 /// How long before the other end's certificate expires a connection gets no
 /// further exchanges. A server tells its clients later than that.
 const RETIRE_BEFORE: Duration = Duration::from_secs(60);
+
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A stream to a target.
+pub struct Dialled {
+    pub io: Box<dyn Io>,
+    /// When the other end's certificate expires.
+    pub expires: Option<tokio::time::Instant>,
+}
+
+pub fn boxed(stream: impl Io + 'static) -> Dialled {
+    Dialled {
+        io: Box::new(stream),
+        expires: None,
+    }
+}
 
 /// Cloning shares the connection, which ends with its last clone.
 #[derive(Clone)]

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::body;
-use crate::pool::boxed;
 
 type Accepted = (Request<RecvStream>, h2::server::SendResponse<Bytes>);
 

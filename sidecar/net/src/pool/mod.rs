@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use http::uri::{Authority, Scheme};
 use http::{Request, Response};
 use outrider_host::{Tasks, Workers};
-use tokio::io::{AsyncRead, AsyncWrite};
+
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::body::Body;
-use crate::connection::{self, Connection, Place, Received};
+use crate::connection::{self, Connection, Dialled, Place, Received};
 
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
 /// Exchanges that share a connection. Those that are more than the other end
@@ -36,23 +36,6 @@ pub struct Target {
     pub address: String,
     /// Namespace and app id that the peer has to prove, for sidecars.
     pub app: Option<(String, String)>,
-}
-
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-
-/// A stream to a target.
-pub struct Dialled {
-    pub io: Box<dyn Io>,
-    /// When the other end's certificate expires.
-    pub expires: Option<tokio::time::Instant>,
-}
-
-pub fn boxed(stream: impl Io + 'static) -> Dialled {
-    Dialled {
-        io: Box::new(stream),
-        expires: None,
-    }
 }
 
 /// The same request, unless its body passes through.

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::body;
+use crate::connection::boxed;
 
 fn target() -> Target {
     Target {
