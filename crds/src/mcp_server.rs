@@ -243,7 +243,7 @@ mod tests {
     use crate::decode;
 
     #[test]
-    fn a_server() {
+    fn a_server_is_read() {
         let server: McpServer = decode::from_value(&json!({"spec": {
             "endpoint": {"streamableHTTP": {"url": "http://h", "auth": {"oauth2": {"issuer": "i", "clientID": "c"}}}},
             "middleware": {"beforeCallTool": [{"workflow": {"workflowName": "w", "appID": "a"}, "mutate": true}]},

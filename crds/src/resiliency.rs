@@ -193,7 +193,7 @@ mod tests {
     use crate::decode;
 
     #[test]
-    fn a_policy() {
+    fn policies_and_targets_are_read() {
         let resiliency: Resiliency = decode::from_value(&json!({"spec": {
             "policies": {"retries": {"r": {"maxRetries": -1, "matching": {"httpStatusCodes": 500, "gRPCStatusCodes": "1-4"}}}},
             "targets": {"components": {"c": {"outbound": {"circuitBreaker": "b"}}}},

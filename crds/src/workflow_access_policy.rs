@@ -152,7 +152,7 @@ mod tests {
     use crate::decode;
 
     #[test]
-    fn a_policy() {
+    fn a_policy_is_read() {
         let policy: WorkflowAccessPolicy = decode::from_value(&json!({"spec": {"rules": [{
             "callers": [{"appID": "a"}],
             "workflows": [{"name": "w*", "operations": ["schedule"], "requires": [

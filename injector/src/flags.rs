@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults() {
+    fn flags_have_defaults() {
         let flags = parse(&[], &[]).unwrap();
         let service = flags.service;
         assert_eq!((service.port, service.health.1), (4000, 8080));

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_and_dashes() {
+    fn flags_have_defaults_and_one_dash_is_enough() {
         let flags = parse(
             &[
                 "-port=1",
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_says_so() {
+    fn a_flag_of_a_missing_feature_is_an_error() {
         let watchdog = parse(&["--watch-interval=10s"], Some("n")).unwrap_err();
         assert_eq!(
             watchdog,

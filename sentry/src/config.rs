@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn mtls_is_read() {
+    fn settings_of_mtls_are_read() {
         let config = read(
             "spec:\n  mtls:\n    workloadCertTTL: 1h\n    allowedClockSkew: 1m\n    tokenValidators:\n    - name: JWKS\n      options:\n        source: '{}'\n",
         )

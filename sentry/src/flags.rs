@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults() {
+    fn flags_have_defaults() {
         let flags = read(&[], &[]).unwrap();
         assert_eq!(flags.config, "daprsystem");
         assert_eq!(flags.trust_domain.as_str(), "localhost");

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_what_is_pending() {
+    fn parts_that_are_not_ready_are_named() {
         let readiness = Readiness::new();
         let (a, b) = (readiness.target("a"), readiness.target("b"));
         assert_eq!(readiness.pending(), ["a", "b"]);

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn paths() {
+    fn a_path_is_made_of_checked_names() {
         let secrets = |namespace, name| path("/api/v1", "secrets", namespace, name);
         assert_eq!(secrets(None, None), Ok("/api/v1/secrets".into()));
         assert_eq!(

@@ -1,14 +1,17 @@
-//! Small languages that flags, manifests and metadata are written in. No I/O.
+//! Small languages that flags, manifests and metadata are written in, and what
+//! the standard library lacks for texts of errors and random waits. No I/O.
 #![deny(missing_docs)]
 
 pub mod boolean;
 pub mod duration;
 pub mod environment;
+pub mod error;
 pub mod flags;
 pub mod grpc;
 pub mod kubernetes;
 pub mod quantity;
 pub mod quote;
+pub mod random;
 pub mod usage;
 
 pub use boolean::truthy;

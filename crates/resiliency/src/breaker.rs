@@ -44,9 +44,9 @@ impl State {
     }
 }
 
-/// Why a call was not let through.
+/// Why a call was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum NotAdmitted {
     Open,
     TooManyRequests,
 }
@@ -111,12 +111,12 @@ impl Breaker {
     }
 
     /// Lets a call through, or not.
-    pub fn admit(&self) -> Result<Permit<'_>, Refused> {
+    pub fn admit(&self) -> Result<Permit<'_>, NotAdmitted> {
         let mut period = self.current_period();
         match period.state {
-            State::Open => return Err(Refused::Open),
+            State::Open => return Err(NotAdmitted::Open),
             State::HalfOpen if period.counts.requests >= self.settings.max_requests => {
-                return Err(Refused::TooManyRequests);
+                return Err(NotAdmitted::TooManyRequests);
             }
             State::HalfOpen | State::Closed => {}
         }
@@ -285,7 +285,7 @@ mod tests {
         Breaker::new("app:m".to_owned(), &settings, None)
     }
 
-    fn call(breaker: &Breaker, success: bool) -> Result<(), Refused> {
+    fn call(breaker: &Breaker, success: bool) -> Result<(), NotAdmitted> {
         let permit = breaker.admit()?;
         if success {
             permit.succeeded();
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_opens_on_the_sixth_failure_in_a_row() {
+    async fn a_breaker_opens_on_the_sixth_failure_in_a_row() {
         let breaker = breaker(1, None, None);
         for success in [false, false, false, true, false, false, false, false, false] {
             call(&breaker, success).unwrap();
@@ -302,11 +302,11 @@ mod tests {
         assert_eq!(breaker.state(), State::Closed);
         call(&breaker, false).unwrap();
         assert_eq!(breaker.state(), State::Open);
-        assert_eq!(call(&breaker, true), Err(Refused::Open));
+        assert_eq!(call(&breaker, true), Err(NotAdmitted::Open));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn half_open_it_closes_after_as_many_successes_as_it_lets_through() {
+    async fn a_half_open_breaker_closes_after_as_many_successes_as_it_admits() {
         let breaker = breaker(2, None, Some("consecutiveFailures >= 1"));
         call(&breaker, false).unwrap();
         tokio::time::advance(SECOND).await;
@@ -314,7 +314,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(breaker.state(), State::HalfOpen);
         let (first, second) = (breaker.admit().unwrap(), breaker.admit().unwrap());
-        assert_eq!(call(&breaker, true), Err(Refused::TooManyRequests));
+        assert_eq!(call(&breaker, true), Err(NotAdmitted::TooManyRequests));
         first.succeeded();
         assert_eq!(breaker.state(), State::HalfOpen);
         second.succeeded();
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn half_open_it_opens_again_on_a_failure_even_of_a_call_that_was_given_up() {
+    async fn a_half_open_breaker_opens_again_on_a_failure_even_of_a_call_that_was_given_up() {
         let breaker = breaker(1, None, Some("consecutiveFailures >= 1"));
         call(&breaker, false).unwrap();
         tokio::time::advance(2 * SECOND).await;

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
+    fn a_bare_integer_is_milliseconds_and_below_zero_is_zero() {
         for (text, milliseconds) in [
             ("5s", 5_000),
             ("250", 250),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_of_both_protocols() {
+    fn http_and_grpc_codes_and_ranges_match() {
         let matching = Matching::new("429,500-599", "1,5-7,").unwrap();
         for code in [429, 500, 599, 1, 5, 7] {
             assert!(matching.has(code), "{code}");
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_codes() {
+    fn errors_name_the_pattern_and_the_wrong_code() {
         let http = |text| Matching::new(text, "").unwrap_err().to_string();
         assert_eq!(
             http("600"),

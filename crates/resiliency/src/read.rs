@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn retries() {
+    fn retries_are_read_with_their_defaults() {
         let contents = policies(json!({"retries": {
             "plain": {},
             "often": {"policy": "Constant", "duration": 10, "maxRetries": 3, "matching": {"httpStatusCodes": 500}},
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn breakers() {
+    fn breakers_are_read_with_their_defaults() {
         let contents = policies(json!({"circuitBreakers": {
             "plain": {},
             "full": {"maxRequests": 3, "interval": "8s", "timeout": 45000, "trip": "requests > 3"},

@@ -1,8 +1,8 @@
 //! How long to wait before an operation is tried again, and how often.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
+use outrider_kit::random;
 use tokio::time::Instant;
 
 use crate::parse::Matching;
@@ -63,7 +63,7 @@ impl Retry {
 impl Waits<'_> {
     /// The next wait; none when it is time to give up.
     pub fn next(&mut self) -> Option<Duration> {
-        self.next_with(random())
+        self.next_with(random::fraction())
     }
 
     /// `random` is at least 0 and below 1.
@@ -82,12 +82,6 @@ impl Waits<'_> {
             }
         }
     }
-}
-
-/// Every hasher of the standard library has keys of its own.
-fn random() -> f64 {
-    let bits = RandomState::new().build_hasher().finish() >> 11;
-    bits as f64 / (1u64 << 53) as f64
 }
 
 #[cfg(test)]
@@ -123,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_count_it_ends_after_a_quarter_of_an_hour() {
+    async fn retries_without_a_count_end_after_15_minutes() {
         let retry = exponential(Duration::from_secs(60), None);
         let mut waits = retry.waits();
         let began = Instant::now();
@@ -133,12 +127,5 @@ mod tests {
         let took = began.elapsed();
         let bounds = Duration::from_secs(13 * 60)..=Duration::from_secs(15 * 60);
         assert!(bounds.contains(&took), "{took:?}");
-    }
-
-    #[test]
-    fn random_numbers_differ_and_are_fractions() {
-        let all: Vec<f64> = (0..100).map(|_| random()).collect();
-        assert!(all.iter().all(|n| (0.0..1.0).contains(n)));
-        assert!(all.iter().any(|n| *n > 0.5) && all.iter().any(|n| *n < 0.5));
     }
 }

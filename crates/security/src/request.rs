@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outrider_kit::grpc;
+use outrider_kit::{error, grpc};
 use outrider_proto::sentry::v1::SignCertificateRequest;
 use outrider_proto::sentry::v1::ca_client::CaClient;
 use tonic::transport::Endpoint;
@@ -67,13 +67,15 @@ impl Issue for SentryClient {
     async fn issue(&self, csr: &str) -> Result<Issued, IssueError> {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address))
             .map_err(|e| {
-                IssueError::Connect(format!("address '{}': {}", self.address, causes(&e)))
+                IssueError::Connect(format!("address '{}': {}", self.address, error::chain(&e)))
             })?
             .connect_timeout(DIAL);
         let channel = endpoint
             .connect_with_connector(self.connector.clone())
             .await
-            .map_err(|e| IssueError::Connect(format!("'{}': {}", self.address, causes(&e))))?;
+            .map_err(|e| {
+                IssueError::Connect(format!("'{}': {}", self.address, error::chain(&e)))
+            })?;
         let mut client = CaClient::new(channel);
         let (token, validator) = self.token.read().await?;
         let request = SignCertificateRequest {
@@ -116,19 +118,4 @@ impl Issue for SentryClient {
             audience_jwts: answer.per_audience_jwts.into_iter().collect(),
         })
     }
-}
-
-/// An error with what caused it, outermost first.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }

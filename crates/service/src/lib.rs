@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use outrider_host::signal::Signals;
 use outrider_host::{OUTRIDER_VERSION, VERSION};
+use outrider_kit::error;
 use outrider_telemetry::log;
 
 pub use configuration::wait_for_configuration;
@@ -83,7 +84,7 @@ impl Service {
             failed = started_until_signal => failed,
         };
         process.tasks.stop(Some(self.grace)).await;
-        ended.map_err(|error| whole(&error))?;
+        ended.map_err(|error| error::chain(&*error))?;
         log(self.ended);
         Ok(ExitCode::SUCCESS)
     }
@@ -101,36 +102,9 @@ fn init_log(settings: Option<&Settings>) -> Result<String, log::Error> {
     Ok(options.level)
 }
 
-/// An error with its causes, each once: many messages contain their cause's.
-fn whole(error: &anyhow::Error) -> Failure {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if text.is_empty() {
-            text = cause;
-        } else if !text.ends_with(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    text.into()
-}
-
 /// What the names of Services end with in this cluster, such as
 /// `cluster.local`; nothing outside of one.
 pub fn cluster_domain() -> Option<String> {
     let resolver = std::fs::read_to_string("/etc/resolv.conf").ok()?;
     outrider_kit::kubernetes::cluster_domain(&resolver)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_names_each_cause_once() {
-        let error = anyhow::anyhow!("port 1 is taken").context("API");
-        assert_eq!(whole(&error).to_string(), "API: port 1 is taken");
-        let error = anyhow::anyhow!("b").context("a: b").context("x");
-        assert_eq!(whole(&error).to_string(), "x: a: b");
-    }
 }

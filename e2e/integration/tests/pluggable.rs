@@ -252,7 +252,7 @@ async fn secrets_come_from_the_program() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_published_goes_to_the_program() -> Result<()> {
+async fn publications_go_to_the_program() -> Result<()> {
     let program = Program::start("extra").await?;
     let daprd = with(&program).start().await?;
     let http = daprd.http();

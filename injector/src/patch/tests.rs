@@ -108,12 +108,12 @@ impl Case {
 }
 
 #[test]
-fn a_plain_pod() {
+fn a_pod_without_options_gets_the_default_patch() {
     snapshot!(Case::default().patch(&pod(&[])).unwrap().operations);
 }
 
 #[test]
-fn everything_at_once() {
+fn all_settings_work_together() {
     let mut settings = settings();
     settings.actors = Some(Actors::Placement(
         settings.address("dapr-placement-server", 50005),
@@ -287,7 +287,7 @@ fn each_annotation_adds_its_argument() {
 }
 
 #[test]
-fn actors_and_reminders_of_the_injector() {
+fn annotations_go_before_the_services_of_the_injector() {
     let with = |actors, reminders: Option<&str>| Case {
         settings: Settings {
             actors,
@@ -488,7 +488,7 @@ fn an_error_names_the_wrong_annotation() {
 }
 
 #[test]
-fn a_volume_that_is_not_there() {
+fn a_mount_of_a_missing_volume_is_a_warning() {
     let (_, warnings) = Case::default().apply(&pod(&[("volume-mounts", "data:/data")]));
     assert_eq!(
         warnings,
@@ -497,7 +497,7 @@ fn a_volume_that_is_not_there() {
 }
 
 #[test]
-fn declared_components() {
+fn containers_of_components_in_scope_are_added() {
     let declared = |name: &str, scopes: &[&str], container: &str| Declared {
         name: name.into(),
         scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
@@ -560,7 +560,7 @@ fn declared_components() {
 }
 
 #[test]
-fn the_word_that_counts() {
+fn only_true_asks_for_a_sidecar() {
     for (word, expected) in [
         ("true", true),
         ("True", true),

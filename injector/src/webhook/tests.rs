@@ -126,7 +126,7 @@ async fn a_pod_gets_its_sidecar() {
 }
 
 #[tokio::test]
-async fn who_may() {
+async fn only_allowed_accounts_get_a_sidecar() {
     let fixture = fixture(None).await;
     let allowed = fixture
         .review(|it| it["userInfo"] = json!({"username": "x", "groups": ["system:masters"]}))
@@ -144,7 +144,7 @@ async fn who_may() {
 }
 
 #[tokio::test]
-async fn what_is_left_alone() {
+async fn pods_without_need_of_a_sidecar_are_not_changed() {
     let fixture = fixture(None).await;
     let untouched = json!({"uid": "u", "allowed": true});
     let disabled = fixture
@@ -172,7 +172,7 @@ async fn what_is_left_alone() {
 }
 
 #[tokio::test]
-async fn what_is_refused() {
+async fn a_refusal_says_what_is_wrong() {
     let fixture = fixture(None).await;
     let message = async |edit: fn(&mut Value)| {
         let response = fixture.review(edit).await;

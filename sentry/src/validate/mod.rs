@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_told_at_once() {
+    fn all_errors_of_a_request_are_returned_together() {
         assert_eq!(
             common(&request("", "", b"", "")).unwrap_err(),
             "invalid request: parameter app-id cannot be empty\nCSR is required\nnamespace is required"

@@ -471,7 +471,7 @@ async fn a_rotated_secret_is_taken_up_when_the_mounted_copy_changes() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_for_nobody_is_refused() {
+async fn a_token_without_the_audience_of_sentry_is_refused() {
     let cluster = Cluster::start().await;
     let sentry = cluster.sentry(&[]).await;
     cluster.pod("apps", "sa", json!({}));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::body::Refused;
+use super::body::BodyError;
 use super::gate::{Gate, Place};
 use super::limits::Limits;
 use super::slots::{Id, State};
@@ -185,7 +185,7 @@ pub(super) struct Request {
     activity: Activity,
     number: u64,
     held: AtomicUsize,
-    refused: OnceLock<Refused>,
+    refused: OnceLock<BodyError>,
 }
 
 impl Request {
@@ -217,11 +217,11 @@ impl Request {
     }
 
     /// Its body is refused: the answer is this error, whatever the handler returns.
-    pub fn refuse(&self, why: Refused) {
+    pub fn refuse(&self, why: BodyError) {
         let _ = self.refused.set(why);
     }
 
-    pub fn refused(&self) -> Option<Refused> {
+    pub fn refused(&self) -> Option<BodyError> {
         self.refused.get().copied()
     }
 

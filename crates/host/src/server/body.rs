@@ -18,7 +18,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why the body of a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum BodyError {
     #[error("the request body is larger than {0} bytes")]
     TooLarge(usize),
     #[error("too many request bodies are being received: try again later")]
@@ -27,7 +27,7 @@ pub enum Refused {
     TooSlow(u64),
 }
 
-impl Refused {
+impl BodyError {
     pub(super) fn http_status(self) -> StatusCode {
         match self {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -87,7 +87,7 @@ impl Received {
         }
     }
 
-    fn refuse(&self, refused: Refused) -> BoxError {
+    fn refuse(&self, refused: BodyError) -> BoxError {
         if let Some(owed) = &self.owed {
             owed.request.refuse(refused);
         }
@@ -112,7 +112,7 @@ impl Body for Received {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         };
         if owed.deadline.as_mut().poll(context).is_ready() {
-            let refused = Refused::TooSlow(owed.limits.body_time.as_secs());
+            let refused = BodyError::TooSlow(owed.limits.body_time.as_secs());
             return Poll::Ready(Some(Err(this.refuse(refused))));
         }
         let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
@@ -120,8 +120,8 @@ impl Body for Received {
             && let Some(data) = frame.data_ref()
         {
             let refused = match owed.left.checked_sub(data.len()) {
-                None => Some(Refused::TooLarge(owed.limits.body)),
-                Some(_) if !owed.request.hold(data.len()) => Some(Refused::TooMany),
+                None => Some(BodyError::TooLarge(owed.limits.body)),
+                Some(_) if !owed.request.hold(data.len()) => Some(BodyError::TooMany),
                 Some(left) => {
                     owed.left = left;
                     None

@@ -28,7 +28,7 @@ use outrider_security::{Acceptor, Peer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-pub use body::{Answer, Received, Refused};
+pub use body::{Answer, BodyError, Received};
 pub use gate::{Gate, Place};
 pub use limits::Limits;
 pub use slots::Source;
@@ -324,13 +324,13 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// Whether the body is too large by its content-length.
-fn declared_too_large(headers: &HeaderMap, limits: &Limits) -> Option<Refused> {
+fn declared_too_large(headers: &HeaderMap, limits: &Limits) -> Option<BodyError> {
     let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
     let length: u64 = length.parse().ok()?;
-    (length > limits.body as u64).then_some(Refused::TooLarge(limits.body))
+    (length > limits.body as u64).then_some(BodyError::TooLarge(limits.body))
 }
 
-fn error_response(refused: Refused, is_grpc: bool) -> Response<Full<Bytes>> {
+fn error_response(refused: BodyError, is_grpc: bool) -> Response<Full<Bytes>> {
     if is_grpc {
         return refused.status().into_http();
     }

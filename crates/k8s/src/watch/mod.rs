@@ -10,7 +10,6 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -18,6 +17,7 @@ use http::{Request, header};
 use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
+use outrider_kit::random;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -268,10 +268,7 @@ impl Driver {
 
 /// A random time between half of `pause` and `pause`, so that watches that ended together do not restart together.
 fn jittered(pause: Duration) -> Duration {
-    // Every hasher of the standard library has keys of its own.
-    let bits = RandomState::new().build_hasher().finish() >> 11;
-    let random = bits as f64 / (1u64 << 53) as f64;
-    pause.mul_f64(0.5 + random / 2.0)
+    pause.mul_f64(0.5 + random::fraction() / 2.0)
 }
 
 fn key_of(object: &Value) -> Key {

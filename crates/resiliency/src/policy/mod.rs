@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::SCOPE;
-use crate::breaker::{Breaker, Refused, Settings};
+use crate::breaker::{Breaker, NotAdmitted, Settings};
 use crate::metrics::{Kind, Sourced, Watch};
 use crate::parse::Matching;
 use crate::retry::Retry;
@@ -177,8 +177,8 @@ impl Policy {
         let permit = match self.breaker.as_ref().map(|breaker| breaker.admit()) {
             None => None,
             Some(Ok(permit)) => Some(permit),
-            Some(Err(Refused::Open)) => return Err(Error::Open),
-            Some(Err(Refused::TooManyRequests)) => return Err(Error::TooManyRequests),
+            Some(Err(NotAdmitted::Open)) => return Err(Error::Open),
+            Some(Err(NotAdmitted::TooManyRequests)) => return Err(Error::TooManyRequests),
         };
         let timeout = self.bundle.timeout.as_ref();
         let deadline = timeout.map(|timeout| Instant::now() + timeout.value);

@@ -164,7 +164,7 @@ fn a_denial_is_not_hidden_by_what_allows_more() {
 }
 
 #[test]
-fn of_patterns_that_cross_the_denial_counts() {
+fn where_patterns_overlap_the_denial_counts() {
     let allow = |name: &str| json!({"name": name, "httpVerb": ["*"], "action": "allow"});
     let deny = |name: &str| json!({"name": name, "httpVerb": ["*"], "action": "deny"});
     for (allowed, denied, operation, expected) in [

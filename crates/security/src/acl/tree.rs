@@ -149,7 +149,7 @@ mod tests {
         }
 
         #[test]
-        fn prop_any_text_is_searched_without_trouble(
+        fn prop_searching_any_text_never_panics(
             operations in prop::collection::vec("[/*a-b]{0,8}", 0..6),
             request in ".{0,20}",
         ) {

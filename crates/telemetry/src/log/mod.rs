@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn text_line() {
+    fn a_text_line_has_level_message_and_fields() {
         let line = text(
             "info",
             "ready now",
@@ -363,14 +363,14 @@ mod tests {
     }
 
     #[test]
-    fn json_line_keeps_types() {
+    fn a_json_line_keeps_the_types_of_fields() {
         let line = json("info", "m", vec![("code", 204.into()), ("ok", true.into())]);
         let (start, _) = line.split_once(r#","time":"#).unwrap();
         assert_eq!(start, r#"{"code":204,"level":"info","msg":"m","ok":true"#);
     }
 
     #[test]
-    fn levels() {
+    fn levels_are_read_in_any_case() {
         assert_eq!(parse_level("WARN").unwrap(), Some(Level::WARN));
         assert_eq!(parse_level("fatal").unwrap(), None);
         let message = parse_level("loud").unwrap_err().to_string();

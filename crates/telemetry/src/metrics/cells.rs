@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_add_up() {
+    fn a_scrape_adds_up_all_threads() {
         let counter = Counter::default();
         let histogram = Histogram::new(Buckets::bytes(&[10, 20]));
         std::thread::scope(|scope| {

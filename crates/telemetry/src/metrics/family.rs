@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_join_series() {
+    fn values_that_a_rule_makes_equal_are_one_series() {
         let pairs = BTreeMap::from([("/orders/TEST".to_owned(), "/orders/.+".to_owned())]);
         for name in ["x_count", "dapr_x_count"] {
             let registry = Registry::new();

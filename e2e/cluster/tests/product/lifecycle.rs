@@ -19,7 +19,7 @@ const DEFINITIONS: [&str; 7] = [
 ];
 
 #[tokio::test]
-async fn install_recover_upgrade_uninstall() -> Result<()> {
+async fn the_chart_is_installed_upgraded_and_uninstalled() -> Result<()> {
     if !may_boot() {
         return Ok(());
     }

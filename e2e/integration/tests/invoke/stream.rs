@@ -53,7 +53,7 @@ async fn passed_on(parts: Sender<Bytes>, stream: &mut TcpStream) -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_answer_is_passed_on_while_it_is_made() -> Result<()> {
+async fn an_answer_is_streamed_to_the_caller() -> Result<()> {
     let (parts, app) = feeding().await?;
     let pair = Pair::start(|called| called.app(&app)).await?;
 
@@ -65,7 +65,7 @@ async fn an_answer_is_passed_on_while_it_is_made() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_request_is_passed_on_while_it_is_made() -> Result<()> {
+async fn a_request_is_streamed_to_the_application() -> Result<()> {
     let (arrived, mut arrivals) = tokio::sync::mpsc::channel::<Bytes>(8);
     let router = Router::new().route(
         "/parts",

@@ -10,7 +10,7 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{DecodingKey, Validation};
-use outrider_kit::duration;
+use outrider_kit::{duration, error};
 use outrider_proto::sentry::v1::SignCertificateRequest;
 use outrider_security::SpiffeId;
 use serde_json::{Map, Value};
@@ -328,25 +328,15 @@ async fn fetch(client: &reqwest::Client, url: &str) -> Result<String, String> {
         .send()
         .await
         .and_then(reqwest::Response::error_for_status)
-        .map_err(with_causes)?;
+        .map_err(|error| error::chain(&error))?;
     let mut text = Vec::new();
-    while let Some(piece) = answer.chunk().await.map_err(with_causes)? {
+    while let Some(piece) = answer.chunk().await.map_err(|error| error::chain(&error))? {
         text.extend_from_slice(&piece);
         if text.len() > LARGEST_SET {
             return Err(format!("{url}: more than {LARGEST_SET} bytes of keys"));
         }
     }
     String::from_utf8(text).map_err(|error| format!("{url}: {error}"))
-}
-
-fn with_causes(error: reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(&error);
-    while let Some(cause) = next {
-        text.push_str(&format!(": {cause}"));
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
