@@ -157,7 +157,7 @@ fn publish_anchors(
                         true
                     }
                     Err(error) => {
-                        tracing::error!(target: "dapr.operator", "{error}");
+                        tracing::error!(target: "dapr.operator", "cannot write the trust anchors into the definition {SUBSCRIPTIONS}, trying again: {error}");
                         false
                     }
                 }

@@ -239,7 +239,7 @@ impl Certificate {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(target: LOG, "keeping the last certificate of the OIDC server: {error}");
+                    tracing::warn!(target: LOG, "the new certificate of the OIDC server cannot be used, the former one stays in use: {error}");
                 }
             }
         }

@@ -72,7 +72,7 @@ pub async fn follow(anchors: TrustAnchors, file: PathBuf, stopping: Cancellation
                 anchors.replace(roots);
             }
             Err(error) => {
-                tracing::error!(target: "dapr.k8s.trust", "trust anchors file '{}' cannot be read as certificates, keeping the former trust anchors: {error}", file.display());
+                tracing::error!(target: "dapr.k8s.trust", "trust anchors file '{}' cannot be read as certificates, the former trust anchors stay in use: {error}", file.display());
             }
         }
     }

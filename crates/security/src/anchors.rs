@@ -151,7 +151,7 @@ impl TrustAnchors {
                 Ok(text) => text,
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::error!(target: "dapr.runtime.security", "failed to read trust anchors file: '{}': {error}; keeping the last ones", path.display());
+                        tracing::error!(target: "dapr.runtime.security", "failed to read trust anchors file: '{}': {error}; the former trust anchors stay in use", path.display());
                     }
                     continue;
                 }
@@ -161,7 +161,7 @@ impl TrustAnchors {
             match Roots::parse(&text) {
                 Ok(roots) => self.replace(roots),
                 Err(error) => {
-                    tracing::error!(target: "dapr.runtime.security", "trust anchors file '{}': {error}; keeping the last ones", path.display());
+                    tracing::error!(target: "dapr.runtime.security", "trust anchors file '{}': {error}; the former trust anchors stay in use", path.display());
                 }
             }
             seen = text;

@@ -165,7 +165,7 @@ impl Reconciler {
                 Ok(Some(workload)) => workload,
                 Ok(None) => continue,
                 Err(error) => {
-                    tracing::error!(target: "dapr.operator.handlers", "no service for {}/{}: {error}", object.namespace, object.name);
+                    tracing::error!(target: "dapr.operator.handlers", "no service for the sidecars of workload {}/{}: {error}", object.namespace, object.name);
                     continue;
                 }
             };

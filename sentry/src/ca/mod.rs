@@ -175,7 +175,7 @@ impl Refresh {
                 self.seen.changed()
             } {}
             if let Err(error) = self.reload().await {
-                tracing::error!(target: "dapr.sentry", "Issuer credentials changed, but cannot be used; keeping the last ones: {error}");
+                tracing::error!(target: "dapr.sentry", "Issuer credentials changed, but cannot be used; the former ones stay in use: {error}");
             }
         }
     }

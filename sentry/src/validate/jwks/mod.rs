@@ -230,7 +230,7 @@ impl Refresh {
     /// good one stays.
     pub async fn run(self) {
         let failed = |why: &dyn std::fmt::Display| {
-            tracing::error!(target: "dapr.sentry.identity.jwks", "{why}; keeping the last key set");
+            tracing::error!(target: "dapr.sentry.identity.jwks", "{why}; the former key set stays in use");
         };
         match &self.source {
             Source::Inline => std::future::pending().await,
