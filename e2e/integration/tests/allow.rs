@@ -10,7 +10,7 @@ use tonic::{Code, Request};
 #[tokio::test]
 async fn an_entry_denies_its_protocol_in_any_case_or_both() -> Result<()> {
     for (protocol, http, grpc) in [
-        // What no route serves is a call of an application, here one without a name.
+        // A denied route is not there: its path is read as an invocation without an app id, hence 404.
         ("", 404, Code::Unimplemented),
         (", protocol: HTTP", 404, Code::Ok),
         (", protocol: GRPC", 200, Code::Unimplemented),

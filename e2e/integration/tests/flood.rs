@@ -267,7 +267,7 @@ async fn operator_answers_in_a_flood_of_silent_connections() -> Result<()> {
     let sentry = Sentry::of(&authority, "24h").await?;
     let operator = Operator::start(&cluster, &sentry).await?;
     let end = OffsetDateTime::now_utc() + time::Duration::DAY;
-    // Even those that have a certificate.
+    // The clients of the flood have valid certificates.
     let dial = async || {
         let identity = authority.identify("spiffe://public/ns/default/app", end)?;
         let dialled = authority.dial(Operator::NAME, operator.port(), Some(identity));

@@ -176,7 +176,7 @@ async fn endless_continuation_frames_are_cut_off_in_constant_memory() -> Result<
     const LENGTH: usize = 16 << 10;
     let frame = |kind: u8| {
         let mut frame = vec![0, (LENGTH >> 8) as u8, LENGTH as u8, kind, 0, 0, 0, 0, 1];
-        // A literal whose name and value are new, over and over.
+        // A header field with a literal name and value, repeated.
         while frame.len() < 9 + LENGTH {
             frame.extend(b"\x00\x01a\x04bbbb");
         }
@@ -218,7 +218,7 @@ async fn a_client_that_drips_its_head_is_disconnected() -> Result<()> {
         .await?;
     let (mut reader, mut writer) = stream.into_split();
     let mut tick = tokio::time::interval(Duration::from_millis(250));
-    // Never idle, and never done.
+    // One byte of a header every 250 ms, without end.
     let drip = async {
         loop {
             tick.tick().await;

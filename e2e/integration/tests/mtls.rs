@@ -101,7 +101,7 @@ async fn an_access_list_covers_grpc_calls() -> Result<()> {
         request
     };
     caller.grpc().await?.invoke_service(service()).await?;
-    // It would take methods past the rules.
+    // A proxied `OnInvoke` has its method in the message, where the rules do not see it.
     let refused = AppCallbackClient::new(caller.channel().await?)
         .on_invoke(proxied())
         .await
@@ -215,7 +215,7 @@ async fn a_connection_ends_when_the_certificate_expires() -> Result<()> {
     };
     let (one, another) = tokio::try_join!(read(&prompt, "late"), read(&late, "prompt"))?;
     for answer in [one, another] {
-        // It does not look complete.
+        // Without the last chunk the client sees that the answer is not complete.
         assert!(!answer.ends_with(b"0\r\n\r\n"));
     }
     assert!(start.elapsed() < life + Duration::from_secs(10));

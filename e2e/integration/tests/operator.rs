@@ -235,7 +235,7 @@ async fn a_client_without_a_valid_certificate_gets_nothing() -> Result<()> {
         &[0xff; 70_000],
     ] {
         let mut socket = TcpStream::connect(("127.0.0.1", port)).await?;
-        // The other side may have had enough before all of it is sent.
+        // The server may close the connection before all of it is sent.
         let _ = socket.write_all(garbage).await;
         let mut answer = Vec::new();
         let ended = tokio::time::timeout(wait::LONG, socket.read_to_end(&mut answer));

@@ -280,7 +280,7 @@ async fn publications_go_to_the_program() -> Result<()> {
     Ok(())
 }
 
-/// An application that takes news, once it is let.
+/// An application that subscribes to `news` and answers each message after one notification of `go`.
 async fn reader(go: Arc<Notify>, refuses: bool) -> Result<HttpApp> {
     let subscriptions = json!([{"pubsubname": "broker", "topic": "news", "route": "/news"}]);
     let taken = async move || {
@@ -423,7 +423,7 @@ async fn a_sidecar_that_ends_pauses_the_broker_and_finishes_its_deliveries() -> 
         daprd.signal(Signal::TERM)?;
         let paused = || async { (!program.memory().calls("Pause").is_empty()).then_some(()) };
         wait::until("the pause", paused).await?;
-        // This one is not taken.
+        // A message after the pause is not delivered.
         program.memory().deliver(news("2")).await?;
         assert_eq!(program.memory().acknowledged().len(), 0);
         go.notify_one();

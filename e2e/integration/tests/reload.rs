@@ -121,7 +121,7 @@ async fn a_component_that_cannot_start_ends_nothing_and_is_tried_again() -> Resu
     let counted = page.lines().any(|line| line.starts_with(&series));
     assert!(counted, "{page}");
 
-    // What made it fail is gone; nothing is written to a file.
+    // The folder is made; no resource file changes.
     std::fs::create_dir(&late)?;
     in_use(&daprd, "late", "state.sqlite").await?;
     failure(&daprd, "late", None).await?;

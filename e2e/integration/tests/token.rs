@@ -122,7 +122,7 @@ async fn only_health_needs_no_token() -> Result<()> {
             assert_eq!(answer.status, 401, "{method} {path} {named}");
         }
     }
-    // A header does not make a call of it.
+    // With the header, too, the health page is the sidecar's own.
     let named = by_port.http().with("dapr-app-id", "app");
     assert_eq!(named.get("/v1.0/healthz").await?.status, 204);
     assert!(app.seen().is_empty());
@@ -134,7 +134,7 @@ async fn only_health_needs_no_token() -> Result<()> {
 async fn the_api_token_is_not_passed_on() -> Result<()> {
     let http = HttpApp::start(axum::Router::new().fallback(async || "ok")).await?;
     let grpc = GrpcApp::start(|_| Ok(InvokeResponse::default())).await?;
-    // Also where it is not required: clients send it to every sidecar.
+    // Also where no token is required: clients send it to every sidecar.
     for token in ["secret", ""] {
         let web = Daprd::builder().app_id("web").app(&http);
         let rpc = Daprd::builder().app_id("rpc").grpc_app(&grpc);

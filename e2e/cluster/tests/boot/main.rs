@@ -237,7 +237,7 @@ async fn a_folder_that_is_not_of_a_cluster_is_not_touched() -> Result<()> {
     Ok(())
 }
 
-/// As with `OUTRIDER_CLUSTER_KUBECONFIG`: all but the images works on a cluster of unknown make.
+/// As with `OUTRIDER_CLUSTER_KUBECONFIG`: everything but loading images works on a cluster that is known by its kubeconfig only.
 async fn only_a_kubeconfig_is_enough(running: &Options) -> Result<()> {
     let copy = running.cache.join("test-b.kubeconfig");
     std::fs::copy(running.work.join("kubeconfig"), &copy)?;

@@ -297,7 +297,7 @@ async fn policies_apply_and_change_under_a_running_sidecar() -> Result<()> {
     let Some(stage) = Stage::set("policies").await? else {
         return Ok(());
     };
-    // Nothing answers as fast as this.
+    // A timeout that every call exceeds.
     let policies = |scope: &str| {
         format!(
             "\

@@ -143,7 +143,7 @@ async fn bodies_over_the_limit_are_413_on_every_route() -> Result<()> {
         assert_eq!(refused.status, 413, "{path}: {}", refused.text());
         assert!(refused.error()?.1.contains("stream too large"), "{path}");
     }
-    // One that does not say how long it is.
+    // A body without a content-length.
     let mut stream = TcpStream::connect(("127.0.0.1", daprd.http_port())).await?;
     stream
         .write_all(b"POST /v1.0/invoke/app/method/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n200000\r\n")
@@ -204,7 +204,7 @@ async fn the_http_status_of_the_application_is_a_grpc_header() -> Result<()> {
         .invoke_service(service("bad"))
         .await
         .expect_err("is refused");
-    // The application did not like the request; the sidecar is well.
+    // The 400 of the application becomes a gRPC code.
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
     let status = refused.metadata().get("dapr-http-status");
     assert_eq!(status.map(|v| v.as_bytes()), Some(&b"400"[..]));

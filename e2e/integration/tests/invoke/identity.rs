@@ -1,4 +1,4 @@
-//! Who calls: clients cannot choose what applications see.
+//! Headers with the identity of the caller: clients cannot set them.
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -138,7 +138,7 @@ async fn a_client_cannot_set_the_identity_headers() -> Result<()> {
     Ok(())
 }
 
-/// A peer of another make, without mTLS: what it set itself stays.
+/// A peer that is not Outrider, without mTLS: headers that it set itself stay.
 #[tokio::test]
 async fn a_peer_sets_each_identity_header_once() -> Result<()> {
     let app = HttpApp::start(Router::new().fallback(async || "ok")).await?;

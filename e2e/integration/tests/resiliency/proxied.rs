@@ -101,7 +101,7 @@ async fn streaming(policies: &str) -> Result<Streaming> {
     )
     .await?;
     let mut client = PlacementClient::new(pair.caller.channel().await?);
-    // It does not say that it is a stream.
+    // Without the header that announces a stream.
     let (send, hosts) = feed::<Host>();
     send.send(host("first")).await?;
     let response = client.report_dapr_status(to_called(hosts)).await?;
