@@ -104,7 +104,7 @@ async fn a_chart_runs_and_is_reached(cluster: &Cluster) -> Result<()> {
             "-n",
             name,
             "--set",
-            "text=well met",
+            "text=hello",
             "--wait",
             "--timeout",
             "60s",
@@ -130,7 +130,7 @@ async fn a_chart_runs_and_is_reached(cluster: &Cluster) -> Result<()> {
             .map(Some)
     })
     .await?;
-    assert_eq!(page.trim(), "well met");
+    assert_eq!(page.trim(), "hello");
     let token = exec(&["cat", "/var/run/secrets/kubernetes.io/serviceaccount/token"]).await?;
     assert_eq!(token.split('.').count(), 3, "not a signed token: {token}");
     let status = exec(&["cat", "/proc/1/status"]).await?;
@@ -157,7 +157,7 @@ async fn a_chart_runs_and_is_reached(cluster: &Cluster) -> Result<()> {
     let lines: Vec<String> = BufReader::new(stream)
         .lines()
         .collect::<std::io::Result<_>>()?;
-    assert_eq!(lines.last().map(String::as_str), Some("well met"));
+    assert_eq!(lines.last().map(String::as_str), Some("hello"));
     wait("the page's log", LIMIT, async || {
         let log = cluster.kubectl(["logs", "-n", name, pod]).await?;
         Ok(log.contains("/index.html").then_some(()))
@@ -377,12 +377,12 @@ async fn an_archive_is_loaded_and_run(node: &Node) -> Result<()> {
     std::fs::remove_file(&archive)?;
     ensure!(loaded.success());
     // Attaching to a pod that is as short as this one may miss what it prints.
-    let run = "kubectl run loaded --image=outrider.local/loaded:1 --restart=Never --quiet -- echo well met";
+    let run = "kubectl run loaded --image=outrider.local/loaded:1 --restart=Never --quiet -- echo hello";
     let status = node.program(&run.split(' ').collect::<Vec<_>>()).status()?;
     ensure!(status.success(), "{run}: {status}");
     wait("the pod's log", LIMIT, async || {
         let output = node.program(&["kubectl", "logs", "loaded"]).output()?;
-        Ok((output.stdout == b"well met\n").then_some(()))
+        Ok((output.stdout == b"hello\n").then_some(()))
     })
     .await
 }
