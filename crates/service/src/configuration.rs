@@ -12,9 +12,9 @@ const RETRY: Duration = Duration::from_secs(1);
 const TRIES_PER_LINE: u32 = 10;
 
 /// Gets a Configuration. A chart may create it after the service that needs it,
-/// so it is waited for, at most `limit` long (none: without limit); `log` gets
-/// what is wrong meanwhile, and the result in the end. Nothing if it does not
-/// exist.
+/// so it is waited for, at most `limit` long (none: without limit). `log` gets
+/// what is wrong meanwhile. Returns the last result; nothing if the
+/// Configuration does not exist.
 pub async fn wait_for_configuration(
     client: &Client,
     namespace: &str,

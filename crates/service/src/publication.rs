@@ -46,3 +46,68 @@ async fn wait(pause: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn roots() -> Roots {
+        let mut authority = rcgen::CertificateParams::default();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        Roots::parse(&authority.self_signed(&key).unwrap().pem()).unwrap()
+    }
+
+    /// What is written within 100 seconds, with the second. The first
+    /// `failures` writes fail, and after 50 seconds the anchors become `second`.
+    async fn writes(
+        anchors: TrustAnchors,
+        second: Roots,
+        failures: usize,
+        check: Option<Duration>,
+    ) -> Vec<(u64, String)> {
+        let written = Mutex::new(Vec::new());
+        let start = Instant::now();
+        let publication = Publication {
+            anchors: anchors.clone(),
+            retry: SECOND,
+            check,
+        };
+        let stopping = CancellationToken::new();
+        let publishing = publication.run(stopping.clone(), |roots| {
+            let mut written = written.lock().unwrap();
+            written.push((start.elapsed().as_secs(), roots.pem().to_owned()));
+            std::future::ready(written.len() > failures)
+        });
+        let change = async {
+            tokio::time::sleep(50 * SECOND).await;
+            anchors.replace(second);
+            tokio::time::sleep(50 * SECOND).await;
+            stopping.cancel();
+        };
+        tokio::join!(publishing, change);
+        written.into_inner().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_write_is_retried_and_a_change_is_written_at_once() {
+        let (first, second) = (roots(), roots());
+        let (old, new) = (first.pem().to_owned(), second.pem().to_owned());
+        let written = writes(TrustAnchors::new(first), second, 2, None).await;
+        let expected = [(0, &old), (1, &old), (2, &old), (50, &new)];
+        assert_eq!(written, expected.map(|(at, pem)| (at, pem.clone())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_others_overwrite_is_written_at_each_check() {
+        let written = writes(TrustAnchors::new(roots()), roots(), 0, Some(30 * SECOND)).await;
+        let seconds: Vec<u64> = written.iter().map(|(at, _)| *at).collect();
+        assert_eq!(seconds, [0, 30, 50, 80]);
+    }
+}

@@ -377,7 +377,8 @@ async fn an_archive_is_loaded_and_run(node: &Node) -> Result<()> {
     std::fs::remove_file(&archive)?;
     ensure!(loaded.success());
     // Attaching to a pod that is as short as this one may miss what it prints.
-    let run = "kubectl run loaded --image=outrider.local/loaded:1 --restart=Never --quiet -- echo hello";
+    let run =
+        "kubectl run loaded --image=outrider.local/loaded:1 --restart=Never --quiet -- echo hello";
     let status = node.program(&run.split(' ').collect::<Vec<_>>()).status()?;
     ensure!(status.success(), "{run}: {status}");
     wait("the pod's log", LIMIT, async || {
