@@ -151,7 +151,7 @@ pub fn traces(bytes: &[u8]) {
 /// A Configuration with what follows from it.
 pub fn configuration(bytes: &[u8]) {
     let environment = HashMap::from([("NAME".to_owned(), "value".to_owned())]);
-    let text = config::expand(&String::from_utf8_lossy(bytes), &environment);
+    let text = outrider_kit::environment::expand(&String::from_utf8_lossy(bytes), &environment);
     for document in yaml::documents(&text).flatten() {
         if let Ok(configuration) = decode::from_value::<Configuration>(&document) {
             let _ = config::features(&configuration.spec);

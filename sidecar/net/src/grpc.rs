@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame};
+use outrider_kit::error;
 use tonic::{Code, Status};
 
 use crate::body::{self, BoxError};
@@ -135,7 +136,7 @@ fn check(length: usize, limit: Option<usize>) -> Result<(), Status> {
 /// The status that an HTTP/2 failure amounts to.
 pub fn transport_error(error: &(dyn std::error::Error + 'static)) -> Status {
     let status = causes(error).find_map(|cause| cause.downcast_ref::<Status>());
-    status.map_or_else(|| Status::unavailable(chain(error)), Status::clone)
+    status.map_or_else(|| Status::unavailable(error::chain(error)), Status::clone)
 }
 
 /// An error and what it came from, outermost first.
@@ -143,19 +144,6 @@ pub fn causes<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error), |error| error.source())
-}
-
-/// An error with its causes, the way people read it.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    for cause in causes(error).skip(1) {
-        let next = cause.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-    }
-    text
 }
 
 /// The status in an answer's trailers, or in its headers if it has no body.

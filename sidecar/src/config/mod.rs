@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use outrider_crds::configuration::Spec;
 use outrider_crds::{Configuration, decode, yaml};
+use outrider_kit::environment;
 use outrider_security::acl::{self, AccessControl};
 use serde_json::Value;
 
@@ -38,7 +39,7 @@ pub fn of_files(paths: &[String], environment: &HashMap<String, String>) -> Resu
             cause,
         };
         let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-        let text = expand(&text, environment);
+        let text = environment::expand(&text, environment);
         if let Some(document) = yaml::documents(&text).next() {
             merge(&mut merged, document.map_err(|e| wrong(e.to_string()))?);
         }
@@ -59,30 +60,6 @@ fn merge(into: &mut Value, from: Value) {
         }
         (into, from) => *into = from,
     }
-}
-
-/// `$NAME` and `${NAME}` replaced; unset names are empty.
-pub(crate) fn expand(text: &str, environment: &HashMap<String, String>) -> String {
-    let mut expanded = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('$') {
-        expanded.push_str(before);
-        let (name, tail) = match after.strip_prefix('{') {
-            Some(braced) => braced.split_once('}').unwrap_or(("", braced)),
-            None => after.split_at(
-                after
-                    .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-                    .unwrap_or(after.len()),
-            ),
-        };
-        if name.is_empty() && !after.starts_with('{') {
-            expanded.push('$');
-        }
-        expanded.push_str(environment.get(name).map_or("", String::as_str));
-        rest = tail;
-    }
-    expanded.push_str(rest);
-    expanded
 }
 
 /// Names of the features that are on.

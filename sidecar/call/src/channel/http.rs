@@ -117,7 +117,7 @@ impl Client {
                 return read.to_string();
             }
         }
-        grpc::chain(error)
+        outrider_kit::error::chain(error)
     }
 
     /// Calls a method. The answer's body holds the permit.

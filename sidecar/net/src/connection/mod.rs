@@ -396,7 +396,7 @@ pub fn is_refused(status: &Status) -> bool {
 fn broken(error: BoxError) -> Status {
     match error.downcast::<Status>() {
         Ok(status) => *status,
-        Err(error) => Status::internal(grpc::chain(error.as_ref())),
+        Err(error) => Status::internal(outrider_kit::error::chain(error.as_ref())),
     }
 }
 

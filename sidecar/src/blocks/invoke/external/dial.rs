@@ -149,7 +149,7 @@ impl Dialer {
             }
         }
         let refused = (!error.is_connect()).then(refusal).flatten();
-        refused.unwrap_or_else(|| grpc::chain(error))
+        refused.unwrap_or_else(|| outrider_kit::error::chain(error))
     }
 
     async fn dial(self, uri: Uri) -> io::Result<Stream> {
