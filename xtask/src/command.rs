@@ -16,7 +16,8 @@ usage: cargo xtask <command>
                   run the targets of fuzz/ on generated input
   setup [--all]   install what the tests need
   check           format, arrows, sizes, dependencies and lints
-  gen             write the generated files: definitions of the chart
+  gen             write the generated files: definitions of the chart,
+                  docs/components.md
   drift           gen, then fail if anything changed
   arrows          check which crate may depend on which
   sizes           check the length of files

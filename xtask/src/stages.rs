@@ -122,29 +122,37 @@ fn clippy() -> Result<()> {
     run::run(&mut cargo)
 }
 
+/// What is generated, and by which program: package, feature, program, path.
+const GENERATED: [[&str; 4]; 2] = [
+    ["outrider-crds", "schema", "crdgen", "charts/dapr/crds"],
+    [
+        "outrider-catalog",
+        "full",
+        "componentgen",
+        "docs/components.md",
+    ],
+];
+
 pub fn generate() -> Result<()> {
-    run::run(
-        run::cargo()
-            .args([
-                "run",
-                "--quiet",
-                "-p",
-                "outrider-crds",
-                "--features",
-                "schema",
-                "--bin",
-                "crdgen",
-            ])
-            .args(PROFILE)
-            .args(["--", "charts/dapr/crds"]),
-    )
+    for [package, feature, program, path] in GENERATED {
+        let mut cargo = run::cargo();
+        cargo.args(["run", "--quiet", "-p", package, "--features", feature]);
+        run::run(
+            cargo
+                .args(["--bin", program])
+                .args(PROFILE)
+                .args(["--", path]),
+        )?;
+    }
+    Ok(())
 }
 
 pub fn drift() -> Result<()> {
     generate()?;
     let mut git = std::process::Command::new("git");
     git.current_dir(run::root())
-        .args(["status", "--porcelain", "--", "charts/dapr/crds"]);
+        .args(["status", "--porcelain", "--"])
+        .args(GENERATED.map(|[.., path]| path));
     let changed = String::from_utf8(run::output(&mut git)?)?;
     if !changed.is_empty() {
         bail!("generated files are out of date; run cargo xtask gen and commit:\n{changed}");

@@ -5,9 +5,21 @@ mod redis;
 mod secrets;
 mod sqlite;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use outrider_components::{Context, Metadata, Registry, pubsub, state};
+use outrider_components::{Context, Metadata, Registry, Tested, pubsub, state};
+
+/// The types that the tests of this folder run a suite on.
+const TYPES: [&str; 7] = [
+    "state.in-memory",
+    "pubsub.in-memory",
+    "secretstores.local.env",
+    "secretstores.local.file",
+    "state.redis",
+    "pubsub.redis",
+    "state.sqlite",
+];
 
 fn registry() -> Registry {
     let mut registry = Registry::new();
@@ -15,6 +27,17 @@ fn registry() -> Registry {
     outrider_components_redis::register(&mut registry).expect("no type twice");
     outrider_components_sql::register(&mut registry).expect("no type twice");
     registry
+}
+
+#[test]
+fn a_suite_runs_on_the_types_whose_rows_claim_it() {
+    let registry = registry();
+    let claimed: BTreeSet<_> = registry
+        .rows()
+        .filter(|(_, row)| matches!(row.tested, Tested::Conformance(_)))
+        .map(|(category, row)| format!("{category}.{}", row.names[0]))
+        .collect();
+    assert_eq!(claimed, TYPES.map(str::to_owned).into());
 }
 
 fn context(app: &str) -> Context {
@@ -25,6 +48,7 @@ fn context(app: &str) -> Context {
 }
 
 async fn state(type_name: &str, properties: &[(&str, &str)]) -> Arc<dyn state::Store> {
+    assert!(TYPES.contains(&type_name), "add {type_name} to TYPES");
     let found = registry()
         .state
         .find(type_name, "v1")
@@ -40,6 +64,7 @@ async fn broker(
     app: &str,
     properties: &[(&str, &str)],
 ) -> Arc<dyn pubsub::Broker> {
+    assert!(TYPES.contains(&type_name), "add {type_name} to TYPES");
     let found = registry()
         .pubsub
         .find(type_name, "v1")

@@ -9,6 +9,10 @@ async fn run(
     environment: &[(&str, &str)],
     secrets: &[(&str, &[(&str, &str)])],
 ) {
+    assert!(
+        crate::TYPES.contains(&type_name),
+        "add {type_name} to TYPES"
+    );
     let found = crate::registry()
         .secrets
         .find(type_name, "v1")

@@ -8,6 +8,6 @@ async fn state_in_a_file() {
 
 #[tokio::test]
 async fn state_in_memory() {
-    let store = crate::state("state.sqlite3", &[("connectionString", ":memory:")]).await;
+    let store = crate::state("state.sqlite", &[("connectionString", ":memory:")]).await;
     outrider_conformance::state::run(&*store).await;
 }
