@@ -1,12 +1,12 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-/// What went wrong, as far as a caller needs to tell cases apart.
+/// What went wrong, as far as callers act on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The thing asked for does not exist.
     NotFound,
-    /// The request or the component's configuration makes no sense.
+    /// The request or the component's configuration is invalid.
     Invalid,
     /// The item changed since the caller read it.
     EtagMismatch,
@@ -18,26 +18,27 @@ pub enum Kind {
     Unavailable,
     /// The component cannot do this at all.
     Unsupported,
-    /// The component is in no state to do this, such as closed.
+    /// The component cannot do this in its state, such as closed.
     Precondition,
     /// Anything else.
     Internal,
 }
 
-/// How a component wants an API to refuse, where that is not the API's choice.
+/// The error that an API answers with, where the component chooses it: see
+/// <https://docs.dapr.io/reference/errors/>.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ApiError {
     /// The gRPC code.
     pub code: i32,
     /// The HTTP status; any number of three digits.
     pub http: u16,
-    /// The message by itself.
+    /// The message.
     pub message: String,
     /// The error code, where the API has none of its own.
     pub tag: String,
-    /// What happened, in one word.
+    /// The reason in the error details (`google.rpc.ErrorInfo`).
     pub reason: String,
-    /// Whose word that is.
+    /// The domain in the error details.
     pub domain: String,
 }
 
@@ -48,7 +49,7 @@ pub struct Error {
     message: String,
     retry_safe: bool,
     code: Option<i32>,
-    refusal: Option<Box<Refusal>>,
+    api_error: Option<Box<ApiError>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -60,12 +61,12 @@ impl Error {
             message: message.into(),
             retry_safe: matches!(kind, Kind::Unavailable | Kind::Internal),
             code: None,
-            refusal: None,
+            api_error: None,
             source: None,
         }
     }
 
-    /// The request or configuration makes no sense.
+    /// The request or configuration is invalid.
     pub fn invalid(message: impl Into<String>) -> Error {
         Error::new(Kind::Invalid, message)
     }
@@ -110,24 +111,24 @@ impl Error {
         Error::new(kind, format!("{prefix}{separator}{detail}"))
     }
 
-    /// Keeps what caused this error, for logs.
+    /// Keeps the cause of this error, for logs.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         self.source = Some(source.into());
         self
     }
 
-    /// Keeps the gRPC code with which the backing service answered.
+    /// Keeps the gRPC code of the backing service.
     #[must_use]
     pub fn with_code(mut self, code: i32) -> Error {
         self.code = Some(code);
         self
     }
 
-    /// Says how an API should refuse.
+    /// Sets the error that an API answers with.
     #[must_use]
-    pub fn refusing(mut self, refusal: Refusal) -> Error {
-        self.refusal = Some(Box::new(refusal));
+    pub fn with_api_error(mut self, api_error: ApiError) -> Error {
+        self.api_error = Some(Box::new(api_error));
         self
     }
 
@@ -145,17 +146,17 @@ impl Error {
         self
     }
 
-    /// How an API should refuse, if the component says.
-    pub fn refusal(&self) -> Option<&Refusal> {
-        self.refusal.as_deref()
+    /// The error that an API answers with, if the component chooses it.
+    pub fn api_error(&self) -> Option<&ApiError> {
+        self.api_error.as_deref()
     }
 
-    /// The gRPC code of the backing service, if it has such.
+    /// The gRPC code of the backing service, if it has sent one.
     pub fn code(&self) -> Option<i32> {
         self.code
     }
 
-    /// What went wrong.
+    /// The kind of the error.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -165,7 +166,7 @@ impl Error {
         self.retry_safe
     }
 
-    /// Whether the etag was the problem.
+    /// Whether the etag is wrong.
     pub fn is_etag(&self) -> bool {
         matches!(self.kind, Kind::EtagMismatch | Kind::EtagInvalid)
     }

@@ -1,6 +1,6 @@
 //! What a component is: the trait of each building block, the properties a
 //! component is configured with, its errors, and the registry that finds a
-//! constructor by type and version. Nothing here knows HTTP or gRPC.
+//! constructor by type and version. It depends on neither HTTP nor gRPC.
 
 #![warn(missing_docs)]
 
@@ -16,7 +16,7 @@ pub mod state;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-pub use error::{Error, Kind, Refusal};
+pub use error::{ApiError, Error, Kind};
 pub use fields::{Field, FieldValue, Milliseconds, Secret, Truthy};
 pub use metadata::Metadata;
 pub use registry::{

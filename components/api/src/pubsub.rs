@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{Error, Pairs};
 
 /// Messages of one bulk request that are published at a time.
-const PUBLISHED_AT_A_TIME: usize = 100;
+const BULK_PARALLELISM: usize = 100;
 
 /// What a broker can do beyond publishing and subscribing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,8 +23,8 @@ pub enum Feature {
     SubscribeWildcards,
     /// Several messages are published in one step.
     BulkPublish,
-    /// The broker hands over one message at a time, so that waiting for more
-    /// to fill a batch is in vain.
+    /// The broker delivers one message at a time: waiting for a batch to fill
+    /// is useless.
     BulkSubscribeImmediate,
 }
 
@@ -115,25 +115,25 @@ pub struct Message {
     pub topic: String,
     /// The message, envelope included if it has one.
     pub data: Bytes,
-    /// What the publisher and the broker say about it.
+    /// The metadata of the publisher and the broker.
     pub metadata: Pairs,
     /// The content type of `data`.
     pub content_type: Option<String>,
 }
 
-/// Takes messages. Returning `Ok` acknowledges the message; an error leaves
-/// it to the broker, which delivers it again by its own rules.
+/// Handles messages. Returning `Ok` acknowledges the message; after an error the
+/// broker may deliver it again, by its own rules.
 #[async_trait]
 pub trait Handler: Send + Sync {
-    /// Takes one message.
+    /// Handles one message.
     async fn handle(&self, message: Message) -> Result<(), Error>;
 }
 
 #[async_trait]
-impl<F, Taken> Handler for F
+impl<F, Handled> Handler for F
 where
-    F: Fn(Message) -> Taken + Send + Sync,
-    Taken: Future<Output = Result<(), Error>> + Send,
+    F: Fn(Message) -> Handled + Send + Sync,
+    Handled: Future<Output = Result<(), Error>> + Send,
 {
     async fn handle(&self, message: Message) -> Result<(), Error> {
         self(message).await
@@ -149,8 +149,8 @@ pub trait Broker: Send + Sync {
     /// Publishes one message; returns when the broker has it.
     async fn publish(&self, request: &PublishRequest) -> Result<(), Error>;
 
-    /// Publishes several messages in no particular order; the answer names
-    /// those that failed. An error means that none was published.
+    /// Publishes several messages in any order, and returns those that failed.
+    /// An error means that none was published.
     async fn bulk_publish(&self, request: &BulkPublishRequest) -> Result<Vec<FailedEntry>, Error> {
         let failed = stream::iter(0..request.entries.len())
             .map(|index| async move {
@@ -168,7 +168,7 @@ pub trait Broker: Send + Sync {
                     error,
                 })
             })
-            .buffered(PUBLISHED_AT_A_TIME)
+            .buffered(BULK_PARALLELISM)
             .filter_map(|failed| async move { failed })
             .collect()
             .await;
@@ -183,7 +183,7 @@ pub trait Broker: Send + Sync {
         handler: Arc<dyn Handler>,
     ) -> Result<Subscription, Error>;
 
-    /// Stops fetching messages; what is at hand is still delivered.
+    /// Stops fetching messages. Those already fetched are still delivered.
     async fn pause(&self) -> Result<(), Error> {
         Err(Error::unsupported("the broker cannot pause"))
     }
@@ -205,9 +205,9 @@ pub trait Broker: Send + Sync {
     }
 }
 
-/// Keeps a subscription alive. Dropping it stops delivery at once, even
-/// halfway through a message, which then counts as not acknowledged;
-/// [`close`](Subscription::close) lets the handler finish first.
+/// Owns the tasks of a subscription. Dropping it stops delivery at once; messages
+/// that are being handled then count as not acknowledged.
+/// [`close`](Subscription::close) lets the handlers finish first.
 #[derive(Debug, Default)]
 pub struct Subscription {
     stopping: CancellationToken,
@@ -223,18 +223,18 @@ impl Subscription {
         }
     }
 
-    /// Says when to fetch no more messages.
+    /// Cancelled when no more messages are to be fetched.
     pub fn stopping(&self) -> CancellationToken {
         self.stopping.clone()
     }
 
-    /// Adds work that belongs to the subscription. It has to end soon after
+    /// Spawns a task of the subscription. It has to end soon after
     /// [`stopping`](Subscription::stopping) is cancelled.
     pub fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(work);
     }
 
-    /// Stops fetching, and waits for the messages being handled.
+    /// Stops fetching, and waits for the messages that are being handled.
     pub async fn close(mut self) {
         self.stopping.cancel();
         while self.tasks.join_next().await.is_some() {}
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bulk_publish_names_what_failed() {
+    async fn bulk_publish_returns_the_messages_that_failed() {
         let entry = |id: &str, data: &'static [u8]| Entry {
             id: id.to_owned(),
             data: Bytes::from_static(data),
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closing_waits_and_dropping_does_not() {
+    async fn closing_waits_for_tasks_and_dropping_aborts_them() {
         let parent = CancellationToken::new();
         let (done, finished) = tokio::sync::oneshot::channel();
         let mut subscription = Subscription::new(&parent);

@@ -17,7 +17,7 @@ pub enum Versions {
         /// Whether it serves components that give no version.
         default: bool,
     },
-    /// As [`Versions::Named`], for a version that users should leave.
+    /// As [`Versions::Named`], for a version that has a successor.
     Deprecated {
         /// The version.
         version: &'static str,
@@ -47,11 +47,11 @@ impl Versions {
     }
 }
 
-type Connecting<T> = Pin<Box<dyn Future<Output = Result<Arc<T>, Error>> + Send>>;
+type ConnectFuture<T> = Pin<Box<dyn Future<Output = Result<Arc<T>, Error>> + Send>>;
 
-/// Makes a connected component of its properties. Dropping the future gives
-/// up.
-pub type Constructor<T> = Arc<dyn Fn(Metadata, Context) -> Connecting<T> + Send + Sync>;
+/// Makes a connected component of its properties. Dropping the future ends the
+/// attempt.
+pub type Constructor<T> = Arc<dyn Fn(Metadata, Context) -> ConnectFuture<T> + Send + Sync>;
 
 /// What a lookup found.
 pub struct Found<T: ?Sized> {
@@ -132,6 +132,32 @@ pub struct Missing {
     noun: &'static str,
     asked: String,
     version: String,
+}
+
+/// The list of a family's components, one row each:
+///
+/// ```text
+/// <table of the registry>: <module> { <fields of Row> }
+/// ```
+///
+/// The module has the component's `connect`, which is its constructor, and its
+/// `FIELDS`. Makes the family's function `register`. The modules are declared
+/// beside it: rustfmt does not follow declarations inside a macro.
+#[macro_export]
+macro_rules! components {
+    ($($table:ident: $($module:ident)::+ { $($field:ident: $value:expr),+ $(,)? })+) => {
+        /// Registers every component of this crate.
+        pub fn register(
+            registry: &mut $crate::Registry,
+        ) -> ::std::result::Result<(), $crate::Duplicate> {
+            use $crate::{Status::*, Tested::*, Versions::*};
+            $(registry.$table.register(
+                $crate::Row { fields: $($module)::+::FIELDS, $($field: $value),+ },
+                $($module)::+::connect,
+            )?;)+
+            Ok(())
+        }
+    };
 }
 
 /// The components of one building block.
@@ -313,7 +339,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_version_has_three_spellings() {
+    async fn the_initial_version_is_found_as_v1_v0_or_none() {
         let mut registry = Registry::new();
         registry
             .state

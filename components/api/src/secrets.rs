@@ -28,7 +28,7 @@ impl Feature {
     }
 }
 
-/// Asks for one secret.
+/// Reads one secret.
 #[derive(Debug, Clone, Default)]
 pub struct GetRequest {
     /// The secret's name.
@@ -38,7 +38,7 @@ pub struct GetRequest {
 }
 
 impl GetRequest {
-    /// Asks for the secret called `name`.
+    /// Reads the secret called `name`.
     pub fn new(name: impl Into<String>) -> GetRequest {
         GetRequest {
             name: name.into(),

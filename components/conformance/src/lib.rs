@@ -1,5 +1,5 @@
-//! What every component of a building block has to do, whatever is behind it.
-//! A component says what it can; the suite runs that, and fails by panicking.
+//! One suite for each building block. It runs what a component says that it can
+//! do, and panics where that fails.
 
 pub mod pubsub;
 pub mod secrets;

@@ -14,14 +14,14 @@ use outrider_components::{Error, Kind, Pairs};
 
 use crate::{eventually, unique};
 
-const SOON: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a broker promises beyond its features.
+/// What a broker guarantees beyond its features.
 #[derive(Debug, Clone, Copy)]
 pub struct Promises {
-    /// A message that is not acknowledged comes again, within ten seconds.
+    /// A message that is not acknowledged is delivered again within ten seconds.
     pub redelivers: bool,
-    /// Messages wait for an application that has subscribed once.
+    /// The broker keeps messages for an application that has subscribed once.
     pub durable: bool,
     /// Each message goes to one instance of an application.
     pub groups: bool,
@@ -35,7 +35,7 @@ pub trait Connect: Send + Sync {
     async fn connect(&self, app: &str) -> Arc<dyn Broker>;
 }
 
-/// Runs everything that the broker promises.
+/// Tests everything that the broker guarantees.
 pub async fn run(connect: &dyn Connect, promises: Promises) {
     delivery(connect, promises).await;
     fan_out(connect).await;
@@ -44,28 +44,28 @@ pub async fn run(connect: &dyn Connect, promises: Promises) {
         groups(connect).await;
     }
     if promises.redelivers {
-        refused(connect).await;
+        failed(connect).await;
         interrupted(connect).await;
     }
     if promises.durable {
-        waiting(connect).await;
+        durable(connect).await;
     }
 }
 
-/// Remembers what arrived, and refuses what it was told to.
+/// Keeps the messages that arrive, and fails on some.
 #[derive(Default)]
 struct Inbox {
     messages: Mutex<Vec<Message>>,
-    /// How often to refuse a text.
-    refuse: Mutex<HashMap<String, u32>>,
-    /// Never finishes with messages.
-    stuck: bool,
+    /// How many times to fail on a text.
+    fail: Mutex<HashMap<String, u32>>,
+    /// Never returns from handling a message.
+    hangs: bool,
 }
 
 impl Inbox {
-    fn refusing(text: &str, times: u32) -> Arc<Inbox> {
+    fn failing(text: &str, times: u32) -> Arc<Inbox> {
         Arc::new(Inbox {
-            refuse: Mutex::new(HashMap::from([(text.to_owned(), times)])),
+            fail: Mutex::new(HashMap::from([(text.to_owned(), times)])),
             ..Inbox::default()
         })
     }
@@ -83,7 +83,7 @@ impl Inbox {
     }
 
     async fn receives(&self, count: usize) {
-        eventually("the messages arrive", SOON, || async {
+        eventually("the messages arrive", TIMEOUT, || async {
             self.texts().len() >= count
         })
         .await;
@@ -98,14 +98,14 @@ impl Handler for Inbox {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(message);
-        if self.stuck {
+        if self.hangs {
             std::future::pending::<()>().await;
         }
-        let mut refuse = self.refuse.lock().unwrap_or_else(PoisonError::into_inner);
-        match refuse.get_mut(&text) {
+        let mut fail = self.fail.lock().unwrap_or_else(PoisonError::into_inner);
+        match fail.get_mut(&text) {
             Some(times) if *times > 0 => {
                 *times -= 1;
-                Err(Error::internal("refused"))
+                Err(Error::internal("failed"))
             }
             _ => Ok(()),
         }
@@ -249,7 +249,7 @@ async fn groups(connect: &dyn Connect) {
     for n in 0..100 {
         publish(&*one, &topic, &n.to_string()).await;
     }
-    eventually("the messages arrive", SOON, || async {
+    eventually("the messages arrive", TIMEOUT, || async {
         left.texts().len() + right.texts().len() >= 100
     })
     .await;
@@ -262,34 +262,36 @@ async fn groups(connect: &dyn Connect) {
     two.close().await.expect("close");
 }
 
-/// What the handler refuses comes again, what it takes does not.
-async fn refused(connect: &dyn Connect) {
-    let broker = connect.connect("refused").await;
-    let topic = unique("refused");
-    let inbox = Inbox::refusing("bad", 2);
+/// A message whose handler fails is delivered again, any other is not.
+async fn failed(connect: &dyn Connect) {
+    let broker = connect.connect("failed").await;
+    let topic = unique("failed");
+    let inbox = Inbox::failing("bad", 2);
     let _subscription = subscribe(&*broker, &topic, &inbox).await;
     for text in ["good", "bad", "fine"] {
         publish(&*broker, &topic, text).await;
     }
-    eventually("the message comes until it is taken", SOON, || async {
-        inbox.count("bad") == 3
-    })
+    eventually(
+        "the message is delivered until it is handled",
+        TIMEOUT,
+        || async { inbox.count("bad") == 3 },
+    )
     .await;
     assert_eq!((inbox.count("good"), inbox.count("fine")), (1, 1));
     broker.close().await.expect("close");
 }
 
-/// What an instance had begun when it died goes to another.
+/// A message that an instance was handling when it died goes to another.
 async fn interrupted(connect: &dyn Connect) {
     let (dying, other) = (connect.connect("dies").await, connect.connect("dies").await);
     let topic = unique("interrupted");
-    let stuck = Arc::new(Inbox {
-        stuck: true,
+    let hanging = Arc::new(Inbox {
+        hangs: true,
         ..Inbox::default()
     });
-    let subscription = subscribe(&*dying, &topic, &stuck).await;
+    let subscription = subscribe(&*dying, &topic, &hanging).await;
     publish(&*dying, &topic, "begun").await;
-    stuck.receives(1).await;
+    hanging.receives(1).await;
     drop(subscription);
     let inbox = Arc::new(Inbox::default());
     let _subscription = subscribe(&*other, &topic, &inbox).await;
@@ -298,10 +300,10 @@ async fn interrupted(connect: &dyn Connect) {
     other.close().await.expect("close");
 }
 
-/// What is published while the application is away is there when it is back.
-async fn waiting(connect: &dyn Connect) {
+/// A message that is published while no instance runs is delivered to the next.
+async fn durable(connect: &dyn Connect) {
     let broker = connect.connect("away").await;
-    let topic = unique("waiting");
+    let topic = unique("durable");
     let inbox = Arc::new(Inbox::default());
     subscribe(&*broker, &topic, &inbox).await.close().await;
     broker.close().await.expect("close");

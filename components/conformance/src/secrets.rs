@@ -3,7 +3,7 @@
 use outrider_components::Pairs;
 use outrider_components::secrets::{Feature, GetRequest, Store};
 
-/// Runs the suite on a store that holds these secrets, and maybe others.
+/// Tests a store that has these secrets, and may have others.
 pub async fn run(store: &dyn Store, secrets: &[(&str, &[(&str, &str)])]) {
     store.ping().await.expect("ping");
     let all = store.bulk_get(&Pairs::new()).await.expect("bulk get");
@@ -26,11 +26,11 @@ pub async fn run(store: &dyn Store, secrets: &[(&str, &[(&str, &str)])]) {
         assert_eq!(all.get(*name), Some(&wanted), "{name} among all");
     }
     let absent = store.get(&GetRequest::new("no such secret")).await;
-    let harmless = match absent {
+    let is_empty = match absent {
         Ok(pairs) => pairs.values().all(String::is_empty),
         Err(_) => true,
     };
-    assert!(harmless, "an absent secret is an error or empty");
+    assert!(is_empty, "an absent secret is an error or empty");
     assert!(!all.contains_key("no such secret"));
     store.close().await.expect("close");
 }

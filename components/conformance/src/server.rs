@@ -1,4 +1,4 @@
-//! Servers that tests start for themselves, on loopback.
+//! Servers that the tests start, on loopback.
 
 use std::io;
 use std::path::Path;
@@ -51,8 +51,8 @@ impl Server {
     }
 }
 
-/// Starts `redis-server`. `None` means that it is not installed and that this
-/// is no CI run, where that would be a failure.
+/// Starts `redis-server`. `None` means that it is not installed; in CI that
+/// panics.
 pub async fn redis(more: &[&str]) -> Option<Server> {
     let port = free_port().await;
     let text = port.to_string();

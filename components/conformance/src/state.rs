@@ -13,7 +13,7 @@ use outrider_components::{Kind, Pairs};
 
 use crate::{eventually, unique};
 
-/// Runs everything that the store claims to do.
+/// Tests everything that the store claims to do.
 pub async fn run(store: &dyn Store) {
     store.ping().await.expect("ping");
     values(store).await;
@@ -272,7 +272,7 @@ async fn first_write(store: &dyn Store) {
     assert_eq!(text(store, &plain).await.as_deref(), Some("1"));
 }
 
-/// Ten writers that read, add one and write bound to the etag lose nothing.
+/// Ten writers that read a number, add one and write it with the etag lose none.
 async fn counter(store: &dyn Store) {
     let key = unique("counter");
     set(store, &key, "0").await;
@@ -344,7 +344,7 @@ async fn expiry(store: &dyn Store) {
         let error = store
             .set(&expiring(&key, text))
             .await
-            .expect_err("is no number");
+            .expect_err("is not a number");
         assert_eq!(error.kind(), Kind::Invalid);
         assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
     }
@@ -367,7 +367,7 @@ async fn transactions(store: &dyn Store) {
             &none,
         )
         .await
-        .expect("nothing speaks against it");
+        .expect("no etag is wrong");
     assert_eq!(
         text(store, &one).await.as_deref(),
         Some("2"),
@@ -414,7 +414,7 @@ async fn transactions(store: &dyn Store) {
         store
             .transact(&[upsert(&one, "6"), bad], &none)
             .await
-            .expect_err("is no number");
+            .expect_err("is not a number");
         assert_eq!(text(store, &one).await.as_deref(), Some("5"));
         let short = Operation::Upsert(expiring(&two, "1"));
         store

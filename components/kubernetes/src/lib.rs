@@ -3,19 +3,12 @@
 mod client;
 mod secrets;
 
-use outrider_components::{Duplicate, Registry, Row, Status, Tested, Versions};
-
-/// Registers every component of this crate.
-pub fn register(registry: &mut Registry) -> Result<(), Duplicate> {
-    registry.secrets.register(
-        Row {
-            names: &["kubernetes"],
-            versions: Versions::Initial,
-            status: Status::Stable,
-            tested: Tested::Unit("an API server of the test"),
-            fields: secrets::FIELDS,
-            file: "components/kubernetes/src/secrets/mod.rs",
-        },
-        secrets::connect,
-    )
+outrider_components::components! {
+    secrets: secrets {
+        names: &["kubernetes"],
+        versions: Initial,
+        status: Stable,
+        tested: Unit("an API server of the test"),
+        file: "components/kubernetes/src/secrets/mod.rs",
+    }
 }

@@ -1,4 +1,5 @@
-//! Which sockets there are, and what their programs serve.
+//! Finds the sockets of pluggable components, and asks their programs what they
+//! serve.
 
 use std::fs::Metadata;
 use std::io;
@@ -14,26 +15,25 @@ use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1alpha::{ListServiceResponse, ServerReflectionRequest};
 
-use crate::{error, link, pubsub, secrets, state};
+use crate::{connection, error, pubsub, secrets, state};
 
 const SCOPE: &str = "pluggable-components-discovery";
 const PACKAGE: &str = "dapr.proto.components.v1.";
-/// How long a program may take to say what it serves. The sidecar starts
-/// without those that take longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a program may take to list its services. The sidecar starts without
+/// those that take longer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A program behind a socket.
-struct Found {
+struct Program {
     name: String,
     socket: Arc<Path>,
     services: Vec<String>,
 }
 
-/// Adds what the programs behind the sockets of `folder` serve. A folder that
-/// is not there has no sockets; a program that does not answer is left out, and
-/// the log says so. Unless `any_user` may serve components, so are sockets and
-/// folders that others could have put there: the sidecar gives components what
-/// the application stores, and its credentials.
+/// Adds the components of the programs behind the sockets of `folder`, if it
+/// exists. A program that does not answer is left out and logged. Components get
+/// the application's data and credentials: unless `any_user` is set, sockets and
+/// folders that another user but root could have made are left out too.
 pub async fn register(registry: &mut Registry, folder: &Path, any_user: bool) {
     let own = (!any_user).then(|| rustix::process::geteuid().as_raw());
     let sockets = match sockets(folder, own) {
@@ -46,7 +46,7 @@ pub async fn register(registry: &mut Registry, folder: &Path, any_user: bool) {
     };
     for asked in future::join_all(sockets.into_iter().map(ask)).await {
         match asked {
-            Ok(found) => found.register(registry),
+            Ok(program) => program.register(registry),
             Err(cause) => {
                 tracing::error!(target: SCOPE, "could not initialize pluggable components: {cause}");
             }
@@ -54,7 +54,7 @@ pub async fn register(registry: &mut Registry, folder: &Path, any_user: bool) {
     }
 }
 
-/// In the order of their names. With `own` only those of that user and of root.
+/// Sorted by name. With `own` only those of that user and of root.
 fn sockets(folder: &Path, own: Option<u32>) -> io::Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -76,8 +76,8 @@ fn sockets(folder: &Path, own: Option<u32>) -> io::Result<Vec<PathBuf>> {
     Ok(sockets)
 }
 
-/// Whether it is a socket. Links are not followed: who may add files to the
-/// folder could link to sockets that are not meant for the sidecar.
+/// Whether it is a socket. Symbolic links are not followed: they could lead to
+/// sockets that are not meant for the sidecar.
 fn is_usable(path: &Path, own: Option<u32>) -> io::Result<bool> {
     let metadata = std::fs::symlink_metadata(path)?;
     let kind = metadata.file_type();
@@ -92,13 +92,13 @@ fn is_usable(path: &Path, own: Option<u32>) -> io::Result<bool> {
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o002;
 
-/// With the sticky bit others may add files, which then are theirs, but not
-/// replace any.
+/// With the sticky bit other users can add files, which then belong to them, but
+/// cannot replace any.
 fn check_folder(folder: &Metadata, own: Option<u32>) -> io::Result<()> {
     check_owner(folder, own)?;
     if own.is_some() && folder.mode() & (STICKY | WRITABLE_BY_OTHERS) == WRITABLE_BY_OTHERS {
         return Err(io::Error::other(
-            "every user may replace files in it: take that right away (chmod o-w)",
+            "every user may replace files in it: run chmod o-w on it",
         ));
     }
     Ok(())
@@ -114,21 +114,21 @@ fn check_owner(file: &Metadata, own: Option<u32>) -> io::Result<()> {
     }
 }
 
-async fn ask(socket: PathBuf) -> Result<Found, String> {
+async fn ask(socket: PathBuf) -> Result<Program, String> {
     let shown = socket.display();
-    let asked = tokio::time::timeout(PATIENCE, services(&socket)).await;
+    let asked = tokio::time::timeout(ANSWER_TIMEOUT, services(&socket)).await;
     let services = match asked {
         Ok(Ok(services)) => services,
         Ok(Err(cause)) => return Err(format!("unable to list services of {shown}: {cause}")),
         Err(_) => {
-            let limit = PATIENCE.as_secs();
+            let limit = ANSWER_TIMEOUT.as_secs();
             return Err(format!(
                 "nobody answers on {shown} within {limit}s: start the component before the sidecar, or remove the file"
             ));
         }
     };
     let name = socket.file_stem().unwrap_or_default().to_string_lossy();
-    Ok(Found {
+    Ok(Program {
         name: name.into_owned(),
         socket: socket.as_path().into(),
         services,
@@ -138,7 +138,7 @@ async fn ask(socket: PathBuf) -> Result<Found, String> {
 /// Asks by server reflection:
 /// <https://github.com/grpc/grpc/blob/master/doc/server-reflection.md>.
 async fn services(socket: &Path) -> Result<Vec<String>, String> {
-    let mut client = ServerReflectionClient::new(link::channel(socket).await);
+    let mut client = ServerReflectionClient::new(connection::channel(socket).await);
     let request = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
@@ -159,7 +159,7 @@ async fn services(socket: &Path) -> Result<Vec<String>, String> {
     }
 }
 
-impl Found {
+impl Program {
     fn register(self, registry: &mut Registry) {
         let Self {
             name,
@@ -171,9 +171,9 @@ impl Found {
                 .iter()
                 .any(|s| s.strip_prefix(PACKAGE) == Some(service))
         };
-        let offers = state::Offers {
+        let optional = state::OptionalServices {
             queries: serves("QueriableStateStore"),
-            limit: serves("TransactionalStoreMultiMaxSize"),
+            max_size: serves("TransactionalStoreMultiMaxSize"),
         };
         for service in &services {
             let Some(block) = service.strip_prefix(PACKAGE) else {
@@ -184,7 +184,7 @@ impl Found {
                 "StateStore" => registry.state.add_discovered(
                     &name,
                     Arc::new(move |metadata, _| {
-                        Box::pin(state::connect(socket.clone(), offers, metadata))
+                        Box::pin(state::connect(socket.clone(), optional, metadata))
                     }),
                 ),
                 "PubSub" => registry.pubsub.add_discovered(
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_sockets_count() {
+    fn only_sockets_are_listed_by_name() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(sockets(&folder.path().join("none"), None).unwrap().len(), 0);
         std::fs::create_dir(folder.path().join("a.sock")).unwrap();
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_not_followed() {
+    fn symbolic_links_are_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         let target = tempfile::tempdir().unwrap();
         UnixListener::bind(target.path().join("a")).unwrap();
@@ -260,18 +260,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_socket_that_nobody_listens_on_is_left_out() {
+    async fn a_socket_without_a_program_is_left_out() {
         let folder = tempfile::tempdir().unwrap();
         drop(UnixListener::bind(folder.path().join("stale.sock")).unwrap());
         let mut registry = Registry::new();
         let start = tokio::time::Instant::now();
         register(&mut registry, folder.path(), false).await;
-        assert_eq!(start.elapsed(), PATIENCE);
+        assert_eq!(start.elapsed(), ANSWER_TIMEOUT);
         assert!(registry.state.find("state.stale", "v1").is_err());
     }
 
     #[test]
-    fn what_others_could_have_put_there_is_refused() {
+    fn sockets_of_other_users_are_left_out() {
         let folder = tempfile::tempdir().unwrap();
         let own = std::fs::metadata(folder.path()).unwrap().uid();
         UnixListener::bind(folder.path().join("a.sock")).unwrap();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_built_in_is_not_replaced() {
+    fn a_compiled_in_component_is_not_replaced() {
         let vault = Row {
             names: &["vault"],
             versions: Versions::Initial,
@@ -307,13 +307,13 @@ mod tests {
             .secrets
             .register(vault, |_, _| async { Err(Error::internal("built in")) })
             .unwrap();
-        let found = |name: &str| Found {
+        let program = |name: &str| Program {
             name: name.to_owned(),
             socket: Path::new("/nowhere").into(),
             services: vec![format!("{PACKAGE}SecretStore")],
         };
-        found("vault").register(&mut registry);
-        found("other").register(&mut registry);
+        program("vault").register(&mut registry);
+        program("other").register(&mut registry);
         assert!(!registry.secrets.add_discovered(
             "Vault",
             Arc::new(|_, _| Box::pin(async { Err(Error::internal("discovered")) }))

@@ -1,6 +1,6 @@
-//! What a component's status means.
+//! The error of a component for a gRPC status of its program.
 
-use outrider_components::{Error, Kind, Refusal};
+use outrider_components::{ApiError, Error, Kind};
 use outrider_kit::grpc;
 use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetail, ErrorInfo, StatusExt as _};
@@ -11,19 +11,19 @@ pub fn text(status: &Status) -> String {
 }
 
 /// The error of any operation.
-pub fn of(status: Status) -> Error {
-    meaning(&status).with_code(status.code() as i32)
+pub fn from_status(status: Status) -> Error {
+    without_code(&status).with_code(status.code() as i32)
 }
 
-/// Of an operation whose answer says nothing but that it went well.
-pub fn done<T>(answer: Result<Response<T>, Status>) -> Result<(), Error> {
-    answer.map(drop).map_err(of)
+/// The result of an operation whose answer is empty.
+pub fn check<T>(answer: Result<Response<T>, Status>) -> Result<(), Error> {
+    answer.map(drop).map_err(from_status)
 }
 
-fn meaning(status: &Status) -> Error {
+fn without_code(status: &Status) -> Error {
     let details = status.get_error_details_vec();
     match details.as_slice() {
-        [ErrorDetail::ErrorInfo(info)] => refusal(status, info),
+        [ErrorDetail::ErrorInfo(info)] => api_error(status, info),
         [ErrorDetail::BadRequest(bad)] => match bad.field_violations.as_slice() {
             [violation] if violation.field == "etag" => match status.code() {
                 Code::FailedPrecondition => Some(Error::etag_mismatch(&violation.description)),
@@ -44,8 +44,8 @@ fn meaning(status: &Status) -> Error {
     })
 }
 
-/// The error of a bulk delete, which may have hit fewer rows than asked for.
-pub fn of_bulk_delete(status: Status) -> Error {
+/// The error of a bulk delete, which may have deleted fewer rows than it should.
+pub fn from_bulk_delete(status: Status) -> Error {
     if status.code() == Code::Internal
         && let [ErrorDetail::ErrorInfo(info)] = status.get_error_details_vec().as_slice()
         && let Some(expected) = info.metadata.get("expected")
@@ -56,32 +56,32 @@ pub fn of_bulk_delete(status: Status) -> Error {
                 "delete affected only {affected} rows, expected {expected}"
             )),
             _ => Error::internal(format!(
-                "{}; the numbers of rows are none: expected {expected:?}, affected {affected:?}",
+                "{}; expected {expected:?} and affected {affected:?} are not numbers of rows",
                 text(&status)
             )),
         };
     }
-    of(status)
+    from_status(status)
 }
 
-/// What the component wants its caller to see.
-fn refusal(status: &Status, info: &ErrorInfo) -> Option<Error> {
-    let said = |key: &str| info.metadata.get(key).map_or("", String::as_str);
-    if said("kit_error") != "true" {
+/// The error that the component chooses for its caller.
+fn api_error(status: &Status, info: &ErrorInfo) -> Option<Error> {
+    let value = |key: &str| info.metadata.get(key).map_or("", String::as_str);
+    if value("kit_error") != "true" {
         return None;
     }
     let (code, message) = (status.code() as i32, status.message());
-    let refusal = Refusal {
+    let api_error = ApiError {
         code,
-        http: said("http_code").parse().ok()?,
+        http: value("http_code").parse().ok()?,
         message: message.to_owned(),
-        tag: said("tag").to_owned(),
+        tag: value("tag").to_owned(),
         reason: info.reason.clone(),
         domain: info.domain.clone(),
     };
     let name = grpc::code_name(code);
     let text = format!("api error: code = {name} desc = {message}");
-    Some(Error::internal(text).refusing(refusal))
+    Some(Error::internal(text).with_api_error(api_error))
 }
 
 #[cfg(test)]
@@ -108,53 +108,59 @@ mod tests {
     }
 
     #[test]
-    fn etags_have_their_own_kinds() {
-        let mismatch = of(violation(Code::FailedPrecondition, "etag"));
+    fn etag_violations_are_etag_errors() {
+        let mismatch = from_status(violation(Code::FailedPrecondition, "etag"));
         assert_eq!(mismatch.kind(), Kind::EtagMismatch);
         assert_eq!(
             mismatch.to_string(),
             "possible etag mismatch. error from state store: it is 3"
         );
-        let invalid = of(violation(Code::InvalidArgument, "etag"));
+        let invalid = from_status(violation(Code::InvalidArgument, "etag"));
         assert_eq!(invalid.kind(), Kind::EtagInvalid);
         for other in [
             violation(Code::FailedPrecondition, "key"),
             violation(Code::Aborted, "etag"),
         ] {
-            assert_eq!(of(other).kind(), Kind::Internal);
+            assert_eq!(from_status(other).kind(), Kind::Internal);
         }
     }
 
     #[test]
-    fn a_component_may_say_what_its_caller_sees() {
+    fn a_component_can_choose_the_error_for_its_caller() {
         let pairs = [("kit_error", "true"), ("http_code", "507"), ("tag", "T")];
-        let error = of(info(Code::DataLoss, &pairs));
+        let error = from_status(info(Code::DataLoss, &pairs));
         assert_eq!(error.to_string(), "api error: code = DataLoss desc = no");
-        let refusal = error.refusal().expect("it was said");
-        assert_eq!((refusal.code, refusal.http), (15, 507));
-        assert_eq!((&*refusal.tag, &*refusal.reason), ("T", "why"));
-        let plain = of(info(Code::DataLoss, &pairs[1..]));
-        assert!(plain.refusal().is_none());
+        let chosen = error.api_error().expect("kit_error is set");
+        assert_eq!((chosen.code, chosen.http), (15, 507));
+        assert_eq!((&*chosen.tag, &*chosen.reason), ("T", "why"));
+        let plain = from_status(info(Code::DataLoss, &pairs[1..]));
+        assert!(plain.api_error().is_none());
         assert_eq!(plain.to_string(), "rpc error: code = DataLoss desc = no");
     }
 
     #[test]
-    fn rows_that_were_not_deleted_are_counted() {
+    fn a_bulk_delete_error_has_the_numbers_of_rows() {
         let rows = |affected| info(Code::Internal, &[("expected", "3"), ("affected", affected)]);
         assert_eq!(
-            of_bulk_delete(rows("1")).to_string(),
+            from_bulk_delete(rows("1")).to_string(),
             "delete affected only 1 rows, expected 3"
         );
-        assert!(of_bulk_delete(rows("x")).to_string().contains("\"x\""));
+        assert!(from_bulk_delete(rows("x")).to_string().contains("\"x\""));
     }
 
     #[test]
-    fn the_rest_goes_by_code() {
-        assert_eq!(of(Status::unimplemented("")).kind(), Kind::Unsupported);
-        assert_eq!(of(Status::unavailable("")).kind(), Kind::Unavailable);
-        assert_eq!(of(Status::unavailable("")).code(), Some(14));
+    fn without_details_the_code_decides_the_kind() {
         assert_eq!(
-            of(Status::not_found("gone")).to_string(),
+            from_status(Status::unimplemented("")).kind(),
+            Kind::Unsupported
+        );
+        assert_eq!(
+            from_status(Status::unavailable("")).kind(),
+            Kind::Unavailable
+        );
+        assert_eq!(from_status(Status::unavailable("")).code(), Some(14));
+        assert_eq!(
+            from_status(Status::not_found("gone")).to_string(),
             "rpc error: code = NotFound desc = gone"
         );
     }

@@ -2,11 +2,11 @@
 //! <https://docs.dapr.io/developing-applications/develop-components/pluggable-components/>.
 //!
 //! The name of a socket, without its extension, is the name of the component's
-//! type; what the program serves says which building blocks it belongs to.
+//! type; the gRPC services of the program say which building blocks it has.
 
+mod connection;
 mod discover;
 mod error;
-mod link;
 mod pubsub;
 mod secrets;
 mod state;

@@ -1,4 +1,4 @@
-//! Brokers of other programs.
+//! Brokers that other programs serve.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use wire::pub_sub_client::PubSubClient;
 
-use crate::error::{self, done, of};
-use crate::link::{self, Link};
+use crate::connection::{self, Connection};
+use crate::error::{self, check, from_status};
 
 const SCOPE: &str = "dapr.contrib";
-/// Pauses before a stream that broke off is opened again.
+/// Pauses before a stream that has failed is opened again.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long a component has to take the last acknowledgement in.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// How long a component may take to read the last acknowledgement.
+const LAST_ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
 struct Remote {
-    client: PubSubClient<Link>,
+    client: PubSubClient<Connection>,
     name: String,
     features: Vec<Feature>,
     closing: CancellationToken,
@@ -36,13 +36,13 @@ struct Remote {
 
 pub async fn connect(socket: Arc<Path>, metadata: Metadata) -> Result<Arc<dyn Broker>, Error> {
     let name = metadata.component().to_owned();
-    let link = link::open(&socket, &name).await?;
-    let mut client = PubSubClient::new(link).max_decoding_message_size(usize::MAX);
-    let metadata = Some(link::properties(&metadata));
+    let connection = connection::open(&socket, &name).await?;
+    let mut client = PubSubClient::new(connection).max_decoding_message_size(usize::MAX);
+    let metadata = Some(connection::properties(&metadata));
     let init = wire::PubSubInitRequest { metadata };
-    done(client.init(init).await)?;
-    let said = client.features(wire::FeaturesRequest {}).await;
-    let features = link::features(said, Feature::named)?;
+    check(client.init(init).await)?;
+    let reported = client.features(wire::FeaturesRequest {}).await;
+    let features = connection::features(reported, Feature::named)?;
     Ok(Arc::new(Remote {
         client,
         name,
@@ -65,7 +65,7 @@ impl Broker for Remote {
             metadata: request.metadata.clone(),
             content_type: request.content_type.clone().unwrap_or_default(),
         };
-        done(self.client.clone().publish(request).await)
+        check(self.client.clone().publish(request).await)
     }
 
     async fn bulk_publish(&self, request: &BulkPublishRequest) -> Result<Vec<FailedEntry>, Error> {
@@ -82,7 +82,7 @@ impl Broker for Remote {
             metadata: request.metadata.clone(),
         };
         let answer = self.client.clone().bulk_publish(request).await;
-        let failed = answer.map_err(of)?.into_inner().failed_entries;
+        let failed = answer.map_err(from_status)?.into_inner().failed_entries;
         let failed = failed.into_iter().map(|entry| FailedEntry {
             id: entry.entry_id,
             error: Error::internal(entry.error),
@@ -110,15 +110,15 @@ impl Broker for Remote {
     }
 
     async fn pause(&self) -> Result<(), Error> {
-        done(self.client.clone().pause(wire::PauseRequest {}).await)
+        check(self.client.clone().pause(wire::PauseRequest {}).await)
     }
 
     async fn resume(&self) -> Result<(), Error> {
-        done(self.client.clone().resume(wire::ResumeRequest {}).await)
+        check(self.client.clone().resume(wire::ResumeRequest {}).await)
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        done(self.client.clone().ping(wire::PingRequest {}).await)
+        check(self.client.clone().ping(wire::PingRequest {}).await)
     }
 
     async fn close(&self) -> Result<(), Error> {
@@ -130,7 +130,7 @@ impl Broker for Remote {
 /// One subscription: messages come one after the other, and each is
 /// acknowledged before the next.
 struct Pull {
-    client: PubSubClient<Link>,
+    client: PubSubClient<Connection>,
     topic: wire::Topic,
     handler: Arc<dyn Handler>,
     stopping: CancellationToken,
@@ -141,7 +141,7 @@ impl Pull {
         let mut pause = FIRST_PAUSE;
         while let Err(cause) = self.stream(&mut pause).await {
             let (topic, millis) = (&self.topic.name, pause.as_millis());
-            tracing::error!(target: SCOPE, "Failed to receive pubsub message: {}; topic {topic} is asked for again in {millis}ms", error::text(&cause));
+            tracing::error!(target: SCOPE, "Failed to receive pubsub message: {}; subscribing to topic {topic} again in {millis}ms", error::text(&cause));
             tokio::select! {
                 () = self.stopping.cancelled() => return,
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
@@ -149,7 +149,7 @@ impl Pull {
         }
     }
 
-    /// Takes messages until it is told to stop; fails if the stream does.
+    /// Handles messages until the subscription stops; fails if the stream does.
     async fn stream(&mut self, pause: &mut Duration) -> Result<(), Status> {
         let stopping = self.stopping.clone();
         let (requests, outgoing) = mpsc::channel(1);
@@ -157,8 +157,8 @@ impl Pull {
             topic: Some(self.topic.clone()),
             ..Default::default()
         };
-        let gone = || Status::new(Code::Unavailable, "the component ended the stream");
-        requests.send(first).await.map_err(|_| gone())?;
+        let ended = || Status::new(Code::Unavailable, "the component ended the stream");
+        requests.send(first).await.map_err(|_| ended())?;
         let opening = self.client.pull_messages(ReceiverStream::new(outgoing));
         let mut messages = tokio::select! {
             biased;
@@ -169,31 +169,32 @@ impl Pull {
             let message = tokio::select! {
                 biased;
                 () = stopping.cancelled() => break,
-                message = messages.message() => message?.ok_or_else(gone)?,
+                message = messages.message() => message?.ok_or_else(ended)?,
             };
             *pause = FIRST_PAUSE;
             let acknowledgement = self.handle(message).await;
             if requests.send(acknowledgement).await.is_err() {
-                return Err(gone());
+                return Err(ended());
             }
         }
-        // Messages that come now are not acknowledged: the broker keeps them.
+        // Messages that arrive now are not acknowledged, so the broker keeps
+        // them.
         drop(requests);
         let rest = async { while let Ok(Some(_)) = messages.message().await {} };
-        let _ = tokio::time::timeout(GOODBYE, rest).await;
+        let _ = tokio::time::timeout(LAST_ACK_TIMEOUT, rest).await;
         Ok(())
     }
 
     async fn handle(&self, message: wire::PullMessagesResponse) -> wire::PullMessagesRequest {
         let (id, content_type) = (message.id, message.content_type);
         let topic = message.topic_name;
-        let taken = self.handler.handle(Message {
+        let handled = self.handler.handle(Message {
             topic: topic.clone(),
             data: message.data,
             metadata: message.metadata,
             content_type: (!content_type.is_empty()).then_some(content_type),
         });
-        let ack_error = taken.await.err().map(|cause| {
+        let ack_error = handled.await.err().map(|cause| {
             tracing::error!(target: SCOPE, "error when handling message on topic {topic}: {cause}");
             let message = cause.to_string();
             wire::AckMessageError { message }

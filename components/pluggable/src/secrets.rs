@@ -1,4 +1,4 @@
-//! Secret stores of other programs.
+//! Secret stores that other programs serve.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,22 +10,22 @@ use outrider_components::{Error, Metadata, Pairs};
 use outrider_proto::components::v1 as wire;
 use wire::secret_store_client::SecretStoreClient;
 
-use crate::error::{done, of};
-use crate::link::{self, Link};
+use crate::connection::{self, Connection};
+use crate::error::{check, from_status};
 
 struct Remote {
-    client: SecretStoreClient<Link>,
+    client: SecretStoreClient<Connection>,
     features: Vec<Feature>,
 }
 
 pub async fn connect(socket: Arc<Path>, metadata: Metadata) -> Result<Arc<dyn Store>, Error> {
-    let link = link::open(&socket, metadata.component()).await?;
-    let mut client = SecretStoreClient::new(link).max_decoding_message_size(usize::MAX);
-    let metadata = Some(link::properties(&metadata));
+    let connection = connection::open(&socket, metadata.component()).await?;
+    let mut client = SecretStoreClient::new(connection).max_decoding_message_size(usize::MAX);
+    let metadata = Some(connection::properties(&metadata));
     let init = wire::SecretStoreInitRequest { metadata };
-    done(client.init(init).await)?;
-    let said = client.features(wire::FeaturesRequest {}).await;
-    let features = link::features(said, Feature::named)?;
+    check(client.init(init).await)?;
+    let reported = client.features(wire::FeaturesRequest {}).await;
+    let features = connection::features(reported, Feature::named)?;
     Ok(Arc::new(Remote { client, features }))
 }
 
@@ -41,18 +41,18 @@ impl Store for Remote {
             metadata: request.metadata.clone(),
         };
         let answer = self.client.clone().get(request).await;
-        Ok(answer.map_err(of)?.into_inner().data)
+        Ok(answer.map_err(from_status)?.into_inner().data)
     }
 
     async fn bulk_get(&self, metadata: &Pairs) -> Result<HashMap<String, Pairs>, Error> {
         let metadata = metadata.clone();
         let request = wire::BulkGetSecretRequest { metadata };
         let answer = self.client.clone().bulk_get(request).await;
-        let data = answer.map_err(of)?.into_inner().data;
+        let data = answer.map_err(from_status)?.into_inner().data;
         Ok(data.into_iter().map(|(k, v)| (k, v.secrets)).collect())
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        done(self.client.clone().ping(wire::PingRequest {}).await)
+        check(self.client.clone().ping(wire::PingRequest {}).await)
     }
 }

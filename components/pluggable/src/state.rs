@@ -1,4 +1,4 @@
-//! State stores of other programs.
+//! State stores that other programs serve.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,73 +20,73 @@ use wire::transactional_state_operation::Request as Step;
 use wire::transactional_state_store_client::TransactionalStateStoreClient;
 use wire::transactional_store_multi_max_size_client::TransactionalStoreMultiMaxSizeClient;
 
-use crate::error::{done, of, of_bulk_delete};
-use crate::link::{self, Link};
+use crate::connection::{self, Connection};
+use crate::error::{check, from_bulk_delete, from_status};
 
 const SCOPE: &str = "state-pluggable-logger";
-/// How long the store may take to say how many operations fit into a
-/// transaction.
-const LIMIT_ASKED: Duration = Duration::from_secs(5);
+/// How long the store may take to return the size limit of transactions.
+const MAX_SIZE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the program serves beside the store itself.
+/// The optional gRPC services that the program has.
 #[derive(Debug, Clone, Copy)]
-pub struct Offers {
+pub struct OptionalServices {
     pub queries: bool,
-    /// It tells how many operations fit into a transaction.
-    pub limit: bool,
+    /// The size limit of transactions.
+    pub max_size: bool,
 }
 
 struct Remote {
-    client: StateStoreClient<Link>,
-    transactions: TransactionalStateStoreClient<Link>,
-    queries: Option<QueriableStateStoreClient<Link>>,
+    client: StateStoreClient<Connection>,
+    transactions: TransactionalStateStoreClient<Connection>,
+    queries: Option<QueriableStateStoreClient<Connection>>,
     features: Vec<Feature>,
-    /// Asked once, when it is needed first; absent where nobody tells.
-    limit: Option<(
-        TransactionalStoreMultiMaxSizeClient<Link>,
+    /// The size limit of transactions, read at first use.
+    max_size: Option<(
+        TransactionalStoreMultiMaxSizeClient<Connection>,
         OnceCell<Option<usize>>,
     )>,
 }
 
 pub async fn connect(
     socket: Arc<Path>,
-    offers: Offers,
+    services: OptionalServices,
     metadata: Metadata,
 ) -> Result<Arc<dyn Store>, Error> {
-    let link = link::open(&socket, metadata.component()).await?;
-    let mut client = StateStoreClient::new(link.clone()).max_decoding_message_size(usize::MAX);
-    let metadata = Some(link::properties(&metadata));
+    let connection = connection::open(&socket, metadata.component()).await?;
+    let mut client =
+        StateStoreClient::new(connection.clone()).max_decoding_message_size(usize::MAX);
+    let metadata = Some(connection::properties(&metadata));
     let init = wire::InitRequest { metadata };
-    done(client.init(init).await)?;
-    let said = client.features(wire::FeaturesRequest {}).await;
-    let features = link::features(said, Feature::named)?;
-    let limit = TransactionalStoreMultiMaxSizeClient::new(link.clone());
-    let queries = QueriableStateStoreClient::new(link.clone());
+    check(client.init(init).await)?;
+    let reported = client.features(wire::FeaturesRequest {}).await;
+    let features = connection::features(reported, Feature::named)?;
+    let max_size = TransactionalStoreMultiMaxSizeClient::new(connection.clone());
+    let queries = QueriableStateStoreClient::new(connection.clone());
     Ok(Arc::new(Remote {
         client,
-        transactions: TransactionalStateStoreClient::new(link),
-        queries: offers
+        transactions: TransactionalStateStoreClient::new(connection),
+        queries: services
             .queries
             .then(|| queries.max_decoding_message_size(usize::MAX)),
         features,
-        limit: offers.limit.then(|| (limit, OnceCell::new())),
+        max_size: services.max_size.then(|| (max_size, OnceCell::new())),
     }))
 }
 
-async fn most(mut client: TransactionalStoreMultiMaxSizeClient<Link>) -> Option<usize> {
+async fn max_size(mut client: TransactionalStoreMultiMaxSizeClient<Connection>) -> Option<usize> {
     let asking = client.multi_max_size(wire::MultiMaxSizeRequest {});
-    match tokio::time::timeout(LIMIT_ASKED, asking).await {
+    match tokio::time::timeout(MAX_SIZE_TIMEOUT, asking).await {
         // Below 1 means that there is no limit.
         Ok(Ok(answer)) => usize::try_from(answer.into_inner().max_size)
             .ok()
-            .filter(|most| *most > 0),
+            .filter(|size| *size > 0),
         Ok(Err(status)) => {
-            let cause = of(status);
+            let cause = from_status(status);
             tracing::error!(target: SCOPE, "failed to get multi max size from state store: {cause}");
             None
         }
         Err(_) => {
-            tracing::error!(target: SCOPE, "failed to get multi max size from state store: no answer within {}s", LIMIT_ASKED.as_secs());
+            tracing::error!(target: SCOPE, "failed to get multi max size from state store: no answer within {}s", MAX_SIZE_TIMEOUT.as_secs());
             None
         }
     }
@@ -100,7 +100,7 @@ impl Store for Remote {
 
     async fn get(&self, request: &GetRequest) -> Result<Option<Item>, Error> {
         let answer = self.client.clone().get(get(request)).await;
-        let answer = answer.map_err(of)?.into_inner();
+        let answer = answer.map_err(from_status)?.into_inner();
         Ok(item(
             answer.data,
             answer.etag,
@@ -110,11 +110,11 @@ impl Store for Remote {
     }
 
     async fn set(&self, request: &SetRequest) -> Result<(), Error> {
-        done(self.client.clone().set(set(request)?).await)
+        check(self.client.clone().set(set(request)?).await)
     }
 
     async fn delete(&self, request: &DeleteRequest) -> Result<(), Error> {
-        done(self.client.clone().delete(delete(request)).await)
+        check(self.client.clone().delete(delete(request)).await)
     }
 
     async fn bulk_get(
@@ -128,7 +128,7 @@ impl Store for Remote {
             options: Some(wire::BulkGetRequestOptions { parallelism }),
         };
         let answer = self.client.clone().bulk_get(request).await;
-        let items = answer.map_err(of)?.into_inner().items;
+        let items = answer.map_err(from_status)?.into_inner().items;
         Ok(items
             .into_iter()
             .map(|found| BulkItem {
@@ -155,7 +155,7 @@ impl Store for Remote {
             options: Some(wire::BulkSetRequestOptions { parallelism }),
         };
         let answer = self.client.clone().bulk_set(request).await;
-        answer.map(drop).map_err(|s| of(s).into())
+        answer.map(drop).map_err(|s| from_status(s).into())
     }
 
     async fn bulk_delete(
@@ -169,7 +169,7 @@ impl Store for Remote {
             options: Some(wire::BulkDeleteRequestOptions { parallelism }),
         };
         let answer = self.client.clone().bulk_delete(request).await;
-        answer.map(drop).map_err(|s| of_bulk_delete(s).into())
+        answer.map(drop).map_err(|s| from_bulk_delete(s).into())
     }
 
     async fn transact(&self, operations: &[Operation], metadata: &Pairs) -> Result<(), Error> {
@@ -184,12 +184,12 @@ impl Store for Remote {
             operations: operations.iter().map(step).collect::<Result<_, Error>>()?,
             metadata: metadata.clone(),
         };
-        done(self.transactions.clone().transact(request).await)
+        check(self.transactions.clone().transact(request).await)
     }
 
     async fn max_operations(&self) -> Option<usize> {
-        let (client, known) = self.limit.as_ref()?;
-        *known.get_or_init(|| most(client.clone())).await
+        let (client, known) = self.max_size.as_ref()?;
+        *known.get_or_init(|| max_size(client.clone())).await
     }
 
     fn can_query(&self) -> bool {
@@ -201,7 +201,7 @@ impl Store for Remote {
             return Err(Error::unsupported("the state store cannot be searched"));
         };
         let answer = client.clone().query(search(query)).await;
-        let answer = answer.map_err(of)?.into_inner();
+        let answer = answer.map_err(from_status)?.into_inner();
         let items = answer.items.into_iter().map(|item| Match {
             key: item.key,
             value: item.data,
@@ -216,7 +216,7 @@ impl Store for Remote {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        done(self.client.clone().ping(wire::PingRequest {}).await)
+        check(self.client.clone().ping(wire::PingRequest {}).await)
     }
 }
 
@@ -224,7 +224,7 @@ fn number(parallelism: usize) -> i64 {
     i64::try_from(parallelism).unwrap_or(i64::MAX)
 }
 
-/// Absence has no sign of its own on the wire: it is an item without anything.
+/// The protocol returns an empty item where there is none.
 fn item(
     value: bytes::Bytes,
     etag: Option<wire::Etag>,

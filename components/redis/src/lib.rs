@@ -6,32 +6,22 @@ mod settings;
 mod slot;
 mod state;
 
-use outrider_components::{Duplicate, Registry, Row, Status, Tested, Versions};
+outrider_components::components! {
+    state: state {
+        names: &["redis"],
+        versions: Initial,
+        status: Stable,
+        tested: Conformance(
+            "redis-server: one node, a cluster, behind a sentinel, over TLS",
+        ),
+        file: "components/redis/src/state.rs",
+    }
 
-/// Registers every component of this crate.
-pub fn register(registry: &mut Registry) -> Result<(), Duplicate> {
-    registry.state.register(
-        Row {
-            names: &["redis"],
-            versions: Versions::Initial,
-            status: Status::Stable,
-            tested: Tested::Conformance(
-                "redis-server: one node, a cluster, behind a sentinel, over TLS",
-            ),
-            fields: state::FIELDS,
-            file: "components/redis/src/state.rs",
-        },
-        state::connect,
-    )?;
-    registry.pubsub.register(
-        Row {
-            names: &["redis"],
-            versions: Versions::Initial,
-            status: Status::Stable,
-            tested: Tested::Conformance("redis-server: one node, a cluster"),
-            fields: pubsub::FIELDS,
-            file: "components/redis/src/pubsub.rs",
-        },
-        pubsub::connect,
-    )
+    pubsub: pubsub {
+        names: &["redis"],
+        versions: Initial,
+        status: Stable,
+        tested: Conformance("redis-server: one node, a cluster"),
+        file: "components/redis/src/pubsub.rs",
+    }
 }

@@ -1,8 +1,8 @@
 //! `pubsub.redis`: <https://docs.dapr.io/reference/components-reference/supported-pubsub/setup-redis-pubsub/>.
 //!
 //! A topic is a stream, an application a consumer group of it; every instance
-//! of the application reads under the group's name. What a handler refuses,
-//! or does not finish in `processingTimeout`, stays pending and is claimed
+//! of the application reads under the group's name. A message whose handler
+//! fails, or takes longer than `processingTimeout`, stays pending and is claimed
 //! again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -44,7 +44,7 @@ outrider_components::fields! {
         "maxLenApprox" => max_length: u64 = "0";
         /// About how long a stream keeps messages; 0 means for ever. Ignored
         /// with `maxLenApprox`.
-        "streamTTL" => keep: Duration = "0";
+        "streamTTL" => max_age: Duration = "0";
     }
 }
 
@@ -55,8 +55,8 @@ const SCOPE: &str = "dapr.contrib";
 struct Streams {
     shared: Arc<Shared>,
     max_length: Option<u64>,
-    /// Older entries are trimmed when others are added.
-    keep: Option<Duration>,
+    /// Older messages are trimmed when others are published.
+    max_age: Option<Duration>,
     closed: CancellationToken,
 }
 
@@ -85,7 +85,7 @@ impl Shared {
             .arg("0")
             .arg("MKSTREAM")
             .take();
-        match self.server.ask::<Value>(&create).await {
+        match self.server.call::<Value>(&create).await {
             Err(error) if error.code() != Some("BUSYGROUP") => {
                 tracing::error!(target: SCOPE, "redis streams: {error}");
                 Err(Error::from_redis(error))
@@ -100,7 +100,7 @@ impl Shared {
             .arg(&self.group)
             .arg(id)
             .take();
-        if let Err(error) = self.server.ask::<Value>(&acknowledge).await {
+        if let Err(error) = self.server.call::<Value>(&acknowledge).await {
             tracing::error!(target: SCOPE, "Error acknowledging Redis message {id}: {error}");
         }
     }
@@ -113,8 +113,8 @@ pub async fn connect(metadata: Metadata, context: Context) -> Result<Arc<dyn Bro
     let queue_depth = fields.queue_depth.max(1);
     let concurrency = fields.concurrency.max(1);
     let max_length = Some(fields.max_length).filter(|length| *length > 0);
-    let keep = Some(fields.keep).filter(|keep| !keep.is_zero());
-    if max_length.is_some() && keep.is_some() {
+    let max_age = Some(fields.max_age).filter(|age| !age.is_zero());
+    if max_length.is_some() && max_age.is_some() {
         tracing::warn!(target: SCOPE, "redis streams: maxLenApprox and streamTTL cannot be used together; only one stream trimming strategy can be active at a time.");
     }
     let server = Server::new(settings)?;
@@ -129,20 +129,20 @@ pub async fn connect(metadata: Metadata, context: Context) -> Result<Arc<dyn Bro
             workers: Semaphore::new(concurrency as usize),
         }),
         max_length,
-        keep,
+        max_age,
         closed: CancellationToken::new(),
     }))
 }
 
-async fn ping(server: &Server, who: &str) -> Result<(), Error> {
+async fn ping(server: &Server, caller: &str) -> Result<(), Error> {
     server.ping().await.map_err(|error| {
         let host = &server.settings().host;
-        Error::from_redis(error).context(&format!("{who}: error connecting to redis at {host}"))
+        Error::from_redis(error).context(&format!("{caller}: error connecting to redis at {host}"))
     })
 }
 
 impl Streams {
-    fn open(&self) -> Result<(), Error> {
+    fn check_open(&self) -> Result<(), Error> {
         if self.closed.is_cancelled() {
             return Err(Error::new(Kind::Precondition, "component is closed"));
         }
@@ -157,17 +157,17 @@ impl Broker for Streams {
     }
 
     async fn publish(&self, request: &PublishRequest) -> Result<(), Error> {
-        self.open()?;
+        self.check_open()?;
         let mut add = redis::cmd("XADD");
         add.arg(&request.topic);
         if let Some(length) = self.max_length {
             let length: u64 = length;
             add.arg("MAXLEN").arg("~").arg(length);
-        } else if let Some(keep) = self.keep {
+        } else if let Some(max_age) = self.max_age {
             let oldest = SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .unwrap_or_default()
-                .saturating_sub(keep)
+                .saturating_sub(max_age)
                 .as_millis();
             add.arg("MINID").arg("~").arg(format!("{oldest}-1"));
         }
@@ -180,7 +180,7 @@ impl Broker for Streams {
         }
         self.shared
             .server
-            .ask::<Value>(&add)
+            .call::<Value>(&add)
             .await
             .map(drop)
             .map_err(|error| {
@@ -194,7 +194,7 @@ impl Broker for Streams {
         request: SubscribeRequest,
         handler: Arc<dyn Handler>,
     ) -> Result<Subscription, Error> {
-        self.open()?;
+        self.check_open()?;
         self.shared.create_group(&request.topic).await?;
         let mut subscription = Subscription::new(&self.closed);
         let reader = Arc::new(Reader {
@@ -202,7 +202,7 @@ impl Broker for Streams {
             topic: request.topic,
             handler,
             room: Arc::new(Semaphore::new(self.shared.queue_depth)),
-            at_hand: Arc::default(),
+            in_flight: Arc::default(),
             stopping: subscription.stopping(),
         });
         let server = self.shared.server.blocking(BLOCK)?;
@@ -243,32 +243,33 @@ struct Reader {
     shared: Arc<Shared>,
     topic: String,
     handler: Arc<dyn Handler>,
+    /// A permit for each message that fits into memory.
     room: Arc<Semaphore>,
-    /// Messages in memory, which are not to be claimed from ourselves.
-    at_hand: Arc<Mutex<HashSet<String>>>,
+    /// Ids of the messages in memory, which this reader must not claim.
+    in_flight: Arc<Mutex<HashSet<String>>>,
     stopping: CancellationToken,
 }
 
-/// Takes a message off the list of those at hand.
-struct AtHand {
+/// Removes an id from [`Reader::in_flight`] when it is dropped.
+struct InFlight {
     id: String,
-    list: Arc<Mutex<HashSet<String>>>,
+    ids: Arc<Mutex<HashSet<String>>>,
 }
 
-impl AtHand {
-    /// `None` if it is there already.
-    fn new(list: &Arc<Mutex<HashSet<String>>>, id: &str) -> Option<AtHand> {
-        let mut ids = list.lock().unwrap_or_else(|e| e.into_inner());
-        ids.insert(id.to_owned()).then(|| AtHand {
+impl InFlight {
+    /// `None` if the id is there already.
+    fn new(all: &Arc<Mutex<HashSet<String>>>, id: &str) -> Option<InFlight> {
+        let mut ids = all.lock().unwrap_or_else(|e| e.into_inner());
+        ids.insert(id.to_owned()).then(|| InFlight {
             id: id.to_owned(),
-            list: list.clone(),
+            ids: all.clone(),
         })
     }
 }
 
-impl Drop for AtHand {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut ids = self.list.lock().unwrap_or_else(|e| e.into_inner());
+        let mut ids = self.ids.lock().unwrap_or_else(|e| e.into_inner());
         ids.remove(&self.id);
     }
 }
@@ -289,7 +290,7 @@ impl Reader {
                 }
                 Err(error) => {
                     self.read_failed(&error).await;
-                    self.pause(failures).await;
+                    self.back_off(failures).await;
                     failures += 1;
                 }
             }
@@ -297,7 +298,7 @@ impl Reader {
         while handling.join_next().await.is_some() {}
     }
 
-    /// New messages, when there is room for any.
+    /// Waits for room, then for messages to fill it with.
     async fn read(&self, server: &Server) -> redis::RedisResult<Vec<Entry>> {
         let Ok(room) = self.room.acquire().await else {
             return Ok(Vec::new());
@@ -317,7 +318,7 @@ impl Reader {
             .arg(&self.topic)
             .arg(">")
             .take();
-        let reply: Option<StreamReadReply> = server.ask(&read).await?;
+        let reply: Option<StreamReadReply> = server.call(&read).await?;
         Ok(reply
             .into_iter()
             .flat_map(|reply| reply.keys)
@@ -331,14 +332,14 @@ impl Reader {
         if error.code() == Some("NOGROUP") {
             tracing::warn!(target: SCOPE, "redis streams: consumer group {group} does not exist for stream {topic}. This could mean the server experienced data loss, or the group/stream was deleted.");
             tracing::warn!(target: SCOPE, "redis streams: recreating group {group} for stream {topic}");
-            // A failure has been logged; the next read comes back here.
+            // A failure has been logged, and the next read tries again.
             let _ = self.shared.create_group(topic).await;
         }
         tracing::error!(target: SCOPE, "redis streams: error reading from stream {topic}: {error}");
     }
 
     /// Waits from 10 ms to about 5 s, longer with each failure.
-    async fn pause(&self, failures: u32) {
+    async fn back_off(&self, failures: u32) {
         let wait = Duration::from_millis(10 << failures.min(9));
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -346,11 +347,11 @@ impl Reader {
         }
     }
 
-    /// Starts handling messages in their order, as far as there is room.
+    /// Starts handling messages in their order, each when there is room.
     async fn deliver(self: &Arc<Reader>, messages: Vec<Entry>, handling: &mut JoinSet<()>) {
         for message in messages {
             while handling.try_join_next().is_some() {}
-            let Some(at_hand) = AtHand::new(&self.at_hand, &message.id) else {
+            let Some(in_flight) = InFlight::new(&self.in_flight, &message.id) else {
                 continue;
             };
             let room = tokio::select! {
@@ -360,7 +361,7 @@ impl Reader {
             let reader = self.clone();
             handling.spawn(async move {
                 reader.handle(message).await;
-                drop((at_hand, room));
+                drop((in_flight, room));
             });
         }
     }
@@ -368,7 +369,8 @@ impl Reader {
     async fn handle(&self, message: Entry) {
         let _worker = tokio::select! {
             biased;
-            // What nobody has begun with is claimed by the next reader.
+            // A message whose handling has not begun is claimed by another
+            // reader.
             () = self.stopping.cancelled() => return,
             worker = self.shared.workers.acquire() => worker,
         };
@@ -428,7 +430,8 @@ impl Reader {
         while handling.join_next().await.is_some() {}
     }
 
-    /// Goes through everything that has been pending for too long.
+    /// Claims and delivers all messages that have been pending for longer than
+    /// `processingTimeout`.
     async fn claim(self: &Arc<Reader>, handling: &mut JoinSet<()>) -> redis::RedisResult<()> {
         let Shared {
             server,
@@ -446,16 +449,16 @@ impl Reader {
                 .arg("+")
                 .arg(*queue_depth)
                 .take();
-            let pending: StreamPendingCountReply = server.ask(&pending).await?;
+            let pending: StreamPendingCountReply = server.call(&pending).await?;
             let late: Vec<&str> = {
-                let at_hand = self.at_hand.lock().unwrap_or_else(|e| e.into_inner());
+                let in_flight = self.in_flight.lock().unwrap_or_else(|e| e.into_inner());
                 pending
                     .ids
                     .iter()
                     .filter(|entry| {
                         entry.last_delivered_ms as u128 >= processing_timeout.as_millis()
                     })
-                    .filter(|entry| !at_hand.contains(&entry.id))
+                    .filter(|entry| !in_flight.contains(&entry.id))
                     .map(|entry| entry.id.as_str())
                     .collect()
             };
@@ -469,7 +472,7 @@ impl Reader {
                     .take();
                 // Servers before version 7 put nil where an entry is gone.
                 let claimed: Vec<Option<(String, HashMap<String, Value>)>> =
-                    server.ask(&claim).await?;
+                    server.call(&claim).await?;
                 let claimed: Vec<Entry> = claimed
                     .into_iter()
                     .flatten()
@@ -477,7 +480,7 @@ impl Reader {
                     .collect();
                 for id in late {
                     if !claimed.iter().any(|message| message.id == id) {
-                        self.forget_if_gone(id).await?;
+                        self.acknowledge_if_trimmed(id).await?;
                     }
                 }
                 self.deliver(claimed, handling).await;
@@ -489,14 +492,14 @@ impl Reader {
             else {
                 return Ok(());
             };
-            from = after(&last.id);
+            from = next_id(&last.id);
         }
     }
 
-    /// An entry that was trimmed away cannot be delivered any more.
-    async fn forget_if_gone(&self, id: &str) -> redis::RedisResult<()> {
+    /// Acknowledges a message that the stream does not have any more.
+    async fn acknowledge_if_trimmed(&self, id: &str) -> redis::RedisResult<()> {
         let range = redis::cmd("XRANGE").arg(&self.topic).arg(id).arg(id).take();
-        let found: Vec<Value> = self.shared.server.ask(&range).await?;
+        let found: Vec<Value> = self.shared.server.call(&range).await?;
         if found.is_empty() {
             self.shared.acknowledge(&self.topic, id).await;
         }
@@ -504,8 +507,8 @@ impl Reader {
     }
 }
 
-/// The smallest id that comes after `id`.
-fn after(id: &str) -> String {
+/// The smallest id above `id`.
+fn next_id(id: &str) -> String {
     match id.split_once('-') {
         Some((time, count)) => {
             let count: u64 = count.parse().unwrap_or(0);
@@ -517,11 +520,11 @@ fn after(id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::after;
+    use super::next_id;
 
     #[test]
-    fn ids_are_followed_by_the_next_number() {
-        assert_eq!(after("1700000000000-0"), "1700000000000-1");
-        assert_eq!(after("1700000000000-41"), "1700000000000-42");
+    fn the_next_id_has_the_next_number() {
+        assert_eq!(next_id("1700000000000-0"), "1700000000000-1");
+        assert_eq!(next_id("1700000000000-41"), "1700000000000-42");
     }
 }

@@ -1,3 +1,5 @@
+//! The connection to Redis: one node, a cluster or a group behind sentinels.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ErrorKind, FromRedisValue,
+    AsyncConnectionConfig, ClientTlsConfig, Cmd, ConnectionAddr, ErrorKind, FromRedisValue,
     IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError, RedisFuture, RedisResult,
     RetryMethod, ScriptInvocation, TlsCertificates, TlsMode, Value,
 };
@@ -19,7 +21,7 @@ use crate::settings::{Settings, Tls, Topology};
 /// which is made when it is first needed, and again when it breaks.
 pub struct Server {
     settings: Arc<Settings>,
-    dialler: Dialler,
+    client: Client,
     current: Mutex<Current>,
     /// How long one command may take.
     timeout: Option<Duration>,
@@ -28,12 +30,13 @@ pub struct Server {
 #[derive(Default)]
 struct Current {
     connection: Option<Connection>,
-    /// How many there were before.
+    /// Counts the connections, to tell them apart.
     generation: u64,
 }
 
-enum Dialler {
-    Node(Box<Client>),
+/// Makes connections.
+enum Client {
+    Node(Box<redis::Client>),
     Cluster(Box<ClusterClient>),
     Sentinel(Box<Mutex<SentinelClient>>),
 }
@@ -76,35 +79,35 @@ impl ConnectionLike for Connection {
     }
 }
 
-/// One thing to ask of a server, as often as it takes.
+/// A command or a script. It may be sent several times.
 #[derive(Clone, Copy)]
-pub enum Call<'a> {
+pub enum Request<'a> {
     Command(&'a Cmd),
     Script(&'a ScriptInvocation<'a>),
 }
 
-impl<'a> From<&'a Cmd> for Call<'a> {
-    fn from(command: &'a Cmd) -> Call<'a> {
-        Call::Command(command)
+impl<'a> From<&'a Cmd> for Request<'a> {
+    fn from(command: &'a Cmd) -> Request<'a> {
+        Request::Command(command)
     }
 }
 
-impl<'a> From<&'a ScriptInvocation<'a>> for Call<'a> {
-    fn from(script: &'a ScriptInvocation<'a>) -> Call<'a> {
-        Call::Script(script)
+impl<'a> From<&'a ScriptInvocation<'a>> for Request<'a> {
+    fn from(script: &'a ScriptInvocation<'a>) -> Request<'a> {
+        Request::Script(script)
     }
 }
 
 impl Server {
-    /// Connects to nothing yet.
+    /// Does not connect yet.
     pub fn new(settings: Arc<Settings>) -> Result<Server, Error> {
         let timeout = settings.read_timeout;
-        let dialler = dialler(&settings, timeout).map_err(|error| {
+        let client = client(&settings, timeout).map_err(|error| {
             Error::invalid(format!("redis client configuration error: {error}")).because(error)
         })?;
         Ok(Server {
             settings,
-            dialler,
+            client,
             current: Mutex::default(),
             timeout,
         })
@@ -120,10 +123,10 @@ impl Server {
                     .read_timeout
                     .unwrap_or(Duration::from_secs(30)),
         );
-        let dialler = dialler(&self.settings, timeout).map_err(Error::from_redis)?;
+        let client = client(&self.settings, timeout).map_err(Error::from_redis)?;
         Ok(Server {
             settings: self.settings.clone(),
-            dialler,
+            client,
             current: Mutex::default(),
             timeout,
         })
@@ -138,40 +141,47 @@ impl Server {
         self.settings.topology == Topology::Cluster
     }
 
-    /// Asks, again where that is safe to hope for better.
-    pub async fn ask<'a, T: FromRedisValue>(&self, call: impl Into<Call<'a>>) -> RedisResult<T> {
-        let call = call.into();
-        // A cluster's client tries again by itself.
+    /// Sends a request and returns its answer. Errors that may go away are
+    /// retried, up to `redisMaxRetries` times.
+    pub async fn call<'a, T: FromRedisValue>(
+        &self,
+        request: impl Into<Request<'a>>,
+    ) -> RedisResult<T> {
+        let request = request.into();
+        // The client of a cluster retries by itself.
         let retries = if self.is_cluster() {
             0
         } else {
             self.settings.max_retries
         };
-        let mut tried = 0;
+        let mut retried = 0;
         loop {
-            let error = match self.once(call).await {
+            let error = match self.call_once(request).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if tried >= retries || matches!(error.retry_method(), RetryMethod::NoRetry) {
+            if retried >= retries || matches!(error.retry_method(), RetryMethod::NoRetry) {
                 return Err(error);
             }
-            let backoff = self.settings.min_backoff.saturating_mul(1 << tried.min(16));
+            let backoff = self
+                .settings
+                .min_backoff
+                .saturating_mul(1 << retried.min(16));
             tokio::time::sleep(backoff.min(self.settings.max_backoff)).await;
-            tried += 1;
+            retried += 1;
         }
     }
 
-    async fn once<T: FromRedisValue>(&self, call: Call<'_>) -> RedisResult<T> {
+    async fn call_once<T: FromRedisValue>(&self, request: Request<'_>) -> RedisResult<T> {
         let (mut connection, generation) = self.connection().await?;
-        let answer = match call {
-            Call::Command(command) => command.query_async(&mut connection).await,
-            Call::Script(script) => script.invoke_async(&mut connection).await,
+        let answer = match request {
+            Request::Command(command) => command.query_async(&mut connection).await,
+            Request::Script(script) => script.invoke_async(&mut connection).await,
         };
         let lost = match (&answer, &connection) {
             (Ok(_), _) => false,
-            (Err(error), Connection::Plain(_)) => broken(error),
-            // It mends the connections to its nodes by itself.
+            (Err(error), Connection::Plain(_)) => is_broken(error),
+            // It reconnects to its nodes by itself.
             (Err(error), Connection::Cluster(_)) => matches!(
                 error.retry_method(),
                 RetryMethod::ReconnectFromInitialConnections
@@ -194,14 +204,14 @@ impl Server {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.settings.dial_timeout))
             .set_response_timeout(self.timeout);
-        let connection = match &self.dialler {
-            Dialler::Node(client) => Connection::Plain(
+        let connection = match &self.client {
+            Client::Node(client) => Connection::Plain(
                 client
                     .get_multiplexed_async_connection_with_config(&config)
                     .await?,
             ),
-            Dialler::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
-            Dialler::Sentinel(client) => Connection::Plain(
+            Client::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
+            Client::Sentinel(client) => Connection::Plain(
                 client
                     .lock()
                     .await
@@ -216,18 +226,18 @@ impl Server {
 
     /// Whether the server answers.
     pub async fn ping(&self) -> RedisResult<()> {
-        self.ask::<Value>(&redis::cmd("PING")).await.map(drop)
+        self.call::<Value>(&redis::cmd("PING")).await.map(drop)
     }
 
-    /// Closes the connection. Another call would open it again.
+    /// Closes the connection. The next call opens another.
     pub async fn close(&self) {
         self.current.lock().await.connection = None;
     }
 }
 
-/// Whether the connection is of no more use. A server that became a replica
-/// is left, so that the sentinels are asked again.
-fn broken(error: &RedisError) -> bool {
+/// Whether the connection must be replaced. Also if the server has become a
+/// replica: the sentinels know the new master.
+fn is_broken(error: &RedisError) -> bool {
     let method = error.retry_method();
     matches!(
         method,
@@ -236,7 +246,7 @@ fn broken(error: &RedisError) -> bool {
         || error.kind() == ErrorKind::Server(redis::ServerErrorKind::ReadOnly)
 }
 
-fn dialler(settings: &Settings, timeout: Option<Duration>) -> RedisResult<Dialler> {
+fn client(settings: &Settings, timeout: Option<Duration>) -> RedisResult<Client> {
     let certificates = settings.tls.as_ref().map(certificates);
     let addresses = settings
         .addresses
@@ -263,10 +273,10 @@ fn dialler(settings: &Settings, timeout: Option<Duration>) -> RedisResult<Dialle
             }
             let info = address.into_connection_info()?.set_redis_settings(login);
             let client = match certificates {
-                Some(certificates) => Client::build_with_tls(info, certificates)?,
-                None => Client::open(info)?,
+                Some(certificates) => redis::Client::build_with_tls(info, certificates)?,
+                None => redis::Client::open(info)?,
             };
-            Ok(Dialler::Node(Box::new(client)))
+            Ok(Client::Node(Box::new(client)))
         }
         Topology::Cluster => {
             let mut builder = ClusterClientBuilder::new(addresses)
@@ -284,7 +294,7 @@ fn dialler(settings: &Settings, timeout: Option<Duration>) -> RedisResult<Dialle
             if let (Some(mode), Some(certificates)) = (mode, certificates) {
                 builder = builder.tls(mode).certs(certificates);
             }
-            Ok(Dialler::Cluster(Box::new(builder.build()?)))
+            Ok(Client::Cluster(Box::new(builder.build()?)))
         }
         Topology::Sentinel(name) => {
             let mut builder =
@@ -309,7 +319,7 @@ fn dialler(settings: &Settings, timeout: Option<Duration>) -> RedisResult<Dialle
                     .set_client_to_sentinel_tls_mode(mode)
                     .set_client_to_sentinel_certificates(certificates);
             }
-            Ok(Dialler::Sentinel(Box::new(Mutex::new(builder.build()?))))
+            Ok(Client::Sentinel(Box::new(Mutex::new(builder.build()?))))
         }
     }
 }
@@ -339,7 +349,7 @@ fn certificates(tls: &Tls) -> TlsCertificates {
     }
 }
 
-/// How a Redis error looks to the runtime.
+/// Makes the error of a component of one of Redis.
 pub trait FromRedis {
     fn from_redis(error: RedisError) -> Self;
 }
@@ -349,7 +359,7 @@ impl FromRedis for Error {
         let kind = match error.kind() {
             ErrorKind::AuthenticationFailed => Kind::Denied,
             ErrorKind::InvalidClientConfig => Kind::Invalid,
-            _ if broken(&error) || error.is_timeout() => Kind::Unavailable,
+            _ if is_broken(&error) || error.is_timeout() => Kind::Unavailable,
             _ => Kind::Internal,
         };
         Error::new(kind, error.to_string()).because(error)

@@ -85,7 +85,7 @@ fn nonzero(time: Duration) -> Option<Duration> {
     Some(time).filter(|time| !time.is_zero())
 }
 
-/// Where the data is.
+/// How many servers there are, and how the right one is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Topology {
     /// One server.
@@ -235,12 +235,12 @@ mod tests {
         Settings::new(&Metadata::new("redis", pairs.iter().copied()))
     }
 
-    fn refused(pairs: &[(&str, &str)]) -> String {
+    fn error(pairs: &[(&str, &str)]) -> String {
         read(pairs).expect_err("is wrong").to_string()
     }
 
     #[test]
-    fn addresses_may_have_ports() {
+    fn a_host_without_a_port_gets_the_port_of_the_metadata_or_the_default() {
         for (host, port, wanted) in [
             ("", "", vec![("localhost", 6379)]),
             ("redis", "", vec![("redis", 6379)]),
@@ -258,8 +258,7 @@ mod tests {
             assert_eq!(settings.addresses, wanted, "{host} {port}");
         }
         assert!(
-            refused(&[("redisHost", "a:1"), ("redisPort", "2")])
-                .contains("already contains port 1")
+            error(&[("redisHost", "a:1"), ("redisPort", "2")]).contains("already contains port 1")
         );
     }
 
@@ -309,10 +308,10 @@ mod tests {
             Topology::Sentinel("main".to_owned())
         );
         assert_eq!(
-            refused(&[("failover", "true")]),
+            error(&[("failover", "true")]),
             "redis client configuration error: component redis: property sentinelMasterName is missing or empty"
         );
-        assert!(refused(&[("redisType", "ring")]).contains("must be node or cluster"));
-        assert!(refused(&[("enableTLS", "yes")]).contains("must be true or false"));
+        assert!(error(&[("redisType", "ring")]).contains("must be node or cluster"));
+        assert!(error(&[("enableTLS", "yes")]).contains("must be true or false"));
     }
 }

@@ -1,4 +1,4 @@
-//! Which part of a cluster a key belongs to:
+//! The hash slot of a key, which says which node of a cluster has it:
 //! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>.
 
 const SLOTS: u16 = 16384;
@@ -30,7 +30,7 @@ fn crc16(bytes: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn slots() {
+    fn a_slot_is_the_checksum_of_the_key_or_its_hash_tag() {
         assert_eq!(super::crc16(b"123456789"), 0x31c3);
         assert_eq!(super::of("foo"), 12182);
         assert_eq!(super::of("{user1000}.following"), super::of("user1000"));

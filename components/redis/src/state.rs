@@ -2,8 +2,8 @@
 //!
 //! An item is a hash with the fields `data` and `version`; its etag is the
 //! version, a number that grows by one with each write. A field `first-write`
-//! marks items that were written so; then only a matching etag may change them, or
-//! a request for the last write.
+//! marks items that were written with the concurrency first-write: a write
+//! without their etag fails, unless it has the concurrency last-write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::{IntErrorKind, ParseIntError};
@@ -35,11 +35,11 @@ outrider_components::fields! {
     }
 }
 
-/// Does all operations, or none and returns the number of the first that may
-/// not be done. Per key five arguments: `set` or `del`, the etag (`0` for
-/// none), the value, the concurrency (`first`, `last` or empty), and the
-/// seconds to live (empty to leave them, `0` for ever). One more argument stops
-/// it after the checks.
+/// Does all operations and returns 0, or does none and returns the number of the
+/// first whose etag is wrong. Five arguments for each key: `set` or `del`, the
+/// etag (`0` for none), the value, the concurrency (`first`, `last` or empty),
+/// and the seconds to live (empty for no change, `0` for ever). With one more
+/// argument it only checks.
 const WRITE: &str = r"
 local function fields(i)
   local at = (i - 1) * 5
@@ -85,15 +85,16 @@ return 0
 
 /// How long a strong write waits for replicas.
 const REPLICA_WAIT_MILLISECONDS: u32 = 1000;
-/// How many keys the server looks at per step of a listing.
-const SCANNED_AT_A_TIME: u32 = 1000;
+/// How many keys the server looks at for one `SCAN`.
+const SCAN_COUNT: u32 = 1000;
 
 struct Redis {
     server: Server,
-    /// Carries writes that wait for replicas, so that others do not wait too.
-    waiting: Option<(Server, usize)>,
+    /// A connection for writes that wait for replicas, so that others do not
+    /// wait with them, and how many replicas there are.
+    strong: Option<(Server, usize)>,
     script: Script,
-    /// Seconds, for items that say nothing.
+    /// Seconds to live of items whose request has no `ttlInSeconds`.
     ttl: Option<i64>,
     features: &'static [Feature],
 }
@@ -111,11 +112,11 @@ pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<dyn Store>, E
     let server = Server::new(settings.clone())?;
     ping(&server).await?;
     let replicas = replicas(&server).await?;
-    let waiting = match replicas {
+    let strong = match replicas {
         0 => None,
         count => Some((Server::new(settings)?, count)),
     };
-    // Listing keys would have to ask every server of a cluster.
+    // In a cluster the keys of every server would have to be listed.
     let features: &[Feature] = if server.is_cluster() {
         &[Feature::Etag, Feature::Transactional, Feature::Ttl]
     } else {
@@ -128,7 +129,7 @@ pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<dyn Store>, E
     };
     Ok(Arc::new(Redis {
         server,
-        waiting,
+        strong,
         script: Script::new(WRITE),
         ttl: fields.ttl,
         features,
@@ -149,7 +150,7 @@ async fn replicas(server: &Server) -> Result<usize, Error> {
         return Ok(0);
     }
     let info: String = server
-        .ask(&redis::cmd("INFO").arg("replication").take())
+        .call(&redis::cmd("INFO").arg("replication").take())
         .await
         .map_err(Error::from_redis)?;
     Ok(info
@@ -159,7 +160,7 @@ async fn replicas(server: &Server) -> Result<usize, Error> {
         .unwrap_or(0))
 }
 
-/// Seconds to live; zero and less mean for ever.
+/// Seconds to live, if the request has them; 0 and less mean for ever.
 fn ttl(metadata: &Pairs) -> Result<Option<i64>, Error> {
     let Some(text) = metadata.get(TTL_IN_SECONDS).filter(|text| !text.is_empty()) else {
         return Ok(None);
@@ -173,7 +174,7 @@ fn ttl(metadata: &Pairs) -> Result<Option<i64>, Error> {
     })
 }
 
-/// The version a write insists on; zero means none.
+/// The version that the item must have; 0 means any.
 fn version(request: &SetRequest) -> Result<i64, Error> {
     match request.etag() {
         Some(etag) if request.concurrency != Concurrency::LastWrite => {
@@ -230,28 +231,28 @@ impl Redis {
             .arg("");
     }
 
-    /// Runs the script; `Err(n)` inside means that operation `n` may not be
-    /// done.
+    /// Runs the script. `Ok(Err(n))` means that the etag of operation `n` is
+    /// wrong.
     async fn write(
         &self,
         script: &ScriptInvocation<'_>,
         consistency: Consistency,
     ) -> Result<Result<(), usize>, Error> {
-        let waiting = self
-            .waiting
+        let strong = self
+            .strong
             .as_ref()
             .filter(|_| consistency == Consistency::Strong);
-        let server = waiting.map_or(&self.server, |(server, _)| server);
-        let refused: usize = server.ask(script).await.map_err(Error::from_redis)?;
+        let server = strong.map_or(&self.server, |(server, _)| server);
+        let refused: usize = server.call(script).await.map_err(Error::from_redis)?;
         if let Some(at) = refused.checked_sub(1) {
             return Ok(Err(at));
         }
-        if let Some((server, replicas)) = waiting {
+        if let Some((server, replicas)) = strong {
             let wait = redis::cmd("WAIT")
                 .arg(*replicas)
                 .arg(REPLICA_WAIT_MILLISECONDS)
                 .take();
-            server.ask::<redis::Value>(&wait).await.map_err(|error| {
+            server.call::<redis::Value>(&wait).await.map_err(|error| {
                 Error::from_redis(error).context(&format!(
                     "redis waiting for {replicas} replicas to acknowledge write, err"
                 ))
@@ -279,10 +280,10 @@ impl Redis {
             })
     }
 
-    /// A value that something else wrote with a plain `SET`.
+    /// Reads a value that another program wrote with a plain `SET`.
     async fn get_plain(&self, key: &str) -> Result<Option<Item>, Error> {
         let get = redis::cmd("GET").arg(key).take();
-        let value: Option<Bytes> = self.server.ask(&get).await.map_err(Error::from_redis)?;
+        let value: Option<Bytes> = self.server.call(&get).await.map_err(Error::from_redis)?;
         Ok(value.map(|value| Item {
             value,
             ..Item::default()
@@ -304,7 +305,7 @@ impl Store for Redis {
             .take();
         match self
             .server
-            .ask::<(Option<Bytes>, Option<String>)>(&fields)
+            .call::<(Option<Bytes>, Option<String>)>(&fields)
             .await
         {
             Ok((Some(value), Some(version))) => Ok(Some(Item {
@@ -348,9 +349,8 @@ impl Store for Redis {
     }
 
     /// One script, so all or nothing. In a cluster there is a script for each
-    /// slot: all etags are checked before the first write, but a change that
-    /// comes in between can still keep the items of its slot from being
-    /// written.
+    /// slot. All etags are checked before the first write, but if an item
+    /// changes after that, only the items of the other slots are written.
     async fn transact(&self, operations: &[Operation], _: &Pairs) -> Result<(), Error> {
         let mut slots: BTreeMap<u16, Vec<&Operation>> = BTreeMap::new();
         for operation in operations {
@@ -372,8 +372,8 @@ impl Store for Redis {
         Ok(())
     }
 
-    /// In the order of the keys; the continuation is the number of keys before
-    /// the next page.
+    /// Sorted by key. The continuation is the number of keys before the next
+    /// page.
     async fn keys_like(&self, request: &KeysLikeRequest) -> Result<KeysLikePage, Error> {
         if self.server.is_cluster() {
             return Err(Error::unsupported(
@@ -389,11 +389,11 @@ impl Store for Redis {
                 .arg("MATCH")
                 .arg(&pattern)
                 .arg("COUNT")
-                .arg(SCANNED_AT_A_TIME)
+                .arg(SCAN_COUNT)
                 .take();
             let (next, found): (u64, Vec<String>) = self
                 .server
-                .ask(&scan)
+                .call(&scan)
                 .await
                 .map_err(|error| Error::from_redis(error).context("redis SCAN failed"))?;
             keys.extend(found);
@@ -425,7 +425,7 @@ impl Store for Redis {
 
     async fn close(&self) -> Result<(), Error> {
         self.server.close().await;
-        if let Some((server, _)) = &self.waiting {
+        if let Some((server, _)) = &self.strong {
             server.close().await;
         }
         Ok(())

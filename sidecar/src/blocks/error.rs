@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use outrider_components::Refusal;
+use outrider_components::ApiError;
 use outrider_metrics::ErrorCode;
 use prost::Message as _;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ pub struct Rich {
     pub help: Option<Help>,
     /// What the component says instead: to gRPC clients, and to HTTP ones if
     /// they get the rich form.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<ApiError>,
     /// Whether HTTP still answers in the short form.
     pub grpc_only: bool,
 }
@@ -154,7 +154,7 @@ impl Error {
     }
 
     /// Answers the way that the component wants, without details of ours.
-    pub fn with_refusal(mut self, refusal: &Refusal) -> Self {
+    pub fn with_refusal(mut self, refusal: &ApiError) -> Self {
         self.http = StatusCode::from_u16(refusal.http).unwrap_or(self.http);
         self.grpc = Code::from_i32(refusal.code);
         self.edit(|rich| {

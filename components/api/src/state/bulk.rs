@@ -6,7 +6,7 @@ use futures_util::stream;
 use super::{DeleteRequest, GetRequest, Item, SetRequest, Store};
 use crate::Error;
 
-/// Operations at a time where nobody asked for a number.
+/// Operations at a time, at most and by default.
 const DEFAULT_PARALLELISM: usize = 100;
 
 /// One answer of a bulk read.
@@ -14,7 +14,7 @@ const DEFAULT_PARALLELISM: usize = 100;
 pub struct BulkItem {
     /// The key that was asked for.
     pub key: String,
-    /// The item, its absence, or why it could not be read.
+    /// The item, if there is one, or why it could not be read.
     pub result: Result<Option<Item>, Error>,
 }
 

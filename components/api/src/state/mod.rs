@@ -72,8 +72,8 @@ impl Feature {
 /// A connected state store. Its constructor is in the
 /// [`Registry`](crate::Registry).
 ///
-/// An empty etag in a request means the same as none. What a store does not
-/// list in [`features`](Store::features) answers with
+/// An empty etag in a request means the same as none. Operations whose feature a
+/// store does not list in [`features`](Store::features) fail with
 /// [`Kind::Unsupported`](crate::Kind::Unsupported).
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -86,7 +86,7 @@ pub trait Store: Send + Sync {
     /// Writes one item.
     async fn set(&self, request: &SetRequest) -> Result<(), Error>;
 
-    /// Deletes one item. Deleting what is not there is no error, unless the
+    /// Deletes one item. An item that does not exist is an error only if the
     /// request has an etag.
     async fn delete(&self, request: &DeleteRequest) -> Result<(), Error>;
 
@@ -136,9 +136,9 @@ pub trait Store: Send + Sync {
         Err(Error::unsupported("the state store cannot be searched"))
     }
 
-    /// Deletes every item whose key is `prefix` followed by text without
-    /// `||`; tells how many there were. A missing `||` at the end of the
-    /// prefix is added.
+    /// Deletes every item whose key is `prefix` followed by text without `||`,
+    /// and returns their number. A missing `||` at the end of the prefix is
+    /// added.
     async fn delete_with_prefix(&self, prefix: &str) -> Result<u64, Error> {
         let _ = prefix;
         Err(Error::unsupported(
@@ -163,7 +163,7 @@ pub trait Store: Send + Sync {
     }
 }
 
-/// What [`TTL_EXPIRE_TIME`] says of an item that expires at `time`.
+/// The value of [`TTL_EXPIRE_TIME`] for an item that expires at `time`.
 pub fn expire_time(time: SystemTime) -> String {
     let seconds = time
         .duration_since(SystemTime::UNIX_EPOCH)

@@ -4,11 +4,11 @@ use serde_json::{Map, Value};
 
 use crate::Pairs;
 
-/// What a client looks for:
+/// A query of the state query API:
 /// <https://docs.dapr.io/developing-applications/building-blocks/state-management/howto-state-query-api/>.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Query {
-    /// One condition, which may be made of others; none where it is empty.
+    /// One condition, which may be made of others. All items match an empty one.
     #[serde(default, deserialize_with = "nullable")]
     pub filter: Map<String, Value>,
     /// What the items are sorted by, the most important first.
@@ -62,13 +62,13 @@ pub struct Match {
 pub struct Matches {
     /// The items of this page.
     pub items: Vec<Match>,
-    /// Where to go on; empty at the end.
+    /// Where the next page starts; empty at the end.
     pub token: String,
     /// More about the answer.
     pub metadata: Pairs,
 }
 
-/// Null is as good as nothing.
+/// Reads null as the default.
 fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -78,7 +78,7 @@ where
 }
 
 impl Query {
-    /// Reads a document. The error tells the client what is wrong with it.
+    /// Reads a document. The error is the text for the client.
     pub fn parse(document: &[u8]) -> Result<Query, String> {
         let query: Query = serde_json::from_slice(document).map_err(|e| e.to_string())?;
         if !query.filter.is_empty() {
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_document_has_three_parts() {
+    fn filter_sort_and_page_are_read_and_optional() {
         let document = br#"{
             "filter": {"AND": [{"EQ": {"a": 1}}, {"IN": {"b": ["x", "y"]}}]},
             "sort": [{"key": "a", "order": "DESC"}, {"key": "b"}],
@@ -151,8 +151,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_filter_is_told() {
-        for (filter, told) in [
+    fn an_invalid_filter_is_an_error() {
+        for (filter, error) in [
             (
                 r#"{"A": 1, "B": 2}"#,
                 "filter unit must have a single element",
@@ -172,7 +172,7 @@ mod tests {
             (r#"{"OR": [1, 2]}"#, "filter unit must be a map"),
         ] {
             let document = format!(r#"{{"filter": {filter}}}"#);
-            assert_eq!(Query::parse(document.as_bytes()).unwrap_err(), told);
+            assert_eq!(Query::parse(document.as_bytes()).unwrap_err(), error);
         }
         assert!(Query::parse(b"no").is_err());
     }

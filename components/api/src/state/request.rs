@@ -9,18 +9,17 @@ pub const TTL_IN_SECONDS: &str = "ttlInSeconds";
 /// Answer metadata: when the item expires, in RFC 3339.
 pub const TTL_EXPIRE_TIME: &str = "ttlExpireTime";
 
-/// A value to store. Stores that keep text and bytes apart need to know which
-/// of the two a client gave.
+/// A value to store. Some stores keep JSON and bytes in different ways.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// The text of one JSON document.
     Json(Bytes),
-    /// Bytes that mean something to the application only.
+    /// Any bytes.
     Binary(Bytes),
 }
 
 impl Value {
-    /// What is read back later.
+    /// The bytes that a later get returns.
     pub fn bytes(&self) -> &Bytes {
         match self {
             Value::Json(bytes) | Value::Binary(bytes) => bytes,
@@ -28,10 +27,10 @@ impl Value {
     }
 }
 
-/// Whose write wins.
+/// Which of two concurrent writes wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Concurrency {
-    /// As the store sees fit, which is the last write's everywhere so far.
+    /// The store's default, which is the last write in all stores here.
     #[default]
     Unspecified,
     /// Without an etag, only a key that does not exist may be written.
@@ -82,7 +81,7 @@ impl FromStr for Consistency {
     }
 }
 
-/// Asks for one item.
+/// Reads one item.
 #[derive(Debug, Clone, Default)]
 pub struct GetRequest {
     /// The whole key, prefix included.
@@ -94,7 +93,7 @@ pub struct GetRequest {
 }
 
 impl GetRequest {
-    /// Asks for `key` with every default.
+    /// Reads `key` with every default.
     pub fn new(key: impl Into<String>) -> GetRequest {
         GetRequest {
             key: key.into(),
@@ -127,7 +126,7 @@ pub struct SetRequest {
     pub etag: Option<String>,
     /// The client's metadata, such as [`TTL_IN_SECONDS`].
     pub metadata: Pairs,
-    /// Whose write wins.
+    /// Which of two concurrent writes wins.
     pub concurrency: Concurrency,
     /// How many replicas have to agree.
     pub consistency: Consistency,
@@ -192,7 +191,7 @@ pub struct DeleteRequest {
     pub etag: Option<String>,
     /// The client's metadata.
     pub metadata: Pairs,
-    /// Whose write wins.
+    /// Which of two concurrent writes wins.
     pub concurrency: Concurrency,
     /// How many replicas have to agree.
     pub consistency: Consistency,
@@ -240,7 +239,7 @@ impl Operation {
     }
 }
 
-/// Asks for keys by an SQL `LIKE` pattern; a backslash escapes.
+/// Lists keys by an SQL `LIKE` pattern; a backslash escapes.
 #[derive(Debug, Clone, Default)]
 pub struct KeysLikeRequest {
     /// The pattern.
@@ -266,6 +265,6 @@ impl KeysLikeRequest {
 pub struct KeysLikePage {
     /// The keys, oldest first.
     pub keys: Vec<String>,
-    /// Where to go on, if there is more.
+    /// Where the next page starts, if there is one.
     pub continuation: Option<String>,
 }

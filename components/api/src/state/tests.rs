@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::*;
 use crate::Kind;
 
-/// Refuses keys that contain `bad`, and counts how many calls overlap.
+/// Fails on keys that contain `bad`, and counts how many calls overlap.
 #[derive(Default)]
 struct Probe {
     running: AtomicUsize,
@@ -49,7 +49,7 @@ impl Store for Probe {
 }
 
 #[tokio::test]
-async fn bulk_reads_keep_their_order_and_their_limit() {
+async fn bulk_get_keeps_the_order_and_the_parallelism() {
     let store = Probe::default();
     let keys = ["a", "bad", "c", "d", "e"];
     let requests: Vec<_> = keys.iter().map(|key| GetRequest::new(*key)).collect();
@@ -63,7 +63,7 @@ async fn bulk_reads_keep_their_order_and_their_limit() {
 }
 
 #[tokio::test]
-async fn bulk_writes_name_the_items_that_failed() {
+async fn bulk_set_returns_the_items_that_failed() {
     let store = Probe::default();
     let requests: Vec<_> = ["a", "bad1", "c", "bad2"]
         .iter()
@@ -88,7 +88,7 @@ async fn bulk_writes_name_the_items_that_failed() {
 }
 
 #[tokio::test]
-async fn what_a_store_lacks_is_unsupported() {
+async fn operations_without_an_implementation_are_unsupported() {
     let error = Probe::default()
         .transact(&[], &Pairs::new())
         .await
@@ -97,7 +97,7 @@ async fn what_a_store_lacks_is_unsupported() {
 }
 
 #[test]
-fn options_are_refused_with_the_word_that_is_wrong() {
+fn unknown_options_are_errors_that_quote_them() {
     assert_eq!(
         "bad"
             .parse::<Concurrency>()
@@ -115,7 +115,7 @@ fn options_are_refused_with_the_word_that_is_wrong() {
 }
 
 #[test]
-fn prefixes_end_in_bars() {
+fn prefixes_end_in_two_bars() {
     assert_eq!(prefix("app||type").expect("is one"), "app||type||");
     assert_eq!(prefix("app||").expect("is one"), "app||");
     assert!(prefix("||").is_err());
@@ -123,13 +123,13 @@ fn prefixes_end_in_bars() {
 }
 
 #[test]
-fn expiry_is_told_in_whole_seconds() {
+fn expire_times_are_in_whole_seconds() {
     let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_900);
     assert_eq!(expire_time(time), "2023-11-14T22:13:20Z");
 }
 
 #[test]
-fn seconds_to_live() {
+fn ttl_is_minus_one_or_a_31_bit_number() {
     let ttl = |text: &str| {
         let mut request = SetRequest::new("k", Value::Json(Bytes::new()));
         request

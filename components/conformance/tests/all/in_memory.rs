@@ -9,12 +9,13 @@ async fn state() {
     outrider_conformance::state::run(&*store).await;
 }
 
-/// All applications of the suite share one broker, as there is no other way
-/// to reach it. It must not be closed between them.
-struct Fresh(tokio::sync::Mutex<Option<Arc<dyn Broker>>>);
+/// Gives the application `two` the broker of the one before, as applications
+/// share a broker only within a process; all others a new one, since the suite
+/// closes them.
+struct InProcess(tokio::sync::Mutex<Option<Arc<dyn Broker>>>);
 
 #[async_trait::async_trait]
-impl Connect for Fresh {
+impl Connect for InProcess {
     async fn connect(&self, app: &str) -> Arc<dyn Broker> {
         let mut last = self.0.lock().await;
         match last.take() {
@@ -36,6 +37,6 @@ async fn pubsub() {
         groups: false,
         ordered: true,
     };
-    let connect = Fresh(tokio::sync::Mutex::new(None));
+    let connect = InProcess(tokio::sync::Mutex::new(None));
     outrider_conformance::pubsub::run(&connect, promises).await;
 }

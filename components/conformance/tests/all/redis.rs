@@ -90,10 +90,10 @@ async fn state_behind_a_sentinel() {
     assert_eq!(item.value, "2");
 }
 
-/// A server that insists on client certificates, with one nobody has heard of.
+/// A server that requires client certificates, and has a self-signed one.
 #[tokio::test]
 async fn state_over_tls() {
-    // The process that components live in does this when it starts.
+    // As the sidecar does when it starts.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let key = rcgen::KeyPair::generate().expect("a key");
     let names = vec!["localhost".to_owned()];
@@ -134,7 +134,7 @@ async fn state_over_tls() {
         .expect("is registered");
     let verifying = Metadata::new("store", properties("false"));
     let error = (found.constructor)(verifying, crate::context("app")).await;
-    let error = error.err().expect("nobody vouches for the certificate");
+    let error = error.err().expect("the certificate is not trusted");
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.to_string().contains("certificate"), "{error}");
 
@@ -182,7 +182,7 @@ async fn pubsub() {
     }
 }
 
-/// Other programs write and read the same streams.
+/// Other programs can write and read the same streams.
 #[tokio::test]
 async fn streams_have_the_documented_form() {
     let Some(server) = server::redis(&[]).await else {

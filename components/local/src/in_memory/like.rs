@@ -1,5 +1,5 @@
-/// An SQL `LIKE` pattern that tells upper from lower case: `%` stands for any
-/// text, `_` for any one character, a backslash takes the next one as it is.
+/// A case-sensitive SQL `LIKE` pattern: `%` matches any text, `_` any one
+/// character, a backslash escapes the next one.
 pub struct Pattern(Vec<Token>);
 
 #[derive(PartialEq)]
@@ -24,11 +24,11 @@ impl Pattern {
         Pattern(tokens)
     }
 
-    /// Takes time in proportion to the two lengths multiplied, at worst.
+    /// Takes at most time in proportion to the product of the two lengths.
     pub fn matches(&self, text: &str) -> bool {
         let (mut rest, mut at) = (text.chars(), 0);
-        // Where to try again: the token after the last `%`, and the text that
-        // this `%` has not swallowed yet.
+        // Where to try again: the token after the last `%`, and the text after
+        // what this `%` has matched so far.
         let mut retry: Option<(usize, std::str::Chars<'_>)> = None;
         loop {
             let before = rest.clone();
@@ -50,14 +50,14 @@ impl Pattern {
                 }
                 _ => {}
             }
-            let Some((token, unswallowed)) = &mut retry else {
+            let Some((token, unmatched)) = &mut retry else {
                 return false;
             };
-            if unswallowed.next().is_none() {
+            if unmatched.next().is_none() {
                 return false;
             }
             at = *token;
-            rest = unswallowed.clone();
+            rest = unmatched.clone();
         }
     }
 }
@@ -67,7 +67,7 @@ mod tests {
     use super::Pattern;
 
     #[test]
-    fn patterns() {
+    fn patterns_match_the_whole_text_by_case() {
         for (pattern, text, wanted) in [
             ("abc", "abc", true),
             ("abc", "ABC", false),

@@ -1,7 +1,7 @@
 //! `pubsub.in-memory`: <https://docs.dapr.io/reference/components-reference/supported-pubsub/setup-inmemory/>.
 //!
 //! A subscription gets its messages one after the other, in the order in which
-//! they were published. A message that its handler refuses is logged and gone.
+//! they were published. A message whose handler fails is logged and dropped.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -10,16 +10,19 @@ use async_trait::async_trait;
 use outrider_components::pubsub::{
     Broker, Feature, Handler, Message, PublishRequest, SubscribeRequest, Subscription,
 };
-use outrider_components::{Context, Error, Kind, Metadata};
+use outrider_components::{Context, Error, Field, Kind, Metadata};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+/// There are no metadata fields.
+pub const FIELDS: &[&[Field]] = &[];
+
 /// Messages that wait for one subscription. Publishers wait when it is full.
-const QUEUE: usize = 64;
+const QUEUE_SIZE: usize = 64;
 
 struct Bus {
     subscribers: Subscribers,
-    next: AtomicU64,
+    next_id: AtomicU64,
     closed: CancellationToken,
 }
 
@@ -32,14 +35,14 @@ struct Subscriber {
 }
 
 impl Subscriber {
-    /// A topic that ends in a star stands for all that are longer than it.
-    fn wants(&self, topic: &str) -> bool {
-        let starred = |prefix| topic.len() > str::len(prefix) && topic.starts_with(prefix);
-        self.topic == topic || self.topic.strip_suffix('*').is_some_and(starred)
+    /// A topic that ends in a star matches longer topics that start like it.
+    fn matches(&self, topic: &str) -> bool {
+        let is_longer = |prefix| topic.len() > str::len(prefix) && topic.starts_with(prefix);
+        self.topic == topic || self.topic.strip_suffix('*').is_some_and(is_longer)
     }
 }
 
-/// Takes a subscriber off the list when its subscription ends.
+/// Removes a subscriber from the list when it is dropped.
 struct Listed {
     id: u64,
     subscribers: Subscribers,
@@ -56,13 +59,13 @@ impl Drop for Listed {
 pub async fn connect(_: Metadata, _: Context) -> Result<Arc<dyn Broker>, Error> {
     Ok(Arc::new(Bus {
         subscribers: Subscribers::default(),
-        next: AtomicU64::new(0),
+        next_id: AtomicU64::new(0),
         closed: CancellationToken::new(),
     }))
 }
 
 impl Bus {
-    fn open(&self) -> Result<(), Error> {
+    fn check_open(&self) -> Result<(), Error> {
         if self.closed.is_cancelled() {
             return Err(Error::new(Kind::Precondition, "component is closed"));
         }
@@ -77,23 +80,23 @@ impl Broker for Bus {
     }
 
     async fn publish(&self, request: &PublishRequest) -> Result<(), Error> {
-        self.open()?;
-        let wanting: Vec<_> = self
+        self.check_open()?;
+        let matching: Vec<_> = self
             .subscribers
             .read()
             .unwrap_or_else(|e| e.into_inner())
             .iter()
-            .filter(|subscriber| subscriber.wants(&request.topic))
+            .filter(|subscriber| subscriber.matches(&request.topic))
             .map(|subscriber| (subscriber.topic.clone(), subscriber.queue.clone()))
             .collect();
-        for (topic, queue) in wanting {
+        for (topic, queue) in matching {
             let message = Message {
                 topic,
                 data: request.data.clone(),
                 metadata: request.metadata.clone(),
                 content_type: None,
             };
-            // A subscription that ends in between gets nothing.
+            // Fails if the subscription has ended.
             let _ = queue.send(message).await;
         }
         Ok(())
@@ -104,10 +107,10 @@ impl Broker for Bus {
         request: SubscribeRequest,
         handler: Arc<dyn Handler>,
     ) -> Result<Subscription, Error> {
-        self.open()?;
-        let (queue, mut messages) = mpsc::channel(QUEUE);
+        self.check_open()?;
+        let (queue, mut messages) = mpsc::channel(QUEUE_SIZE);
         let listed = Listed {
-            id: self.next.fetch_add(1, Ordering::Relaxed),
+            id: self.next_id.fetch_add(1, Ordering::Relaxed),
             subscribers: self.subscribers.clone(),
         };
         let subscriber = Subscriber {
@@ -128,7 +131,7 @@ impl Broker for Bus {
                     biased;
                     message = messages.recv() => message,
                     () = stopping.cancelled(), if !messages.is_closed() => {
-                        // What was accepted before is still delivered.
+                        // Messages in the queue are still delivered.
                         messages.close();
                         continue;
                     }
@@ -175,11 +178,11 @@ mod tests {
         }
     }
 
-    /// Hands messages to the test; refuses those that say so.
-    struct Into(mpsc::UnboundedSender<Message>);
+    /// Sends messages to the test, and fails on those that are `refuse`.
+    struct Forward(mpsc::UnboundedSender<Message>);
 
     #[async_trait]
-    impl Handler for Into {
+    impl Handler for Forward {
         async fn handle(&self, message: Message) -> Result<(), Error> {
             let refused = message.data == "refuse";
             self.0.send(message).expect("the test listens");
@@ -201,7 +204,7 @@ mod tests {
             metadata: Pairs::new(),
         };
         let subscription = bus
-            .subscribe(request, Arc::new(Into(sender)))
+            .subscribe(request, Arc::new(Forward(sender)))
             .await
             .expect("subscribe");
         (subscription, receiver)
@@ -215,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_subscriber_gets_every_message_in_order_and_once() {
+    async fn every_subscriber_gets_every_message_once_and_in_order() {
         let bus = bus().await;
         let (_first, mut one) = listen(&*bus, "orders").await;
         let (_second, mut two) = listen(&*bus, "orders").await;
@@ -234,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_star_stands_for_more() {
+    async fn a_topic_that_ends_in_a_star_matches_longer_topics() {
         let bus = bus().await;
         let (_subscription, mut messages) = listen(&*bus, "topic*").await;
         for topic in ["topic", "other", "topic1"] {
@@ -248,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dropping_ends_delivery_and_closing_empties_the_queue() {
+    async fn dropping_ends_delivery_and_closing_delivers_the_queue_first() {
         let bus = bus().await;
         let (dropped, mut messages) = listen(&*bus, "t").await;
         drop(dropped);
@@ -256,7 +259,7 @@ mod tests {
             .await
             .expect("in time");
         assert!(ended.is_none());
-        bus.publish(&message("t", "nobody listens"))
+        bus.publish(&message("t", "not received"))
             .await
             .expect("publish");
 
@@ -278,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_queue_holds_the_publisher_back() {
+    async fn publishing_waits_while_a_queue_is_full() {
         let bus = bus().await;
         let gate = Arc::new(Semaphore::new(0));
         let taken = Arc::new(Mutex::new(0));
@@ -302,7 +305,7 @@ mod tests {
             .await
             .expect("subscribe");
         let everything = async {
-            for _ in 0..QUEUE + 2 {
+            for _ in 0..QUEUE_SIZE + 2 {
                 bus.publish(&message("t", "x")).await.expect("publish");
             }
         };
@@ -310,13 +313,13 @@ mod tests {
         let blocked = timeout(Duration::from_millis(50), &mut everything).await;
         assert!(
             blocked.is_err(),
-            "one is handled, a queue full waits, one does not fit"
+            "one is being handled, the queue is full, one does not fit"
         );
-        gate.add_permits(QUEUE + 2);
+        gate.add_permits(QUEUE_SIZE + 2);
         timeout(Duration::from_secs(5), everything)
             .await
             .expect("goes on");
         subscription.close().await;
-        assert_eq!(*taken.lock().expect("lock"), QUEUE + 2);
+        assert_eq!(*taken.lock().expect("lock"), QUEUE_SIZE + 2);
     }
 }

@@ -12,11 +12,14 @@ use outrider_components::state::{
     BulkItem, Concurrency, DeleteRequest, Feature, GetRequest, Item, KeysLikePage, KeysLikeRequest,
     Operation, SetRequest, Store, TTL_EXPIRE_TIME, TTL_IN_SECONDS, expire_time, prefix,
 };
-use outrider_components::{Context, Error, Metadata, Pairs};
+use outrider_components::{Context, Error, Field, Metadata, Pairs};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::like;
+
+/// There are no metadata fields.
+pub const FIELDS: &[&[Field]] = &[];
 
 struct Memory {
     shared: Arc<Shared>,
@@ -25,8 +28,8 @@ struct Memory {
 
 struct Shared {
     items: Mutex<Items>,
-    /// The earliest expiry changed.
-    earlier: Notify,
+    /// Notified when an item expires before all others.
+    next_expiry_changed: Notify,
 }
 
 struct Items {
@@ -34,8 +37,9 @@ struct Items {
     /// Keys by expiry, then by the number of their write.
     expiring: BTreeMap<(SystemTime, u64), String>,
     writes: u64,
-    /// Tells this store's etags from those of another run.
-    run: u32,
+    /// A random part of all etags, so that those of an earlier process never
+    /// match.
+    etag_prefix: u32,
 }
 
 struct Stored {
@@ -56,9 +60,9 @@ impl Memory {
                 by_key: HashMap::new(),
                 expiring: BTreeMap::new(),
                 writes: 0,
-                run: RandomState::new().hash_one(SystemTime::now()) as u32,
+                etag_prefix: RandomState::new().hash_one(SystemTime::now()) as u32,
             }),
-            earlier: Notify::new(),
+            next_expiry_changed: Notify::new(),
         });
         let mut purge = JoinSet::new();
         purge.spawn(shared.clone().purge());
@@ -77,14 +81,15 @@ impl Shared {
     async fn purge(self: Arc<Shared>) {
         loop {
             let next = self.items().purge(SystemTime::now());
-            let earlier = self.earlier.notified();
+            let changed = self.next_expiry_changed.notified();
             match next {
-                None => earlier.await,
+                None => changed.await,
                 Some(time) => {
                     let wait = time.duration_since(SystemTime::now()).unwrap_or_default();
-                    // Many items that expire close together go in one sweep.
-                    let _ =
-                        tokio::time::timeout(wait.max(Duration::from_millis(100)), earlier).await;
+                    // Not less, so that items that expire one after the other
+                    // are removed together.
+                    let wait = wait.max(Duration::from_millis(100));
+                    let _ = tokio::time::timeout(wait, changed).await;
                 }
             }
         }
@@ -100,7 +105,7 @@ impl Items {
     }
 
     fn etag(&self, stored: &Stored) -> String {
-        format!("{:08x}-{}", self.run, stored.write)
+        format!("{:08x}-{}", self.etag_prefix, stored.write)
     }
 
     fn get(&self, key: &str) -> Option<Item> {
@@ -137,7 +142,7 @@ impl Items {
         }
     }
 
-    /// Whether the purge has to look again.
+    /// Returns whether the item expires before all others.
     fn set(&mut self, key: &str, value: Bytes, ttl: Option<Duration>) -> bool {
         let stored = Stored {
             value,
@@ -145,10 +150,10 @@ impl Items {
             expires: ttl.and_then(|ttl| SystemTime::now().checked_add(ttl)),
         };
         self.writes += 1;
-        let mut earlier = false;
+        let mut is_next = false;
         if let Some(expires) = stored.expires {
             let first = self.expiring.first_key_value().map(|((time, _), _)| *time);
-            earlier = first.is_none_or(|first| expires < first);
+            is_next = first.is_none_or(|first| expires < first);
             self.expiring
                 .insert((expires, stored.write), key.to_owned());
         }
@@ -156,27 +161,27 @@ impl Items {
             Some(slot) => Some(std::mem::replace(slot, stored)),
             None => self.by_key.insert(key.to_owned(), stored),
         };
-        self.forget(replaced);
-        earlier
+        self.remove_expiry(replaced);
+        is_next
     }
 
     fn delete(&mut self, key: &str) {
         let removed = self.by_key.remove(key);
-        self.forget(removed);
+        self.remove_expiry(removed);
     }
 
-    fn forget(&mut self, gone: Option<Stored>) {
+    fn remove_expiry(&mut self, removed: Option<Stored>) {
         if let Some(Stored {
             write,
             expires: Some(expires),
             ..
-        }) = gone
+        }) = removed
         {
             self.expiring.remove(&(expires, write));
         }
     }
 
-    /// Removes what has expired; tells when to come again.
+    /// Removes expired items, and returns when the next one expires.
     fn purge(&mut self, now: SystemTime) -> Option<SystemTime> {
         while let Some(first) = self.expiring.first_entry() {
             let expires = first.key().0;
@@ -190,7 +195,7 @@ impl Items {
     }
 }
 
-/// Zero and less mean that the item stays.
+/// The time to live, if the request has one; 0 and less mean for ever.
 fn ttl(metadata: &Pairs) -> Result<Option<Duration>, Error> {
     let Some(text) = metadata.get(TTL_IN_SECONDS).filter(|text| !text.is_empty()) else {
         return Ok(None);
@@ -229,13 +234,13 @@ impl Store for Memory {
 
     async fn set(&self, request: &SetRequest) -> Result<(), Error> {
         let ttl = ttl(&request.metadata)?;
-        let earlier = {
+        let is_next = {
             let mut items = self.shared.items();
             items.check(&request.key, request.etag(), request.concurrency)?;
             items.set(&request.key, request.value.bytes().clone(), ttl)
         };
-        if earlier {
-            self.shared.earlier.notify_one();
+        if is_next {
+            self.shared.next_expiry_changed.notify_one();
         }
         Ok(())
     }
@@ -266,7 +271,7 @@ impl Store for Memory {
                 Operation::Delete(_) => Ok(None),
             })
             .collect::<Result<Vec<_>, Error>>()?;
-        let mut earlier = false;
+        let mut is_next = false;
         {
             let mut items = self.shared.items();
             for operation in operations {
@@ -279,14 +284,14 @@ impl Store for Memory {
             for (operation, ttl) in operations.iter().zip(ttls) {
                 match operation {
                     Operation::Upsert(request) => {
-                        earlier |= items.set(&request.key, request.value.bytes().clone(), ttl);
+                        is_next |= items.set(&request.key, request.value.bytes().clone(), ttl);
                     }
                     Operation::Delete(request) => items.delete(&request.key),
                 }
             }
         }
-        if earlier {
-            self.shared.earlier.notify_one();
+        if is_next {
+            self.shared.next_expiry_changed.notify_one();
         }
         Ok(())
     }
@@ -309,7 +314,7 @@ impl Store for Memory {
         Ok(keys.len() as u64)
     }
 
-    /// The continuation is the number of the write that made the next item.
+    /// The continuation is the number of the write of the next item.
     async fn keys_like(&self, request: &KeysLikeRequest) -> Result<KeysLikePage, Error> {
         let pattern = like::Pattern::new(request.pattern()?);
         let from = match &request.continuation {
@@ -393,7 +398,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refusals_say_why() {
+    async fn errors_of_writes_say_why() {
         let store = Memory::new();
         let with_etag = SetRequest {
             etag: Some("1".to_owned()),
@@ -427,7 +432,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closing_forgets_everything() {
+    async fn closing_deletes_all_items() {
         let store = Memory::new();
         store.set(&expiring("k", "1000")).await.expect("set");
         store.close().await.expect("close");

@@ -32,8 +32,8 @@ pub async fn connect(metadata: Metadata, context: Context) -> Result<Arc<dyn Sto
     }))
 }
 
-/// What belongs to the sidecar itself is no secret of the application's.
-fn allowed(variable: &str) -> bool {
+/// Variables of the sidecar itself are not for the application.
+fn is_allowed(variable: &str) -> bool {
     let variable = variable.to_uppercase();
     variable != "APP_API_TOKEN" && !variable.starts_with("DAPR_")
 }
@@ -48,7 +48,7 @@ impl Store for Environment {
     async fn get(&self, request: &GetRequest) -> Result<Pairs, Error> {
         let name = &request.name;
         let variable = format!("{}{name}", self.prefix);
-        let value = if allowed(&variable) {
+        let value = if is_allowed(&variable) {
             self.variables.get(&variable).cloned().unwrap_or_default()
         } else {
             tracing::warn!(target: "dapr.contrib", "Access to env var {name} is forbidden");
@@ -61,11 +61,10 @@ impl Store for Environment {
         Ok(self
             .variables
             .iter()
-            .filter(|(variable, _)| allowed(variable))
+            .filter(|(variable, _)| is_allowed(variable))
             .filter_map(|(variable, value)| {
                 let name = variable.strip_prefix(&self.prefix)?;
-                let hidden = name.is_empty();
-                (!hidden).then(|| {
+                (!name.is_empty()).then(|| {
                     (
                         name.to_owned(),
                         Pairs::from([(name.to_owned(), value.clone())]),
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_variable() {
+    async fn a_secret_is_a_variable_without_the_prefix() {
         for (prefix, name, value) in [
             ("", "HOME", "/home/app"),
             ("", "absent", ""),
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_variables() {
+    async fn bulk_get_lists_allowed_variables_with_the_prefix() {
         for (prefix, wanted) in [
             ("", vec!["APP_", "APP_SECRET", "HOME"]),
             ("APP_", vec!["SECRET"]),

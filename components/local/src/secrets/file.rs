@@ -34,7 +34,7 @@ pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<dyn Store>, E
     let Fields {
         path,
         separator,
-        multi_valued: Truthy(multi_valued),
+        multi_valued: Truthy(has_keys),
     } = Fields::read(&metadata)?;
     let text = tokio::fs::read(&path).await.map_err(|error| {
         let reason = match error.kind() {
@@ -49,22 +49,22 @@ pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<dyn Store>, E
             Error::invalid(format!("secrets file {path} is not a JSON object: {error}"))
         })?;
     let in_file = |error: Error| error.context(&format!("secrets file {path}"));
-    let store = if multi_valued {
+    let store = if has_keys {
         File {
-            secrets: several(&document, &separator).map_err(in_file)?,
+            secrets: multi_valued(&document, &separator).map_err(in_file)?,
             features: &[Feature::MultipleKeyValuesPerSecret],
         }
     } else {
         File {
-            secrets: single(&document, &separator).map_err(in_file)?,
+            secrets: single_valued(&document, &separator).map_err(in_file)?,
             features: &[],
         }
     };
     Ok(Arc::new(store))
 }
 
-/// Every leaf is a secret of its own, named by its path.
-fn single(
+/// Every leaf is a secret, named by its path.
+fn single_valued(
     document: &serde_json::Map<String, Value>,
     separator: &str,
 ) -> Result<HashMap<String, Pairs>, Error> {
@@ -78,8 +78,9 @@ fn single(
         .collect())
 }
 
-/// Every member of the document is a secret; what is below it are its keys.
-fn several(
+/// Every member of the document is a secret, and the leaves below it are its
+/// keys.
+fn multi_valued(
     document: &serde_json::Map<String, Value>,
     separator: &str,
 ) -> Result<HashMap<String, Pairs>, Error> {
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn leaves_are_named_by_their_path() {
+    async fn a_leaf_is_a_secret_named_by_its_path() {
         for (more, separator) in [(vec![], ":"), (vec![("nestedSeparator", ".")], ".")] {
             let store = open(NESTED, &more).await.expect("is valid");
             let wanted: Vec<_> = [
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn members_may_have_several_keys() {
+    async fn with_multi_valued_a_member_is_a_secret_with_keys() {
         let store = open(NESTED, &[("multiValued", "true")])
             .await
             .expect("is valid");
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_wrong_is_said() {
+    async fn errors_say_what_is_wrong_with_the_file() {
         let no_file = connect(Metadata::default(), Context::default()).await;
         assert_eq!(
             no_file.err().expect("needs a file").to_string(),

@@ -1,5 +1,6 @@
 //! How the components on SQLite open their database.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use outrider_components::{Error, Kind, Truthy};
@@ -44,18 +45,7 @@ impl Connection {
         }
         let text = &fields.connection_string;
         let (path, query) = text.split_once('?').unwrap_or((text, ""));
-        let path = match path.get(..5) {
-            Some(scheme) if scheme.eq_ignore_ascii_case("file:") => &path[5..],
-            _ => path,
-        };
-        let path = path
-            .strip_prefix("//localhost")
-            .or_else(|| path.strip_prefix("//"))
-            .unwrap_or(path);
-        let path = percent_decode_str(path)
-            .decode_utf8()
-            .map_err(|_| Error::invalid("the connection string's path is not UTF-8"))?;
-
+        let path = file_path(path)?;
         let mut in_memory = path.to_lowercase().starts_with(":memory:");
         let mut options = SqliteConnectOptions::new()
             .create_if_missing(true)
@@ -151,6 +141,21 @@ impl Connection {
             pool.max_connections(CONNECTIONS).idle_timeout(IDLE_TIMEOUT)
         }
     }
+}
+
+/// The path of a URI without its query, or the path that is given itself.
+fn file_path(path: &str) -> Result<Cow<'_, str>, Error> {
+    let path = match path.get(..5) {
+        Some(scheme) if scheme.eq_ignore_ascii_case("file:") => &path[5..],
+        _ => path,
+    };
+    let path = path
+        .strip_prefix("//localhost")
+        .or_else(|| path.strip_prefix("//"))
+        .unwrap_or(path);
+    percent_decode_str(path)
+        .decode_utf8()
+        .map_err(|_| Error::invalid("the connection string's path is not UTF-8"))
 }
 
 /// `SQLITE_BUSY` and its extended codes.

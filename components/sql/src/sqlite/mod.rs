@@ -1,7 +1,7 @@
 //! SQLite, which is compiled in.
 
+pub mod cleanup;
 pub mod connection;
 pub mod nameresolution;
 pub mod schema;
 pub mod state;
-pub mod sweep;

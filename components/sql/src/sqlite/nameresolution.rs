@@ -16,9 +16,9 @@ use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::cleanup::Cleanup;
 use super::connection::{self, Connection, failed, is_identifier};
 use super::schema;
-use super::sweep::Sweep;
 
 const SCOPE: &str = "dapr.contrib";
 const SECOND: Duration = Duration::from_secs(1);
@@ -120,17 +120,46 @@ impl Fields {
     }
 }
 
+/// The address of this sidecar.
+fn address(context: &Context) -> Result<String, Error> {
+    if context.app_id.is_empty() {
+        return Err(Error::invalid("name is missing"));
+    }
+    if context.host.is_empty() {
+        return Err(Error::invalid("address is missing"));
+    }
+    if context.internal_port == 0 {
+        return Err(Error::invalid("port is missing or invalid"));
+    }
+    Ok(match context.host.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, context.internal_port).to_string(),
+        Err(_) => format!("{}:{}", context.host, context.internal_port),
+    })
+}
+
+/// The table of the sidecars' addresses.
+fn hosts(table: &str) -> schema::Table<'_> {
+    schema::Table {
+        name: table,
+        purpose: "hosts",
+        level: "nr-migrations",
+        create: format!(
+            "CREATE TABLE {table} (
+                registration_id TEXT NOT NULL PRIMARY KEY,
+                address TEXT NOT NULL,
+                app_id TEXT NOT NULL,
+                namespace TEXT NOT NULL,
+                last_update INTEGER NOT NULL
+            );
+            CREATE UNIQUE INDEX {table}_address_idx ON {table} (address);
+            CREATE INDEX {table}_last_update_idx ON {table} (last_update)"
+        ),
+    }
+}
+
 impl Sqlite {
     async fn connect(metadata: &Metadata, context: &Context) -> Result<Sqlite, Error> {
-        if context.app_id.is_empty() {
-            return Err(Error::invalid("name is missing"));
-        }
-        if context.host.is_empty() {
-            return Err(Error::invalid("address is missing"));
-        }
-        if context.internal_port == 0 {
-            return Err(Error::invalid("port is missing or invalid"));
-        }
+        let address = address(context)?;
         let database = connection::Fields::read(metadata)?;
         let fields = Fields::read(metadata)?;
         let connection = Connection::new(&database, fields.timeout, fields.busy_timeout)?;
@@ -153,30 +182,10 @@ impl Sqlite {
             .open()
             .await
             .map_err(|error| failed(error).context("failed to create connection"))?;
-        let hosts = schema::Table {
-            name: &table,
-            purpose: "hosts",
-            level: "nr-migrations",
-            create: format!(
-                "CREATE TABLE {table} (
-                    registration_id TEXT NOT NULL PRIMARY KEY,
-                    address TEXT NOT NULL,
-                    app_id TEXT NOT NULL,
-                    namespace TEXT NOT NULL,
-                    last_update INTEGER NOT NULL
-                );
-                CREATE UNIQUE INDEX {table}_address_idx ON {table} (address);
-                CREATE INDEX {table}_last_update_idx ON {table} (last_update)"
-            ),
-        };
-        schema::prepare(&pool, &metadata_table, &hosts).await?;
+        schema::prepare(&pool, &metadata_table, &hosts(&table)).await?;
 
         let age = "unixepoch(CURRENT_TIMESTAMP) - last_update";
         let seconds = update_interval.as_secs();
-        let address = match context.host.parse::<IpAddr>() {
-            Ok(ip) => SocketAddr::new(ip, context.internal_port).to_string(),
-            Err(_) => format!("{}:{}", context.host, context.internal_port),
-        };
         let row = Arc::new(Row {
             pool: pool.clone(),
             id: uuid::Uuid::new_v4().to_string(),
@@ -193,14 +202,14 @@ impl Sqlite {
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&row).keep_renewed(pause, closed.clone()));
         if !cleanup_interval.is_zero() {
-            let sweep = Sweep {
+            let cleanup = Cleanup {
                 pool,
                 metadata_table,
                 key: "nr-last-cleanup",
                 delete: format!("DELETE FROM {table} WHERE {age} >= {seconds}"),
                 interval: cleanup_interval,
             };
-            tasks.spawn(sweep.run(closed.clone()));
+            tasks.spawn(cleanup.run(closed.clone()));
         }
         let look_up = format!(
             "SELECT address FROM {table} WHERE app_id = ? AND {age} < {seconds} ORDER BY RANDOM()"
@@ -213,9 +222,7 @@ impl Sqlite {
             tasks: Mutex::new(tasks),
         })
     }
-}
 
-impl Sqlite {
     fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<String, Cached>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }

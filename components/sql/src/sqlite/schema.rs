@@ -1,3 +1,5 @@
+//! Makes the tables of the components on SQLite.
+
 use outrider_components::Error;
 use sqlx::{AssertSqlSafe, SqlitePool};
 
@@ -18,7 +20,7 @@ pub struct Table<'a> {
     pub create: String,
 }
 
-/// Makes the tables that are not there yet.
+/// Makes the metadata table and `table`, if they do not exist.
 pub async fn prepare(
     pool: &SqlitePool,
     metadata_table: &str,
@@ -54,7 +56,7 @@ async fn migrate(pool: &SqlitePool, metadata_table: &str, table: &Table<'_>) -> 
         })?,
     };
 
-    // Also at a later level: several components may share a metadata table.
+    // Whatever the level: components may share a metadata table.
     let exists: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?)",
     )

@@ -188,7 +188,7 @@ fn changed(code: &'static str, message: String, cause: &Cause) -> Error {
 
 /// A component may say what its caller sees.
 fn refused(error: Error, cause: &Cause) -> Error {
-    match cause.refusal() {
+    match cause.api_error() {
         None => error,
         Some(refusal) => error.with_refusal(refusal),
     }

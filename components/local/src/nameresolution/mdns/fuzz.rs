@@ -1,15 +1,15 @@
-//! What reads packets of the network, for the crate `outrider-fuzz`.
+//! The decoder of packets, for the crate `outrider-fuzz`.
 
-use super::book::Sighting;
+use super::instances::Announcement;
 use super::message::{Message, Name};
 
 pub fn packet(bytes: &[u8]) {
     let Some(message) = Message::decode(bytes) else {
         return;
     };
-    let written = message.encode();
-    assert_eq!(Message::decode(&written).as_ref(), Some(&message));
+    let encoded = message.encode();
+    assert_eq!(Message::decode(&encoded).as_ref(), Some(&message));
     if let Some(domain) = Name::new("local") {
-        let _ = Sighting::all(&message, &domain);
+        let _ = Announcement::all(&message, &domain);
     }
 }

@@ -11,15 +11,15 @@ pub const SRV: u16 = 33;
 pub const ANY: u16 = 255;
 
 pub const INTERNET: u16 = 1;
-/// In a question's class: answer to the sender alone. In a record's: other
-/// records of this name and type are outdated.
+/// In the class of a question: answer to the sender alone. In that of a record:
+/// other records of this name and type are outdated.
 pub const TOP_BIT: u16 = 0x8000;
 
 pub const RESPONSE: u16 = 0x8000;
 pub const AUTHORITATIVE: u16 = 0x0400;
 
 /// A pointer needs two bytes, so a name of 255 bytes has fewer jumps than this.
-const JUMPS: usize = 128;
+const MAX_JUMPS: usize = 128;
 
 /// A domain name: labels, each after its length, without the root's zero.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +69,7 @@ pub struct Question {
 pub struct Record {
     pub name: Name,
     pub class: u16,
-    /// In seconds; none left says that the record is gone.
+    /// In seconds; 0 means that the record is deleted.
     pub ttl: u32,
     pub data: Data,
 }
@@ -84,7 +84,7 @@ pub enum Data {
     Text(Vec<Vec<u8>>),
     V4(Ipv4Addr),
     V6(Ipv6Addr),
-    /// Of a type that nothing here needs.
+    /// Of a type that is not used here.
     Other {
         kind: u16,
         bytes: Vec<u8>,
@@ -219,7 +219,7 @@ fn put_name(out: &mut Vec<u8>, name: &Name) {
     out.push(0);
 }
 
-/// A place in a packet that a stranger sent.
+/// A position in a packet, which can have any content.
 struct Reader<'a> {
     packet: &'a [u8],
     at: usize,
@@ -241,7 +241,7 @@ impl<'a> Reader<'a> {
         self.array().map(u16::from_be_bytes)
     }
 
-    /// A name, of which the rest may be elsewhere in the packet.
+    /// A name. The rest of it may be elsewhere in the packet.
     fn name(&mut self) -> Option<Name> {
         let mut wire = Vec::new();
         let mut reader = Reader {
@@ -266,7 +266,7 @@ impl<'a> Reader<'a> {
                         self.at = reader.at;
                     }
                     jumps += 1;
-                    if jumps > JUMPS {
+                    if jumps > MAX_JUMPS {
                         return None;
                     }
                     reader.at = usize::from(u16::from_be_bytes([length & 0x3f, low]));
@@ -374,24 +374,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_can_be_read(message in messages()) {
+        fn encoded_messages_decode_to_the_same(message in messages()) {
             prop_assert_eq!(Message::decode(&message.encode()), Some(message));
         }
 
         #[test]
-        fn a_message_cut_short_is_refused(message in messages(), cut: prop::sample::Index) {
+        fn a_truncated_message_is_an_error(message in messages(), cut: prop::sample::Index) {
             let packet = message.encode();
             prop_assert_eq!(Message::decode(&packet[..cut.index(packet.len())]), None);
         }
 
         #[test]
-        fn noise_is_harmless(packet in vec(any::<u8>(), 0..600)) {
+        fn random_bytes_do_not_panic(packet in vec(any::<u8>(), 0..600)) {
             let _ = Message::decode(&packet);
         }
 
         /// Bytes of a good message are changed, pointers put among them.
         #[test]
-        fn damage_is_harmless(
+        fn damaged_messages_do_not_panic(
             message in messages(),
             damage in vec((any::<prop::sample::Index>(), prop_oneof![any::<u8>(), Just(0xc0)]), 1..20),
         ) {
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_point_elsewhere() {
+    fn compressed_names_are_read() {
         // One question "a.local", and an answer whose name points at it.
         let mut packet = vec![0, 7, 0x84, 0, 0, 1, 0, 1, 0, 0, 0, 0];
         packet.extend(b"\x01a\x05local\0\0\x0c\0\x01");
@@ -422,14 +422,14 @@ mod tests {
     }
 
     #[test]
-    fn names_that_never_end() {
+    fn a_name_that_points_to_itself_is_an_error() {
         let mut packet = vec![0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
         packet.extend(b"\xc0\x0c\0\x0c\0\x01");
         assert_eq!(Message::decode(&packet), None);
     }
 
     #[test]
-    fn text_and_names() {
+    fn names_are_made_of_valid_text_and_split_by_suffix() {
         let local = Name::new("local.").expect("is short");
         let name = Name::new("my.app.local.").expect("is short");
         assert_eq!(name.before(&local).as_deref(), Some("my.app"));

@@ -1,17 +1,17 @@
 //! `nameresolution.mdns`: <https://docs.dapr.io/reference/components-reference/supported-name-resolution/nr-mdns/>.
 //!
 //! A sidecar announces itself as a DNS-SD service whose type is the bare app
-//! id, and finds others by asking for theirs. Whatever it hears about an
-//! application that it has called is used, also answers to others' questions,
-//! greetings and goodbyes, so that an instance is in use soon after it starts
-//! and out of use as soon as it stops.
+//! id, and finds others by asking for theirs. It also uses the answers to
+//! others' questions, announcements and goodbyes of applications that it has
+//! called: an instance gets calls soon after it starts, and none as soon as it
+//! stops.
 
-mod book;
 #[doc(hidden)]
 pub mod fuzz;
-mod link;
+mod instances;
 mod message;
 mod service;
+mod socket;
 #[cfg(test)]
 mod tests;
 
@@ -23,27 +23,31 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use outrider_components::resolve::{Request, Resolver};
-use outrider_components::{Context, Error, Metadata};
+use outrider_components::{Context, Error, Field, Metadata};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use self::book::{Book, Sighting};
-use self::link::{Family, Link};
+use self::instances::{Announcement, Instances};
 use self::message::{INTERNET, Message, Name, PTR, Question};
 use self::service::Service;
+use self::socket::{Family, Socket};
+
+/// There are no metadata fields.
+pub const FIELDS: &[&[Field]] = &[];
 
 const SCOPE: &str = "dapr.contrib";
 
 /// How long the first lookup of an application may take.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// When the question is asked a second time, should a packet be lost.
-const REPEAT: Duration = Duration::from_millis(400);
-/// How often known applications are asked for, and interfaces looked at.
-const REFRESH: Duration = Duration::from_secs(30);
-/// How often failed calls may cause a question about the same application.
-const DOUBT: Duration = Duration::from_secs(1);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
+/// When the question is sent again, in case a packet was lost.
+const RESEND_AFTER: Duration = Duration::from_millis(400);
+/// How often known applications are asked for, and interfaces listed.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
+/// Shortest time between two questions about an application because of failed
+/// calls.
+const SUSPECT_INTERVAL: Duration = Duration::from_secs(1);
 /// RFC 6762 section 17.
-const LARGEST_PACKET: usize = 9000;
+const MAX_PACKET: usize = 9000;
 
 /// Announces this sidecar and starts to listen.
 pub async fn connect(_: Metadata, context: Context) -> Result<Arc<dyn Resolver>, Error> {
@@ -64,45 +68,45 @@ pub async fn connect(_: Metadata, context: Context) -> Result<Arc<dyn Resolver>,
         ..
     } = &context;
     tracing::info!(target: SCOPE, "local service entry announced: {app_id} -> {host}:{port}");
-    let mut upkeep = JoinSet::new();
-    upkeep.spawn(Arc::clone(&network).keep(opened));
-    Ok(Arc::new(Multicast {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Arc::clone(&network).run(opened));
+    Ok(Arc::new(Mdns {
         network,
         app_id: context.app_id,
-        upkeep: Mutex::new(Some(upkeep)),
+        tasks: Mutex::new(Some(tasks)),
     }))
 }
 
-struct Multicast {
+struct Mdns {
     network: Arc<Network>,
     app_id: String,
     /// Dropping it ends the tasks.
-    upkeep: Mutex<Option<JoinSet<()>>>,
+    tasks: Mutex<Option<JoinSet<()>>>,
 }
 
-impl Multicast {
-    /// Ends the tasks and tells the others. Only the first call does something.
+impl Mdns {
+    /// Ends the tasks and says goodbye. Only the first call does something.
     fn stop(&self) {
-        let upkeep = self
-            .upkeep
+        let tasks = self
+            .tasks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if upkeep.is_some() {
+        if tasks.is_some() {
             tracing::info!(target: SCOPE, "stopping mDNS server for app id: {}", self.app_id);
             self.network.multicast(&self.network.service.goodbye());
         }
     }
 }
 
-impl Drop for Multicast {
+impl Drop for Mdns {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
 #[async_trait]
-impl Resolver for Multicast {
+impl Resolver for Mdns {
     async fn resolve(&self, request: &Request) -> Result<String, Error> {
         let address = self.network.find(&request.app_id).await?;
         Ok(address.to_string())
@@ -110,7 +114,7 @@ impl Resolver for Multicast {
 
     fn suspect(&self, request: &Request, address: &str) {
         if let Ok(address) = address.parse() {
-            self.network.doubt(&request.app_id, address);
+            self.network.suspect(&request.app_id, address);
         }
     }
 
@@ -125,23 +129,23 @@ struct Network {
     service: Service,
     /// `local.`
     domain: Name,
-    links: Mutex<Vec<Arc<Link>>>,
+    sockets: Mutex<Vec<Arc<Socket>>>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    book: Book,
+    instances: Instances,
     lookups: HashMap<String, Arc<Lookup>>,
-    /// When a failed call last caused a question, per application.
-    doubts: HashMap<String, Instant>,
+    /// When a failed call last caused a question, by application.
+    suspected: HashMap<String, Instant>,
 }
 
-/// A first search that all who want the same application wait for.
+/// A first search for an application, which all its callers wait for.
 struct Lookup {
-    repeat: tokio::time::Instant,
+    resend_at: tokio::time::Instant,
     until: tokio::time::Instant,
-    repeated: AtomicBool,
+    resent: AtomicBool,
     found: Notify,
 }
 
@@ -151,53 +155,55 @@ impl Network {
         Ok(Network {
             service,
             domain,
-            links: Mutex::default(),
+            sockets: Mutex::default(),
             state: Mutex::default(),
         })
     }
 
-    fn links(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sockets(&self) -> MutexGuard<'_, Vec<Arc<Socket>>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens what is missing and drops the links of interfaces that are gone.
-    fn open(&self) -> Vec<Arc<Link>> {
-        let interfaces = link::interfaces();
-        let mut links = self.links();
-        links.retain(|link| {
-            let stays = interfaces.contains(&link.interface);
+    /// Opens missing sockets, and closes those of interfaces that do not exist
+    /// any more. Returns the new ones.
+    fn open(&self) -> Vec<Arc<Socket>> {
+        let interfaces = socket::interfaces();
+        let mut sockets = self.sockets();
+        sockets.retain(|socket| {
+            let stays = interfaces.contains(&socket.interface);
             if !stays {
-                link.close();
+                socket.close();
             }
             stays
         });
         let mut opened = Vec::new();
         for interface in interfaces {
             for family in [Family::V4, Family::V6] {
-                let same = |link: &Arc<Link>| link.interface == interface && link.family == family;
-                if links.iter().any(same) {
+                let same =
+                    |socket: &Arc<Socket>| socket.interface == interface && socket.family == family;
+                if sockets.iter().any(same) {
                     continue;
                 }
-                match Link::open(interface, family) {
-                    Ok(link) => opened.push(Arc::new(link)),
+                match Socket::open(interface, family) {
+                    Ok(socket) => opened.push(Arc::new(socket)),
                     Err(error) => {
                         tracing::debug!(target: SCOPE, "no mDNS over {family:?} on interface {interface}: {error}");
                     }
                 }
             }
         }
-        links.extend(opened.iter().cloned());
+        sockets.extend(opened.iter().cloned());
         opened
     }
 
     fn multicast(&self, message: &Message) {
         let packet = message.encode();
-        for link in self.links().iter() {
-            link.send(&packet);
+        for socket in self.sockets().iter() {
+            socket.send(&packet);
         }
     }
 
@@ -219,7 +225,7 @@ impl Network {
     async fn find(&self, app_id: &str) -> Result<SocketAddr, Error> {
         let (lookup, first) = {
             let mut state = self.state();
-            if let Some(address) = state.book.next(app_id, Instant::now()) {
+            if let Some(address) = state.instances.next(app_id, Instant::now()) {
                 return Ok(address);
             }
             let now = tokio::time::Instant::now();
@@ -227,9 +233,9 @@ impl Network {
                 Some(lookup) if now < lookup.until => (Arc::clone(lookup), false),
                 _ => {
                     let lookup = Arc::new(Lookup {
-                        repeat: now + REPEAT,
-                        until: now + PATIENCE,
-                        repeated: AtomicBool::new(false),
+                        resend_at: now + RESEND_AFTER,
+                        until: now + LOOKUP_TIMEOUT,
+                        resent: AtomicBool::new(false),
                         found: Notify::new(),
                     });
                     state.lookups.insert(app_id.to_owned(), Arc::clone(&lookup));
@@ -241,19 +247,19 @@ impl Network {
             tracing::debug!(target: SCOPE, "Browsing for first mDNS address for app id {app_id}");
             self.ask(app_id);
         }
-        for deadline in [lookup.repeat, lookup.until] {
+        for deadline in [lookup.resend_at, lookup.until] {
             let found = lookup.found.notified();
             tokio::pin!(found);
             // From here on no notification is missed.
             found.as_mut().enable();
-            if let Some(address) = self.state().book.next(app_id, Instant::now()) {
+            if let Some(address) = self.state().instances.next(app_id, Instant::now()) {
                 return Ok(address);
             }
             let _ = tokio::time::timeout_at(deadline, found).await;
-            if let Some(address) = self.state().book.next(app_id, Instant::now()) {
+            if let Some(address) = self.state().instances.next(app_id, Instant::now()) {
                 return Ok(address);
             }
-            if deadline == lookup.repeat && !lookup.repeated.swap(true, Ordering::Relaxed) {
+            if deadline == lookup.resend_at && !lookup.resent.swap(true, Ordering::Relaxed) {
                 self.ask(app_id);
             }
         }
@@ -268,109 +274,113 @@ impl Network {
         Err(Error::not_found(format!("couldn't find service: {app_id}")))
     }
 
-    /// Nothing answered at `address`: it is out until it is heard of again.
-    fn doubt(&self, app_id: &str, address: SocketAddr) {
+    /// Nothing answered at `address`: it is not used until it is announced
+    /// again.
+    fn suspect(&self, app_id: &str, address: SocketAddr) {
         let now = Instant::now();
         {
             let mut state = self.state();
-            state.book.strike(app_id, address);
-            let last = state.doubts.insert(app_id.to_owned(), now);
-            if last.is_some_and(|last| now < last + DOUBT) {
+            state.instances.remove(app_id, address);
+            let last = state.suspected.insert(app_id.to_owned(), now);
+            if last.is_some_and(|last| now < last + SUSPECT_INTERVAL) {
                 return;
             }
         }
         self.ask(app_id);
     }
 
-    /// Introduces this sidecar, answers questions and keeps the book in order.
-    async fn keep(self: Arc<Self>, opened: Vec<Arc<Link>>) {
+    /// Announces this sidecar, answers questions and refreshes the instances of
+    /// others.
+    async fn run(self: Arc<Self>, opened: Vec<Arc<Socket>>) {
         let mut readers = JoinSet::new();
-        let listen = |readers: &mut JoinSet<()>, opened: Vec<Arc<Link>>| {
-            for link in opened {
-                readers.spawn(Arc::clone(&self).listen(link));
+        let listen = |readers: &mut JoinSet<()>, opened: Vec<Arc<Socket>>| {
+            for socket in opened {
+                readers.spawn(Arc::clone(&self).listen(socket));
             }
         };
         listen(&mut readers, opened);
-        self.introduce().await;
+        self.announce().await;
         loop {
-            tokio::time::sleep(REFRESH).await;
+            tokio::time::sleep(REFRESH_INTERVAL).await;
             let opened = self.open();
             while readers.try_join_next().is_some() {}
             if !opened.is_empty() {
                 listen(&mut readers, opened);
-                self.multicast(&self.service.hello());
+                self.multicast(&self.service.announcement());
             }
-            for app_id in self.tidy() {
+            for app_id in self.remove_expired() {
                 self.ask(&app_id);
             }
         }
     }
 
     /// RFC 6762 sections 8.1 and 8.3.
-    async fn introduce(&self) {
+    async fn announce(&self) {
         for _ in 0..2 {
             self.multicast(&self.service.probe(super::random() as u16));
             tokio::time::sleep(Duration::from_millis(super::random() % 250)).await;
         }
-        self.multicast(&self.service.hello());
+        self.multicast(&self.service.announcement());
         tokio::time::sleep(Duration::from_secs(1)).await;
-        self.multicast(&self.service.hello());
+        self.multicast(&self.service.announcement());
     }
 
-    /// Forgets what is outdated; tells which applications are in use.
-    fn tidy(&self) -> Vec<String> {
+    /// Returns the applications that still have instances.
+    fn remove_expired(&self) -> Vec<String> {
         let now = Instant::now();
         let mut state = self.state();
-        state.doubts.retain(|_, last| now < *last + DOUBT);
+        state
+            .suspected
+            .retain(|_, last| now < *last + SUSPECT_INTERVAL);
         let waiting = tokio::time::Instant::now();
         state.lookups.retain(|_, lookup| waiting < lookup.until);
-        state.book.tidy(now)
+        state.instances.remove_expired(now)
     }
 
-    async fn listen(self: Arc<Self>, link: Arc<Link>) {
-        let mut buffer = vec![0; LARGEST_PACKET];
+    async fn listen(self: Arc<Self>, socket: Arc<Socket>) {
+        let mut buffer = vec![0; MAX_PACKET];
         loop {
-            match link.receive(&mut buffer).await {
+            match socket.receive(&mut buffer).await {
                 Ok(None) => return,
                 Ok(Some((packet, from))) => {
                     if let Some(message) = Message::decode(packet) {
-                        self.hear(&link, &message, from);
+                        self.handle(&socket, &message, from);
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(target: SCOPE, "mDNS on interface {} ends: {error}", link.interface);
-                    self.links().retain(|other| !Arc::ptr_eq(other, &link));
+                    tracing::debug!(target: SCOPE, "mDNS on interface {} ends: {error}", socket.interface);
+                    self.sockets().retain(|other| !Arc::ptr_eq(other, &socket));
                     return;
                 }
             }
         }
     }
 
-    fn hear(&self, link: &Link, message: &Message, from: SocketAddr) {
+    fn handle(&self, socket: &Socket, message: &Message, from: SocketAddr) {
         if !message.is_response() {
-            for (answer, alone) in self.service.answers(message) {
+            for (answer, is_unicast) in self.service.answers(message) {
                 let packet = answer.encode();
-                if alone {
-                    link.send_to(&packet, from);
+                if is_unicast {
+                    socket.send_to(&packet, from);
                 } else {
-                    link.send(&packet);
+                    socket.send(&packet);
                 }
             }
             return;
         }
-        // RFC 6762 section 6.
-        if from.port() != link::PORT {
+        // RFC 6762 section 6: other responses are to be ignored.
+        if from.port() != socket::PORT {
             return;
         }
         let now = Instant::now();
-        for sighting in Sighting::all(message, &self.domain) {
+        for announcement in Announcement::all(message, &self.domain) {
             let mut state = self.state();
-            let lookup = state.lookups.remove(&sighting.app_id);
-            if lookup.is_some() || state.book.knows(&sighting.app_id) {
-                let app_id = sighting.app_id.clone();
-                state.book.note(sighting, now);
+            let lookup = state.lookups.remove(&announcement.app_id);
+            if lookup.is_some() || state.instances.has_app(&announcement.app_id) {
+                let app_id = announcement.app_id.clone();
+                state.instances.update(announcement, now);
                 match lookup {
-                    Some(lookup) if state.book.reaches(&app_id, now) => {
+                    Some(lookup) if state.instances.has_live(&app_id, now) => {
                         lookup.found.notify_waiters();
                     }
                     Some(lookup) => {

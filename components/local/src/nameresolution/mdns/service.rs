@@ -1,4 +1,4 @@
-//! What this sidecar tells about itself.
+//! What this sidecar announces about itself.
 
 use std::net::IpAddr;
 
@@ -67,7 +67,7 @@ impl Service {
         })
     }
 
-    /// Asks whether the name is taken, proposing to take it.
+    /// Asks whether another host has the name (RFC 6762 section 8.1).
     pub fn probe(&self, id: u16) -> Message {
         Message {
             id,
@@ -81,15 +81,15 @@ impl Service {
         }
     }
 
-    pub fn hello(&self) -> Message {
-        self.everything(TTL, ADDRESS_TTL)
+    pub fn announcement(&self) -> Message {
+        self.all_records(TTL, ADDRESS_TTL)
     }
 
     pub fn goodbye(&self) -> Message {
-        self.everything(0, 0)
+        self.all_records(0, 0)
     }
 
-    fn everything(&self, ttl: u32, address_ttl: u32) -> Message {
+    fn all_records(&self, ttl: u32, address_ttl: u32) -> Message {
         Message {
             flags: RESPONSE,
             answers: vec![
@@ -103,10 +103,10 @@ impl Service {
         }
     }
 
-    /// The answers to a query, one message per question about this service,
-    /// and whether it goes to the asker alone.
+    /// The answers to a query, one message for each question about this
+    /// service, and whether the message goes to the sender of the query alone.
     pub fn answers(&self, query: &Message) -> Vec<(Message, bool)> {
-        // A probe asks only whether someone objects.
+        // A probe, which is only answered to refuse the name.
         if !query.authorities.is_empty() {
             return Vec::new();
         }
@@ -145,7 +145,7 @@ impl Service {
         } else {
             return None;
         }
-        // RFC 6762 section 7.1: not what the asker knows well already.
+        // RFC 6762 section 7.1: nothing that the query lists as known.
         let known = query.answers.iter().any(|known| {
             let same = answer.answers.first().map(|own| (&own.name, &own.data));
             same == Some((&known.name, &known.data)) && known.ttl >= TTL / 2

@@ -38,21 +38,21 @@ fn query(text: &str, class: u16) -> Message {
     }
 }
 
-fn sightings(message: &Message) -> Vec<Sighting> {
-    // Through the wire form, as they come.
+fn announcements(message: &Message) -> Vec<Announcement> {
+    // Encoded and decoded, as on the network.
     let message = Message::decode(&message.encode()).expect("is right");
-    Sighting::all(&message, &name("local"))
+    Announcement::all(&message, &name("local"))
 }
 
-fn note(book: &mut Book, message: &Message, now: Instant) {
-    for sighting in sightings(message) {
-        book.note(sighting, now);
+fn update(instances: &mut Instances, message: &Message, now: Instant) {
+    for announcement in announcements(message) {
+        instances.update(announcement, now);
     }
 }
 
-fn addresses(book: &mut Book, now: Instant) -> BTreeSet<String> {
+fn addresses(instances: &mut Instances, now: Instant) -> BTreeSet<String> {
     (0..10)
-        .filter_map(|_| book.next("cart", now))
+        .filter_map(|_| instances.next("cart", now))
         .map(|address| address.to_string())
         .collect()
 }
@@ -62,12 +62,12 @@ fn set(texts: &[&str]) -> BTreeSet<String> {
 }
 
 #[test]
-fn an_answer_has_everything_that_a_client_needs() {
+fn an_answer_has_all_records_of_the_instance() {
     let answers = service("cart", "10.0.0.7", 50002).answers(&query("cart.local", INTERNET));
-    let [(answer, alone)] = &answers[..] else {
+    let [(answer, is_unicast)] = &answers[..] else {
         panic!("not one answer: {answers:?}");
     };
-    assert!(!alone);
+    assert!(!is_unicast);
     assert_eq!((answer.id, answer.flags), (99, RESPONSE | AUTHORITATIVE));
     let own = name("machine:50002.cart.local");
     let record = |name: &Name, ttl, data| Record {
@@ -92,14 +92,14 @@ fn an_answer_has_everything_that_a_client_needs() {
         ]
     );
 
-    // Nobody is told what they know.
+    // A known answer is not sent again.
     let mut informed = query("cart.local", INTERNET);
     informed.answers.push(pointer);
     assert_eq!(service("cart", "10.0.0.7", 50002).answers(&informed), []);
 }
 
 #[test]
-fn who_is_answered() {
+fn only_questions_about_this_service_are_answered() {
     let service = service("cart", "10.0.0.7", 50002);
     assert_eq!(service.answers(&query("basket.local", INTERNET)), []);
     assert_eq!(service.answers(&service.probe(1)), []);
@@ -113,7 +113,7 @@ fn who_is_answered() {
 }
 
 #[test]
-fn what_cannot_be_announced() {
+fn a_sidecar_without_a_usable_address_cannot_be_announced() {
     let refused = |app_id, host, port| {
         Service::new(&sidecar(app_id, host, port), "machine", 1)
             .expect_err("is wrong")
@@ -129,74 +129,89 @@ fn what_cannot_be_announced() {
 #[test]
 fn instances_take_turns_until_they_say_goodbye() {
     let now = Instant::now();
-    let mut book = Book::default();
+    let mut instances = Instances::default();
     let first = service("cart", "10.0.0.1", 1);
     let second = service("cart", "10.0.0.2", 2);
-    note(&mut book, &first.hello(), now);
-    assert_eq!(addresses(&mut book, now), set(&["10.0.0.1:1"]));
-    note(
-        &mut book,
+    update(&mut instances, &first.announcement(), now);
+    assert_eq!(addresses(&mut instances, now), set(&["10.0.0.1:1"]));
+    update(
+        &mut instances,
         &second.answers(&query("cart.local", INTERNET))[0].0,
         now,
     );
     assert_eq!(
-        addresses(&mut book, now),
+        addresses(&mut instances, now),
         set(&["10.0.0.1:1", "10.0.0.2:2"])
     );
-    assert_ne!(book.next("cart", now), book.next("cart", now));
+    assert_ne!(instances.next("cart", now), instances.next("cart", now));
 
-    note(&mut book, &first.goodbye(), now);
-    assert_eq!(addresses(&mut book, now), set(&["10.0.0.2:2"]));
-    // A goodbye that says no more than which instance it is about.
+    update(&mut instances, &first.goodbye(), now);
+    assert_eq!(addresses(&mut instances, now), set(&["10.0.0.2:2"]));
+    // A goodbye that has only the name of the instance.
     let mut terse = second.goodbye();
     terse
         .answers
         .retain(|record| matches!(record.data, Data::Pointer(_)));
-    note(&mut book, &terse, now);
-    assert_eq!(book.next("cart", now), None);
+    update(&mut instances, &terse, now);
+    assert_eq!(instances.next("cart", now), None);
 }
 
 #[test]
-fn instances_are_forgotten() {
+fn instances_expire_or_are_removed() {
     let now = Instant::now();
     let minute = Duration::from_secs(60);
-    let mut book = Book::default();
-    note(&mut book, &service("cart", "10.0.0.1", 1).hello(), now);
-    note(
-        &mut book,
-        &service("cart", "10.0.0.2", 2).hello(),
+    let mut instances = Instances::default();
+    update(
+        &mut instances,
+        &service("cart", "10.0.0.1", 1).announcement(),
+        now,
+    );
+    update(
+        &mut instances,
+        &service("cart", "10.0.0.2", 2).announcement(),
         now + minute / 2,
     );
-    assert!(book.reaches("cart", now + minute));
-    assert_eq!(addresses(&mut book, now + minute), set(&["10.0.0.2:2"]));
+    assert!(instances.has_live("cart", now + minute));
+    assert_eq!(
+        addresses(&mut instances, now + minute),
+        set(&["10.0.0.2:2"])
+    );
 
-    book.strike("cart", ([10, 0, 0, 2], 2).into());
-    assert_eq!(addresses(&mut book, now), set(&["10.0.0.1:1"]));
-    assert_eq!(book.tidy(now), ["cart"]);
-    assert!(book.tidy(now + minute).is_empty());
-    assert!(!book.knows("cart"));
+    instances.remove("cart", ([10, 0, 0, 2], 2).into());
+    assert_eq!(addresses(&mut instances, now), set(&["10.0.0.1:1"]));
+    assert_eq!(instances.remove_expired(now), ["cart"]);
+    assert!(instances.remove_expired(now + minute).is_empty());
+    assert!(!instances.has_app("cart"));
 }
 
 #[test]
-fn ipv6_stands_back_and_has_brackets() {
+fn ipv6_is_used_without_ipv4_only_and_has_brackets() {
     let now = Instant::now();
-    let mut book = Book::default();
-    note(&mut book, &service("cart", "fd00::1", 1).hello(), now);
-    assert_eq!(addresses(&mut book, now), set(&["[fd00::1]:1"]));
-    note(&mut book, &service("cart", "10.0.0.2", 2).hello(), now);
-    assert_eq!(addresses(&mut book, now), set(&["10.0.0.2:2"]));
+    let mut instances = Instances::default();
+    update(
+        &mut instances,
+        &service("cart", "fd00::1", 1).announcement(),
+        now,
+    );
+    assert_eq!(addresses(&mut instances, now), set(&["[fd00::1]:1"]));
+    update(
+        &mut instances,
+        &service("cart", "10.0.0.2", 2).announcement(),
+        now,
+    );
+    assert_eq!(addresses(&mut instances, now), set(&["10.0.0.2:2"]));
 }
 
 #[test]
-fn announcements_that_are_not_believed() {
-    let mut other_text = service("cart", "10.0.0.1", 1).hello();
+fn inconsistent_announcements_are_ignored() {
+    let mut other_text = service("cart", "10.0.0.1", 1).announcement();
     other_text.answers[1].data = Data::Text(vec![b"basket".to_vec()]);
-    assert_eq!(sightings(&other_text), []);
+    assert_eq!(announcements(&other_text), []);
 
     for missing in [0, 1, 4] {
-        let mut partial = service("cart", "10.0.0.1", 1).hello();
+        let mut partial = service("cart", "10.0.0.1", 1).announcement();
         partial.answers.remove(missing);
-        assert_eq!(sightings(&partial), [], "without record {missing}");
+        assert_eq!(announcements(&partial), [], "without record {missing}");
     }
 }
 
@@ -239,9 +254,13 @@ async fn sidecars_find_each_other() {
     let asked = Instant::now();
     let address = caller.resolve(&wanted).await.expect("is there");
     assert_eq!(address, "127.0.0.1:1001");
-    assert!(asked.elapsed() < PATIENCE, "took {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < LOOKUP_TIMEOUT,
+        "took {:?}",
+        asked.elapsed()
+    );
 
-    // An instance that comes is used, one that goes is not.
+    // A new instance is used, a closed one is not.
     let second = start(&called, 1002).await;
     settled(
         &*caller,
@@ -252,7 +271,7 @@ async fn sidecars_find_each_other() {
     first.close().await.expect("can close");
     settled(&*caller, &wanted, &set(&["127.0.0.1:1002"])).await;
 
-    // A suspect that is alive after all comes back.
+    // A suspect that answers is used again.
     caller.suspect(&wanted, "127.0.0.1:1002");
     settled(&*caller, &wanted, &set(&["127.0.0.1:1002"])).await;
 
@@ -265,7 +284,7 @@ async fn sidecars_find_each_other() {
 }
 
 #[tokio::test]
-async fn a_missing_application_takes_a_second_for_all_who_ask() {
+async fn concurrent_lookups_of_a_missing_application_share_one_timeout() {
     let resolver = start(&unique("caller"), 1003).await;
     let missing = unique("missing");
     let wanted = request(&missing);
@@ -276,5 +295,8 @@ async fn a_missing_application_takes_a_second_for_all_who_ask() {
         let error = answer.expect_err("is not there").to_string();
         assert_eq!(error, format!("couldn't find service: {missing}"));
     }
-    assert!(took >= PATIENCE && took < PATIENCE * 3, "took {took:?}");
+    assert!(
+        took >= LOOKUP_TIMEOUT && took < LOOKUP_TIMEOUT * 3,
+        "took {took:?}"
+    );
 }

@@ -22,9 +22,9 @@ use sqlx::{AssertSqlSafe, Row, SqlSafeStr, SqlStr, SqliteConnection};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::cleanup::Cleanup;
 use super::connection::{self, Connection, failed, is_identifier};
 use super::schema;
-use super::sweep::Sweep;
 
 /// The metadata fields.
 pub const FIELDS: &[&[Field]] = &[connection::Fields::FIELDS, Fields::FIELDS];
@@ -44,8 +44,8 @@ outrider_components::fields! {
     }
 }
 
-/// Keys that one statement asks for.
-const KEYS_AT_A_TIME: usize = 500;
+/// Keys in one `SELECT` of a bulk get.
+const KEYS_PER_STATEMENT: usize = 500;
 const MISSING_KEY: &str = "missing key in";
 
 struct Sqlite {
@@ -54,25 +54,25 @@ struct Sqlite {
     statements: Statements,
     timeout: Duration,
     closed: CancellationToken,
-    sweep: Mutex<JoinSet<()>>,
+    cleanup: Mutex<JoinSet<()>>,
 }
 
 struct Statements {
     get: SqlStr,
     set: SqlStr,
-    /// Only where no live row is.
+    /// Only if there is no live row.
     set_new: SqlStr,
-    /// Only where the etag matches.
+    /// Only if the etag matches.
     set_etag: SqlStr,
     delete: SqlStr,
     delete_etag: SqlStr,
 }
 
 const LIVE: &str = "(expiration_time IS NULL OR expiration_time > CURRENT_TIMESTAMP)";
-/// What [`read`] expects. Whatever wrote the row, the types are these.
+/// What [`read`] expects. The casts are for rows of other programs.
 const COLUMNS: &str = "key, CAST(value AS BLOB) AS value, CAST(is_binary AS INTEGER) AS is_binary, \
     CAST(etag AS TEXT) AS etag, CAST(strftime('%s', expiration_time) AS INTEGER) AS expires";
-/// Takes seconds as text, or null for ever.
+/// Its argument is seconds as text, or null for ever.
 const EXPIRY: &str = "DATETIME(CURRENT_TIMESTAMP, '+' || ? || ' seconds')";
 
 impl Statements {
@@ -147,16 +147,16 @@ impl Sqlite {
         };
         schema::prepare(&pool, &metadata_table, &items).await?;
         let closed = CancellationToken::new();
-        let mut sweep = JoinSet::new();
+        let mut cleanup = JoinSet::new();
         if let Some(interval) = cleanup_interval.filter(|interval| !interval.is_zero()) {
-            let sweeper = Sweep {
+            let task = Cleanup {
                 pool: pool.clone(),
                 metadata_table,
                 key: "last-cleanup",
                 delete: format!("DELETE FROM {table} WHERE expiration_time < CURRENT_TIMESTAMP"),
                 interval,
             };
-            sweep.spawn(sweeper.run(closed.clone()));
+            cleanup.spawn(task.run(closed.clone()));
         }
         Ok(Sqlite {
             pool,
@@ -164,7 +164,7 @@ impl Sqlite {
             table,
             timeout,
             closed,
-            sweep: Mutex::new(sweep),
+            cleanup: Mutex::new(cleanup),
         })
     }
 
@@ -180,7 +180,7 @@ impl Sqlite {
         connection: &mut SqliteConnection,
         request: &SetRequest,
     ) -> Result<(), Error> {
-        let key = named(&request.key, "set option")?;
+        let key = non_empty(&request.key, "set option")?;
         let expires = request
             .ttl()
             .map_err(|error| error.context("error parsing TTL"))?
@@ -228,7 +228,7 @@ impl Sqlite {
         connection: &mut SqliteConnection,
         request: &DeleteRequest,
     ) -> Result<(), Error> {
-        let key = named(&request.key, "delete operation")?;
+        let key = non_empty(&request.key, "delete operation")?;
         let query = match request.etag() {
             None => sqlx::query(self.statements.delete.clone()).bind(key),
             Some(etag) => sqlx::query(self.statements.delete_etag.clone())
@@ -254,14 +254,15 @@ impl Sqlite {
     }
 }
 
-fn named<'a>(key: &'a str, operation: &str) -> Result<&'a str, Error> {
+/// The key, which must not be empty.
+fn non_empty<'a>(key: &'a str, operation: &str) -> Result<&'a str, Error> {
     if key.is_empty() {
         return Err(Error::invalid(format!("{MISSING_KEY} {operation}")));
     }
     Ok(key)
 }
 
-/// Key and item of a row.
+/// The key and the item of a row.
 fn read(row: &SqliteRow) -> Result<(String, Item), Error> {
     let key: String = row.try_get("key").map_err(failed)?;
     let value: Vec<u8> = row.try_get("value").map_err(failed)?;
@@ -302,7 +303,7 @@ impl Store for Sqlite {
     }
 
     async fn get(&self, request: &GetRequest) -> Result<Option<Item>, Error> {
-        let key = named(&request.key, "get operation")?;
+        let key = non_empty(&request.key, "get operation")?;
         self.in_time(async {
             let row = sqlx::query(self.statements.get.clone())
                 .bind(key)
@@ -332,7 +333,7 @@ impl Store for Sqlite {
 
     async fn bulk_get(&self, requests: &[GetRequest], _: usize) -> Result<Vec<BulkItem>, Error> {
         let mut found = HashMap::new();
-        for requests in requests.chunks(KEYS_AT_A_TIME) {
+        for requests in requests.chunks(KEYS_PER_STATEMENT) {
             let marks = vec!["?"; requests.len()].join(",");
             let table = &self.table;
             let select = format!("SELECT {COLUMNS} FROM {table} WHERE key IN ({marks}) AND {LIVE}");
@@ -380,7 +381,7 @@ impl Store for Sqlite {
         .await
     }
 
-    /// In the order of the last writes; the continuation is a row number.
+    /// By the time of the last write. The continuation is a row number.
     async fn keys_like(&self, request: &KeysLikeRequest) -> Result<KeysLikePage, Error> {
         let pattern = request.pattern()?;
         let after: i64 = match &request.continuation {
@@ -389,7 +390,7 @@ impl Store for Sqlite {
                 .parse()
                 .map_err(|_| Error::invalid(format!("invalid continue token: {text}")))?,
         };
-        // A negative limit is none.
+        // A negative limit means no limit.
         let limit = request.page_size.map_or(-1, i64::from);
         let table = &self.table;
         let select = format!(
@@ -429,8 +430,9 @@ impl Store for Sqlite {
 
     async fn close(&self) -> Result<(), Error> {
         self.closed.cancel();
-        let mut sweep = std::mem::take(&mut *self.sweep.lock().unwrap_or_else(|e| e.into_inner()));
-        while sweep.join_next().await.is_some() {}
+        let mut cleanup =
+            std::mem::take(&mut *self.cleanup.lock().unwrap_or_else(|e| e.into_inner()));
+        while cleanup.join_next().await.is_some() {}
         self.pool.close().await;
         Ok(())
     }

@@ -68,10 +68,10 @@ async fn rows_have_the_documented_form() {
     assert_eq!(level, "1");
 }
 
-/// Tables and rows that something else made: fewer constraints, a value
-/// stored as a blob, any text as etag.
+/// Tables and rows of another program: fewer constraints, a value stored as a
+/// blob, any text as etag.
 #[tokio::test]
-async fn rows_of_others_can_be_read_and_replaced() {
+async fn rows_of_another_program_can_be_read_and_replaced() {
     let folder = tempfile::tempdir().expect("folder");
     let path = path(&folder);
     {
@@ -125,7 +125,7 @@ async fn rows_of_others_can_be_read_and_replaced() {
 }
 
 #[tokio::test]
-async fn an_expired_row_is_as_good_as_gone() {
+async fn an_expired_row_counts_as_absent() {
     let store = open(":memory:", &[]).await;
     store
         .set(&set("k", json("1"), Some("60")))
@@ -146,10 +146,10 @@ async fn an_expired_row_is_as_good_as_gone() {
 }
 
 #[tokio::test]
-async fn expired_rows_are_swept_away() {
+async fn expired_rows_are_deleted_in_the_cleanup_interval() {
     let store = open(":memory:", &[("cleanupInterval", "200ms")]).await;
     store
-        .set(&set("gone", json("1"), Some("1")))
+        .set(&set("expires", json("1"), Some("1")))
         .await
         .expect("set");
     store
@@ -165,7 +165,7 @@ async fn expired_rows_are_swept_away() {
         if count == 1 {
             break;
         }
-        assert!(tokio::time::Instant::now() < deadline, "swept in time");
+        assert!(tokio::time::Instant::now() < deadline, "deleted in time");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     store.close().await.expect("close");

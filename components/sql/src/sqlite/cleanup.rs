@@ -1,3 +1,5 @@
+//! Deletes expired rows from time to time.
+
 use std::time::Duration;
 
 use outrider_components::Error;
@@ -6,22 +8,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::failed;
 
-/// Sweeps this much early count as on time.
-const LEEWAY: Duration = Duration::from_millis(100);
+/// A clean-up that comes too early by less than this counts as on time.
+const TOLERANCE: Duration = Duration::from_millis(100);
 
-/// Deletes expired rows from time to time, once per interval among all
-/// processes that share the database.
-pub struct Sweep {
+/// Deletes expired rows once in each interval, in one of the processes that
+/// share the database.
+pub struct Cleanup {
     pub pool: SqlitePool,
     pub metadata_table: String,
-    /// The key in the metadata table of when this was last done.
+    /// The key in the metadata table of the time of the last clean-up.
     pub key: &'static str,
     /// The statement that deletes the rows.
     pub delete: String,
     pub interval: Duration,
 }
 
-impl Sweep {
+impl Cleanup {
     /// Runs until `stopping` is cancelled.
     pub async fn run(self, stopping: CancellationToken) {
         let interval = outrider_kit::duration::format(self.interval);
@@ -43,15 +45,16 @@ impl Sweep {
         }
     }
 
-    /// How many rows were deleted; `None` if another process did it lately.
+    /// How many rows were deleted; `None` if another process has cleaned up in
+    /// this interval.
     async fn once(&self) -> Result<Option<u64>, Error> {
-        let Sweep { metadata_table, .. } = self;
+        let Cleanup { metadata_table, .. } = self;
         let claim = format!(
             "INSERT INTO {metadata_table} (key, value) VALUES (?, CURRENT_TIMESTAMP)
             ON CONFLICT (key) DO UPDATE SET value = CURRENT_TIMESTAMP
             WHERE (unixepoch(CURRENT_TIMESTAMP) - unixepoch(value)) * 1000 > ?"
         );
-        let age = self.interval.saturating_sub(LEEWAY).as_millis();
+        let age = self.interval.saturating_sub(TOLERANCE).as_millis();
         let claimed = sqlx::query(AssertSqlSafe(claim))
             .bind(self.key)
             .bind(i64::try_from(age).unwrap_or(i64::MAX))

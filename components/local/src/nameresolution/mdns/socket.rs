@@ -4,11 +4,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use rustix::net::sockopt;
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Type};
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
-/// The port of multicast DNS; whoever answers does so from it.
+/// The port of multicast DNS. Answers come from it too.
 pub const PORT: u16 = 5353;
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
@@ -22,9 +22,9 @@ pub enum Family {
     V6,
 }
 
-/// A socket that hears and speaks on one interface only.
+/// A socket that receives and sends on one interface only.
 #[derive(Debug)]
-pub struct Link {
+pub struct Socket {
     pub interface: u32,
     pub family: Family,
     socket: UdpSocket,
@@ -32,8 +32,8 @@ pub struct Link {
     closed: CancellationToken,
 }
 
-impl Link {
-    pub fn open(interface: u32, family: Family) -> io::Result<Link> {
+impl Socket {
+    pub fn open(interface: u32, family: Family) -> io::Result<Socket> {
         let (domain, any, group) = match family {
             Family::V4 => (
                 Domain::IPV4,
@@ -46,14 +46,14 @@ impl Link {
                 SocketAddrV6::new(GROUP_V6, PORT, 0, interface).into(),
             ),
         };
-        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-        // Every sidecar of the machine, and often a daemon, has this port.
+        let socket = socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        // All sidecars of the machine, and often a daemon, share the port.
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
         socket.set_nonblocking(true)?;
         match family {
             Family::V4 => {
-                // Else it also hears what others joined for.
+                // Else it also receives from groups that other sockets joined.
                 socket.set_multicast_all_v4(false)?;
                 socket.set_multicast_ttl_v4(HOPS)?;
                 socket.set_multicast_loop_v4(true)?;
@@ -72,7 +72,7 @@ impl Link {
             }
         }
         socket.bind(&SocketAddr::from((any, PORT)).into())?;
-        Ok(Link {
+        Ok(Socket {
             interface,
             family,
             socket: UdpSocket::from_std(socket.into())?,
@@ -81,20 +81,21 @@ impl Link {
         })
     }
 
-    /// Sends to everyone on the interface. What cannot be sent at once is
-    /// lost, as any packet may be.
+    /// Sends to the group. A packet that cannot be sent at once is lost, as any
+    /// packet may be.
     pub fn send(&self, packet: &[u8]) {
         self.send_to(packet, self.group);
     }
 
     pub fn send_to(&self, packet: &[u8], to: SocketAddr) {
-        // Not through the runtime, whose first write waits for its poll.
+        // Not through tokio, where the first send fails before the socket is
+        // polled.
         if let Err(error) = SockRef::from(&self.socket).send_to(packet, &to.into()) {
             tracing::debug!(target: super::SCOPE, "cannot send an mDNS packet to {to} on interface {}: {error}", self.interface);
         }
     }
 
-    /// The next packet and its sender; `None` after [`Link::close`].
+    /// The next packet and its sender; `None` after [`Socket::close`].
     pub async fn receive<'b>(
         &self,
         buffer: &'b mut [u8],
@@ -114,8 +115,8 @@ impl Link {
     }
 }
 
-/// The indexes of the interfaces to use: those that are up and lead out of the
-/// machine, or else the loopback.
+/// The indexes of the interfaces to use: those that are up, the loopback only if
+/// there are no others.
 pub fn interfaces() -> Vec<u32> {
     let all = if_addrs::get_if_addrs().unwrap_or_default();
     let up = all.iter().filter(|interface| interface.is_oper_up());

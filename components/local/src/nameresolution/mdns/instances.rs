@@ -1,4 +1,4 @@
-//! Which instances of which applications are known.
+//! The known instances of applications.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 
 use super::message::{Data, Message, Name};
 
-/// How long an instance is believed to be there after it was last heard of.
-const KEPT: Duration = Duration::from_secs(60);
-/// Of one application; strangers can announce as many as they like.
-const MOST: usize = 1024;
+/// How long an instance is used after its last announcement.
+const TTL: Duration = Duration::from_secs(60);
+/// Of one application: anyone on the network can announce any number.
+const MAX_INSTANCES: usize = 1024;
 
 #[derive(Debug, Default)]
-pub struct Book {
+pub struct Instances {
     apps: HashMap<String, App>,
 }
 
 #[derive(Debug, Default)]
 struct App {
     instances: Vec<Instance>,
-    /// Counts up, to take turns.
-    turn: usize,
+    /// Counts up, so that one instance is used after the other.
+    next: usize,
 }
 
 #[derive(Debug)]
@@ -32,18 +32,18 @@ struct Instance {
 
 /// What a message says about one instance.
 #[derive(Debug, PartialEq)]
-pub struct Sighting {
+pub struct Announcement {
     pub app_id: String,
     name: Name,
     addresses: Vec<SocketAddr>,
-    /// It says goodbye.
-    gone: bool,
+    /// Whether the instance says goodbye.
+    goodbye: bool,
 }
 
-impl Sighting {
+impl Announcement {
     /// Reads the instances in a response. All records of an instance are in
     /// the same message.
-    pub fn all(message: &Message, domain: &Name) -> Vec<Sighting> {
+    pub fn all(message: &Message, domain: &Name) -> Vec<Announcement> {
         let mut found = Vec::new();
         for record in message.records() {
             let Data::Pointer(instance) = &record.data else {
@@ -53,38 +53,39 @@ impl Sighting {
             let Some(app_id) = record.name.before(domain).filter(|_| is_instance) else {
                 continue;
             };
-            let mut sighting = Sighting {
+            let mut announcement = Announcement {
                 app_id,
                 name: instance.clone(),
                 addresses: Vec::new(),
-                gone: record.ttl == 0,
+                goodbye: record.ttl == 0,
             };
-            if sighting.complete(message) {
-                found.push(sighting);
+            if announcement.complete(message) {
+                found.push(announcement);
             }
         }
         found
     }
 
-    /// Adds what the other records say. Whether it makes sense.
+    /// Adds what the other records say. Returns whether the records are
+    /// complete and belong together.
     fn complete(&mut self, message: &Message) -> bool {
         let mine = message.records().filter(|record| record.name == self.name);
-        let (mut service, mut named) = (None, false);
+        let (mut service, mut has_app_id) = (None, false);
         for record in mine {
             match &record.data {
                 Data::Service { port, target } => {
                     service = Some((*port, target));
-                    self.gone |= record.ttl == 0;
+                    self.goodbye |= record.ttl == 0;
                 }
                 Data::Text(strings) => {
-                    named = !strings.is_empty()
+                    has_app_id = !strings.is_empty()
                         && strings.iter().all(|text| text == self.app_id.as_bytes());
                 }
                 _ => {}
             }
         }
         let Some((port, target)) = service else {
-            return self.gone;
+            return self.goodbye;
         };
         let hosts = message.records().filter(|record| record.name == *target);
         let ips: Vec<_> = hosts
@@ -94,21 +95,21 @@ impl Sighting {
                 _ => None,
             })
             .collect();
-        // One address of each family is enough to reach it.
+        // One address of each family is enough.
         let first = |v4| ips.iter().find(|ip| ip.is_ipv4() == v4);
         let addresses = [first(true), first(false)].into_iter().flatten();
         self.addresses = addresses.map(|ip| SocketAddr::new(*ip, port)).collect();
-        self.gone || (named && !self.addresses.is_empty())
+        self.goodbye || (has_app_id && !self.addresses.is_empty())
     }
 }
 
-impl Book {
-    pub fn knows(&self, app_id: &str) -> bool {
+impl Instances {
+    pub fn has_app(&self, app_id: &str) -> bool {
         self.apps.contains_key(app_id)
     }
 
-    /// Whether an instance is known that should be there.
-    pub fn reaches(&self, app_id: &str, now: Instant) -> bool {
+    /// Whether an application has an instance that has not expired.
+    pub fn has_live(&self, app_id: &str, now: Instant) -> bool {
         let instances = self.apps.get(app_id).map(|app| &app.instances);
         instances
             .into_iter()
@@ -116,36 +117,36 @@ impl Book {
             .any(|instance| now < instance.until)
     }
 
-    /// Writes a sighting down.
-    pub fn note(&mut self, sighting: Sighting, now: Instant) {
-        let app = self.apps.entry(sighting.app_id).or_default();
-        if sighting.gone {
+    /// Adds, renews or removes an instance.
+    pub fn update(&mut self, announcement: Announcement, now: Instant) {
+        let app = self.apps.entry(announcement.app_id).or_default();
+        if announcement.goodbye {
             app.instances.retain(|instance| {
-                instance.name != sighting.name
-                    || !(sighting.addresses.is_empty()
-                        || sighting.addresses.contains(&instance.address))
+                instance.name != announcement.name
+                    || !(announcement.addresses.is_empty()
+                        || announcement.addresses.contains(&instance.address))
             });
             return;
         }
-        for address in sighting.addresses {
+        for address in announcement.addresses {
             let known = app
                 .instances
                 .iter()
                 .position(|known| known.address == address);
-            let seen = Instance {
-                name: sighting.name.clone(),
+            let instance = Instance {
+                name: announcement.name.clone(),
                 address,
-                until: now + KEPT,
+                until: now + TTL,
             };
             match known {
-                Some(known) => app.instances[known] = seen,
-                None if app.instances.len() < MOST => app.instances.push(seen),
+                Some(known) => app.instances[known] = instance,
+                None if app.instances.len() < MAX_INSTANCES => app.instances.push(instance),
                 None => {}
             }
         }
     }
 
-    /// The address whose turn it is. IPv6 only if there is no IPv4.
+    /// The address to use now: each in its turn, IPv6 only if there is no IPv4.
     pub fn next(&mut self, app_id: &str, now: Instant) -> Option<SocketAddr> {
         let app = self.apps.get_mut(app_id)?;
         let live = |v4: bool| {
@@ -157,21 +158,21 @@ impl Book {
                 .filter(move |address| address.is_ipv4() == v4)
         };
         let v4 = live(true).count() > 0;
-        let turn = app.turn.checked_rem(live(v4).count())?;
-        let address = live(v4).nth(turn);
-        app.turn = turn + 1;
+        let next = app.next.checked_rem(live(v4).count())?;
+        let address = live(v4).nth(next);
+        app.next = next + 1;
         address
     }
 
-    /// Forgets one address.
-    pub fn strike(&mut self, app_id: &str, address: SocketAddr) {
+    /// Removes one address.
+    pub fn remove(&mut self, app_id: &str, address: SocketAddr) {
         if let Some(app) = self.apps.get_mut(app_id) {
             app.instances.retain(|instance| instance.address != address);
         }
     }
 
-    /// Forgets what is outdated, and tells which applications are left.
-    pub fn tidy(&mut self, now: Instant) -> Vec<String> {
+    /// Returns the applications that still have instances.
+    pub fn remove_expired(&mut self, now: Instant) -> Vec<String> {
         self.apps.retain(|_, app| {
             app.instances.retain(|instance| now < instance.until);
             !app.instances.is_empty()

@@ -13,41 +13,43 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Response, Status};
 
-use crate::error::of;
+use crate::error::from_status;
 
-/// Which component of the sidecar a call is for: one program may serve several.
+/// The header with the name of the component that a call is for: one program may
+/// serve several.
 const INSTANCE: &str = "x-component-instance";
 /// Between two tries to connect.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A connection whose calls name their component.
-pub type Link = InterceptedService<Channel, Instance>;
+/// A connection that adds the header with the component's name to all calls.
+pub type Connection = InterceptedService<Channel, InstanceHeader>;
 
 #[derive(Clone)]
-pub struct Instance(MetadataValue<Ascii>);
+pub struct InstanceHeader(MetadataValue<Ascii>);
 
-impl Interceptor for Instance {
+impl Interceptor for InstanceHeader {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         request.metadata_mut().insert(INSTANCE, self.0.clone());
         Ok(request)
     }
 }
 
-/// Connects for the component called `name`, as soon as somebody listens.
-/// Later it connects again by itself, when the program was started anew.
-pub async fn open(socket: &Path, name: &str) -> Result<Link, Error> {
+/// Connects for the component called `name`, as soon as the program listens. The
+/// connection is made again by itself after the program has restarted.
+pub async fn open(socket: &Path, name: &str) -> Result<Connection, Error> {
     let instance = MetadataValue::try_from(name).map_err(|_| {
         Error::invalid(format!(
             "the name {name:?} cannot be sent in a header: use ASCII characters"
         ))
     })?;
     let channel = channel(socket).await;
-    Ok(InterceptedService::new(channel, Instance(instance)))
+    Ok(InterceptedService::new(channel, InstanceHeader(instance)))
 }
 
-/// Connects as soon as somebody listens. Dropping the future gives up.
+/// Connects as soon as the program listens. Dropping the future ends the
+/// attempts.
 pub async fn channel(socket: &Path) -> Channel {
-    // Servers want a host, though a socket has none.
+    // Servers require an authority, though a socket has none.
     let endpoint = Endpoint::from_static("http://localhost");
     let socket = socket.to_owned();
     let connector = tower::service_fn(move |_: Uri| {
@@ -62,7 +64,7 @@ pub async fn channel(socket: &Path) -> Channel {
     }
 }
 
-/// The properties of a component, as its program gets them.
+/// The properties of a component, for its program.
 pub fn properties(metadata: &Metadata) -> MetadataRequest {
     let pairs = metadata.iter();
     MetadataRequest {
@@ -70,11 +72,12 @@ pub fn properties(metadata: &Metadata) -> MetadataRequest {
     }
 }
 
-/// The features that a program says it has, as far as `named` knows them.
+/// The features that a program reports. Those that `named` does not know are
+/// left out.
 pub fn features<F>(
     answer: Result<Response<FeaturesResponse>, Status>,
     named: impl Fn(&str) -> Option<F>,
 ) -> Result<Vec<F>, Error> {
-    let said = answer.map_err(of)?.into_inner().features;
-    Ok(said.iter().filter_map(|name| named(name)).collect())
+    let names = answer.map_err(from_status)?.into_inner().features;
+    Ok(names.iter().filter_map(|name| named(name)).collect())
 }
