@@ -1,12 +1,14 @@
 //! `cargo xtask demo`: builds what the demo runs, and starts it.
 
+use std::cell::RefCell;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::demo_flags::Flags;
+use crate::progress::Line;
 use crate::{programs, progress, run, setup};
 
 /// Built without optimisation: what is shown takes no time.
@@ -57,35 +59,47 @@ fn packages(flags: &Flags) -> Vec<&'static str> {
 /// goes on to its end: the next run finds what it made.
 struct Kubernetes {
     thread: JoinHandle<Result<()>>,
-    status: Arc<Mutex<String>>,
+    /// How far it is, every now and then.
+    progress: Receiver<String>,
+    last: RefCell<String>,
 }
 
 impl Kubernetes {
     fn build() -> Result<Kubernetes> {
         let cache = run::cache().context("no folder for Kubernetes: set HOME")?;
         let source = run::root().join("e2e/cluster/node");
-        let status = Arc::new(Mutex::new(String::new()));
-        let said = Arc::clone(&status);
+        let (sender, progress) = channel();
         let thread = std::thread::spawn(move || {
             programs::build(&cache, &source, |what| {
-                *said.lock().unwrap_or_else(PoisonError::into_inner) = format!("; {what}");
+                // Nobody listens any more when our own build has failed.
+                let _ = sender.send(what.to_owned());
             })
         });
-        Ok(Kubernetes { thread, status })
+        Ok(Kubernetes {
+            thread,
+            progress,
+            last: RefCell::default(),
+        })
     }
 
+    /// To be shown behind the progress of another build.
     fn status(&self) -> String {
-        if self.thread.is_finished() {
-            return String::new();
+        if let Some(what) = self.progress.try_iter().last() {
+            self.last.replace(format!("; {what}"));
         }
-        let status = self.status.lock();
-        status.unwrap_or_else(PoisonError::into_inner).clone()
+        match self.thread.is_finished() {
+            true => String::new(),
+            false => self.last.borrow().clone(),
+        }
     }
 
     fn finish(self) -> Result<()> {
-        if !self.thread.is_finished() {
-            eprintln!("waiting for the build of Kubernetes{}", self.status());
+        let mut line = Line::new();
+        // Until the thread ends, and its sender with it.
+        for what in &self.progress {
+            line.show(&what)?;
         }
+        line.end()?;
         let built = self.thread.join();
         built.map_err(|_| anyhow!("the build of Kubernetes panicked"))?
     }

@@ -12,17 +12,18 @@ use serde_json::Value;
 
 use crate::run;
 
-/// Between two lines where the line before cannot be replaced.
-const PACE: Duration = Duration::from_secs(10);
+/// Between two lines where the line before cannot be replaced. A little less
+/// than the ten seconds at which builds of Go say how far they are.
+const PACE: Duration = Duration::from_millis(9_500);
 
 /// Crates that take much longer than others, in units of which most take one:
 /// half a second of a processor, measured in a cold build of the demo. The last
 /// crates wait for each other and leave processors idle, so they count double.
 const SLOW: [(&str, u32); 23] = [
     ("outrider-sidecar", 90),
-    ("outrider-operator", 30),
-    ("outrider-sentry", 30),
-    ("outrider-injector", 20),
+    ("outrider-operator", 8),
+    ("outrider-sentry", 7),
+    ("outrider-injector", 5),
     ("aws-lc-sys", 36),
     ("redis", 19),
     ("libsqlite3-sys", 16),
@@ -84,7 +85,8 @@ fn follow(child: &mut Child, count: &mut Count, beside: impl Fn() -> String) -> 
         }
         line.show(&format!("{count}{}", beside()))?;
     }
-    line.end(&format!("{count}"))
+    line.show(&count.to_string())?;
+    line.end()
 }
 
 /// The messages of cargo, as they come.
@@ -209,20 +211,20 @@ impl std::fmt::Display for Count {
 
 /// One line on standard error: replaced in a terminal, else written anew now
 /// and then.
-struct Line {
+pub struct Line {
     replaces: bool,
     shown: Option<Instant>,
 }
 
 impl Line {
-    fn new() -> Line {
+    pub fn new() -> Line {
         Line {
             replaces: std::io::stderr().is_terminal(),
             shown: None,
         }
     }
 
-    fn show(&mut self, text: &str) -> Result<()> {
+    pub fn show(&mut self, text: &str) -> Result<()> {
         let pace = if self.replaces {
             Duration::from_millis(200)
         } else {
@@ -242,10 +244,9 @@ impl Line {
         Ok(error.flush()?)
     }
 
-    fn end(&mut self, text: &str) -> Result<()> {
-        self.shown = None;
-        self.show(text)?;
-        if self.replaces {
+    /// What is printed next is below it.
+    pub fn end(&mut self) -> Result<()> {
+        if self.replaces && self.shown.take().is_some() {
             writeln!(std::io::stderr())?;
         }
         Ok(())

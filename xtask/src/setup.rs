@@ -75,12 +75,13 @@ pub fn demo(kubernetes: bool, boot: bool) -> Result<()> {
     if kubernetes {
         go("Kubernetes is built from its Go sources")?;
     }
+    let mut needed = BUILD.to_vec();
     if boot {
         machine::check()?;
         machine::install(|what| println!("setup: {what}"))?;
-        install(&[("redis-server", "redis-server")])?;
+        needed.push(("redis-server", "redis-server"));
     }
-    install(&BUILD)
+    install(&needed)
 }
 
 fn go(why: &str) -> Result<()> {

@@ -53,7 +53,10 @@ pub(crate) fn build(cache: &Path, source: &Path, progress: impl Fn(&str)) -> Res
     fs::create_dir_all(&folder)?;
     // Other processes wait here until the programs are whole.
     let lock = fs::File::create(cache.join("build.lock"))?;
-    lock.lock()?;
+    if lock.try_lock().is_err() {
+        progress("another process builds Kubernetes: waiting for it");
+        lock.lock()?;
+    }
     let wanted = inputs(source)?;
     let missing = PROGRAMS
         .iter()
