@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::run;
+use crate::{run, setup};
 
 const COVERAGE: [&str; 6] = [
     "-Cpasses=sancov-module",
@@ -32,6 +32,7 @@ pub fn run(seconds: Option<u64>, names: Vec<String>) -> Result<()> {
             bail!("no target is called {name}; there are {}", known.join(", "));
         }
     }
+    setup::fuzz()?;
     // Apart from other builds, whose flags are others.
     let target = run::target()?.join("fuzz");
     build(&target)?;

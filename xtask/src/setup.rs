@@ -60,6 +60,11 @@ pub fn dist() -> Result<()> {
     profdata().map(|_| ())
 }
 
+/// libFuzzer is C++.
+pub fn fuzz() -> Result<()> {
+    install(&[("cc", "gcc"), ("c++", "g++")])
+}
+
 /// `limit` is whether nginx is measured too.
 pub fn bench(limit: bool) -> Result<()> {
     let mut needed = BUILD.to_vec();

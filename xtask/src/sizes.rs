@@ -1,4 +1,4 @@
-//! Long files ask for a second room.
+//! No file is too long to be read at once.
 
 use anyhow::{Result, bail};
 

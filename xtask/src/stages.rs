@@ -1,10 +1,11 @@
 //! The stages of a test run, cheap ones first, and the other long commands.
 
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{arrows, bench_flags, clients, deps, fuzz, run, setup, sizes};
+use crate::{arrows, bench_flags, clients, deps, fuzz, progress, run, setup, sizes};
 
 /// Built once, for tests and cluster images alike.
 const PROFILE: [&str; 2] = ["--profile", "ci"];
@@ -100,7 +101,7 @@ pub fn check() -> Result<()> {
     clippy()
 }
 
-/// Also of what is no member of the workspace.
+/// Also packages that are no members of the workspace.
 fn format() -> Result<()> {
     run::run(run::cargo().args(["fmt", "--all", "--check"]))?;
     for apart in ["e2e/sdk/rust", "fuzz/libfuzzer"] {
@@ -149,7 +150,7 @@ pub fn generate() -> Result<()> {
 
 pub fn drift() -> Result<()> {
     generate()?;
-    let mut git = std::process::Command::new("git");
+    let mut git = Command::new("git");
     git.current_dir(run::root())
         .args(["status", "--porcelain", "--"])
         .args(GENERATED.map(|[.., path]| path));
@@ -167,15 +168,15 @@ pub fn bench(flags: &bench_flags::Flags, words: &[String]) -> Result<()> {
         ensure!(path.is_file(), "{} is not a file", path.display());
     }
     setup::bench(flags.limit)?;
-    let mut build = run::cargo();
-    build.args(["build", "--release", "-p", "outrider-bench"]);
+    let folder = run::target()?.join(run::TRIPLE);
     if flags.mtls {
-        build.args(["-p", "outrider-sentry"]);
+        // Nobody measures it, so it need not be fast.
+        progress::build("demo", &["outrider-sentry"], String::new)?;
     }
-    run::run(&mut build)?;
+    progress::build("release", &["outrider-bench"], String::new)?;
     run::run(
-        run::cargo()
-            .args(["run", "--quiet", "--release", "-p", "outrider-bench", "--"])
+        Command::new(folder.join("release/outrider-bench"))
+            .env("OUTRIDER_BIN_DIR", folder.join("demo"))
             .args(words),
     )
 }

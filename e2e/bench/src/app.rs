@@ -126,18 +126,18 @@ fn build(path: &Path) -> Result<String> {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         Ok(text.lines().map(|line| line.trim().to_owned()).collect())
     };
-    let mut said = lines(Command::new(path).arg("--build-info"))
+    let mut build = lines(Command::new(path).arg("--build-info"))
         .with_context(|| path.display().to_string())?;
     // Go may be absent, and the program be of another language.
     let go = lines(Command::new("go").args(["version", "-m"]).arg(path)).unwrap_or_default();
     let kept = ["-tags=", "-ldflags=", "vcs.revision="];
-    said.extend(go.iter().filter_map(|line| {
+    build.extend(go.iter().filter_map(|line| {
         let setting = line.strip_prefix("build")?.trim();
         kept.iter()
             .any(|start| setting.starts_with(start))
             .then(|| setting.to_owned())
     }));
-    Ok(said.join(", "))
+    Ok(build.join(", "))
 }
 
 /// Memory after `rest` without a call.

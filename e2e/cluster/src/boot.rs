@@ -123,7 +123,7 @@ pub(crate) async fn boot(layout: Layout, options: &Options) -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// The work folder goes with the cluster; what its programs said must not.
+/// The work folder goes with the cluster; the logs of its programs stay.
 fn keep_logs(layout: &Layout) -> Result<PathBuf> {
     let folder = layout.cache.join("failed-boot");
     std::fs::create_dir_all(&folder)?;
@@ -188,14 +188,14 @@ async fn bring_up(
         .await?;
     wait_checked(cluster, limit, "the node", async |cluster| {
         let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
-        let said = cluster.kubectl(["get", "node", NODE, "-o", ready]).await;
-        Ok(said.is_ok_and(|said| said == "True"))
+        let status = cluster.kubectl(["get", "node", NODE, "-o", ready]).await;
+        Ok(status.is_ok_and(|status| status == "True"))
     })
     .await?;
     progress.say("the node is ready");
     wait_checked(cluster, limit, "the cluster's DNS", async |cluster| {
         let ready = "jsonpath={.status.readyReplicas}";
-        let said = cluster
+        let replicas = cluster
             .kubectl([
                 "-n",
                 "kube-system",
@@ -207,7 +207,7 @@ async fn bring_up(
             ])
             .await?;
         let account = cluster.kubectl(["get", "serviceaccount", "default"]).await;
-        Ok(said == "1" && account.is_ok())
+        Ok(replicas == "1" && account.is_ok())
     })
     .await?;
     State { init, network }.write(&layout)?;

@@ -31,8 +31,8 @@ pub(crate) enum Access {
 }
 
 impl Access {
-    /// `flag` is the program's own for a context.
-    pub fn tell(&self, command: &mut Command, flag: &str) {
+    /// Makes a command use this cluster; `flag` is the program's own for a context.
+    pub fn select(&self, command: &mut Command, flag: &str) {
         match self {
             Self::Kubeconfig(path) => command.env("KUBECONFIG", path),
             Self::Context(name) => command.arg(flag).arg(name),
@@ -178,7 +178,7 @@ impl Cluster {
             .env("HELM_CACHE_HOME", folder.join("cache"))
             .env("HELM_CONFIG_HOME", folder.join("config"))
             .env("HELM_DATA_HOME", folder.join("data"));
-        self.access.tell(&mut command, "--kube-context");
+        self.access.select(&mut command, "--kube-context");
         command
     }
 
@@ -298,7 +298,7 @@ impl Cluster {
         }
     }
 
-    /// What is in a namespace, what happened there and what its pods said: for a person who looks for a fault.
+    /// What is in a namespace, what happened there and what its pods printed: for a person who looks for a fault.
     pub async fn explain(&self, namespace: &str) -> Result<String> {
         let kubectl = Kubectl::new(self);
         let namespace = namespace.to_owned();

@@ -27,7 +27,7 @@ pub(crate) fn create(identity: &str) -> Result<()> {
         }
         let group = hierarchy.join(identity);
         folder(&group)?;
-        // A new group of this hierarchy has no processors and no memory until told.
+        // A new group of this hierarchy has no processors and no memory until they are written.
         for setting in ["cpuset.cpus", "cpuset.mems"] {
             if let Ok(value) = fs::read(hierarchy.join(setting)) {
                 fs::write(group.join(setting), value)?;

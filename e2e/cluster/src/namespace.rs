@@ -38,12 +38,12 @@ impl Kubectl {
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.env("KUBECACHEDIR", &self.cache);
-        self.access.tell(&mut command, "--context");
+        self.access.select(&mut command, "--context");
         command
     }
 
-    /// What it said, errors included.
-    fn say(&self, namespace: &str, arguments: &[&str]) -> String {
+    /// What it printed, errors included.
+    fn output(&self, namespace: &str, arguments: &[&str]) -> String {
         self.command()
             .args(arguments)
             .args(["-n", namespace])
@@ -52,17 +52,20 @@ impl Kubectl {
     }
 
     pub fn explain(&self, namespace: &str) -> String {
-        let mut told = format!("--- namespace {namespace}\n");
-        told += &self.say(namespace, &["get", "all", "-o", "wide"]);
-        told += &self.say(namespace, &["get", "events", "--sort-by=.lastTimestamp"]);
-        for pod in self.say(namespace, &["get", "pods", "-o", "name"]).lines() {
-            told += &format!("--- {pod}\n");
-            told += &self.say(
+        let mut text = format!("--- namespace {namespace}\n");
+        text += &self.output(namespace, &["get", "all", "-o", "wide"]);
+        text += &self.output(namespace, &["get", "events", "--sort-by=.lastTimestamp"]);
+        for pod in self
+            .output(namespace, &["get", "pods", "-o", "name"])
+            .lines()
+        {
+            text += &format!("--- {pod}\n");
+            text += &self.output(
                 namespace,
                 &["logs", pod, "--all-containers", "--prefix", "--tail=50"],
             );
         }
-        told
+        text
     }
 }
 
@@ -122,6 +125,6 @@ impl Drop for Namespace {
             eprintln!("{}", self.kubectl.explain(&self.name));
         }
         let delete = ["delete", "namespace", &self.name, "--wait=false"];
-        self.kubectl.say(&self.name, &delete);
+        self.kubectl.output(&self.name, &delete);
     }
 }

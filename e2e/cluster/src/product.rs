@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::image::Image;
 use crate::layout::folder;
 
-/// Where images of a local build are said to come from. Nothing is ever
+/// The registry in the names of images of a local build. Nothing is ever
 /// fetched from there.
 pub const REGISTRY: &str = "outrider.local";
 /// Of images whose makers name no other.
@@ -141,8 +141,8 @@ impl Product {
             words.extend(["--set", value]);
         }
         if let Err(error) = cluster.helm(words).await {
-            let told = cluster.explain(SYSTEM).await.unwrap_or_default();
-            return Err(error.context(told));
+            let explained = cluster.explain(SYSTEM).await.unwrap_or_default();
+            return Err(error.context(explained));
         }
         Ok(())
     }
@@ -289,7 +289,7 @@ impl Cluster {
     }
 
     /// The same with a body.
-    pub async fn tell(&self, namespace: &str, app: &str, path: &str, body: &str) -> Result<String> {
+    pub async fn post(&self, namespace: &str, app: &str, path: &str, body: &str) -> Result<String> {
         let path = format!("/api/v1/namespaces/{namespace}/services/{app}:80/proxy{path}");
         self.kubectl_with_input(["create", "--raw", &path, "-f", "-"], body)
             .await

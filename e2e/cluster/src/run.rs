@@ -1,4 +1,4 @@
-//! Running a program to its end, with an error that says what it said.
+//! Running a program to its end, with an error that has its output.
 
 use std::ffi::OsStr;
 use std::io::Write as _;

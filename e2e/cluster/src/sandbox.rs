@@ -92,11 +92,11 @@ impl Sandbox {
         if status.code() == Some(HELD) {
             return Ok(None);
         }
-        let mut said = String::new();
+        let mut errors = String::new();
         if let Some(mut stderr) = supervisor.stderr.take() {
-            stderr.read_to_string(&mut said)?;
+            stderr.read_to_string(&mut errors)?;
         }
-        bail!("can't start a node: {}", said.trim())
+        bail!("can't start a node: {}", errors.trim())
     }
 
     /// Removes what a dead node left; false when it lives.

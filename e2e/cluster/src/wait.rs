@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Asks `probe` until it gives a value. Its errors mean "not yet"; the last one is told when the time is up.
+/// Asks `probe` until it gives a value. Its errors mean "not yet"; the last one is returned when the time is up.
 pub async fn wait<T, F>(what: &str, limit: Duration, mut probe: F) -> Result<T>
 where
     F: AsyncFnMut() -> Result<Option<T>>,

@@ -107,7 +107,7 @@ fn refused(from: &str, to: &str, is_test: bool) -> Option<String> {
     if from == "harness" && !HARNESS.contains(&to) {
         return Some("the harness reaches products through sockets and files alone".to_owned());
     }
-    // What other programs serve is told by messages.
+    // Pluggable components are spoken to over gRPC.
     let wire = (from, to) == ("components-pluggable", "proto");
     if from.starts_with("components-") && !FAMILY.contains(&to) && !is_test && !wire {
         return Some("a component family knows components/api and kit only".to_owned());

@@ -15,9 +15,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{run, setup};
 
-mod rehearsal;
 mod sbom;
 mod training;
+mod workload;
 
 const OTHERS: [&str; 5] = [
     "outrider-apps",
@@ -141,8 +141,8 @@ fn link_again(link: &[String], order: &Path, program: &Path) -> Result<()> {
     run::run(&mut linker)
 }
 
-/// Runs sidecars through a rehearsal and through what the benchmark does, under
-/// valgrind, and lists the functions that were called.
+/// Runs the workload with sidecars under valgrind, and lists the functions that
+/// were called.
 fn order(trained: &Path, folder: &Path, shipped: &Path) -> Result<PathBuf> {
     let traces = shipped.join("traces");
     let traced = format!(
@@ -150,7 +150,7 @@ fn order(trained: &Path, folder: &Path, shipped: &Path) -> Result<PathBuf> {
         traces.display(),
         trained.join(run::TRIPLE).join("release/daprd").display(),
     );
-    rehearsal::watch(&traced, folder, &traces)?;
+    workload::run(&traced, folder, &traces)?;
     let mut seen = HashSet::new();
     let mut list = String::new();
     for entry in fs::read_dir(&traces)? {

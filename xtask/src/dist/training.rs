@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::dist::rehearsal;
+use crate::dist::workload;
 use crate::{run, setup};
 
 /// The argument that gives cargo a flag for programs, beside those of the
@@ -18,8 +18,8 @@ pub fn flag(flag: &str) -> [String; 2] {
     ["--config".to_owned(), format!("{key}=[{flag:?}]")]
 }
 
-/// Builds a sidecar that writes a profile of what it executes, and runs it
-/// through the rehearsal and the benchmark. The other programs are in `programs`.
+/// Builds a sidecar that writes a profile of what it executes, and runs the
+/// workload with it. The other programs are in `programs`.
 pub fn profile(programs: &Path, folder: &Path) -> Result<PathBuf> {
     let merge = setup::profdata()?;
     let target = run::target()?.join("training");
@@ -36,17 +36,17 @@ pub fn profile(programs: &Path, folder: &Path) -> Result<PathBuf> {
         counts.display(),
         target.join(run::TRIPLE).join("release/daprd").display(),
     );
-    rehearsal::watch(&command, programs, folder)?;
+    workload::run(&command, programs, folder)?;
 
     let profile = folder.join("daprd.profdata");
     let mut merge = Command::new(merge);
     merge.arg("merge").arg("-o").arg(&profile);
     let mut count = 0;
-    for entry in fs::read_dir(&counts).context("no sidecar left its counts")? {
+    for entry in fs::read_dir(&counts).context("no sidecar wrote a profile")? {
         merge.arg(entry?.path());
         count += 1;
     }
-    ensure!(count > 2, "{count} sidecars left their counts only");
+    ensure!(count > 2, "only {count} sidecars wrote a profile");
     run::run(&mut merge)?;
     Ok(profile)
 }

@@ -12,20 +12,20 @@ pub(super) fn of(program: &Path) -> Result<Vec<PathBuf>> {
         .env("LC_ALL", "C")
         .output()
         .context("can't start ldd; install libc-bin")?;
-    let said = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    if said.contains("statically linked") || errors.contains("not a dynamic executable") {
+    if printed.contains("statically linked") || errors.contains("not a dynamic executable") {
         return Ok(Vec::new());
     }
     if !output.status.success() {
         bail!("ldd {} failed: {}", program.display(), errors.trim());
     }
-    parse(&said).with_context(|| format!("libraries of {}", program.display()))
+    parse(&printed).with_context(|| format!("libraries of {}", program.display()))
 }
 
-fn parse(said: &str) -> Result<Vec<PathBuf>> {
+fn parse(printed: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for line in said.lines() {
+    for line in printed.lines() {
         let line = line.trim();
         if let Some((name, "not found")) = line.split_once(" => ") {
             bail!("{name} is not installed");
@@ -46,9 +46,9 @@ mod tests {
 
     #[test]
     fn libraries_and_the_linker_are_found_and_the_kernels_own_is_not() {
-        let said = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibc.so.6 => /lib/libc.so.6 (0x00007f)\n\t/lib64/ld.so.2 (0x7f)\n";
+        let printed = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibc.so.6 => /lib/libc.so.6 (0x00007f)\n\t/lib64/ld.so.2 (0x7f)\n";
         assert_eq!(
-            parse(said).unwrap(),
+            parse(printed).unwrap(),
             [
                 PathBuf::from("/lib/libc.so.6"),
                 PathBuf::from("/lib64/ld.so.2")

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 /// The image that holds a pod's namespaces open.
 pub(crate) const NODE_PAUSE: &str = "outrider.local/pause:1";
 
-/// Programs run as this user unless told otherwise; its name in the image is `nonroot`.
+/// Programs run as this user unless another is given; its name in the image is `nonroot`.
 const NONROOT: u32 = 65532;
 
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";

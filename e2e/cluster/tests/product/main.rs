@@ -145,7 +145,7 @@ impl Stage {
         let last = std::cell::RefCell::new(String::new());
         let published = wait("a publish", TIMEOUT, async || {
             let namespace = self.namespace.name();
-            let text = self.cluster.tell(namespace, app, &path, news).await?;
+            let text = self.cluster.post(namespace, app, &path, news).await?;
             let done = text.contains("published");
             last.replace(text);
             Ok(done.then_some(()))

@@ -55,7 +55,7 @@ async fn a_rolling_restart_under_load_loses_nothing() -> Result<()> {
     });
     stage
         .cluster
-        .tell(namespace, "front", "/load", &plan.to_string())
+        .post(namespace, "front", "/load", &plan.to_string())
         .await?;
     let begun = Instant::now();
     let mut restarts = 0;

@@ -17,7 +17,7 @@ mod self_hosted;
 use flags::Flags;
 
 const NAMESPACE: &str = "shop";
-const PATIENCE: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// Prints each step and how long it took.
 pub struct Steps {
@@ -199,7 +199,7 @@ async fn show(cluster: &Cluster, product: &Product, steps: &mut Steps) -> Result
                     ),
                 ];
                 apply(cluster, &manifests.join("---\n")).await?;
-                cluster.pods_ready(NAMESPACE, "app=redis", PATIENCE).await?;
+                cluster.pods_ready(NAMESPACE, "app=redis", LIMIT).await?;
                 Ok(())
             },
         )
@@ -215,7 +215,7 @@ async fn show(cluster: &Cluster, product: &Product, steps: &mut Steps) -> Result
                 apply(cluster, &product.app("orders", &seller)).await?;
                 apply(cluster, &product.app("front", &App::default())).await?;
                 for app in ["app=orders", "app=front"] {
-                    cluster.pods_ready(NAMESPACE, app, PATIENCE).await?;
+                    cluster.pods_ready(NAMESPACE, app, LIMIT).await?;
                 }
                 let pods = cluster
                     .kubectl(["get", "pods", "-n", NAMESPACE, "-o", "wide"])
@@ -229,7 +229,7 @@ async fn show(cluster: &Cluster, product: &Product, steps: &mut Steps) -> Result
         .step(
             "front calls orders through both sidecars, over mTLS",
             async || {
-                let answer = wait("an answer of orders", PATIENCE, async || {
+                let answer = wait("an answer of orders", LIMIT, async || {
                     let text = cluster
                         .ask(NAMESPACE, "front", "/buy?id=1&item=book")
                         .await?;

@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 
 use crate::{Steps, stopped};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// An application and its sidecar; both end with this value.
 struct Pair {
@@ -65,7 +65,7 @@ async fn show(binaries: &Path, folder: &Path, steps: &mut Steps) -> Result<[Pair
         .step(
             "front calls orders through both sidecars, found by mDNS",
             async || {
-                let answer = wait("an answer of orders", PATIENCE, async || {
+                let answer = wait("an answer of orders", LIMIT, async || {
                     let text = get(pairs[0].app_port, "/buy?id=1&item=book").await?;
                     let answer: Value =
                         serde_json::from_str(&text).with_context(|| text.clone())?;
@@ -130,7 +130,7 @@ async fn pair(binaries: &Path, folder: &Path, id: &str) -> Result<Pair> {
         sidecar.args([flag, &port.to_string()]);
     }
     let sidecar = sidecar.spawn()?;
-    wait("the sidecar", PATIENCE, async || {
+    wait("the sidecar", LIMIT, async || {
         Ok(status(http, "/v1.0/healthz")
             .await?
             .contains(" 204 ")

@@ -1,6 +1,6 @@
-//! Sidecars that do what sidecars mostly do, so that a trace shows what that
-//! takes: an identity from sentry, names in SQLite, calls of an application,
-//! state and events in memory and in Redis.
+//! A workload of what sidecars mostly do, to be profiled and traced: an identity
+//! from sentry, names in SQLite, calls of an application, state and events in
+//! memory and in Redis, and then the benchmark.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -14,8 +14,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::run;
 
-/// Under valgrind everything takes its time.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Of each wait: programs are slow under valgrind.
+const LIMIT: Duration = Duration::from_secs(60);
 const COMPONENTS: &str = "\
 apiVersion: dapr.io/v1alpha1
 kind: Component
@@ -29,36 +29,37 @@ spec: {type: pubsub.in-memory, version: v1}
 ";
 const REDIS: [(&str, &str); 2] = [("statestore", "state.redis"), ("pubsub", "pubsub.redis")];
 
-/// Has sidecars that the words of `command` start do what is below, and what
-/// the benchmark does. `folder` is theirs, and empty before; the other programs
-/// are in `programs`.
-pub fn watch(command: &str, programs: &Path, folder: &Path) -> Result<()> {
+/// Runs the workload with sidecars that the shell command `command` starts, in
+/// `folder`, which is emptied first. The other programs are in `programs`.
+pub fn run(command: &str, programs: &Path, folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
     fs::create_dir_all(folder)?;
-    let watched = folder.join("daprd");
-    fs::write(&watched, format!("#!/bin/sh\nexec {command} \"$@\"\n"))?;
-    fs::set_permissions(&watched, fs::Permissions::from_mode(0o755))?;
-    rehearse(&watched, programs, &folder.join("rehearsal"))?;
+    let sidecar = folder.join("daprd");
+    fs::write(&sidecar, format!("#!/bin/sh\nexec {command} \"$@\"\n"))?;
+    fs::set_permissions(&sidecar, fs::Permissions::from_mode(0o755))?;
+    two_sidecars(&sidecar, programs, &folder.join("pair"))?;
     let mut bench = Command::new(programs.join("outrider-bench"));
     bench
         .args(["--seconds", "2", "--rounds", "1", "--rest", "1"])
-        .args(["--no-limit", "--no-mtls"])
-        .arg(&watched);
+        .arg("--no-limit")
+        .arg(&sidecar)
+        // Of sentry, for sidecars with mTLS.
+        .env("OUTRIDER_BIN_DIR", programs);
     run::run(&mut bench)
 }
 
 /// Runs two sidecars of `program`, with sentry and the test application of
 /// `programs` beside them.
-fn rehearse(program: &Path, programs: &Path, folder: &Path) -> Result<()> {
+fn two_sidecars(program: &Path, programs: &Path, folder: &Path) -> Result<()> {
     let credentials = folder.join("credentials");
     let resources = folder.join("resources");
     fs::create_dir_all(&credentials)?;
     fs::create_dir_all(&resources)?;
     fs::write(resources.join("components.yaml"), COMPONENTS)?;
     let redis_port = free_port()?;
-    let _redis = Ended(
+    let _redis = KilledOnDrop(
         Command::new("redis-server")
             .args(["--port", &redis_port.to_string(), "--save", ""])
             .stdout(Stdio::null())
@@ -89,7 +90,7 @@ fn rehearse(program: &Path, programs: &Path, folder: &Path) -> Result<()> {
     fs::write(&empty, "")?;
 
     let port = free_port()?;
-    let _sentry = Ended(
+    let _sentry = KilledOnDrop(
         Command::new(programs.join("sentry"))
             .arg(format!("--port={port}"))
             .arg(format!("--healthz-port={}", free_port()?))
@@ -109,7 +110,7 @@ fn rehearse(program: &Path, programs: &Path, folder: &Path) -> Result<()> {
     })?;
     let anchors = fs::read_to_string(anchors)?;
 
-    let start = |app_id: &str, app_port: Option<u16>| -> Result<(u16, Ended)> {
+    let start = |app_id: &str, app_port: Option<u16>| -> Result<(u16, KilledOnDrop)> {
         let http = free_port()?;
         let child = Command::new(program)
             .arg(format!("--app-id={app_id}"))
@@ -127,12 +128,12 @@ fn rehearse(program: &Path, programs: &Path, folder: &Path) -> Result<()> {
             .env("NAMESPACE", "default")
             .stdout(Stdio::null())
             .spawn()?;
-        Ok((http, Ended(child)))
+        Ok((http, KilledOnDrop(child)))
     };
     let app_port = free_port()?;
     let (caller, mut first) = start("caller", None)?;
     let (called, mut second) = start("called", Some(app_port))?;
-    let _app = Ended(
+    let _app = KilledOnDrop(
         Command::new(programs.join("shop"))
             .env("APP_PORT", app_port.to_string())
             .env("DAPR_HTTP_PORT", called.to_string())
@@ -142,7 +143,7 @@ fn rehearse(program: &Path, programs: &Path, folder: &Path) -> Result<()> {
     );
     for port in [caller, called] {
         wait("a sidecar", || {
-            let answer = ask(port, "GET", "/v1.0/healthz", "").ok()?;
+            let answer = request(port, "GET", "/v1.0/healthz", "").ok()?;
             answer.contains(" 204 ").then_some(())
         })?;
     }
@@ -164,25 +165,25 @@ fn rehearse(program: &Path, programs: &Path, folder: &Path) -> Result<()> {
         ("GET", "/v1.0/metadata", ""),
     ] {
         for _ in 0..5 {
-            ask(caller, method, path, body).with_context(|| path.to_owned())?;
+            request(caller, method, path, body).with_context(|| path.to_owned())?;
         }
     }
     wait("the news", || {
-        let answer = ask(caller, "GET", "/v1.0/invoke/called/method/news", "").ok()?;
+        let answer = request(caller, "GET", "/v1.0/invoke/called/method/news", "").ok()?;
         answer.contains("\"a\":1").then_some(())
     })?;
     // A trace is written when its process ends well.
     for (port, child) in [(caller, &mut first), (called, &mut second)] {
-        ask(port, "POST", "/v1.0/shutdown", "")?;
+        request(port, "POST", "/v1.0/shutdown", "")?;
         wait("the end of a sidecar", || child.0.try_wait().ok().flatten())?;
     }
     Ok(())
 }
 
-/// A child that does not outlive this.
-struct Ended(Child);
+/// A child that ends with this value.
+struct KilledOnDrop(Child);
 
-impl Drop for Ended {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -195,22 +196,22 @@ fn free_port() -> Result<u16> {
 
 // There is no runtime here that it could block.
 #[allow(clippy::disallowed_methods)]
-fn wait<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> Result<T> {
+fn wait<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> Result<T> {
     let start = Instant::now();
     loop {
-        if let Some(found) = there() {
+        if let Some(found) = probe() {
             return Ok(found);
         }
-        if start.elapsed() > PATIENCE {
-            bail!("{what} did not come within {}s", PATIENCE.as_secs());
+        if start.elapsed() > LIMIT {
+            bail!("waited {} s for {what} in vain", LIMIT.as_secs());
         }
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-fn ask(port: u16, method: &str, path: &str, body: &str) -> Result<String> {
+fn request(port: u16, method: &str, path: &str, body: &str) -> Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(LIMIT))?;
     let length = body.len();
     write!(
         stream,
