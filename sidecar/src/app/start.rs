@@ -132,7 +132,7 @@ impl Runtime {
         let invoke = start.invoke(&blocks, &app, &metrics, sidecars, endpoints, external);
         let (ask, asked) = mpsc::unbounded_channel();
         let apis = start.apis(&spec, &metrics, &blocks, &app, features, invoke, ask)?;
-        let outbound = apis.health.outbound.clone();
+        let outbound = apis.blocks.health.outbound.clone();
         let mut servers = Servers {
             flags,
             workers: workers.clone(),
@@ -456,27 +456,29 @@ impl Start<'_> {
             resiliency: blocks.resiliency.clone(),
         };
         Ok(Arc::new(Apis {
-            state: state::Api {
-                app_id: flags.app_id.clone(),
-                stores: components.state.clone(),
+            blocks: crate::blocks::Apis {
+                state: state::Api {
+                    app_id: flags.app_id.clone(),
+                    stores: components.state.clone(),
+                },
+                secrets: secrets::Api {
+                    stores: components.secrets.clone(),
+                    scopes: secrets::scope::parse(spec.secrets.as_ref())?,
+                },
+                pubsub: pubsub::Api {
+                    app_id: flags.app_id.clone(),
+                    brokers: components.pubsub.clone(),
+                    subscriber: app.subscriber.clone(),
+                },
+                invoke,
+                metadata: about.api(flags, self.settings),
+                health: health::Api {
+                    app_id: flags.app_id.clone(),
+                    readiness: self.readiness.clone(),
+                    outbound: Readiness::new().target("outbound"),
+                },
+                shutdown: shutdown::Api { ask },
             },
-            secrets: secrets::Api {
-                stores: components.secrets.clone(),
-                scopes: secrets::scope::parse(spec.secrets.as_ref())?,
-            },
-            pubsub: pubsub::Api {
-                app_id: flags.app_id.clone(),
-                brokers: components.pubsub.clone(),
-                subscriber: app.subscriber.clone(),
-            },
-            invoke,
-            metadata: about.api(flags, self.settings),
-            health: health::Api {
-                app_id: flags.app_id.clone(),
-                readiness: self.readiness.clone(),
-                outbound: Readiness::new().target("outbound"),
-            },
-            shutdown: shutdown::Api { ask },
             http_metrics: metrics.http_server(),
             grpc_metrics: metrics.grpc_server(),
             cors: cors::Cors::new(&flags.api.allowed_origins),

@@ -60,6 +60,16 @@ pub struct Help {
     pub description: &'static str,
 }
 
+/// The category that metrics have for a code.
+fn category(code: &str) -> &'static str {
+    let mut all = super::ALL.iter().flat_map(|block| block.errors);
+    let found = all.find(|(of, _)| match of.ends_with('_') {
+        true => code.starts_with(of),
+        false => code == *of,
+    });
+    found.map_or("common", |(_, category)| category)
+}
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
@@ -184,16 +194,7 @@ impl Error {
         let category = match self.code {
             "" => return None,
             "ERR_MALFORMED_REQUEST" if reason == "DAPR_STATE_ILLEGAL_KEY" => "state",
-            "ERR_NOT_SUPPORTED_STATE_OPERATION" => "state",
-            "ERR_TOPIC_NAME_EMPTY" => "pubsub",
-            "ERR_PERMISSION_DENIED" => "secret",
-            "ERR_DIRECT_INVOKE" => "service-invocation",
-            "ERR_OUTBOUND_HEALTH_NOT_READY" => "health",
-            code if code.starts_with("ERR_STATE_") => "state",
-            code if code.starts_with("ERR_PUBSUB_") => "pubsub",
-            code if code.starts_with("ERR_SECRET_") => "secret",
-            code if code.starts_with("ERR_HEALTH_") => "health",
-            _ => "common",
+            code => category(code),
         };
         Some(ErrorCode {
             code: self.code,

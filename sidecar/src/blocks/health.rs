@@ -5,8 +5,36 @@ use outrider_host::{Readiness, Target};
 use tonic::Code;
 
 use super::error::Error;
+use crate::blocks::descriptor::{self, Route};
 use crate::blocks::http::{Request, no_content};
 use outrider_net::body::Body;
+
+/// The building block.
+pub const BLOCK: descriptor::Block = descriptor::Block {
+    routes: &[
+        Route {
+            name: "Healthz",
+            verbs: descriptor::GET,
+            versions: &[descriptor::V1],
+            path: "healthz",
+            group: "healthz",
+            answer: |apis, request, _| Box::pin(async move { http(&apis.health, &request) }),
+        },
+        Route {
+            name: "HealthzOutbound",
+            verbs: descriptor::GET,
+            versions: &[descriptor::V1],
+            path: "healthz/outbound",
+            group: "healthz",
+            answer: |apis, _, _| Box::pin(async { http_outbound(&apis.health) }),
+        },
+    ],
+    methods: &[],
+    errors: &[
+        ("ERR_HEALTH_", "health"),
+        ("ERR_OUTBOUND_HEALTH_NOT_READY", "health"),
+    ],
+};
 
 pub struct Api {
     pub app_id: String,

@@ -13,12 +13,40 @@ use serde_json::{Map, Value, json};
 use super::error::{body_read, malformed};
 use super::json;
 use super::pubsub::subscribe::{Source, Subscriber, Subscription};
+use crate::blocks::descriptor::{self, Method, Route};
 use crate::blocks::http::{self as edge, Request, no_content};
 use crate::blocks::invoke::external::Endpoint;
 use crate::components::instance;
 use crate::components::live::Live;
 use crate::components::map;
 use outrider_net::body::Body;
+
+/// The building block.
+pub const BLOCK: descriptor::Block = descriptor::Block {
+    routes: &[
+        Route {
+            name: "GetMetadata",
+            verbs: descriptor::GET,
+            versions: &[descriptor::V1],
+            path: "metadata",
+            group: "metadata",
+            answer: |apis, _, _| Box::pin(async { http_get(&apis.metadata) }),
+        },
+        Route {
+            name: "PutMetadata",
+            verbs: descriptor::PUT,
+            versions: &[descriptor::V1],
+            path: "metadata/{}",
+            group: "metadata",
+            answer: |apis, request, names| Box::pin(http_put(&apis.metadata, request, names.first)),
+        },
+    ],
+    methods: &[
+        Method::new("GetMetadata", descriptor::V1, "metadata"),
+        Method::new("SetMetadata", descriptor::V1, "metadata"),
+    ],
+    errors: &[],
+};
 
 /// Extended keys say why components and subscriptions are not in use as their
 /// resources want them.

@@ -1,6 +1,8 @@
 //! The building blocks, one folder or file each. An operation is written once
 //! in `ops.rs`; `http.rs` and `grpc.rs` decode and encode.
 
+pub mod absent;
+pub mod descriptor;
 pub mod error;
 pub mod health;
 pub mod http;
@@ -16,6 +18,29 @@ use std::sync::Arc;
 
 use crate::components::live::{Live, SecretStores};
 use crate::components::map::Map;
+
+/// Every building block. The first route that fits counts.
+pub const ALL: [&descriptor::Block; 8] = [
+    &state::BLOCK,
+    &secrets::BLOCK,
+    &pubsub::BLOCK,
+    &invoke::BLOCK,
+    &metadata::BLOCK,
+    &health::BLOCK,
+    &shutdown::BLOCK,
+    &absent::BLOCK,
+];
+
+/// The operations of every block.
+pub struct Apis {
+    pub state: state::Api,
+    pub secrets: secrets::Api,
+    pub pubsub: pubsub::Api,
+    pub invoke: invoke::Api,
+    pub metadata: metadata::Api,
+    pub health: health::Api,
+    pub shutdown: shutdown::Api,
+}
 
 /// The components in use of every building block that has some.
 #[derive(Default)]

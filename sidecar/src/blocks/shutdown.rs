@@ -3,10 +3,25 @@
 use http::{HeaderMap, Response};
 use tokio::sync::mpsc;
 
+use crate::blocks::descriptor::{self, Method, Route};
 use crate::blocks::http::{Request, no_content};
 use outrider_net::body::Body;
 
 const FORCE: &str = "dapr-force-shutdown";
+
+/// The building block.
+pub const BLOCK: descriptor::Block = descriptor::Block {
+    routes: &[Route {
+        name: "Shutdown",
+        verbs: descriptor::POST,
+        versions: &[descriptor::V1],
+        path: "shutdown",
+        group: "shutdown",
+        answer: |apis, request, _| Box::pin(async move { http(&apis.shutdown, &request) }),
+    }],
+    methods: &[Method::new("Shutdown", descriptor::V1, "shutdown")],
+    errors: &[],
+};
 
 /// How the process is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

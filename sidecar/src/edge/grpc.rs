@@ -11,6 +11,8 @@ use outrider_security::Peer;
 use tonic::Status;
 use tower_service::Service as _;
 
+use crate::blocks;
+use crate::blocks::descriptor::V1;
 use crate::blocks::invoke::grpc::APP_STATUS;
 use crate::blocks::invoke::proxy;
 use crate::edge::Apis;
@@ -94,9 +96,9 @@ impl Edge {
             return match proxy::is_addressed(request.headers()) {
                 true => {
                     let served = metrics.proxied(request.uri().path());
-                    served.answer(proxy::outbound(&self.apis.invoke, request).await)
+                    served.answer(proxy::outbound(&self.apis.blocks.invoke, request).await)
                 }
-                false => proxy::outbound(&self.apis.invoke, request).await,
+                false => proxy::outbound(&self.apis.blocks.invoke, request).await,
             };
         }
         if request.uri().path() == SUBSCRIBE {
@@ -120,62 +122,47 @@ impl Edge {
     }
 }
 
-/// What names of methods have in them, and the group that they are of. The first
-/// that fits counts.
-const WORDS: [(&str, &str); 19] = [
-    ("InvokeService", "invoke"),
-    ("InvokeBinding", "bindings"),
-    ("Workflow", "workflows"),
-    ("Actor", "actors"),
-    ("BulkPublish", "publish"),
-    ("Publish", "publish"),
-    ("SubscribeTopicEvents", "subscribe"),
-    ("Configuration", "configuration"),
-    ("Secret", "secrets"),
-    ("Subtle", "subtlecrypto"),
-    ("Encrypt", "crypto"),
-    ("Decrypt", "crypto"),
-    ("TryLock", "lock"),
-    ("Unlock", "unlock"),
-    ("Job", "jobs"),
-    ("Converse", "conversation"),
-    ("State", "state"),
-    ("Metadata", "metadata"),
-    ("Shutdown", "shutdown"),
-];
-
-/// The name and version that lists of allowed APIs know a method by.
+/// The group and version that lists of allowed APIs know a method by.
 fn group(method: &str) -> (&'static str, &'static str) {
-    let version = match method {
-        m if m.ends_with("Alpha1") => "v1alpha1",
-        m if m.ends_with("Alpha2") => "v1alpha2",
-        m if m.ends_with("Beta1") => "v1beta1",
-        _ => "v1",
-    };
-    let name = WORDS
-        .iter()
-        .find(|(word, _)| method.contains(word))
-        .map_or("", |(_, name)| name);
-    (name, version)
+    let mut all = blocks::ALL.iter().flat_map(|block| block.methods);
+    let found = all.find(|known| known.name == method);
+    found.map_or(("", V1), |known| (known.group, known.version))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{WORDS, group};
+    use super::group;
+    use crate::blocks;
     use crate::edge::allow;
 
+    const PROTO: &str = include_str!("../../../proto/dapr/proto/runtime/v1/dapr.proto");
+
     #[test]
-    fn lists_know_every_group() {
-        for (_, name) in WORDS {
-            assert!(allow::NAMES.contains(&name), "{name}");
+    fn lists_of_allowed_apis_know_every_group() {
+        for method in blocks::ALL.iter().flat_map(|block| block.methods) {
+            assert!(allow::NAMES.contains(&method.group), "{}", method.name);
         }
     }
 
     #[test]
-    fn groups() {
+    fn every_method_of_the_service_is_of_one_block() {
+        let (_, service) = PROTO.split_once("service Dapr {").unwrap();
+        let (service, _) = service.split_once("\n}").unwrap();
+        let names = service.split("rpc ").skip(1);
+        let names: Vec<&str> = names.map(|rest| rest.split('(').next().unwrap()).collect();
+        assert!(names.len() > 60, "{names:?}");
+        for name in names {
+            let methods = blocks::ALL.iter().flat_map(|block| block.methods);
+            assert_eq!(methods.filter(|m| m.name == name).count(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn groups_and_versions() {
         assert_eq!(group("GetState"), ("state", "v1"));
         assert_eq!(group("GetActorState"), ("actors", "v1"));
         assert_eq!(group("BulkPublishEventAlpha1"), ("publish", "v1alpha1"));
         assert_eq!(group("GetWorkflowBeta1"), ("workflows", "v1beta1"));
+        assert_eq!(group("GetStates"), ("", "v1"));
     }
 }

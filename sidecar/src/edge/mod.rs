@@ -11,17 +11,11 @@ pub mod public;
 pub mod router;
 pub mod service;
 
-use crate::blocks::{health, invoke, metadata, pubsub, secrets, shutdown, state};
+use crate::blocks;
 
-/// Every block's operations, and what holds for all requests.
+/// The APIs, and what holds for all requests.
 pub struct Apis {
-    pub state: state::Api,
-    pub secrets: secrets::Api,
-    pub pubsub: pubsub::Api,
-    pub invoke: invoke::Api,
-    pub metadata: metadata::Api,
-    pub health: health::Api,
-    pub shutdown: shutdown::Api,
+    pub blocks: blocks::Apis,
     pub http_metrics: outrider_metrics::http::Server,
     pub grpc_metrics: outrider_metrics::grpc::Server,
     pub cors: Option<cors::Cors>,

@@ -40,9 +40,9 @@ impl Edge {
             limit: Some(0),
         };
         match (clean.as_str(), request.method == Method::GET) {
-            ("/v1.0/healthz", true) => health::http(&self.apis.health, &request),
-            ("/v1.0/healthz/outbound", true) => health::http_outbound(&self.apis.health),
-            ("/v1.0/metadata", true) => metadata::http_get(&self.apis.metadata),
+            ("/v1.0/healthz", true) => health::http(&self.apis.blocks.health, &request),
+            ("/v1.0/healthz/outbound", true) => health::http_outbound(&self.apis.blocks.health),
+            ("/v1.0/metadata", true) => metadata::http_get(&self.apis.blocks.metadata),
             _ => edge::text(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
     }

@@ -1,151 +1,106 @@
-//! Every route of the HTTP API.
+//! From a request of the HTTP API to the building block that answers it.
 //! <https://docs.dapr.io/reference/api/>
 
-use http::{Method, Response, StatusCode};
-
-use crate::blocks::error::{malformed, unimplemented};
-use crate::blocks::http::{Request, text};
-use crate::blocks::{health, invoke, metadata, pubsub, secrets, shutdown, state};
-use crate::edge::Apis;
+use http::{HeaderMap, Method, Response, StatusCode};
 use outrider_net::body::Body;
 use outrider_net::path::{check_query, query_unescape};
 
-/// What a request is for; the names are those of metrics, the API log and the
-/// lists of allowed APIs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endpoint {
-    GetState,
-    SaveState,
-    DeleteState,
-    GetBulkState,
-    ExecuteStateTransaction,
-    QueryStateAlpha1,
-    GetSecret,
-    GetBulkSecret,
-    PublishEvent,
-    BulkPublishEvent,
-    InvokeService,
-    GetMetadata,
-    PutMetadata,
-    Shutdown,
-    Healthz,
-    HealthzOutbound,
-    /// A building block that this release does not have, by its name in URLs.
-    Absent(&'static str),
-}
+use crate::blocks::descriptor::{Names, Route, V1, V1_ALPHA1, V1_ALPHA2, V1_BETA1, Version};
+use crate::blocks::error::{malformed, unimplemented};
+use crate::blocks::http::{Request, text};
+use crate::blocks::{self, absent, invoke};
+use crate::edge::Apis;
 
-const ABSENT: [&str; 10] = [
-    "bindings",
-    "configuration",
-    "actors",
-    "lock",
-    "unlock",
-    "crypto",
-    "subtlecrypto",
-    "jobs",
-    "workflows",
-    "conversation",
-];
-
-/// A route that fits, with its parameters still escaped.
-#[derive(Debug, PartialEq, Eq)]
+/// What a request is for, with names still escaped.
 struct Match<'a> {
-    endpoint: Endpoint,
-    version: &'static str,
+    target: Target,
+    version: Version,
     first: &'a str,
     second: &'a str,
 }
 
-fn route<'a>(method: &Method, path: &'a str) -> Option<Match<'a>> {
-    use Endpoint::*;
-    let mut segments = path.trim_start_matches('/').splitn(4, '/');
-    let version = match segments.next()? {
-        "v1.0" => "v1",
-        "v1.0-alpha1" => "v1alpha1",
-        "v1.0-alpha2" => "v1alpha2",
-        "v1.0-beta1" => "v1beta1",
-        _ => return None,
-    };
-    let block = segments.next()?;
-    let first = segments.next();
-    let rest = segments.next();
-    let one = rest.filter(|r| !r.contains('/'));
-    let (get, delete) = (*method == Method::GET, *method == Method::DELETE);
-    let post = *method == Method::POST || *method == Method::PUT;
-    let found = |endpoint, first, second| {
-        Some(Match {
-            endpoint,
-            version,
-            first,
-            second,
-        })
-    };
-    let v1 = version == "v1";
-    match (block, first, rest) {
-        ("state", Some(store), None) if v1 && post => found(SaveState, store, ""),
-        ("state", Some(store), Some("bulk")) if v1 && post => found(GetBulkState, store, ""),
-        ("state", Some(store), Some("transaction")) if v1 && post => {
-            found(ExecuteStateTransaction, store, "")
+#[derive(Clone, Copy)]
+enum Target {
+    Route(&'static Route),
+    /// A building block that this release does not have.
+    Absent(&'static str),
+}
+
+impl Target {
+    /// What lists of allowed APIs call it.
+    fn group(self) -> &'static str {
+        match self {
+            Self::Route(route) => route.group,
+            Self::Absent(name) => name,
         }
-        ("state", Some(store), Some("query")) if version == "v1alpha1" && post => {
-            found(QueryStateAlpha1, store, "")
-        }
-        ("state", Some(store), Some(_)) if v1 && get => found(GetState, store, one?),
-        ("state", Some(store), Some(_)) if v1 && delete => found(DeleteState, store, one?),
-        ("secrets", Some(store), Some("bulk")) if v1 && get => found(GetBulkSecret, store, ""),
-        ("secrets", Some(store), Some(_)) if v1 && get => found(GetSecret, store, one?),
-        ("publish", Some("bulk"), Some(rest))
-            if (v1 || version == "v1alpha1") && post && rest.contains('/') =>
-        {
-            let (pubsub, topic) = rest.split_once('/')?;
-            found(BulkPublishEvent, pubsub, topic)
-        }
-        ("publish", Some(pubsub), Some(topic)) if v1 && post => found(PublishEvent, pubsub, topic),
-        ("metadata", None, None) if v1 && get => found(GetMetadata, "", ""),
-        ("metadata", Some(key), None) if v1 && *method == Method::PUT => {
-            found(PutMetadata, key, "")
-        }
-        ("shutdown", None, None) if v1 && *method == Method::POST => found(Shutdown, "", ""),
-        ("healthz", None, None) if v1 && get => found(Healthz, "", ""),
-        ("healthz", Some("outbound"), None) if v1 && get => found(HealthzOutbound, "", ""),
-        ("invoke", ..) if v1 => None,
-        (_, Some(_), _) => {
-            let name = ABSENT.into_iter().find(|name| *name == block)?;
-            found(Absent(name), "", "")
-        }
-        _ => None,
     }
 }
 
-impl Endpoint {
-    /// The name that lists of allowed APIs know it by.
-    fn group(self) -> &'static str {
-        use Endpoint::*;
-        match self {
-            GetState
-            | SaveState
-            | DeleteState
-            | GetBulkState
-            | ExecuteStateTransaction
-            | QueryStateAlpha1 => "state",
-            GetSecret | GetBulkSecret => "secrets",
-            PublishEvent | BulkPublishEvent => "publish",
-            InvokeService => "invoke",
-            GetMetadata | PutMetadata => "metadata",
-            Shutdown => "shutdown",
-            Healthz | HealthzOutbound => "healthz",
-            Absent(name) => name,
+fn route<'a>(verb: &Method, path: &'a str) -> Option<Match<'a>> {
+    let (version, path) = path.trim_start_matches('/').split_once('/')?;
+    let version = match version {
+        "v1.0" => V1,
+        "v1.0-alpha1" => V1_ALPHA1,
+        "v1.0-alpha2" => V1_ALPHA2,
+        "v1.0-beta1" => V1_BETA1,
+        _ => return None,
+    };
+    let routes = blocks::ALL.iter().flat_map(|block| block.routes);
+    for route in routes {
+        if route.verbs.contains(verb)
+            && route.versions.contains(&version)
+            && let Some((first, second)) = fit(route.path, path)
+        {
+            return Some(Match {
+                target: Target::Route(route),
+                version,
+                first,
+                second,
+            });
         }
     }
+    let (block, _) = path.split_once('/')?;
+    let name = absent::NAMES.into_iter().find(|name| *name == block)?;
+    Some(Match {
+        target: Target::Absent(name),
+        version,
+        first: "",
+        second: "",
+    })
+}
+
+/// The names that a path has in the places of a pattern, if it fits.
+fn fit<'a>(pattern: &str, path: &'a str) -> Option<(&'a str, &'a str)> {
+    let mut found = ["", ""];
+    let mut rest = Some(path);
+    let mut next = 0;
+    for part in pattern.split('/') {
+        let left = rest?;
+        if part == "{*}" {
+            *found.get_mut(next)? = left;
+            rest = None;
+            break;
+        }
+        let (segment, behind) = match left.split_once('/') {
+            Some((segment, behind)) => (segment, Some(behind)),
+            None => (left, None),
+        };
+        if part == "{}" {
+            *found.get_mut(next)? = segment;
+            next += 1;
+        } else if part != segment {
+            return None;
+        }
+        rest = behind;
+    }
+    rest.is_none().then_some((found[0], found[1]))
 }
 
 /// What a request is for, without names of things: for the API log.
-pub fn name(method: &Method, path: &str, headers: &http::HeaderMap) -> String {
-    match route(method, path) {
-        Some(found) => match found.endpoint {
-            Endpoint::Absent(name) => name.to_owned(),
-            endpoint => format!("{endpoint:?}"),
-        },
+pub fn name(verb: &Method, path: &str, headers: &HeaderMap) -> String {
+    match route(verb, path).map(|found| found.target) {
+        Some(Target::Absent(name)) => name.to_owned(),
+        Some(Target::Route(route)) => route.name.to_owned(),
         None => match invoke::address::of_http(headers, path) {
             Ok(address) => format!("InvokeService/{}", address.target),
             Err(_) => "InvokeService".to_owned(),
@@ -154,48 +109,34 @@ pub fn name(method: &Method, path: &str, headers: &http::HeaderMap) -> String {
 }
 
 /// Health is always told, to everyone.
-pub fn is_health(method: &Method, path: &str) -> bool {
-    *method == Method::GET && matches!(path, "/v1.0/healthz" | "/v1.0/healthz/outbound")
+pub fn is_health(verb: &Method, path: &str) -> bool {
+    *verb == Method::GET && matches!(path, "/v1.0/healthz" | "/v1.0/healthz/outbound")
 }
 
-/// Answers one request. `path` is the cleaned path of its URL.
+/// Answers one request. `path` is the cleaned path of its URL. What no block
+/// has a route for is an invocation.
 pub async fn dispatch(apis: &Apis, path: &str, request: Request) -> Response<Body> {
-    use Endpoint::*;
-    let invoke_allowed = apis.allowed.http("v1", InvokeService.group());
-    let Some(found) = route(&request.method, path).filter(|m| {
-        is_health(&request.method, path) || apis.allowed.http(m.version, m.endpoint.group())
-    }) else {
-        return if invoke_allowed {
-            invoke::http::invoke(&apis.invoke, request).await
+    let allowed = |found: &Match<'_>| {
+        is_health(&request.method, path) || apis.allowed.http(found.version, found.target.group())
+    };
+    let Some(found) = route(&request.method, path).filter(allowed) else {
+        return if apis.allowed.http(V1, invoke::GROUP) {
+            invoke::http::invoke(&apis.blocks.invoke, request).await
         } else {
             text(StatusCode::NOT_FOUND, "404 page not found\n")
         };
     };
     let names = check_query(request.query())
         .and_then(|()| Ok((query_unescape(found.first)?, query_unescape(found.second)?)));
-    let (first, second) = match names {
-        Ok(names) => names,
+    let (first, second) = match &names {
+        Ok((first, second)) => (first.as_ref(), second.as_ref()),
         Err(cause) => return malformed(cause.to_string()).into(),
     };
-    let (first, second) = (first.as_ref(), second.as_ref());
-    match found.endpoint {
-        GetState => state::http::get(&apis.state, request, first, second).await,
-        SaveState => state::http::save(&apis.state, request, first).await,
-        DeleteState => state::http::delete(&apis.state, request, first, second).await,
-        GetBulkState => state::http::bulk_get(&apis.state, request, first).await,
-        ExecuteStateTransaction => state::http::transact(&apis.state, request, first).await,
-        QueryStateAlpha1 => state::http::query(&apis.state, request, first).await,
-        GetSecret => secrets::http::get(&apis.secrets, request, first, second).await,
-        GetBulkSecret => secrets::http::bulk_get(&apis.secrets, request, first).await,
-        PublishEvent => pubsub::http::publish(&apis.pubsub, request, first, second).await,
-        BulkPublishEvent => pubsub::http::bulk_publish(&apis.pubsub, request, first, second).await,
-        GetMetadata => metadata::http_get(&apis.metadata),
-        PutMetadata => metadata::http_put(&apis.metadata, request, first).await,
-        Shutdown => shutdown::http(&apis.shutdown, &request),
-        Healthz => health::http(&apis.health, &request),
-        HealthzOutbound => health::http_outbound(&apis.health),
-        InvokeService => invoke::http::invoke(&apis.invoke, request).await,
-        Absent(name) => unimplemented(name).into(),
+    match found.target {
+        Target::Route(route) => {
+            (route.answer)(&apis.blocks, request, Names { first, second }).await
+        }
+        Target::Absent(name) => unimplemented(name).into(),
     }
 }
 
@@ -203,59 +144,79 @@ pub async fn dispatch(apis: &Apis, path: &str, request: Request) -> Response<Bod
 mod tests {
     use super::*;
 
-    fn found(method: Method, path: &str) -> Option<(Endpoint, &str, &str)> {
-        route(&method, path).map(|m| (m.endpoint, m.first, m.second))
+    fn found(method: Method, path: &str) -> Option<(&'static str, &str, &str)> {
+        let found = route(&method, path)?;
+        let name = match found.target {
+            Target::Route(route) => route.name,
+            Target::Absent(name) => name,
+        };
+        Some((name, found.first, found.second))
     }
 
     #[test]
     fn routes() {
-        use Endpoint::*;
         assert_eq!(
             found(Method::GET, "/v1.0/state/s/k%2Fl"),
-            Some((GetState, "s", "k%2Fl"))
+            Some(("GetState", "s", "k%2Fl"))
         );
         assert_eq!(
             found(Method::PUT, "/v1.0/state/s"),
-            Some((SaveState, "s", ""))
+            Some(("SaveState", "s", ""))
         );
         assert_eq!(
             found(Method::POST, "/v1.0/state/s/bulk"),
-            Some((GetBulkState, "s", ""))
+            Some(("GetBulkState", "s", ""))
         );
         assert_eq!(
             found(Method::GET, "/v1.0/state/s/bulk"),
-            Some((GetState, "s", "bulk"))
+            Some(("GetState", "s", "bulk"))
         );
         assert_eq!(
             found(Method::POST, "/v1.0/publish/p/a/b/c"),
-            Some((PublishEvent, "p", "a/b/c"))
+            Some(("PublishEvent", "p", "a/b/c"))
         );
         assert_eq!(
             found(Method::POST, "/v1.0-alpha1/publish/bulk/p/a/b"),
-            Some((BulkPublishEvent, "p", "a/b"))
+            Some(("BulkPublishEvent", "p", "a/b"))
         );
         assert_eq!(
             found(Method::GET, "/v1.0/healthz/outbound"),
-            Some((HealthzOutbound, "", ""))
+            Some(("HealthzOutbound", "", ""))
         );
     }
 
     #[test]
     fn lists_of_allowed_apis_know_every_group() {
-        use Endpoint::*;
-        let served = [
-            GetState,
-            GetSecret,
-            PublishEvent,
-            InvokeService,
-            GetMetadata,
-            Shutdown,
-            Healthz,
-        ];
-        for endpoint in served.into_iter().chain(ABSENT.map(Absent)) {
-            let name = endpoint.group();
-            assert!(crate::edge::allow::NAMES.contains(&name), "{name}");
+        let routes = blocks::ALL.iter().flat_map(|block| block.routes);
+        let groups = routes.map(|route| route.group).chain(absent::NAMES);
+        for group in groups.chain([invoke::GROUP]) {
+            assert!(crate::edge::allow::NAMES.contains(&group), "{group}");
         }
+    }
+
+    #[test]
+    fn a_pattern_has_at_most_two_names_and_fits_itself() {
+        for route in blocks::ALL.iter().flat_map(|block| block.routes) {
+            let path = route.path.replace("{*}", "a/b").replace("{}", "x");
+            assert!(fit(route.path, &path).is_some(), "{}", route.path);
+        }
+        assert_eq!(fit("state/{}", "state"), None);
+        assert_eq!(fit("state/{}", "state/a/b"), None);
+        assert_eq!(fit("publish/{}/{*}", "publish/p"), None);
+        assert_eq!(fit("a/{}/{}/{}", "a/1/2/3"), None);
+    }
+
+    #[test]
+    fn what_is_absent_says_so() {
+        assert_eq!(
+            found(Method::POST, "/v1.0/bindings/b"),
+            Some(("bindings", "", ""))
+        );
+        assert_eq!(found(Method::POST, "/v1.0/bindings"), None);
+        assert_eq!(
+            found(Method::GET, "/v1.0-beta1/workflows/dapr/1"),
+            Some(("workflows", "", ""))
+        );
     }
 
     #[test]

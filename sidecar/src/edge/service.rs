@@ -23,106 +23,111 @@ impl Dapr for Service {
         &self,
         request: Request<wire::InvokeServiceRequest>,
     ) -> Answer<outrider_proto::common::v1::InvokeResponse> {
-        invoke::grpc::invoke(&self.apis.invoke, request).await
+        invoke::grpc::invoke(&self.apis.blocks.invoke, request).await
     }
 
     async fn get_state(
         &self,
         request: Request<wire::GetStateRequest>,
     ) -> Answer<wire::GetStateResponse> {
-        state::grpc::get(&self.apis.state, request.into_inner()).await
+        state::grpc::get(&self.apis.blocks.state, request.into_inner()).await
     }
 
     async fn get_bulk_state(
         &self,
         request: Request<wire::GetBulkStateRequest>,
     ) -> Answer<wire::GetBulkStateResponse> {
-        state::grpc::bulk_get(&self.apis.state, request.into_inner()).await
+        state::grpc::bulk_get(&self.apis.blocks.state, request.into_inner()).await
     }
 
     async fn save_state(&self, request: Request<wire::SaveStateRequest>) -> Answer<()> {
-        state::grpc::save(&self.apis.state, request.into_inner()).await
+        state::grpc::save(&self.apis.blocks.state, request.into_inner()).await
     }
 
     async fn query_state_alpha1(
         &self,
         request: Request<wire::QueryStateRequest>,
     ) -> Answer<wire::QueryStateResponse> {
-        state::grpc::query(&self.apis.state, request.into_inner()).await
+        state::grpc::query(&self.apis.blocks.state, request.into_inner()).await
     }
 
     async fn delete_state(&self, request: Request<wire::DeleteStateRequest>) -> Answer<()> {
-        state::grpc::delete(&self.apis.state, request.into_inner()).await
+        state::grpc::delete(&self.apis.blocks.state, request.into_inner()).await
     }
 
     async fn delete_bulk_state(
         &self,
         request: Request<wire::DeleteBulkStateRequest>,
     ) -> Answer<()> {
-        state::grpc::bulk_delete(&self.apis.state, request.into_inner()).await
+        state::grpc::bulk_delete(&self.apis.blocks.state, request.into_inner()).await
     }
 
     async fn execute_state_transaction(
         &self,
         request: Request<wire::ExecuteStateTransactionRequest>,
     ) -> Answer<()> {
-        state::grpc::transact(&self.apis.state, request.into_inner()).await
+        state::grpc::transact(&self.apis.blocks.state, request.into_inner()).await
     }
 
     async fn get_secret(
         &self,
         request: Request<wire::GetSecretRequest>,
     ) -> Answer<wire::GetSecretResponse> {
-        secrets::grpc::get(&self.apis.secrets, request.into_inner()).await
+        secrets::grpc::get(&self.apis.blocks.secrets, request.into_inner()).await
     }
 
     async fn get_bulk_secret(
         &self,
         request: Request<wire::GetBulkSecretRequest>,
     ) -> Answer<wire::GetBulkSecretResponse> {
-        secrets::grpc::bulk_get(&self.apis.secrets, request.into_inner()).await
+        secrets::grpc::bulk_get(&self.apis.blocks.secrets, request.into_inner()).await
     }
 
     async fn publish_event(&self, request: Request<wire::PublishEventRequest>) -> Answer<()> {
-        pubsub::grpc::publish(&self.apis.pubsub, request).await
+        pubsub::grpc::publish(&self.apis.blocks.pubsub, request).await
     }
 
     async fn bulk_publish_event(
         &self,
         request: Request<wire::BulkPublishRequest>,
     ) -> Answer<wire::BulkPublishResponse> {
-        pubsub::grpc::bulk_publish(&self.apis.pubsub, request).await
+        pubsub::grpc::bulk_publish(&self.apis.blocks.pubsub, request).await
     }
 
     async fn bulk_publish_event_alpha1(
         &self,
         request: Request<wire::BulkPublishRequest>,
     ) -> Answer<wire::BulkPublishResponse> {
-        pubsub::grpc::bulk_publish(&self.apis.pubsub, request).await
+        pubsub::grpc::bulk_publish(&self.apis.blocks.pubsub, request).await
     }
 
     async fn subscribe_topic_events_alpha1(
         &self,
         request: Request<Streaming<wire::SubscribeTopicEventsRequestAlpha1>>,
     ) -> Answer<pubsub::subscribe::stream::Responses> {
-        pubsub::grpc::subscribe(&self.apis.pubsub, request).await
+        pubsub::grpc::subscribe(&self.apis.blocks.pubsub, request).await
     }
 
     async fn get_metadata(
         &self,
         _: Request<wire::GetMetadataRequest>,
     ) -> Answer<wire::GetMetadataResponse> {
-        Ok(Response::new(metadata::grpc_get(&self.apis.metadata)))
+        Ok(Response::new(metadata::grpc_get(
+            &self.apis.blocks.metadata,
+        )))
     }
 
     async fn set_metadata(&self, request: Request<wire::SetMetadataRequest>) -> Answer<()> {
         let request = request.into_inner();
-        self.apis.metadata.set(&request.key, request.value);
+        self.apis.blocks.metadata.set(&request.key, request.value);
         Ok(Response::new(()))
     }
 
     async fn shutdown(&self, request: Request<wire::ShutdownRequest>) -> Answer<()> {
-        self.apis.shutdown.shutdown(request.metadata().as_ref());
+        self.apis
+            .blocks
+            .shutdown
+            .shutdown(request.metadata().as_ref());
         Ok(Response::new(()))
     }
 }

@@ -17,7 +17,18 @@ use outrider_call::channel::Channel;
 use outrider_metrics::service::Calls;
 use outrider_resiliency::Resiliency;
 
+use crate::blocks::descriptor::{self, Method};
 use outrider_peer::reach::Sidecars;
+
+/// The building block. Its routes are all that no other block has.
+pub const BLOCK: descriptor::Block = descriptor::Block {
+    routes: &[],
+    methods: &[Method::new("InvokeService", descriptor::V1, GROUP)],
+    errors: &[("ERR_DIRECT_INVOKE", "service-invocation")],
+};
+
+/// What lists of allowed APIs call it.
+pub const GROUP: &str = "invoke";
 
 /// What invocation needs.
 pub struct Api {

@@ -18,9 +18,60 @@ use outrider_metrics::Metrics;
 use outrider_metrics::component::Topics;
 use outrider_resiliency as resiliency;
 
+use crate::blocks::descriptor::{self, Method, Route};
 use crate::components::block::{Block, New};
 use crate::components::instance::{Call, Instance};
 use crate::components::map::Map;
+
+/// The building block.
+pub const BLOCK: descriptor::Block = descriptor::Block {
+    routes: &[
+        Route {
+            name: "BulkPublishEvent",
+            verbs: descriptor::POST_OR_PUT,
+            versions: &[descriptor::V1, descriptor::V1_ALPHA1],
+            path: "publish/bulk/{}/{*}",
+            group: "publish",
+            answer: |apis, request, names| {
+                Box::pin(http::bulk_publish(
+                    &apis.pubsub,
+                    request,
+                    names.first,
+                    names.second,
+                ))
+            },
+        },
+        Route {
+            name: "PublishEvent",
+            verbs: descriptor::POST_OR_PUT,
+            versions: &[descriptor::V1],
+            path: "publish/{}/{*}",
+            group: "publish",
+            answer: |apis, request, names| {
+                Box::pin(http::publish(
+                    &apis.pubsub,
+                    request,
+                    names.first,
+                    names.second,
+                ))
+            },
+        },
+    ],
+    methods: &[
+        Method::new("PublishEvent", descriptor::V1, "publish"),
+        Method::new("BulkPublishEvent", descriptor::V1, "publish"),
+        Method::new("BulkPublishEventAlpha1", descriptor::V1_ALPHA1, "publish"),
+        Method::new(
+            "SubscribeTopicEventsAlpha1",
+            descriptor::V1_ALPHA1,
+            "subscribe",
+        ),
+    ],
+    errors: &[
+        ("ERR_PUBSUB_", "pubsub"),
+        ("ERR_TOPIC_NAME_EMPTY", "pubsub"),
+    ],
+};
 
 /// Operations on the brokers of this sidecar.
 pub struct Api {

@@ -15,9 +15,44 @@ use outrider_metrics::Metrics;
 use outrider_metrics::component::Operations;
 use outrider_resiliency as resiliency;
 
+use crate::blocks::descriptor::{self, Method, Route};
 use crate::components::block::{Block, New};
 use crate::components::instance::{Call, Instance};
 use crate::components::live::SecretStores;
+
+/// The building block.
+pub const BLOCK: descriptor::Block = descriptor::Block {
+    routes: &[
+        Route {
+            name: "GetBulkSecret",
+            verbs: descriptor::GET,
+            versions: &[descriptor::V1],
+            path: "secrets/{}/bulk",
+            group: "secrets",
+            answer: |apis, request, names| {
+                Box::pin(http::bulk_get(&apis.secrets, request, names.first))
+            },
+        },
+        Route {
+            name: "GetSecret",
+            verbs: descriptor::GET,
+            versions: &[descriptor::V1],
+            path: "secrets/{}/{}",
+            group: "secrets",
+            answer: |apis, request, names| {
+                Box::pin(http::get(&apis.secrets, request, names.first, names.second))
+            },
+        },
+    ],
+    methods: &[
+        Method::new("GetSecret", descriptor::V1, "secrets"),
+        Method::new("GetBulkSecret", descriptor::V1, "secrets"),
+    ],
+    errors: &[
+        ("ERR_SECRET_", "secret"),
+        ("ERR_PERMISSION_DENIED", "secret"),
+    ],
+};
 
 /// Operations on the secret stores of this sidecar.
 pub struct Api {

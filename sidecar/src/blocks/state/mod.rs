@@ -16,9 +16,90 @@ use outrider_metrics::Metrics;
 use outrider_metrics::component::Operations;
 use outrider_resiliency as resiliency;
 
+use crate::blocks::descriptor::{self, Method, Route};
 use crate::components::block::{Block, New};
 use crate::components::instance::{Call, Instance};
 use crate::components::map::Map;
+
+/// The building block.
+pub const BLOCK: descriptor::Block = descriptor::Block {
+    routes: &[
+        Route {
+            name: "GetBulkState",
+            verbs: descriptor::POST_OR_PUT,
+            versions: &[descriptor::V1],
+            path: "state/{}/bulk",
+            group: "state",
+            answer: |apis, request, names| {
+                Box::pin(http::bulk_get(&apis.state, request, names.first))
+            },
+        },
+        Route {
+            name: "ExecuteStateTransaction",
+            verbs: descriptor::POST_OR_PUT,
+            versions: &[descriptor::V1],
+            path: "state/{}/transaction",
+            group: "state",
+            answer: |apis, request, names| {
+                Box::pin(http::transact(&apis.state, request, names.first))
+            },
+        },
+        Route {
+            name: "QueryStateAlpha1",
+            verbs: descriptor::POST_OR_PUT,
+            versions: &[descriptor::V1_ALPHA1],
+            path: "state/{}/query",
+            group: "state",
+            answer: |apis, request, names| Box::pin(http::query(&apis.state, request, names.first)),
+        },
+        Route {
+            name: "SaveState",
+            verbs: descriptor::POST_OR_PUT,
+            versions: &[descriptor::V1],
+            path: "state/{}",
+            group: "state",
+            answer: |apis, request, names| Box::pin(http::save(&apis.state, request, names.first)),
+        },
+        Route {
+            name: "GetState",
+            verbs: descriptor::GET,
+            versions: &[descriptor::V1],
+            path: "state/{}/{}",
+            group: "state",
+            answer: |apis, request, names| {
+                Box::pin(http::get(&apis.state, request, names.first, names.second))
+            },
+        },
+        Route {
+            name: "DeleteState",
+            verbs: descriptor::DELETE,
+            versions: &[descriptor::V1],
+            path: "state/{}/{}",
+            group: "state",
+            answer: |apis, request, names| {
+                Box::pin(http::delete(
+                    &apis.state,
+                    request,
+                    names.first,
+                    names.second,
+                ))
+            },
+        },
+    ],
+    methods: &[
+        Method::new("GetState", descriptor::V1, "state"),
+        Method::new("GetBulkState", descriptor::V1, "state"),
+        Method::new("SaveState", descriptor::V1, "state"),
+        Method::new("QueryStateAlpha1", descriptor::V1_ALPHA1, "state"),
+        Method::new("DeleteState", descriptor::V1, "state"),
+        Method::new("DeleteBulkState", descriptor::V1, "state"),
+        Method::new("ExecuteStateTransaction", descriptor::V1, "state"),
+    ],
+    errors: &[
+        ("ERR_STATE_", "state"),
+        ("ERR_NOT_SUPPORTED_STATE_OPERATION", "state"),
+    ],
+};
 
 /// Operations on the state stores of this sidecar.
 pub struct Api {
