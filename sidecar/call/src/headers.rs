@@ -113,7 +113,7 @@ pub fn is_reserved(name: &str) -> bool {
 
 /// Who calls whom, as applications read it; all of it is text.
 pub struct Parties {
-    /// None where nobody vouches for a caller.
+    /// None where the caller is unknown.
     pub caller: Option<Bytes>,
     pub namespace: Option<Bytes>,
     pub callee: Bytes,

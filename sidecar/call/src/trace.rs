@@ -11,7 +11,7 @@ pub const TRACEPARENT: &str = "traceparent";
 /// The context as gRPC carries it, too.
 pub const GRPC: &str = "grpc-trace-bin";
 pub const TRACESTATE: &str = "tracestate";
-/// The context of a call that nobody traces.
+/// The context of a call that is not traced.
 pub const NOTHING: &str = "00-00000000000000000000000000000000-0000000000000000-00";
 
 /// The trace context of one call.

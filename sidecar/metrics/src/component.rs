@@ -238,7 +238,7 @@ pub enum Fate {
     Success,
     /// It comes again.
     Retry,
-    /// Nobody takes it.
+    /// It is not taken.
     Drop,
     /// The application or its routes wanted it dropped.
     Unwanted,
@@ -262,7 +262,7 @@ impl Fate {
         }
     }
 
-    /// The same in batches, where it is told in capitals.
+    /// The same in batches, in capitals.
     fn in_bulk(self) -> &'static str {
         match self {
             Self::Success => "SUCCESS",
@@ -361,7 +361,7 @@ impl Topics {
                 topic,
             ]
         };
-        // The worst tells how the batch went.
+        // The worst outcome is that of the batch.
         let worst = [Fate::Retry, Fate::Drop, Fate::Unwanted];
         let worst = worst.into_iter().find(|fate| fates.contains(fate));
         let worst = worst.unwrap_or(Fate::Success);

@@ -299,7 +299,7 @@ impl Meter for Proxied {
     }
 }
 
-/// The code of a call, if this is where it is told.
+/// The code of a call, if these headers have it.
 pub(super) fn code_of(headers: &HeaderMap) -> Option<Code> {
     let status = headers.get("grpc-status")?;
     Some(Code::from_bytes(status.as_bytes()))

@@ -106,7 +106,7 @@ fn normal(path: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// The path without keys, ids and names that nobody wants a series of.
+/// The path without keys, ids and names, each of which would be a series.
 pub fn cut(path: &str) -> Cow<'_, str> {
     if path.is_empty() {
         return Cow::Borrowed(path);

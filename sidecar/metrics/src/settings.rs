@@ -41,7 +41,7 @@ pub fn rewrites(spec: &Metrics) -> Result<Rewrites, BadRule> {
     }))
 }
 
-/// The bounds of latencies, in milliseconds; told in the log.
+/// The bounds of latencies, in milliseconds; they are logged.
 pub fn latencies(spec: &Metrics) -> Arc<Buckets> {
     let shown = serde_json::to_string(spec).unwrap_or_default();
     tracing::info!(target: SCOPE, "metric spec: {shown}");

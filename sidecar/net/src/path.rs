@@ -63,7 +63,7 @@ pub fn check_query(query: &str) -> Result<(), NotText> {
         .try_for_each(|pair| query_unescape(pair).map(drop))
 }
 
-/// Percent signs decoded, pluses left alone. What is no UTF-8 keeps its
+/// Percent signs decoded, pluses left alone. What is not UTF-8 keeps its
 /// escapes, so that no byte is lost.
 pub fn unescape(text: &str) -> Cow<'_, str> {
     let bytes: Cow<'_, [u8]> = percent_encoding::percent_decode_str(text).into();

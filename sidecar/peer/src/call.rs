@@ -23,7 +23,7 @@ use outrider_call::message::{self, Data, Metadata, Request, Response};
 use outrider_net::body::{self, Body, BoxError};
 use outrider_net::connection::{Dialled, Place, Received, boxed};
 use outrider_net::grpc::{self, Messages};
-use outrider_net::pool::{Pool, Target};
+use outrider_net::pool::{Destination, Pool};
 
 pub const CALL: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallLocalStream";
 /// Bytes of a body in one message.
@@ -33,7 +33,7 @@ pub const PIECE: usize = 256 << 10;
 #[derive(Clone)]
 pub struct Peers {
     pool: Pool,
-    /// What the callee is told about this host.
+    /// What the callee learns about this host.
     host: Arc<Host>,
     /// This sidecar's internal port.
     pub own_port: u16,
@@ -56,7 +56,7 @@ impl Peers {
         limit: Option<usize>,
         slots: usize,
     ) -> Self {
-        let pool = Pool::new(slots, Scheme::HTTP, move |target: &Target| {
+        let pool = Pool::new(slots, Scheme::HTTP, move |target: &Destination| {
             let (security, target) = (security.clone(), target.clone());
             Box::pin(async move {
                 let connector = match &target.app {
@@ -96,7 +96,7 @@ impl Peers {
         }
     }
 
-    /// Ends connections that nobody uses, until told to stop.
+    /// Closes unused connections, until `stopping`.
     pub fn collect(
         &self,
         idle: Duration,
@@ -116,16 +116,16 @@ impl Peers {
     }
 
     /// A place on a connection to another sidecar that is there.
-    pub fn open(&self, target: &Target) -> Option<Place> {
+    pub fn open(&self, target: &Destination) -> Option<Place> {
         self.pool.open(target)
     }
 
     /// The same, on a new connection if need be.
-    pub async fn place(&self, target: &Target) -> Result<Place, Status> {
+    pub async fn place(&self, target: &Destination) -> Result<Place, Status> {
         self.pool.place(target).await
     }
 
-    pub fn forget(&self, target: &Target) {
+    pub fn forget(&self, target: &Destination) {
         self.pool.forget(target);
     }
 

@@ -1,4 +1,4 @@
-//! Failures that this sidecar found itself, told from those that a peer
+//! Failures that this sidecar found itself, as opposed to those that a peer
 //! answered with.
 
 use tonic::{Code, Status};

@@ -104,7 +104,7 @@ pub fn check_headers(
 }
 
 /// The sum of what `count` says of each field with a length, up to the first
-/// byte that makes no sense: whoever decodes the message says so.
+/// byte that makes no sense: decoding the message reports it.
 fn sum(mut message: &[u8], count: &dyn Fn(u32, &[u8]) -> usize) -> usize {
     use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
     let mut sum = 0;
@@ -264,7 +264,7 @@ mod tests {
         };
         assert!(check_headers(&piece(&few), Some(1), &[2]).is_ok());
         assert!(check_headers(&piece(&many), Some(1), &[2]).is_err());
-        // Bytes that make no sense are for whoever decodes them.
+        // Bytes that make no sense are left to the decoder.
         for noise in [&b"\xff"[..], b"\x12\xff\xff\xff\xff\x0f", b"\x12\x7f"] {
             assert!(check_headers(noise, None, &[2]).is_ok());
         }

@@ -82,7 +82,7 @@ pub fn address(given: Option<&str>) -> Result<String, String> {
     Ok(Ipv4Addr::LOCALHOST.to_string())
 }
 
-/// Listens on a socket file. One that nobody listens on any more is replaced.
+/// Listens on a socket file. One without a listener is replaced.
 pub fn unix_listener(path: &Path) -> std::io::Result<UnixListener> {
     if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
         std::fs::remove_file(path)?;
@@ -96,7 +96,7 @@ pub fn wait_for_outbound(port: &str) -> ExitCode {
     let url = format!("http://localhost:{port}/v1.0/healthz/outbound");
     eprintln!("Waiting for Dapr to be outbound ready (timeout: 60 seconds): url={url}\n");
     let start = Instant::now();
-    let mut told: Option<Instant> = None;
+    let mut logged_at: Option<Instant> = None;
     loop {
         let error = match port
             .parse()
@@ -113,9 +113,9 @@ pub fn wait_for_outbound(port: &str) -> ExitCode {
             eprintln!("timeout waiting for Dapr to become outbound ready. Last error: {error}");
             return ExitCode::FAILURE;
         }
-        if told.is_none_or(|t| t.elapsed() >= Duration::from_secs(1)) {
+        if logged_at.is_none_or(|t| t.elapsed() >= Duration::from_secs(1)) {
             eprintln!("Dapr outbound NOT ready yet: {error}");
-            told = Some(Instant::now());
+            logged_at = Some(Instant::now());
         }
         std::thread::park_timeout(Duration::from_millis(100));
     }

@@ -42,7 +42,7 @@ enum End {
     Exit(ExitCode),
 }
 
-/// Runs the sidecar until it is told to end. A hangup starts it afresh in the
+/// Runs the sidecar until a signal ends it. A hangup starts it afresh in the
 /// same process.
 pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
     log::init(&log::Options {

@@ -107,7 +107,7 @@ pub fn follow(
     }
 }
 
-/// A resolver that cannot be made is told about; only invocation needs it.
+/// Makes the name resolver. If that fails it is logged: only invocation needs it.
 pub async fn resolver(
     spec: &Spec,
     mode: Mode,
@@ -204,7 +204,7 @@ pub fn app_channel(
     Ok(Some((Arc::new(channel), connector)))
 }
 
-/// What the metadata API tells of, besides the flags.
+/// What the metadata API shows, besides the flags.
 pub struct About {
     pub features: Vec<String>,
     pub live: Arc<Live>,

@@ -192,7 +192,7 @@ impl Start<'_> {
         Ok((Some(operator), spec))
     }
 
-    /// The features that are on. The log says what is asked for in vain.
+    /// The features that are on. What this release does not have is logged.
     fn features(&self, spec: &Spec) -> Vec<String> {
         let features = config::features(spec);
         if !features.is_empty() {

@@ -178,7 +178,7 @@ impl Error {
         self
     }
 
-    /// The same where a body could not be read: one that is too large is told
+    /// The same where a body could not be read: one that is too large is reported
     /// by its status.
     pub fn of_body(mut self, cause: &ReadError) -> Self {
         if matches!(cause, ReadError::TooLarge) {

@@ -1,4 +1,4 @@
-//! What the sidecar tells about itself.
+//! What the sidecar says of itself.
 //! <https://docs.dapr.io/reference/api/metadata_api/>
 
 use std::collections::{BTreeMap, HashMap};
@@ -52,7 +52,7 @@ pub const BLOCK: descriptor::Block = descriptor::Block {
 /// resources want them.
 const COMPONENT_ERROR: &str = "outriderComponentError.";
 const SUBSCRIPTION_ERROR: &str = "outriderSubscriptionError.";
-/// What is told while there are no actors.
+/// The state of placement while there are no actors.
 const PLACEMENT: &str = "placement: disconnected";
 
 pub struct Api {

@@ -30,7 +30,7 @@ pub trait Block: Sized + Send + Sync + 'static {
     /// Fails before the component is connected.
     fn settings(new: &New<'_>) -> Result<Self::Settings, String>;
 
-    /// What the metadata API tells of it.
+    /// What the metadata API lists as its capabilities.
     fn capabilities(component: &Self::Trait) -> Vec<&'static str>;
 
     /// What counts operations on it, if they are counted by their names.

@@ -15,7 +15,7 @@ use tonic::Code;
 /// A call of a component, as its trait returns it.
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What the metadata API tells of a component.
+/// What the metadata API shows of a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Component {
     pub name: String,

@@ -13,20 +13,20 @@ use crate::edge::Apis;
 
 /// What a request is for, with names still escaped.
 struct Match<'a> {
-    target: Target,
+    endpoint: Endpoint,
     version: Version,
     first: &'a str,
     second: &'a str,
 }
 
 #[derive(Clone, Copy)]
-enum Target {
+enum Endpoint {
     Route(&'static Route),
     /// A building block that this release does not have.
     Absent(&'static str),
 }
 
-impl Target {
+impl Endpoint {
     /// What lists of allowed APIs call it.
     fn group(self) -> &'static str {
         match self {
@@ -52,7 +52,7 @@ fn route<'a>(verb: &Method, path: &'a str) -> Option<Match<'a>> {
             && let Some((first, second)) = fit(route.path, path)
         {
             return Some(Match {
-                target: Target::Route(route),
+                endpoint: Endpoint::Route(route),
                 version,
                 first,
                 second,
@@ -62,7 +62,7 @@ fn route<'a>(verb: &Method, path: &'a str) -> Option<Match<'a>> {
     let (block, _) = path.split_once('/')?;
     let name = absent::NAMES.into_iter().find(|name| *name == block)?;
     Some(Match {
-        target: Target::Absent(name),
+        endpoint: Endpoint::Absent(name),
         version,
         first: "",
         second: "",
@@ -98,9 +98,9 @@ fn fit<'a>(pattern: &str, path: &'a str) -> Option<(&'a str, &'a str)> {
 
 /// What a request is for, without names of things: for the API log.
 pub fn name(verb: &Method, path: &str, headers: &HeaderMap) -> String {
-    match route(verb, path).map(|found| found.target) {
-        Some(Target::Absent(name)) => name.to_owned(),
-        Some(Target::Route(route)) => route.name.to_owned(),
+    match route(verb, path).map(|found| found.endpoint) {
+        Some(Endpoint::Absent(name)) => name.to_owned(),
+        Some(Endpoint::Route(route)) => route.name.to_owned(),
         None => match invoke::address::of_http(headers, path) {
             Ok(address) => format!("InvokeService/{}", address.target),
             Err(_) => "InvokeService".to_owned(),
@@ -108,7 +108,7 @@ pub fn name(verb: &Method, path: &str, headers: &HeaderMap) -> String {
     }
 }
 
-/// Health is always told, to everyone.
+/// Health routes need neither token nor permission.
 pub fn is_health(verb: &Method, path: &str) -> bool {
     *verb == Method::GET && matches!(path, "/v1.0/healthz" | "/v1.0/healthz/outbound")
 }
@@ -117,7 +117,7 @@ pub fn is_health(verb: &Method, path: &str) -> bool {
 /// has a route for is an invocation.
 pub async fn dispatch(apis: &Apis, path: &str, request: Request) -> Response<Body> {
     let allowed = |found: &Match<'_>| {
-        is_health(&request.method, path) || apis.allowed.http(found.version, found.target.group())
+        is_health(&request.method, path) || apis.allowed.http(found.version, found.endpoint.group())
     };
     let Some(found) = route(&request.method, path).filter(allowed) else {
         return if apis.allowed.http(V1, invoke::GROUP) {
@@ -132,11 +132,11 @@ pub async fn dispatch(apis: &Apis, path: &str, request: Request) -> Response<Bod
         Ok((first, second)) => (first.as_ref(), second.as_ref()),
         Err(cause) => return malformed(cause.to_string()).into(),
     };
-    match found.target {
-        Target::Route(route) => {
+    match found.endpoint {
+        Endpoint::Route(route) => {
             (route.answer)(&apis.blocks, request, Names { first, second }).await
         }
-        Target::Absent(name) => unimplemented(name).into(),
+        Endpoint::Absent(name) => unimplemented(name).into(),
     }
 }
 
@@ -146,9 +146,9 @@ mod tests {
 
     fn found(method: Method, path: &str) -> Option<(&'static str, &str, &str)> {
         let found = route(&method, path)?;
-        let name = match found.target {
-            Target::Route(route) => route.name,
-            Target::Absent(name) => name,
+        let name = match found.endpoint {
+            Endpoint::Route(route) => route.name,
+            Endpoint::Absent(name) => name,
         };
         Some((name, found.first, found.second))
     }

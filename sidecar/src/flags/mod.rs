@@ -138,7 +138,7 @@ pub struct Metrics {
 /// Connections to other sidecars.
 #[derive(Debug, Clone)]
 pub struct Peers {
-    /// One that nobody uses for this long is closed.
+    /// One that is not used for this long is closed.
     pub idle: Duration,
     /// Time between looks for such.
     pub interval: Duration,
@@ -171,11 +171,11 @@ pub struct Flags {
     pub sockets: PathBuf,
     pub builtin_secret_store: bool,
     pub reconcile_interval: Duration,
-    /// Absent and empty are told apart: only a namespace filters resources.
+    /// Absent and empty are printed apart: only a namespace filters resources.
     pub namespace: Option<String>,
     pub host_ip: Option<String>,
     pub skip_root_check: bool,
-    /// Variables that say nothing, to be told about once there is a log.
+    /// Variables that say nothing, to be printed about once there is a log.
     pub ignored: Vec<String>,
     /// Everything, for references of components and configuration files.
     pub environment: HashMap<String, String>,
@@ -250,7 +250,7 @@ fn parse_with(
     let given = command::command()
         .try_get_matches_from(words)
         .map_err(|error| Done::Usage(go::error_line(&error, &command::command())))?;
-    let told = |text: String| {
+    let printed = |text: String| {
         Err(Done::Printed {
             text,
             on_stderr: false,
@@ -267,11 +267,11 @@ fn parse_with(
         environment: &environment,
     };
     if read.switch("version") {
-        return told(outrider_host::VERSION.to_owned());
+        return printed(outrider_host::VERSION.to_owned());
     }
     if read.switch("build-info") {
         let version = outrider_host::VERSION;
-        return told(format!(
+        return printed(format!(
             "Version: {version}\nGit Commit: outrider-{}\nGit Version: {version}",
             outrider_host::OUTRIDER_VERSION
         ));

@@ -320,7 +320,7 @@ pub enum Change<K> {
 
 impl<K: Kind> Change<K> {
     /// Makes the change in a list, by name. What the application does not see
-    /// is as good as deleted.
+    /// counts as deleted.
     pub fn amend(self, all: &mut Vec<K>, sees: impl Fn(&K) -> bool) {
         let (Change::Set(changed) | Change::Deleted(changed)) = &self;
         let name = &changed.metadata().name;

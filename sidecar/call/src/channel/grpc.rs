@@ -16,11 +16,11 @@ use crate::token;
 use outrider_metrics as metrics;
 use outrider_net::body::{self, Body};
 use outrider_net::grpc::{self, Messages};
-use outrider_net::pool::{Pool, Target};
+use outrider_net::pool::{Destination, Pool};
 
 pub struct Client {
     pool: Pool,
-    target: Target,
+    target: Destination,
     token: Option<HeaderValue>,
     /// Bytes that a message may have.
     limit: Option<usize>,
@@ -35,11 +35,11 @@ impl Client {
         slots: usize,
         metrics: metrics::grpc::Client,
     ) -> Self {
-        let target = Target {
+        let target = Destination {
             address: connector.address(),
             app: None,
         };
-        let pool = Pool::new(slots, connector.scheme(), move |_: &Target| {
+        let pool = Pool::new(slots, connector.scheme(), move |_: &Destination| {
             let connector = connector.clone();
             Box::pin(async move {
                 connector

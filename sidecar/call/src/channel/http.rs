@@ -244,7 +244,7 @@ pub fn decode(
 }
 
 /// A body with a length that the application declared. Some declare too much:
-/// what came is the answer, and the log tells.
+/// what came is the answer, with a warning.
 struct Declared<B>(B);
 
 impl<B> http_body::Body for Declared<B>

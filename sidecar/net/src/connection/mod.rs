@@ -232,7 +232,7 @@ impl Shared {
                 () = cancelled.cancelled() => {}
                 passed = pass(body, first, &mut stream) => if let Err(error) = passed {
                     stream.send_reset(Reason::INTERNAL_ERROR);
-                    // Nobody listens when the answer has come before.
+                    // There is no receiver when the answer has come before.
                     let _ = tell.send(error);
                 }
             }

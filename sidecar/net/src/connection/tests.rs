@@ -144,7 +144,7 @@ async fn a_body_that_breaks_is_no_whole_one() {
 }
 
 #[tokio::test]
-async fn an_answer_nobody_wants_ends_the_exchange() {
+async fn dropping_the_answer_ends_the_exchange() {
     let (connection, mut requests) = connected().await;
     let (_body, stream) = coming();
     let asking = async {

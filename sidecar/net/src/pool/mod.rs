@@ -31,7 +31,7 @@ const MOST: usize = 8;
 
 /// Whom a connection is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Target {
+pub struct Destination {
     /// `host:port`
     pub address: String,
     /// Namespace and app id that the peer has to prove, for sidecars.
@@ -53,7 +53,7 @@ fn replica(request: &Request<Body>) -> Option<Request<Body>> {
 }
 
 type Dialling = Pin<Box<dyn Future<Output = io::Result<Dialled>> + Send>>;
-type Dial = Arc<dyn Fn(&Target) -> Dialling + Send + Sync>;
+type Dial = Arc<dyn Fn(&Destination) -> Dialling + Send + Sync>;
 
 #[derive(Clone)]
 pub struct Pool {
@@ -64,7 +64,7 @@ pub struct Pool {
     tasks: Tasks,
 }
 
-type Slot = HashMap<Target, Kept>;
+type Slot = HashMap<Destination, Kept>;
 
 /// How a dial ended, once it has.
 type Outcome = watch::Receiver<Option<Result<(), Status>>>;
@@ -103,7 +103,7 @@ impl Pool {
     pub fn new(
         slots: usize,
         scheme: Scheme,
-        dial: impl Fn(&Target) -> Dialling + Send + Sync + 'static,
+        dial: impl Fn(&Destination) -> Dialling + Send + Sync + 'static,
     ) -> Self {
         Self {
             dial: Arc::new(dial),
@@ -118,7 +118,7 @@ impl Pool {
     /// that has ended as one that is open.
     pub async fn send(
         &self,
-        target: &Target,
+        target: &Destination,
         mut request: Request<Body>,
     ) -> Result<Response<Received>, Status> {
         for _ in 0..REFUSALS {
@@ -134,7 +134,7 @@ impl Pool {
     }
 
     /// Drops the connections of this slot, so that the next call dials anew.
-    pub fn forget(&self, target: &Target) {
+    pub fn forget(&self, target: &Destination) {
         if let Some(kept) = self.slot().get_mut(target) {
             kept.connections.clear();
         }
@@ -146,13 +146,13 @@ impl Pool {
     }
 
     /// A place on a connection that is there.
-    pub fn open(&self, target: &Target) -> Option<Place> {
+    pub fn open(&self, target: &Destination) -> Option<Place> {
         self.slot().get_mut(target).and_then(Kept::place)
     }
 
     /// A place, on a new connection if need be. A dial that fails fails for all
     /// that wait for it; it goes on when they no longer do.
-    pub async fn place(&self, target: &Target) -> Result<Place, Status> {
+    pub async fn place(&self, target: &Destination) -> Result<Place, Status> {
         loop {
             let mut dialling = {
                 let mut slot = self.slot();
@@ -172,7 +172,7 @@ impl Pool {
     }
 
     /// Dials on this worker.
-    fn begin(&self, target: Target) -> Outcome {
+    fn begin(&self, target: Destination) -> Outcome {
         let (tell, outcome) = watch::channel(None);
         let pool = self.clone();
         self.tasks.spawn("dial", async move {
@@ -193,7 +193,7 @@ impl Pool {
         outcome
     }
 
-    async fn connect(&self, target: &Target) -> Result<Connection, Status> {
+    async fn connect(&self, target: &Destination) -> Result<Connection, Status> {
         let unavailable = |cause: &dyn std::fmt::Display| {
             Status::unavailable(format!(
                 "connection error: desc = \"transport: Error while dialing: dial tcp {}: {cause}\"",
@@ -220,7 +220,7 @@ impl Pool {
             .map_err(|error| unavailable(&error))
     }
 
-    /// Ends connections that nobody has used for `idle`, looking every
+    /// Closes connections that were not used for `idle`, looking every
     /// `interval`.
     pub async fn collect(self, idle: Duration, interval: Duration, stopping: CancellationToken) {
         let mut ticks = tokio::time::interval(interval);
@@ -244,7 +244,7 @@ fn purge(slot: &mut Slot, idle: Duration) {
                 "Purged {purged} expired gRPC connection(s) to {}", target.address
             );
         }
-        // Whoever dials at this moment keeps the entry.
+        // A dial that is under way keeps the entry.
         !kept.connections.is_empty() || kept.dialling.is_some()
     });
 }

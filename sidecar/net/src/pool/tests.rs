@@ -11,15 +11,15 @@ use super::*;
 use crate::body;
 use crate::connection::boxed;
 
-fn target() -> Target {
-    Target {
+fn target() -> Destination {
+    Destination {
         address: "callee:50002".to_owned(),
         app: None,
     }
 }
 
 /// Servers behind a pool, of which each answers `most` exchanges at once, and
-/// none before it is told to.
+/// none before it is allowed to.
 struct Servers {
     dials: Arc<AtomicUsize>,
     asked: Arc<AtomicUsize>,
@@ -31,7 +31,7 @@ fn servers(most: u32) -> Servers {
     let (dials, asked) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
     let (answer, may_answer) = watch::channel(false);
     let (counted, heard) = (dials.clone(), asked.clone());
-    let pool = Pool::new(1, Scheme::HTTP, move |_: &Target| {
+    let pool = Pool::new(1, Scheme::HTTP, move |_: &Destination| {
         counted.fetch_add(1, Ordering::SeqCst);
         let (near, far) = tokio::io::duplex(64 << 10);
         tokio::spawn(serve(far, most, heard.clone(), may_answer.clone()));
@@ -129,7 +129,7 @@ async fn there_is_an_end_to_connections() {
 async fn a_dial_that_fails_fails_for_all_that_waited() {
     let dials = Arc::<AtomicUsize>::default();
     let counted = dials.clone();
-    let pool = Pool::new(1, Scheme::HTTP, move |_: &Target| {
+    let pool = Pool::new(1, Scheme::HTTP, move |_: &Destination| {
         counted.fetch_add(1, Ordering::SeqCst);
         Box::pin(std::future::pending())
     });
@@ -156,7 +156,7 @@ async fn a_dial_that_fails_fails_for_all_that_waited() {
 }
 
 #[tokio::test]
-async fn what_nobody_uses_is_purged() {
+async fn unused_connections_are_closed() {
     let servers = servers(200);
     let running = servers.ask(1);
     servers.asked(1).await;
@@ -203,7 +203,7 @@ async fn what_was_refused_unseen_is_sent_again() {
     ] {
         let answered = Arc::<AtomicUsize>::default();
         let counted = answered.clone();
-        let pool = Pool::new(1, Scheme::HTTP, move |_: &Target| {
+        let pool = Pool::new(1, Scheme::HTTP, move |_: &Destination| {
             let (near, far) = tokio::io::duplex(64 << 10);
             tokio::spawn(refusing(far, refusals, counted.clone()));
             Box::pin(async move { Ok(boxed(near)) })

@@ -38,7 +38,7 @@ const RETIRE_BEFORE: Duration = Duration::from_secs(30);
 
 /// Whatever answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {
-    /// `peer` is who the connection belongs to, where TLS has told.
+    /// `peer` is who the connection belongs to, where TLS says so.
     fn call(
         &self,
         request: Request<Incoming>,

@@ -1,5 +1,5 @@
 //! Bytes of a client: slow ones are given up, and those that are refused in
-//! the middle of a body are heard out.
+//! the middle of a body are read to the end.
 //!
 //! A socket that is closed with bytes unread resets the connection, and the
 //! client never sees the answer that said why (RFC 9112, section 9.6). So the
@@ -30,13 +30,13 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A client's stream: heads of requests come in time, and it is closed in two
 /// steps while its client is sending. Between requests it may rest for as long
-/// as it likes: whoever closes it then may lose the next request.
+/// as it likes: closing it then may lose the next request.
 pub struct Stream<S> {
     stream: S,
     phase: Phase,
     /// Bytes of the preface that came so far, until something else did.
     preface: Option<usize>,
-    /// When the head has to be here, or the client has to be heard out.
+    /// When the head has to be here, or the rest of the body is no longer read.
     deadline: Option<Pin<Box<Sleep>>>,
     closing: bool,
 }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn patience_ends() {
+    async fn reading_the_rest_of_a_body_has_a_limit() {
         let (_client, server) = tokio::io::duplex(1024);
         let start = Instant::now();
         Stream::new(server, sending()).shutdown().await.unwrap();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_a_client_that_is_done() {
+    async fn a_client_that_sends_nothing_is_closed_at_once() {
         let (_client, server) = tokio::io::duplex(1024);
         let start = Instant::now();
         let phase = Phase::default();

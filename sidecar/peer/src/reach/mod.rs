@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use crate::call::Peers;
 use crate::local;
 use outrider_net::connection::Place;
-use outrider_net::pool::Target;
+use outrider_net::pool::Destination;
 
 /// Empty answers of a resolver are asked again this often.
 const RESOLVE_TRIES: u32 = 6;
@@ -33,7 +33,7 @@ pub struct Sidecars {
 
 impl Sidecars {
     /// A sidecar of the application, any of them if there are several.
-    pub async fn find(&self, app_id: &str, namespace: &str) -> Result<Target, Status> {
+    pub async fn find(&self, app_id: &str, namespace: &str) -> Result<Destination, Status> {
         let Some(resolver) = &self.resolver else {
             return Err(local::status(
                 Code::Internal,
@@ -47,7 +47,7 @@ impl Sidecars {
                 .await
                 .map_err(|e| local::status(Code::Internal, e.to_string()))?;
             if !address.is_empty() {
-                return Ok(Target {
+                return Ok(Destination {
                     address,
                     app: Some((namespace.to_owned(), app_id.to_owned())),
                 });
@@ -66,8 +66,8 @@ impl Sidecars {
         &self,
         app_id: &str,
         namespace: &str,
-        first: Target,
-    ) -> Result<(Target, Place), Status> {
+        first: Destination,
+    ) -> Result<(Destination, Place), Status> {
         match self.peers.open(&first) {
             Some(place) => Ok((first, place)),
             // Kept off the way of calls that find a connection.
@@ -82,9 +82,9 @@ impl Sidecars {
         &self,
         app_id: &str,
         namespace: &str,
-        first: Target,
-    ) -> Result<(Target, Place), Status> {
-        let dial = async |target: Target| {
+        first: Destination,
+    ) -> Result<(Destination, Place), Status> {
+        let dial = async |target: Destination| {
             let placed = self.peers.place(&target).await;
             (target, placed)
         };
@@ -124,12 +124,12 @@ impl Sidecars {
     }
 
     /// Nothing answered there, or no longer.
-    pub fn suspect(&self, app_id: &str, namespace: &str, target: &Target) {
+    pub fn suspect(&self, app_id: &str, namespace: &str, target: &Destination) {
         self.peers.forget(target);
         self.avoid(app_id, namespace, target);
     }
 
-    fn avoid(&self, app_id: &str, namespace: &str, target: &Target) {
+    fn avoid(&self, app_id: &str, namespace: &str, target: &Destination) {
         if let Some(resolver) = &self.resolver {
             resolver.suspect(&self.request(app_id, namespace), &target.address);
         }

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::*;
 
-/// Gives the first address that nobody suspects, else the first.
+/// Gives the first address that is not suspected, else the first.
 struct Known {
     addresses: Vec<String>,
     suspects: Mutex<Vec<String>>,
@@ -63,7 +63,7 @@ async fn there() -> (String, TcpListener) {
 }
 
 #[tokio::test]
-async fn an_address_that_nobody_answers_at_holds_up_nothing_for_long() {
+async fn a_silent_address_delays_a_call_for_a_moment_only() {
     let (one, another) = (gone().await, gone().await);
     let (good, _listener) = there().await;
     let sidecars = sidecars(&[one.0.clone(), another.0.clone(), good.clone()]);

@@ -45,7 +45,7 @@ pub fn failed(target: &str, cause: &Status) -> Error {
     )
 }
 
-/// Failures of our own are told as they are, those of a peer as gRPC errors.
+/// Failures of this sidecar as they are, those of a peer as gRPC errors.
 fn text(status: &Status) -> String {
     if is_local(status) {
         status.message().to_owned()

@@ -18,7 +18,7 @@ use outrider_net::grpc;
 
 /// The status of an HTTP application, among the headers of an answer.
 pub const APP_STATUS: &str = "dapr-http-status";
-/// Bytes of an application's error that are told.
+/// Bytes of an application's error that are passed on.
 const ERROR_TEXT: usize = 63;
 
 pub async fn invoke(

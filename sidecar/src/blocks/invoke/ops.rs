@@ -68,7 +68,7 @@ impl Api {
                     Some(request) => self.once(target, to, request).await,
                     None => Err(Status::internal("the request was sent before")),
                 };
-                let mut response = answered.map_err(|status| Refusal {
+                let mut response = answered.map_err(|status| FailedCall {
                     what: What::Unreached(status),
                     permanent,
                 })?;
@@ -77,7 +77,7 @@ impl Api {
                 }
                 if response.is_failure() {
                     let what = What::Answer(Box::new(response));
-                    return Err(Refusal { what, permanent });
+                    return Err(FailedCall { what, permanent });
                 }
                 Ok(response)
             }
@@ -201,8 +201,8 @@ impl Api {
     }
 }
 
-/// An attempt that policies take for a failure.
-struct Refusal {
+/// A call that failed in the eyes of the policies.
+struct FailedCall {
     what: What,
     permanent: bool,
 }
@@ -213,7 +213,7 @@ enum What {
     Unreached(Status),
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for FailedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.what {
             What::Unreached(status) => f.write_str(&outrider_net::grpc::text(status)),
@@ -225,7 +225,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl Failure for Refusal {
+impl Failure for FailedCall {
     fn code(&self) -> Option<u16> {
         let What::Answer(response) = &self.what else {
             return None;

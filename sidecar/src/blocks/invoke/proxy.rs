@@ -10,7 +10,7 @@ use outrider_security::{Peer, acl};
 use tonic::{Code, Status};
 
 use super::address::APP_ID;
-use super::replay::{self, Refusal, Replay};
+use super::replay::{self, FailedAttempt, Replay};
 use super::{Api, address};
 use outrider_call::channel::Kind;
 use outrider_call::headers::{self, CALLEE_ID, Parties};
@@ -80,7 +80,7 @@ struct Outgoing<'a> {
 impl Outgoing<'_> {
     async fn forward(
         &self,
-        peer: pool::Target,
+        peer: pool::Destination,
         mut request: http::Request<Body>,
     ) -> Result<Response<Body>, Status> {
         let (api, app_id) = (self.api, &self.app_id);
@@ -101,9 +101,9 @@ impl Outgoing<'_> {
         }
     }
 
-    async fn find(&self) -> Result<pool::Target, Refusal> {
+    async fn find(&self) -> Result<pool::Destination, FailedAttempt> {
         let found = self.api.sidecars.find(&self.app_id, &self.namespace).await;
-        found.map_err(|status| Refusal::Failed(plain(status)))
+        found.map_err(|status| FailedAttempt::Failed(plain(status)))
     }
 
     async fn guarded(
@@ -124,7 +124,7 @@ impl Outgoing<'_> {
                 async move {
                     let answered = self.unary(request, attempt).await;
                     let answered = match replay.streaming() {
-                        Some(status) => return Err(Refusal::Final(status)),
+                        Some(status) => return Err(FailedAttempt::Final(status)),
                         None => answered?,
                     };
                     Ok(answered.map(|body| replay.watch(body)))
@@ -137,7 +137,9 @@ impl Outgoing<'_> {
                 let request = request.take();
                 async move {
                     let Some(request) = request else {
-                        return Err(Refusal::Final(Status::internal("the call was made before")));
+                        return Err(FailedAttempt::Final(Status::internal(
+                            "the call was made before",
+                        )));
                     };
                     self.unary(request, attempt).await
                 }
@@ -145,15 +147,17 @@ impl Outgoing<'_> {
             running.await
         };
         result.or_else(|failed| match failed {
-            Failed::Failed(Refusal::Answer(answer, _)) => Ok(*answer),
-            Failed::Failed(Refusal::Failed(status) | Refusal::Final(status)) => Err(status),
+            Failed::Failed(FailedAttempt::Answer(answer, _)) => Ok(*answer),
+            Failed::Failed(FailedAttempt::Failed(status) | FailedAttempt::Final(status)) => {
+                Err(status)
+            }
             Failed::TimedOut => Err(Status::deadline_exceeded(failed.to_string())),
             Failed::Open | Failed::TooManyRequests => Err(Status::unknown(failed.to_string())),
         })
     }
 
     /// Of a stream, policies are for its begin only.
-    async fn connect(&self, policy: &Policy) -> Result<pool::Target, Failed<Refusal>> {
+    async fn connect(&self, policy: &Policy) -> Result<pool::Destination, Failed<FailedAttempt>> {
         policy
             .run(|_| async {
                 let peer = self.find().await?;
@@ -162,21 +166,21 @@ impl Outgoing<'_> {
                     .sidecars
                     .reach(&self.app_id, &self.namespace, peer)
                     .await;
-                let (peer, _) = reached.map_err(Refusal::Failed)?;
+                let (peer, _) = reached.map_err(FailedAttempt::Failed)?;
                 Ok(peer)
             })
             .await
     }
 
-    /// A call with one message each way, as far as can be told.
+    /// A call with one message each way, as far as is known.
     async fn unary(
         &self,
         request: http::Request<Body>,
         attempt: Attempt,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Response<Body>, FailedAttempt> {
         let peer = self.find().await?;
         let answered = self.forward(peer, request).await;
-        let answer = replay::examine(answered.map_err(Refusal::Failed)?).await?;
+        let answer = replay::examine(answered.map_err(FailedAttempt::Failed)?).await?;
         Ok(match attempt.deadline {
             None => answer,
             Some(deadline) => {

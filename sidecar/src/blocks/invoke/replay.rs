@@ -160,7 +160,7 @@ impl http_body::Body for Once {
 }
 
 /// An answer that policies take for a failure, or none.
-pub enum Refusal {
+pub enum FailedAttempt {
     /// Passed on if it is the last.
     Answer(Box<http::Response<Body>>, u16),
     Failed(Status),
@@ -168,35 +168,39 @@ pub enum Refusal {
     Final(Status),
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for FailedAttempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::Answer(_, code) => write!(f, "status {code}"),
-            Refusal::Failed(status) | Refusal::Final(status) => f.write_str(&grpc::text(status)),
+            FailedAttempt::Answer(_, code) => write!(f, "status {code}"),
+            FailedAttempt::Failed(status) | FailedAttempt::Final(status) => {
+                f.write_str(&grpc::text(status))
+            }
         }
     }
 }
 
-impl Failure for Refusal {
+impl Failure for FailedAttempt {
     fn code(&self) -> Option<u16> {
         Some(match self {
-            Refusal::Answer(_, code) => *code,
-            Refusal::Failed(status) | Refusal::Final(status) => code_number(status.code()),
+            FailedAttempt::Answer(_, code) => *code,
+            FailedAttempt::Failed(status) | FailedAttempt::Final(status) => {
+                code_number(status.code())
+            }
         })
     }
 
     fn is_permanent(&self) -> bool {
-        matches!(self, Refusal::Final(_))
+        matches!(self, FailedAttempt::Final(_))
     }
 }
 
 /// Waits until an answer shows how the call went: by its status, or by its
 /// first message. From then on it is passed on as it comes.
-pub async fn examine(answer: http::Response<Body>) -> Result<http::Response<Body>, Refusal> {
+pub async fn examine(answer: http::Response<Body>) -> Result<http::Response<Body>, FailedAttempt> {
     let (parts, mut body) = answer.into_parts();
     let failed = |code: u16, parts, body| {
         let answer = http::Response::from_parts(parts, body);
-        Err(Refusal::Answer(Box::new(answer), code))
+        Err(FailedAttempt::Answer(Box::new(answer), code))
     };
     match code_in(&parts.headers) {
         Some(0) => return Ok(http::Response::from_parts(parts, body)),
@@ -212,7 +216,7 @@ pub async fn examine(answer: http::Response<Body>) -> Result<http::Response<Body
             None => return Ok(http::Response::from_parts(parts, body)),
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
-                return Err(Refusal::Failed(grpc::transport_error(error.as_ref())));
+                return Err(FailedAttempt::Failed(grpc::transport_error(error.as_ref())));
             }
         };
         let trailers = match frame.into_data() {
@@ -350,7 +354,7 @@ mod tests {
                 assert!(collected.trailers().is_some());
                 Ok(collected.to_bytes().len())
             }
-            Err(Refusal::Answer(answer, code)) => {
+            Err(FailedAttempt::Answer(answer, code)) => {
                 let collected = answer.into_body().collect().await.unwrap();
                 let status = collected.trailers().and_then(grpc::status_of).unwrap();
                 assert_eq!(status.message(), "refused");
@@ -382,7 +386,7 @@ mod tests {
         let refused = grpc::refuse(&Status::aborted("refused"));
         assert!(matches!(
             examine(refused).await,
-            Err(Refusal::Answer(_, 10))
+            Err(FailedAttempt::Answer(_, 10))
         ));
     }
 

@@ -25,7 +25,7 @@ pub struct Publish {
 }
 
 /// Where messages go, once it is known that they may be given at all.
-pub struct Target<'a> {
+pub struct Topic<'a> {
     pub broker: Arc<Broker>,
     pub topic: &'a str,
     /// Whether messages go without an envelope.
@@ -34,7 +34,7 @@ pub struct Target<'a> {
 
 impl Api {
     /// Checks what can be checked before the messages are looked at.
-    pub fn target<'a>(&self, pubsub: &str, topic: &'a str, metadata: &Pairs) -> Result<Target<'a>> {
+    pub fn target<'a>(&self, pubsub: &str, topic: &'a str, metadata: &Pairs) -> Result<Topic<'a>> {
         if pubsub.is_empty() {
             return Err(error::no_name(metadata));
         }
@@ -46,10 +46,10 @@ impl Api {
             return Err(error::no_topic(pubsub, metadata));
         }
         let raw = is_raw(metadata).map_err(|cause| error::metadata(pubsub, metadata, &cause))?;
-        Ok(Target { broker, topic, raw })
+        Ok(Topic { broker, topic, raw })
     }
 
-    pub async fn publish(&self, to: &Target<'_>, mut message: Publish) -> Result<()> {
+    pub async fn publish(&self, to: &Topic<'_>, mut message: Publish) -> Result<()> {
         let data = if to.raw {
             for (name, value) in [
                 ("traceid", &message.trace.parent),
@@ -75,7 +75,7 @@ impl Api {
     /// Publishes what it can; the answer names what failed.
     pub async fn bulk_publish(
         &self,
-        to: &Target<'_>,
+        to: &Topic<'_>,
         mut entries: Vec<Entry>,
         metadata: Pairs,
         trace: &trace::Parent,
@@ -113,14 +113,14 @@ impl Api {
     }
 
     /// The error for messages of a bulk request that failed.
-    pub fn partly_failed(&self, to: &Target<'_>, failed: &[FailedEntry]) -> Error {
+    pub fn partly_failed(&self, to: &Topic<'_>, failed: &[FailedEntry]) -> Error {
         let causes: Vec<String> = failed.iter().map(|f| f.error.to_string()).collect();
         error::publish(to.broker.instance.name(), to.topic, &causes.join("\n"))
     }
 
     fn wrap(
         &self,
-        to: &Target<'_>,
+        to: &Topic<'_>,
         data: &[u8],
         content_type: &str,
         metadata: &Pairs,
@@ -149,7 +149,7 @@ impl Api {
         Ok(event.to_bytes())
     }
 
-    fn allow(&self, to: &Target<'_>) -> Result<()> {
+    fn allow(&self, to: &Topic<'_>) -> Result<()> {
         if to.broker.scopes.may_publish(to.topic) {
             Ok(())
         } else {

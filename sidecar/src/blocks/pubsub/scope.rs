@@ -8,7 +8,7 @@ use outrider_components::Metadata;
 pub struct Scopes {
     /// Empty allows all.
     allowed: Vec<String>,
-    /// Topics that nobody has without being named.
+    /// Topics that only the applications named in the scopes may use.
     protected: Vec<String>,
     /// None if the application is not named.
     publishing: Option<Vec<String>>,

@@ -134,7 +134,7 @@ pub async fn bulk_get(api: &Api, mut request: Request, store: &str) -> Response<
                         row.metadata = &found.metadata;
                         match raw(&found.value) {
                             Ok(data) => row.data = data,
-                            Err(told) => row.error = Some(told.to_owned()),
+                            Err(reason) => row.error = Some(reason.to_owned()),
                         }
                     }
                 }
@@ -203,7 +203,7 @@ pub async fn query(api: &Api, mut request: Request, store: &str) -> Response<Bod
                 data: data.unwrap_or_default(),
                 etag: item.etag.as_deref().filter(|etag| !etag.is_empty()),
                 error: match data {
-                    Err(told) if item.error.is_empty() => told,
+                    Err(reason) if item.error.is_empty() => reason,
                     _ => &item.error,
                 },
             }
@@ -218,8 +218,8 @@ pub async fn query(api: &Api, mut request: Request, store: &str) -> Response<Bod
     .await
 }
 
-/// A value among others, if there is one. What is no JSON spoils its own row
-/// only, which then tells why.
+/// The JSON of a value in a list, if there is one. A value that is not JSON
+/// fails only its own row.
 fn raw(value: &[u8]) -> std::result::Result<Option<&RawValue>, &'static str> {
     if value.is_empty() {
         return Ok(None);
@@ -237,7 +237,7 @@ fn read_failed(error: ReadError) -> Error {
     malformed(format!("failed deserializing HTTP body: {error}")).of_body(&error)
 }
 
-/// Over HTTP an illegal key is told with the prefix of a nested error.
+/// Over HTTP the error of an illegal key has the prefix of a nested error.
 fn wrapped(mut error: Error) -> Error {
     let illegal = error
         .rich

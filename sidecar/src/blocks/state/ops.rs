@@ -12,7 +12,7 @@ use crate::blocks::error::Result;
 use outrider_metrics::component::Operation;
 
 impl Api {
-    /// The store of this name. Its absence is told before anything else that
+    /// The store of this name. Its absence is reported before anything else that
     /// may be wrong with a request.
     pub fn store(&self, name: &str) -> Result<Arc<Store>> {
         let stores = self.stores.load();
@@ -122,7 +122,7 @@ impl Store {
             .map_err(|cause| error::bulk_delete(self.instance.name(), &cause))
     }
 
-    /// Searches items. Their keys are told without the prefix.
+    /// Searches items. Their keys come without the prefix.
     pub async fn query(&self, document: &[u8], metadata: Pairs) -> Result<Matches> {
         let name = self.instance.name();
         if !self.instance.direct().can_query() {

@@ -47,7 +47,7 @@ impl Follow for Following {
             };
         }
         tracing::info!(target: SCOPE, "Received Configuration UPDATED event: {} - triggering SIGHUP reload", self.name);
-        // Nobody listens any more when the process is already ending.
+        // There is no receiver when the process is already ending.
         let _ = self.demands.send(Restart);
         Ok(())
     }

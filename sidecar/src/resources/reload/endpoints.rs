@@ -54,7 +54,7 @@ impl Endpoints {
     }
 }
 
-/// Demands a restart at the first change that the operator tells.
+/// Demands a restart at the first change that the operator sends.
 pub struct Following {
     pub endpoints: Endpoints,
     pub demands: mpsc::UnboundedSender<Restart>,
@@ -70,7 +70,7 @@ impl Follow for Following {
         loop {
             if let Some(changed) = self.endpoints.change(&wanted) {
                 changed.tell();
-                // Nobody listens any more when the process is already ending.
+                // There is no receiver when the process is already ending.
                 let _ = self.demands.send(Restart);
                 return Ok(());
             }

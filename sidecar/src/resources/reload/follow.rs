@@ -72,13 +72,13 @@ mod tests {
 
     use super::*;
 
-    /// Breaks off as told, and notes when it was asked.
-    struct Told {
+    /// Ends as the script says, and notes when it was opened.
+    struct Scripted {
         ends: Vec<(bool, Result<(), Error>)>,
         asked: Arc<Mutex<Vec<Instant>>>,
     }
 
-    impl Follow for Told {
+    impl Follow for Scripted {
         const WATCHED: &'static str = "test updates";
 
         async fn stream(&mut self, _: &Operator, alive: &mut bool) -> Result<(), Error> {
@@ -96,12 +96,12 @@ mod tests {
     /// Pauses before each try, in milliseconds.
     async fn pauses(ends: Vec<(bool, Result<(), Error>)>) -> Vec<u128> {
         let asked = Arc::<Mutex<Vec<Instant>>>::default();
-        let told = Told {
+        let follower = Scripted {
             ends,
             asked: asked.clone(),
         };
         let operator = Operator::new("operator:1", &Security::disabled(), "n", "a").unwrap();
-        follow(told, operator, CancellationToken::new()).await;
+        follow(follower, operator, CancellationToken::new()).await;
         let asked = asked.lock().unwrap();
         let pauses = asked.windows(2).map(|pair| pair[1] - pair[0]);
         pauses.map(|pause| pause.as_millis()).collect()

@@ -81,18 +81,18 @@ impl Reload {
         tracing::info!(target: SCOPE, "Starting to watch Subscription updates");
         tracing::info!(target: SCOPE, "Starting to watch HTTPEndpoint updates for SIGHUP reload");
         tracing::info!(target: SCOPE, "Starting to watch Resiliency updates");
-        let (told, mut events) = mpsc::unbounded_channel();
+        let (changed_tx, mut events) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|e| !e.kind.is_access()) {
-                let _ = told.send(());
+                let _ = changed_tx.send(());
             }
         });
         let mut watcher = match watcher {
             Ok(watcher) => watcher,
             Err(error) => {
                 tracing::error!(target: SCOPE, "resource files cannot be watched, changes are seen every {}s only: {error}", self.components.interval.as_secs());
-                let comparing = self.compare_now_and_then(&folders);
-                stopping.run_until_cancelled(comparing).await;
+                let polling = self.poll_folders(&folders);
+                stopping.run_until_cancelled(polling).await;
                 return;
             }
         };
@@ -125,7 +125,7 @@ impl Reload {
         stopping.run_until_cancelled(following).await;
     }
 
-    async fn compare_now_and_then(mut self, folders: &disk::Folders) {
+    async fn poll_folders(mut self, folders: &disk::Folders) {
         let mut ticks = tokio::time::interval_at(
             tokio::time::Instant::now() + self.components.interval,
             self.components.interval,
@@ -150,7 +150,7 @@ impl Reload {
             Ok(resources) => {
                 if let Some(change) = self.endpoints.change(&resources.http_endpoints) {
                     change.tell();
-                    // Nobody listens any more when the process is already ending.
+                    // There is no receiver when the process is already ending.
                     let _ = self.demands.send(Restart);
                     return false;
                 }

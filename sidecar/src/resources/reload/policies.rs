@@ -21,18 +21,18 @@ impl Policies {
         let find = |all: &[Resource], name: &str| -> Option<Resource> {
             all.iter().find(|r| r.metadata.name == name).cloned()
         };
-        let told = |event: &str, name: &str| {
+        let log_event = |event: &str, name: &str| {
             tracing::info!(target: SCOPE, "Received Resiliency {event} event: {name}");
         };
         for gone in &self.loaded {
             if find(&wanted, &gone.metadata.name).is_none() {
-                told("DELETED", &gone.metadata.name);
+                log_event("DELETED", &gone.metadata.name);
             }
         }
         for new in &wanted {
             match find(&self.loaded, &new.metadata.name) {
-                None => told("CREATED", &new.metadata.name),
-                Some(old) if !same(&old, new) => told("UPDATED", &new.metadata.name),
+                None => log_event("CREATED", &new.metadata.name),
+                Some(old) if !same(&old, new) => log_event("UPDATED", &new.metadata.name),
                 Some(_) => {}
             }
         }
@@ -105,7 +105,7 @@ mod tests {
         }
         assert_eq!(resiliency.names(), ["a", "z"]);
         assert_eq!(retries(), Some(false));
-        // Out of scope is as good as deleted.
+        // Out of scope counts as deleted.
         let mut hidden = resource("z", 0);
         hidden.metadata.namespace = "hidden".to_owned();
         event(Change::Set(hidden));

@@ -116,7 +116,7 @@ pub struct Dialer {
     tls: Arc<Tls>,
     /// Made when it is first needed.
     connector: Arc<OnceCell<TlsConnector>>,
-    refusals: Refusals,
+    tls_errors: TlsErrors,
 }
 
 impl Dialer {
@@ -124,15 +124,15 @@ impl Dialer {
         Self {
             tls: Arc::new(tls),
             connector: Arc::default(),
-            refusals: Arc::default(),
+            tls_errors: Arc::default(),
         }
     }
 
     /// Why a call came to nothing, in the words that Go's client has for it.
     pub fn explain(&self, uri: &Uri, error: &legacy::Error) -> String {
         let refusal = || {
-            let mut refusals = self.refusals.lock().unwrap_or_else(|e| e.into_inner());
-            refusals.remove(&authority(uri))
+            let mut tls_errors = self.tls_errors.lock().unwrap_or_else(|e| e.into_inner());
+            tls_errors.remove(&authority(uri))
         };
         for inner in grpc::causes(error) {
             if let Some(read) = inner.downcast_ref::<body::ReadError>() {
@@ -209,12 +209,12 @@ impl tower_service::Service<Uri> for Dialer {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let dialer = self.clone();
         Box::pin(async move {
-            let (host, refusals) = (authority(&uri), dialer.refusals.clone());
+            let (host, tls_errors) = (authority(&uri), dialer.tls_errors.clone());
             let stream = dialer.dial(uri).await?;
             Ok(TokioIo::new(Watched {
                 stream,
                 host,
-                refusals,
+                tls_errors,
                 is_over: false,
                 moment: None,
             }))
@@ -229,18 +229,18 @@ fn authority(uri: &Uri) -> String {
 /// Why hosts broke off TLS, by host. With TLS 1.3 a client learns only after
 /// the handshake that its certificate is not taken, and what reads the
 /// connection then is not what sends the request.
-type Refusals = Arc<Mutex<HashMap<String, String>>>;
+type TlsErrors = Arc<Mutex<HashMap<String, String>>>;
 
 /// How long what was sent before a connection broke is waited for.
 const MOMENT: Duration = Duration::from_millis(100);
-/// Hosts of which a refusal is kept that nobody asked about.
-const MOST_REFUSALS: usize = 64;
+/// Hosts whose error is kept until somebody asks for it.
+const MOST_TLS_ERRORS: usize = 64;
 
 /// A connection that remembers why it was broken off.
 pub struct Watched {
     stream: Stream,
     host: String,
-    refusals: Refusals,
+    tls_errors: TlsErrors,
     /// Nothing more will be read.
     is_over: bool,
     moment: Option<Pin<Box<Sleep>>>,
@@ -257,11 +257,11 @@ impl Watched {
         let Some(text) = tls::of_io(error) else {
             return;
         };
-        let mut refusals = self.refusals.lock().unwrap_or_else(|e| e.into_inner());
-        if refusals.len() >= MOST_REFUSALS {
-            refusals.clear();
+        let mut tls_errors = self.tls_errors.lock().unwrap_or_else(|e| e.into_inner());
+        if tls_errors.len() >= MOST_TLS_ERRORS {
+            tls_errors.clear();
         }
-        refusals.insert(self.host.clone(), text);
+        tls_errors.insert(self.host.clone(), text);
     }
 
     /// Passes on how writing went. Where it failed, the reason may have been

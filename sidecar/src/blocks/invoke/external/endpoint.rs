@@ -25,8 +25,8 @@ pub(super) struct Ready {
 }
 
 impl Endpoint {
-    /// Finds secrets and reads certificates. What goes wrong is told in the
-    /// log, and to whoever calls the endpoint.
+    /// Finds secrets and reads certificates. What goes wrong is in the
+    /// log, and to callers of the endpoint.
     pub async fn new(
         resource: HttpEndpoint,
         sources: &Sources,

@@ -35,7 +35,7 @@ pub struct Client {
 }
 
 /// What is called, and how.
-struct Target<'a> {
+struct Host<'a> {
     /// As the client named it.
     name: &'a str,
     base: &'a str,
@@ -55,7 +55,7 @@ impl Client {
     }
 
     pub async fn url(&self, url: &str, request: Request) -> Result<Response, Status> {
-        let target = Target {
+        let target = Host {
             name: url,
             base: url,
             pool: &self.pool,
@@ -72,7 +72,7 @@ impl Client {
     ) -> Result<Response, Status> {
         let ready = endpoint.ready.as_ref();
         let ready = ready.map_err(|cause| local::status(Code::Internal, cause.as_str()))?;
-        let target = Target {
+        let target = Host {
             name: &endpoint.name,
             base: &endpoint.base_url,
             pool: &ready.pool,
@@ -82,7 +82,7 @@ impl Client {
         self.call(target, request).await
     }
 
-    async fn call(&self, target: Target<'_>, request: Request) -> Result<Response, Status> {
+    async fn call(&self, target: Host<'_>, request: Request) -> Result<Response, Status> {
         let verb = channel::verb(&request).map_err(local::marked)?;
         let asked_verb = verb.clone();
         let uri = address(target.base, &request).map_err(|e| local::status(Code::Internal, e))?;

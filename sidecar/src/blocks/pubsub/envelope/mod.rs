@@ -225,7 +225,7 @@ impl Event {
 
     fn set_data(&mut self, content_type: &str, data: &[u8]) {
         if is(content_type, "application/json") {
-            // Only the first value counts; what is no JSON is text.
+            // Only the first value counts; what is not JSON is text.
             let first = serde_json::Deserializer::from_slice(data)
                 .into_iter::<Box<RawValue>>()
                 .next();
@@ -263,7 +263,7 @@ impl Event {
         self.text("id").unwrap_or(Cow::Borrowed("<nil>"))
     }
 
-    /// The trace of whoever published it; nothing if it has none that makes
+    /// The trace of its publisher; nothing if it has none that makes
     /// sense.
     pub fn trace(&self) -> trace::Parent {
         let valid = |name: &str| self.text(name).filter(|t| trace::is_valid(t.as_bytes()));

@@ -89,7 +89,7 @@ pub fn handler(inlet: &Inlet) -> (Arc<dyn Handler>, Option<Batches>) {
 }
 
 impl Batches {
-    /// Runs until nobody hands in messages any more.
+    /// Runs until the senders of messages are gone.
     pub async fn run(mut self, inlet: &Inlet) {
         while let Some(first) = self.queue.recv().await {
             let mut batch = vec![first];

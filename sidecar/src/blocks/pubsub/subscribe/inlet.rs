@@ -278,7 +278,7 @@ impl Inlet {
         }
     }
 
-    /// Nobody wants the message: the dead letter topic keeps it, if there is
+    /// The message was not taken: the dead letter topic keeps it, if there is
     /// one. One that cannot be kept comes again.
     pub async fn dropped(&self, message: &Message, fate: Fate) -> End {
         match self.dead_letter(message).await {

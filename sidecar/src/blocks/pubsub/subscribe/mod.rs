@@ -504,7 +504,7 @@ impl Job {
         }
     }
 
-    /// Subscribes and stays until it is told to stop; fails only at the start.
+    /// Subscribes and stays until `stop` is cancelled; fails only at the start.
     async fn subscribe(&mut self, tries: u32) -> Result<(), String> {
         let (broker, spec) = (&self.inlet.broker, &self.inlet.subscription.spec);
         let (pubsub, topic) = (&spec.pubsubname, &spec.topic);

@@ -8,7 +8,7 @@ use outrider_components::Pairs;
 use outrider_crds::subscription::{Routes, Spec};
 use outrider_proto::runtime::v1 as wire;
 use outrider_proto::runtime::v1::subscribe_topic_events_request_alpha1::SubscribeTopicEventsRequestType as Asked;
-pub use outrider_proto::runtime::v1::subscribe_topic_events_response_alpha1::SubscribeTopicEventsResponseType as Told;
+pub use outrider_proto::runtime::v1::subscribe_topic_events_response_alpha1::SubscribeTopicEventsResponseType as Content;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,7 @@ pub struct Outlet {
     waiting: Mutex<Answers>,
     /// Cancelled when the client is gone.
     gone: CancellationToken,
-    /// Told when no delivery waits any more.
+    /// Notified when no delivery waits any more.
     idle: Notify,
 }
 
@@ -72,7 +72,7 @@ impl Outlet {
             .push_back(answer);
         if self
             .events
-            .send(Ok(told(Told::EventMessage(event))))
+            .send(Ok(response(Content::EventMessage(event))))
             .await
             .is_err()
         {
@@ -135,9 +135,9 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn told(what: Told) -> wire::SubscribeTopicEventsResponseAlpha1 {
+fn response(content: Content) -> wire::SubscribeTopicEventsResponseAlpha1 {
     wire::SubscribeTopicEventsResponseAlpha1 {
-        subscribe_topic_events_response_type: Some(what),
+        subscribe_topic_events_response_type: Some(content),
     }
 }
 
@@ -157,7 +157,7 @@ pub async fn subscribe(api: &Api, mut requests: Requests) -> Result<Response<Res
     let (pubsub, topic) = (pubsub.clone(), topic.clone());
     let (events, responses) = mpsc::channel(QUEUE);
     // There is room for the first.
-    let _ = events.try_send(Ok(told(Told::InitialResponse(Default::default()))));
+    let _ = events.try_send(Ok(response(Content::InitialResponse(Default::default()))));
     let outlet = Arc::new(Outlet::new(events));
     let number = api
         .subscriber

@@ -47,7 +47,7 @@ impl component::Broker for Probe {
 type Tries = mpsc::UnboundedReceiver<(String, Arc<dyn Handler>)>;
 
 fn broker(refusals: u32) -> (Arc<Broker>, Tries) {
-    let (tries, told) = mpsc::unbounded_channel();
+    let (tries, tries_rx) = mpsc::unbounded_channel();
     let component = Component {
         name: "p".into(),
         kind: "pubsub.probe".into(),
@@ -68,7 +68,7 @@ fn broker(refusals: u32) -> (Arc<Broker>, Tries) {
         prefix: "ns".into(),
         metrics: Default::default(),
     };
-    (Arc::new(broker), told)
+    (Arc::new(broker), tries_rx)
 }
 
 fn spec(topic: &str, path: &str) -> Spec {
@@ -159,7 +159,7 @@ async fn a_stream_gets_events_and_a_new_broker_is_subscribed_to_again() {
     };
     let client = async {
         let event = sent.recv().await.unwrap().unwrap();
-        let Some(stream::Told::EventMessage(event)) = event.subscribe_topic_events_response_type
+        let Some(stream::Content::EventMessage(event)) = event.subscribe_topic_events_response_type
         else {
             panic!("no event");
         };
