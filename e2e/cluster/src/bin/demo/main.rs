@@ -2,22 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
-use outrider_cluster::product::{self, App, Product, SYSTEM};
-use outrider_cluster::{Cluster, Options, wait};
+use anyhow::{Context as _, Result, anyhow};
+use outrider_cluster::product::{self, Product, SYSTEM};
+use outrider_cluster::{Cluster, Options};
 use outrider_kit::usage;
-use serde_json::Value;
 
 mod flags;
 mod guest;
+mod in_cluster;
 mod self_hosted;
 
 use flags::Flags;
 
 const NAMESPACE: &str = "shop";
-const LIMIT: Duration = Duration::from_secs(90);
 
 /// Prints each step and how long it took.
 pub struct Steps {
@@ -131,7 +130,7 @@ async fn tour(
     product: &Product,
     steps: &mut Steps,
 ) -> Result<()> {
-    if let Err(error) = show(cluster, product, steps).await {
+    if let Err(error) = in_cluster::show(cluster, product, steps).await {
         for namespace in [SYSTEM, NAMESPACE] {
             eprintln!("{}", cluster.explain(namespace).await.unwrap_or_default());
         }
@@ -174,117 +173,6 @@ fn write_images(product: &Product, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-async fn show(cluster: &Cluster, product: &Product, steps: &mut Steps) -> Result<()> {
-    steps
-        .step("helm install the control plane", async || {
-            product.install(cluster, &[]).await
-        })
-        .await?;
-    steps
-        .step(
-            "kubectl apply a namespace with restricted Pod Security, Redis and Components",
-            async || {
-                cluster.apply(&namespace()).await?;
-                let manifests = [
-                    product::redis(&product.registry),
-                    product::component(
-                        "statestore",
-                        "state.redis",
-                        &[("redisHost", "redis:6379"), ("redisPassword", "")],
-                    ),
-                    product::component(
-                        "pubsub",
-                        "pubsub.redis",
-                        &[("redisHost", "redis:6379"), ("redisPassword", "")],
-                    ),
-                ];
-                apply(cluster, &manifests.join("---\n")).await?;
-                cluster.pods_ready(NAMESPACE, "app=redis", LIMIT).await?;
-                Ok(())
-            },
-        )
-        .await?;
-    steps
-        .step(
-            "deploy two annotated applications; the injector adds their sidecars",
-            async || {
-                let seller = App {
-                    environment: &[("SUBSCRIBE", "news")],
-                    ..App::default()
-                };
-                apply(cluster, &product.app("orders", &seller)).await?;
-                apply(cluster, &product.app("front", &App::default())).await?;
-                for app in ["app=orders", "app=front"] {
-                    cluster.pods_ready(NAMESPACE, app, LIMIT).await?;
-                }
-                let pods = cluster
-                    .kubectl(["get", "pods", "-n", NAMESPACE, "-o", "wide"])
-                    .await?;
-                print!("{}", indented(&pods));
-                Ok(())
-            },
-        )
-        .await?;
-    steps
-        .step(
-            "front calls orders through both sidecars, over mTLS",
-            async || {
-                let answer = wait("an answer of orders", LIMIT, async || {
-                    let text = cluster
-                        .ask(NAMESPACE, "front", "/buy?id=1&item=book")
-                        .await?;
-                    Ok(Some(serde_json::from_str::<Value>(&text)?))
-                })
-                .await?;
-                println!("    {answer}");
-                ensure!(
-                    answer["caller"] == "front",
-                    "orders was not told who called: {answer}"
-                );
-                for app in ["front", "orders"] {
-                    let logs = cluster
-                        .kubectl([
-                            "logs",
-                            "-n",
-                            NAMESPACE,
-                            &format!("deploy/{app}"),
-                            "-c",
-                            "daprd",
-                        ])
-                        .await?;
-                    ensure!(
-                        logs.contains("Security is initialized successfully"),
-                        "the sidecar of {app} has no identity"
-                    );
-                }
-                println!(
-                    "    both sidecars have certificates of sentry, and accept nobody without one"
-                );
-                Ok(())
-            },
-        )
-        .await?;
-    steps
-        .step("what orders saved is in Redis", async || {
-            let state = cluster
-                .ask(NAMESPACE, "front", "/orders/1")
-                .await
-                .unwrap_or_default();
-            ensure!(
-                !state.contains("book"),
-                "state of orders is visible to front: {state}"
-            );
-            let state = cluster.ask(NAMESPACE, "orders", "/orders/1").await?;
-            println!("    orders reads back {state}");
-            ensure!(
-                state.contains("book"),
-                "the order is not in the store: {state}"
-            );
-            Ok(())
-        })
-        .await
-}
-
 /// The folder of the programs to run: those given, or those built with this one.
 fn binaries(flags: &Flags) -> Result<PathBuf> {
     if let Some(folder) = &flags.binaries {
@@ -295,19 +183,6 @@ fn binaries(flags: &Flags) -> Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-async fn apply(cluster: &Cluster, manifests: &str) -> Result<()> {
-    cluster
-        .kubectl_with_input(["apply", "-n", NAMESPACE, "-f", "-"], manifests)
-        .await?;
-    Ok(())
-}
-
-fn namespace() -> String {
-    format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n  labels: {{pod-security.kubernetes.io/enforce: restricted}}\n"
-    )
-}
-
 pub async fn stopped() -> Result<()> {
     let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
@@ -316,8 +191,4 @@ pub async fn stopped() -> Result<()> {
     }
     println!();
     Ok(())
-}
-
-fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("    {line}\n")).collect()
 }

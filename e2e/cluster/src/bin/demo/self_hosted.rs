@@ -75,7 +75,7 @@ async fn show(binaries: &Path, folder: &Path, steps: &mut Steps) -> Result<[Pair
                 println!("    {answer}");
                 ensure!(
                     answer["caller"] == "front",
-                    "orders was not told who called: {answer}"
+                    "orders does not know who called: {answer}"
                 );
                 Ok(())
             },
