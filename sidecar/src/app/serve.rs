@@ -17,7 +17,7 @@ use crate::flags::Flags;
 
 /// Which API a listener has.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Api {
+enum ApiKind {
     Http,
     Grpc,
 }
@@ -46,13 +46,13 @@ impl Servers<'_> {
         &mut self,
         handler: H,
         protocol: Protocol,
-        api: Api,
+        api: ApiKind,
         port: u16,
     ) -> Result<(), Failure> {
         let server = self.server(handler, protocol);
         let (name, shown) = match api {
-            Api::Http => ("HTTP", "HTTP server"),
-            Api::Grpc => ("gRPC", "API gRPC server"),
+            ApiKind::Http => ("HTTP", "HTTP server"),
+            ApiKind::Grpc => ("gRPC", "API gRPC server"),
         };
         if let Some(folder) = &self.flags.api.socket_folder {
             let path = folder.join(format!(
@@ -85,7 +85,7 @@ impl Servers<'_> {
         for (address, listener) in addresses.iter().zip(listeners) {
             match listener {
                 Ok(listener) => {
-                    if api == Api::Grpc {
+                    if api == ApiKind::Grpc {
                         tracing::info!(target: "dapr.runtime.grpc.api", "gRPC server listening on TCP address: {address}:{port}");
                     }
                     server.listen(listener);
@@ -114,7 +114,7 @@ impl Servers<'_> {
     ) -> Result<(), Failure> {
         let target = readiness.target("grpc-api-server");
         let edge = edge::grpc::Edge::new(apis.clone());
-        self.open(edge, self.grpc(), Api::Grpc, settings.grpc_port)
+        self.open(edge, self.grpc(), ApiKind::Grpc, settings.grpc_port)
             .await?;
         target.ready();
         let protocol = Protocol {
@@ -123,7 +123,7 @@ impl Servers<'_> {
             headers: self.flags.api.read_buffer,
         };
         let edge = edge::http::Edge { apis: apis.clone() };
-        self.open(edge, protocol, Api::Http, settings.http_port)
+        self.open(edge, protocol, ApiKind::Http, settings.http_port)
             .await?;
         if let Some(limit) = self.flags.api.max_body {
             tracing::info!(target: "dapr.runtime.http", "The request body size parameter is: {limit} bytes");

@@ -25,7 +25,7 @@ use super::{Failure, Runtime, SCOPE, host, parts};
 use crate::blocks::invoke::external::{self, Endpoint};
 use crate::blocks::pubsub::subscribe::{self, Subscriber};
 use crate::blocks::shutdown::Asked;
-use crate::blocks::{Components, health, invoke, pubsub, secrets, shutdown, state};
+use crate::blocks::{Components, absent, health, invoke, pubsub, secrets, shutdown, state};
 use crate::components::live::Live;
 use crate::components::map::Map;
 use crate::components::resolve::Sources;
@@ -286,6 +286,7 @@ impl Start<'_> {
                 kubernetes: in_kubernetes,
             },
             context,
+            absent: absent::CATEGORIES,
             denied: denied.unwrap_or_default(),
             resiliency: resiliency.clone(),
             parked: Mutex::default(),

@@ -17,6 +17,16 @@ pub const NAMES: [&str; 10] = [
     "conversation",
 ];
 
+/// What the types of their components begin with.
+pub const CATEGORIES: &[&str] = &[
+    "bindings",
+    "lock",
+    "configuration",
+    "crypto",
+    "conversation",
+    "middleware",
+];
+
 pub const BLOCK: Block = Block {
     routes: &[],
     methods: &METHODS,

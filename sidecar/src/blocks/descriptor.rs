@@ -1,9 +1,7 @@
 //! What a building block says of itself. The router, the lists of allowed
 //! APIs, the API log and the error metric read it.
 
-use std::future::Future;
-use std::pin::Pin;
-
+use futures_util::future::BoxFuture;
 use http::{Method as Verb, Response};
 use outrider_net::body::Body;
 
@@ -29,10 +27,6 @@ pub const V1_ALPHA1: Version = "v1alpha1";
 pub const V1_ALPHA2: Version = "v1alpha2";
 pub const V1_BETA1: Version = "v1beta1";
 
-/// What the sidecar answers with, under way. Boxed, so that a request takes no
-/// more memory than its own route does.
-pub type Answering<'a> = Pin<Box<dyn Future<Output = Response<Body>> + Send + 'a>>;
-
 /// A route of the HTTP API.
 pub struct Route {
     /// What the API log calls it.
@@ -44,7 +38,8 @@ pub struct Route {
     pub path: &'static str,
     /// What lists of allowed APIs call it.
     pub group: &'static str,
-    pub answer: for<'a> fn(&'a Apis, Request, Names<'a>) -> Answering<'a>,
+    /// Boxed, so that a request takes no more memory than its own route does.
+    pub answer: for<'a> fn(&'a Apis, Request, Names<'a>) -> BoxFuture<'a, Response<Body>>,
 }
 
 /// The names in a path, decoded; empty where it has fewer.

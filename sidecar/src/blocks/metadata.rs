@@ -14,7 +14,7 @@ use super::error::{body_read, malformed};
 use super::json;
 use super::pubsub::subscribe::{Source, Subscriber, Subscription};
 use crate::blocks::descriptor::{self, Method, Route};
-use crate::blocks::http::{self as edge, Request, no_content};
+use crate::blocks::http::{self as api, Request, no_content};
 use crate::blocks::invoke::external::Endpoint;
 use crate::components::instance;
 use crate::components::live::Live;
@@ -172,12 +172,11 @@ pub fn http_get(api: &Api) -> Response<Body> {
         "actorRuntime",
         json!({"runtimeStatus": "DISABLED", "hostReady": false, "placement": PLACEMENT}),
     );
-    edge::json(StatusCode::OK, json::to_line(&Value::Object(all)))
+    api::json(StatusCode::OK, json::to_line(&Value::Object(all)))
 }
 
-fn component(component: &instance::Component) -> Value {
-    let mut object =
-        json!({"name": component.name, "type": component.kind, "version": component.version});
+fn component(component: &instance::Description) -> Value {
+    let mut object = json!({"name": component.name, "type": component.component_type, "version": component.version});
     if !component.capabilities.is_empty() {
         object["capabilities"] = component.capabilities.clone().into();
     }
@@ -265,7 +264,7 @@ pub fn grpc_get(api: &Api) -> wire::GetMetadataResponse {
             .into_iter()
             .map(|c| wire::RegisteredComponents {
                 name: c.name,
-                r#type: c.kind,
+                r#type: c.component_type,
                 version: c.version,
                 capabilities: c.capabilities.into_iter().map(str::to_owned).collect(),
             })

@@ -53,7 +53,7 @@ pub struct Components {
 impl Components {
     /// All of them, for what treats them alike.
     pub fn live(&self) -> Live {
-        let blocks: Vec<Arc<dyn crate::components::block::InUse>> = vec![
+        let blocks: Vec<Arc<dyn crate::components::block::ComponentMap>> = vec![
             self.state.clone(),
             self.pubsub.clone(),
             self.secrets.clone(),

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use outrider_components::{Context, Error as Cause, Metadata, Registry, Table};
 use outrider_metrics::Metrics;
 use outrider_metrics::component::Operations;
 use outrider_resiliency as resiliency;
 
-use super::instance::{Call, Component, Instance, Policies};
+use super::instance::{Description, Instance, Policies};
 use super::map::Map;
 use super::start::{Error, Starter};
 
 /// A building block that has components; implemented by what the block keeps
 /// of one in use.
-pub trait Block: Sized + Send + Sync + 'static {
+pub trait ComponentBlock: Sized + Send + Sync + 'static {
     /// The trait object behind which its components are.
     type Trait: ?Sized + Send + Sync + 'static;
     /// What the block itself reads of a component's metadata.
@@ -23,12 +24,12 @@ pub trait Block: Sized + Send + Sync + 'static {
     /// What types of its components begin with, such as `state`.
     const CATEGORY: &'static str;
     /// Whose default policies apply to its components.
-    const POLICIES: resiliency::Block;
+    const COMPONENT_TYPE: resiliency::Block;
 
     fn table(registry: &Registry) -> &Table<Self::Trait>;
 
     /// Fails before the component is connected.
-    fn settings(new: &New<'_>) -> Result<Self::Settings, String>;
+    fn settings(new: &ToConnect<'_>) -> Result<Self::Settings, String>;
 
     /// What the metadata API lists as its capabilities.
     fn capabilities(component: &Self::Trait) -> Vec<&'static str>;
@@ -42,11 +43,11 @@ pub trait Block: Sized + Send + Sync + 'static {
 
     fn instance(&self) -> &Instance<Self::Trait>;
 
-    fn close(component: &Self::Trait) -> Call<'_, Result<(), Cause>>;
+    fn close(component: &Self::Trait) -> BoxFuture<'_, Result<(), Cause>>;
 }
 
 /// A component that is about to be connected.
-pub struct New<'a> {
+pub struct ToConnect<'a> {
     pub resource: &'a outrider_crds::Component,
     /// Its metadata with secrets and placeholders filled in.
     pub metadata: Metadata,
@@ -55,10 +56,10 @@ pub struct New<'a> {
 
 /// A component that is started, in use or about to be.
 #[async_trait]
-pub trait Running: Send + Sync {
+pub trait Installed: Send + Sync {
     fn category(&self) -> &'static str;
 
-    fn component(&self) -> &Component;
+    fn description(&self) -> &Description;
 
     /// How many hold it, this one included.
     fn holders(&self) -> usize;
@@ -66,68 +67,68 @@ pub trait Running: Send + Sync {
     async fn close(&self) -> Result<(), Cause>;
 
     /// Takes it into use. Returns what had its name in the same block.
-    fn install(self: Box<Self>) -> Option<Box<dyn Running>>;
+    fn install(self: Box<Self>) -> Option<Box<dyn Installed>>;
 }
 
 /// The components of one block that are in use, whatever their trait.
 #[async_trait]
-pub trait InUse: Send + Sync {
+pub trait ComponentMap: Send + Sync {
     fn category(&self) -> &'static str;
 
     /// Connects a component, which is not in use yet.
     async fn connect(
         self: Arc<Self>,
         starter: &Starter,
-        new: New<'_>,
-    ) -> Result<Box<dyn Running>, Error>;
+        new: ToConnect<'_>,
+    ) -> Result<Box<dyn Installed>, Error>;
 
     fn has(&self, name: &str) -> bool;
 
     /// Takes a component out of use.
-    fn take(self: Arc<Self>, name: &str) -> Option<Box<dyn Running>>;
+    fn take(self: Arc<Self>, name: &str) -> Option<Box<dyn Installed>>;
 
-    fn all(self: Arc<Self>) -> Vec<Box<dyn Running>>;
+    fn all(self: Arc<Self>) -> Vec<Box<dyn Installed>>;
 }
 
-struct Started<B> {
-    used: Arc<B>,
+struct Entry<B> {
+    component: Arc<B>,
     map: Arc<Map<B>>,
 }
 
 /// A component that belongs into `map`.
-pub fn running<B: Block>(used: Arc<B>, map: &Arc<Map<B>>) -> Box<dyn Running> {
+pub fn entry<B: ComponentBlock>(component: Arc<B>, map: &Arc<Map<B>>) -> Box<dyn Installed> {
     let map = map.clone();
-    Box::new(Started { used, map })
+    Box::new(Entry { component, map })
 }
 
 #[async_trait]
-impl<B: Block> Running for Started<B> {
+impl<B: ComponentBlock> Installed for Entry<B> {
     fn category(&self) -> &'static str {
         B::CATEGORY
     }
 
-    fn component(&self) -> &Component {
-        &self.used.instance().component
+    fn description(&self) -> &Description {
+        &self.component.instance().description
     }
 
     fn holders(&self) -> usize {
-        Arc::strong_count(&self.used)
+        Arc::strong_count(&self.component)
     }
 
     async fn close(&self) -> Result<(), Cause> {
-        B::close(self.used.instance().direct()).await
+        B::close(self.component.instance().direct()).await
     }
 
-    fn install(self: Box<Self>) -> Option<Box<dyn Running>> {
-        let Self { used, map } = *self;
-        let name = used.instance().name().to_owned();
-        let before = map.insert(&name, used)?;
-        Some(running(before, &map))
+    fn install(self: Box<Self>) -> Option<Box<dyn Installed>> {
+        let Self { component, map } = *self;
+        let name = component.instance().name().to_owned();
+        let before = map.insert(&name, component)?;
+        Some(entry(before, &map))
     }
 }
 
 #[async_trait]
-impl<B: Block> InUse for Map<B> {
+impl<B: ComponentBlock> ComponentMap for Map<B> {
     fn category(&self) -> &'static str {
         B::CATEGORY
     }
@@ -135,8 +136,8 @@ impl<B: Block> InUse for Map<B> {
     async fn connect(
         self: Arc<Self>,
         starter: &Starter,
-        new: New<'_>,
-    ) -> Result<Box<dyn Running>, Error> {
+        new: ToConnect<'_>,
+    ) -> Result<Box<dyn Installed>, Error> {
         let resource = new.resource;
         let init = |cause: String| Error::init(resource, cause);
         let (name, spec) = (&resource.metadata.name, &resource.spec);
@@ -144,39 +145,39 @@ impl<B: Block> InUse for Map<B> {
             .find(&spec.component_type, &spec.version)
             .map_err(|cause| Error::create(resource, cause.to_string()))?;
         if let Some(warning) = found.warning {
-            tracing::warn!(target: super::start::SCOPE, "{warning}");
+            tracing::warn!(target: super::SCOPE, "{warning}");
         }
         let settings = B::settings(&new).map_err(init)?;
         let connected = (found.constructor)(new.metadata, new.context).await;
         let inner = connected.map_err(|cause| init(cause.to_string()))?;
-        let component = Component {
+        let description = Description {
             name: name.clone(),
-            kind: spec.component_type.clone(),
+            component_type: spec.component_type.clone(),
             version: spec.version.clone(),
             capabilities: B::capabilities(&inner),
         };
         let policies = Policies {
             resiliency: starter.resiliency.clone(),
-            block: B::POLICIES,
+            block: B::COMPONENT_TYPE,
         };
         let operations = B::operations(&starter.metrics, name);
-        let instance = Instance::new(component, inner, policies, operations);
-        let used = Arc::new(B::new(instance, settings, &starter.metrics));
-        Ok(running(used, &self))
+        let instance = Instance::new(description, inner, policies, operations);
+        let component = Arc::new(B::new(instance, settings, &starter.metrics));
+        Ok(entry(component, &self))
     }
 
     fn has(&self, name: &str) -> bool {
         self.load().contains_key(name)
     }
 
-    fn take(self: Arc<Self>, name: &str) -> Option<Box<dyn Running>> {
-        let used = self.remove(name)?;
-        Some(running(used, &self))
+    fn take(self: Arc<Self>, name: &str) -> Option<Box<dyn Installed>> {
+        let component = self.remove(name)?;
+        Some(entry(component, &self))
     }
 
-    fn all(self: Arc<Self>) -> Vec<Box<dyn Running>> {
+    fn all(self: Arc<Self>) -> Vec<Box<dyn Installed>> {
         let map = self.load();
         let all = map.values().cloned();
-        all.map(|used| running(used, &self)).collect()
+        all.map(|component| entry(component, &self)).collect()
     }
 }

@@ -3,38 +3,39 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use outrider_components::{Error as Cause, Kind};
 use outrider_metrics::component::{Operation, Operations};
 use outrider_net::grpc;
 use outrider_resiliency::{Block, Direction, Error, Failure, Matching, Policy, Resiliency};
 use tonic::Code;
 
-/// A call of a component, as its trait returns it.
-pub type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
 /// What the metadata API shows of a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Component {
+pub struct Description {
     pub name: String,
     /// Such as `state.redis`.
-    pub kind: String,
+    pub component_type: String,
     pub version: String,
     pub capabilities: Vec<&'static str>,
 }
 
-impl fmt::Display for Component {
+impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let slash = if self.version.is_empty() { "" } else { "/" };
-        write!(f, "{} ({}{slash}{})", self.name, self.kind, self.version)
+        write!(
+            f,
+            "{} ({}{slash}{})",
+            self.name, self.component_type, self.version
+        )
     }
 }
 
 /// A component in use, behind its trait.
 pub struct Instance<T: ?Sized> {
-    pub component: Component,
+    pub description: Description,
     inner: Arc<T>,
     policies: Policies,
     operations: Operations,
@@ -49,13 +50,13 @@ pub struct Policies {
 
 impl<T: ?Sized + Send + Sync> Instance<T> {
     pub fn new(
-        component: Component,
+        description: Description,
         inner: Arc<T>,
         policies: Policies,
         operations: Operations,
     ) -> Self {
         Self {
-            component,
+            description,
             inner,
             policies,
             operations,
@@ -63,7 +64,7 @@ impl<T: ?Sized + Send + Sync> Instance<T> {
     }
 
     pub fn name(&self) -> &str {
-        &self.component.name
+        &self.description.name
     }
 
     /// The component itself, for what no policy applies to: its features,
@@ -82,7 +83,7 @@ impl<T: ?Sized + Send + Sync> Instance<T> {
     /// Calls an operation that may simply be repeated.
     pub async fn call<'c, R: Send + 'c>(
         &'c self,
-        mut call: impl FnMut(&'c T) -> Call<'c, Result<R, Cause>> + Send + 'c,
+        mut call: impl FnMut(&'c T) -> BoxFuture<'c, Result<R, Cause>> + Send + 'c,
     ) -> Result<R, Cause> {
         match self.policy() {
             None => call(&self.inner).await,

@@ -7,11 +7,11 @@ use std::time::Duration;
 use outrider_components::secrets;
 use tokio_util::sync::CancellationToken;
 
-use super::block::{InUse, Running};
-use super::instance::{Component, Instance};
+use super::SCOPE;
+use super::block::{ComponentMap, Installed};
+use super::instance::{Description, Instance};
 use super::map::Map;
 
-const SCOPE: &str = "dapr.runtime.processor";
 /// How long calls on a component that was replaced may take to end, and how
 /// often is looked whether they have.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
@@ -22,7 +22,7 @@ pub type SecretStores = Map<Instance<dyn secrets::Store>>;
 
 /// All components in use.
 pub struct Live {
-    blocks: Vec<Arc<dyn InUse>>,
+    blocks: Vec<Arc<dyn ComponentMap>>,
     pub secrets: Arc<SecretStores>,
     /// Why components are not in use as their resources want them, by name.
     failed: Mutex<BTreeMap<String, String>>,
@@ -30,29 +30,29 @@ pub struct Live {
 
 /// Closes a component when the last call on it has ended, or the time for that
 /// is over.
-pub async fn retire(running: Box<dyn Running>, stopping: CancellationToken) {
+pub async fn retire(running: Box<dyn Installed>, stopping: CancellationToken) {
     let idle = async {
         while running.holders() > 1 {
             tokio::time::sleep(IDLE_CHECK).await;
         }
     };
-    let component = running.component();
+    let shown = running.description();
     tokio::select! {
         biased;
         () = idle => {}
         () = stopping.cancelled() => {}
         () = tokio::time::sleep(DRAIN_LIMIT) => {
-            tracing::warn!(target: SCOPE, "component {component} is closed, although calls on it have not ended within {}s", DRAIN_LIMIT.as_secs());
+            tracing::warn!(target: SCOPE, "component {shown} is closed, although calls on it have not ended within {}s", DRAIN_LIMIT.as_secs());
         }
     }
     if let Err(error) = running.close().await {
-        tracing::warn!(target: SCOPE, "error closing component {component}: {error}");
+        tracing::warn!(target: SCOPE, "error closing component {shown}: {error}");
     }
 }
 
 impl Live {
     /// `blocks` are the building blocks that have components.
-    pub fn new(blocks: Vec<Arc<dyn InUse>>, secrets: Arc<SecretStores>) -> Self {
+    pub fn new(blocks: Vec<Arc<dyn ComponentMap>>, secrets: Arc<SecretStores>) -> Self {
         Self {
             blocks,
             secrets,
@@ -61,7 +61,7 @@ impl Live {
     }
 
     /// The components of the block whose types begin with `category`.
-    pub fn category(&self, category: &str) -> Option<&Arc<dyn InUse>> {
+    pub fn category(&self, category: &str) -> Option<&Arc<dyn ComponentMap>> {
         self.blocks
             .iter()
             .find(|block| block.category() == category)
@@ -69,8 +69,8 @@ impl Live {
 
     /// Takes a component into use. What had its name until now is returned,
     /// and may still have calls.
-    pub fn install(&self, running: Box<dyn Running>) -> Option<Box<dyn Running>> {
-        let (name, category) = (running.component().name.clone(), running.category());
+    pub fn install(&self, running: Box<dyn Installed>) -> Option<Box<dyn Installed>> {
+        let (name, category) = (running.description().name.clone(), running.category());
         let before = running.install();
         let mut others = self.blocks.iter().filter(|b| b.category() != category);
         let before = before.or_else(|| others.find_map(|block| block.clone().take(&name)));
@@ -79,7 +79,7 @@ impl Live {
     }
 
     /// Takes a component out of use.
-    pub fn take(&self, name: &str) -> Option<Box<dyn Running>> {
+    pub fn take(&self, name: &str) -> Option<Box<dyn Installed>> {
         let mut blocks = self.blocks.iter();
         blocks.find_map(|block| block.clone().take(name))
     }
@@ -102,17 +102,17 @@ impl Live {
     }
 
     /// Every component, by name.
-    pub fn components(&self) -> Vec<Component> {
+    pub fn components(&self) -> Vec<Description> {
         let all = self.running();
         all.iter()
-            .map(|running| running.component().clone())
+            .map(|running| running.description().clone())
             .collect()
     }
 
-    fn running(&self) -> Vec<Box<dyn Running>> {
+    fn running(&self) -> Vec<Box<dyn Installed>> {
         let all = self.blocks.iter().flat_map(|block| block.clone().all());
         let mut all: Vec<_> = all.collect();
-        all.sort_by(|a, b| a.component().name.cmp(&b.component().name));
+        all.sort_by(|a, b| a.description().name.cmp(&b.description().name));
         all
     }
 
@@ -120,11 +120,11 @@ impl Live {
     pub async fn close(&self) {
         let all = self.running();
         for running in &all {
-            tracing::info!(target: SCOPE, "Shutting down component {}", running.component());
+            tracing::info!(target: SCOPE, "Shutting down component {}", running.description());
         }
         let closing = all.iter().map(async |running| {
             if let Err(error) = running.close().await {
-                tracing::warn!(target: SCOPE, "error closing component {}: {error}", running.component());
+                tracing::warn!(target: SCOPE, "error closing component {}: {error}", running.description());
             }
         });
         futures_util::future::join_all(closing).await;
@@ -141,7 +141,7 @@ mod tests {
     use outrider_resiliency::{Block as PolicyBlock, Resiliency};
 
     use super::*;
-    use crate::components::block::running;
+    use crate::components::block::entry;
     use crate::components::instance::Policies;
 
     fn live() -> Live {
@@ -173,11 +173,11 @@ mod tests {
         }
     }
 
-    fn store(kind: &str, live: &Live) -> (Arc<Store>, Box<dyn Running>) {
+    fn store(kind: &str, live: &Live) -> (Arc<Store>, Box<dyn Installed>) {
         let store = Arc::new(Store::default());
-        let component = Component {
+        let description = Description {
             name: "s".to_owned(),
-            kind: kind.to_owned(),
+            component_type: kind.to_owned(),
             version: "v1".to_owned(),
             capabilities: Vec::new(),
         };
@@ -186,8 +186,8 @@ mod tests {
             block: PolicyBlock::SecretStore,
         };
         let inner: Arc<dyn secrets::Store> = store.clone();
-        let instance = Instance::new(component, inner, policies, Default::default());
-        (store, running(Arc::new(instance), &live.secrets))
+        let instance = Instance::new(description, inner, policies, Default::default());
+        (store, entry(Arc::new(instance), &live.secrets))
     }
 
     #[tokio::test(start_paused = true)]
@@ -198,7 +198,7 @@ mod tests {
         let call = live.secrets.get("s").unwrap();
         let (_, second) = store("secretstores.b", &live);
         let before = live.install(second).unwrap();
-        assert_eq!(live.components()[0].kind, "secretstores.b");
+        assert_eq!(live.components()[0].component_type, "secretstores.b");
 
         let retiring = retire(before, CancellationToken::new());
         tokio::pin!(retiring);

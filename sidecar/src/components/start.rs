@@ -10,42 +10,68 @@ use outrider_host::Tasks;
 use outrider_kit::duration;
 use outrider_resiliency::Resiliency;
 
-use super::block::{New, Running};
+use super::SCOPE;
+use super::block::{Installed, ToConnect};
 use super::live::{Live, retire};
 use super::resolve::{MissingStore, Sources};
 use outrider_metrics::Metrics;
 
 /// How long a component may take where it does not say.
 const INIT_LIMIT: Duration = Duration::from_secs(5);
-pub const SCOPE: &str = "dapr.runtime.processor";
 
 /// Why a component is not in use.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     #[error("incorrect type {0}")]
     Type(String),
-    #[error("[{code}]: initialization error occurred for {component}: {cause}")]
+    #[error("[{}]: initialization error occurred for {component}: {cause}", stage.code())]
     Init {
-        code: &'static str,
+        stage: Stage,
         component: String,
         cause: String,
     },
 }
 
+/// Where the start of a component failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It could not be made.
+    Create,
+    /// It could not be connected.
+    Init,
+}
+
+impl Stage {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE_COMPONENT_FAILURE",
+            Self::Init => "INIT_COMPONENT_FAILURE",
+        }
+    }
+
+    /// What the metric of failures says.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Create => "creation",
+            Self::Init => "init",
+        }
+    }
+}
+
 impl Error {
     /// A component that cannot be made.
     pub fn create(component: &Component, cause: String) -> Self {
-        Self::of("CREATE_COMPONENT_FAILURE", component, cause)
+        Self::of(Stage::Create, component, cause)
     }
 
     /// A component that cannot be connected.
     pub fn init(component: &Component, cause: String) -> Self {
-        Self::of("INIT_COMPONENT_FAILURE", component, cause)
+        Self::of(Stage::Init, component, cause)
     }
 
-    fn of(code: &'static str, component: &Component, cause: String) -> Self {
+    fn of(stage: Stage, component: &Component, cause: String) -> Self {
         Self::Init {
-            code,
+            stage,
             component: component.log_name(),
             cause,
         }
@@ -60,6 +86,8 @@ pub struct Starter {
     pub context: Context,
     /// What applies to the calls of components.
     pub resiliency: Resiliency,
+    /// What types of components begin with that this release does not have.
+    pub absent: &'static [&'static str],
     /// Types, with or without version, that the Configuration forbids.
     pub denied: Vec<String>,
     /// Components that wait for a secret store.
@@ -71,7 +99,7 @@ pub struct Starter {
 
 /// What became of a component that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Started {
+pub enum StartOutcome {
     InUse,
     /// The Configuration forbids its type.
     Denied,
@@ -103,11 +131,11 @@ impl Starter {
         secret_stores_first(next.make_contiguous());
         while let Some(component) = next.pop_front() {
             match self.start(&component).await {
-                Ok(Started::InUse) => self
+                Ok(StartOutcome::InUse) => self
                     .waiting_for(&component)
                     .into_iter()
                     .for_each(|waiting| next.push_front(waiting)),
-                Ok(Started::Denied | Started::Waiting) => {}
+                Ok(StartOutcome::Denied | StartOutcome::Waiting) => {}
                 Err(text) if component.spec.ignore_errors || lenient => {
                     tracing::error!(target: SCOPE, "Ignoring error processing component: {text}");
                     failed.push(component);
@@ -125,12 +153,12 @@ impl Starter {
 
     /// Starts one component, and only then lets go of the one that had its
     /// name until now.
-    pub async fn start(&self, component: &Component) -> Result<Started, String> {
+    pub async fn start(&self, component: &Component) -> Result<StartOutcome, String> {
         let (name, shown) = (&component.metadata.name, component.log_name());
         self.parked().retain(|parked| parked.metadata.name != *name);
         if !self.is_allowed(component) {
             self.remove(name);
-            return Ok(Started::Denied);
+            return Ok(StartOutcome::Denied);
         }
         if let Some(MissingStore(store)) = self.sources.missing_store(
             &component.spec.metadata,
@@ -141,7 +169,7 @@ impl Starter {
             let cause = format!("it waits for the secret store {store}");
             self.live.failed(name, &cause);
             self.parked().push(component.clone());
-            return Ok(Started::Waiting);
+            return Ok(StartOutcome::Waiting);
         }
         match self.init(component).await {
             Ok(running) => {
@@ -152,7 +180,7 @@ impl Starter {
                 tracing::info!(target: SCOPE, "Component loaded: {shown}");
                 let kind = &component.spec.component_type;
                 self.metrics.calls().component_loaded(kind);
-                Ok(Started::InUse)
+                Ok(StartOutcome::InUse)
             }
             Err(error) => {
                 let text = self.count_failure(component, &error);
@@ -182,7 +210,7 @@ impl Starter {
         }
     }
 
-    fn retire(&self, running: Box<dyn Running>) {
+    fn retire(&self, running: Box<dyn Installed>) {
         let stopping = self.tasks.stopping();
         self.tasks
             .spawn("component that was replaced", retire(running, stopping));
@@ -196,9 +224,8 @@ impl Starter {
     fn count_failure(&self, component: &Component, error: &Error) -> String {
         let (kind, name) = (&component.spec.component_type, &component.metadata.name);
         let reason = match error {
-            Error::Type(_) => "creation",
-            Error::Init { code, .. } if *code == "CREATE_COMPONENT_FAILURE" => "creation",
-            Error::Init { .. } => "init",
+            Error::Type(_) => Stage::Create.reason(),
+            Error::Init { stage, .. } => stage.reason(),
         };
         self.metrics.calls().component_failed(kind, reason, name);
         match error {
@@ -207,7 +234,7 @@ impl Starter {
                 let component = component.log_name();
                 tracing::error!(target: SCOPE, "Failed to init component {component}: {error}");
                 let outer = Error::Init {
-                    code: "INIT_COMPONENT_FAILURE",
+                    stage: Stage::Init,
                     component,
                     cause: error.to_string(),
                 };
@@ -234,7 +261,7 @@ impl Starter {
         allowed
     }
 
-    async fn init(&self, component: &Component) -> Result<Box<dyn Running>, Error> {
+    async fn init(&self, component: &Component) -> Result<Box<dyn Installed>, Error> {
         let limit = duration::parse(&component.spec.init_timeout)
             .ok()
             .filter(|d| !d.is_zero())
@@ -248,17 +275,16 @@ impl Starter {
         }
     }
 
-    async fn connect(&self, component: &Component) -> Result<Box<dyn Running>, Error> {
+    async fn connect(&self, component: &Component) -> Result<Box<dyn Installed>, Error> {
         let kind = &component.spec.component_type;
         let category = kind.split('.').next().unwrap_or_default();
         let Some(block) = self.live.category(category) else {
-            return Err(match category {
-                "bindings" | "lock" | "configuration" | "crypto" | "conversation"
-                | "middleware" => Error::create(
+            return Err(match self.absent.contains(&category) {
+                true => Error::create(
                     component,
                     format!("components of type {kind} are not part of this release of Outrider"),
                 ),
-                _ => Error::Type(kind.clone()),
+                false => Error::Type(kind.clone()),
             });
         };
         let name = &component.metadata.name;
@@ -272,7 +298,7 @@ impl Starter {
             )
             .await
             .map_err(|cause| Error::init(component, cause.to_string()))?;
-        let new = New {
+        let new = ToConnect {
             resource: component,
             metadata: Metadata::new(name, values),
             context: self.context.clone(),

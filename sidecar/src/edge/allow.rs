@@ -5,6 +5,8 @@ use std::collections::HashSet;
 
 use outrider_crds::configuration;
 
+use crate::blocks::{self, absent};
+
 /// Lists of the Configuration. Deny beats allow; an empty list of allowed ones
 /// allows all.
 #[derive(Debug, Default)]
@@ -32,28 +34,20 @@ pub struct UnknownWord {
     expected: String,
 }
 
-/// The groups of APIs, also those that this release does not serve: a list that
-/// names one of them is right.
-pub const NAMES: [&str; 18] = [
-    "actors",
-    "bindings",
-    "configuration",
-    "conversation",
-    "crypto",
-    "healthz",
-    "invoke",
-    "jobs",
-    "lock",
-    "metadata",
-    "publish",
-    "secrets",
-    "shutdown",
-    "state",
-    "subscribe",
-    "subtlecrypto",
-    "unlock",
-    "workflows",
-];
+/// The groups of APIs, in alphabetical order; also those that this release does
+/// not serve: a list that names one of them is right.
+fn names() -> Vec<&'static str> {
+    let blocks = blocks::ALL.iter();
+    let routes = blocks
+        .clone()
+        .flat_map(|block| block.routes)
+        .map(|r| r.group);
+    let methods = blocks.flat_map(|block| block.methods).map(|m| m.group);
+    let mut names: Vec<_> = routes.chain(methods).chain(absent::NAMES).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
 
 const VERSIONS: [(&str, &str); 4] = [
     ("v1", "v1.0"),
@@ -116,8 +110,9 @@ fn add(
         expected: expected.to_owned(),
     };
     let name = rule.name.trim().to_lowercase();
-    if !NAMES.contains(&name.as_str()) {
-        return Err(unknown("name", &name, &NAMES.join(", ")));
+    let names = names();
+    if !names.contains(&name.as_str()) {
+        return Err(unknown("name", &name, &names.join(", ")));
     }
     let (protocol, version) = (rule.protocol.trim(), rule.version.trim());
     let to_http = protocol.is_empty() || protocol.eq_ignore_ascii_case("http");

@@ -7,7 +7,7 @@ use http::{Method, Request, Response, StatusCode};
 use outrider_security::Peer;
 
 use crate::blocks::health;
-use crate::blocks::http as edge;
+use crate::blocks::http as api;
 use crate::blocks::metadata;
 use crate::edge::Apis;
 use outrider_net::body::Body;
@@ -32,7 +32,7 @@ impl Edge {
     fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let clean = path::clean(request.uri().path()).into_owned();
         let (parts, body) = request.into_parts();
-        let request = edge::Request {
+        let request = api::Request {
             method: parts.method,
             uri: parts.uri,
             headers: parts.headers,
@@ -43,7 +43,7 @@ impl Edge {
             ("/v1.0/healthz", true) => health::http(&self.apis.blocks.health, &request),
             ("/v1.0/healthz/outbound", true) => health::http_outbound(&self.apis.blocks.health),
             ("/v1.0/metadata", true) => metadata::http_get(&self.apis.blocks.metadata),
-            _ => edge::text(StatusCode::NOT_FOUND, "404 page not found\n"),
+            _ => api::text(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
     }
 }

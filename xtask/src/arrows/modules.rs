@@ -44,7 +44,7 @@ const CRATES: [Modules; 5] = [
     },
     Modules {
         source: "sidecar/metrics/src",
-        order: &["settings", "label", "component", "grpc", "http", "service"],
+        order: &["label", "settings", "component", "grpc", "http", "service"],
     },
     Modules {
         source: "sidecar/call/src",
@@ -70,7 +70,8 @@ pub fn wrong() -> Result<Vec<String>> {
             if ["lib", "main", "tests"].contains(&module) || file.ends_with("tests.rs") {
                 continue;
             }
-            for used in modules.upward(module, &text) {
+            let is_top = inner.iter().count() == 1;
+            for used in modules.upward(module, &text, is_top) {
                 wrong.push(format!("{}: {module} -> {used}", file.display()));
             }
         }
@@ -79,26 +80,43 @@ pub fn wrong() -> Result<Vec<String>> {
 }
 
 impl Modules {
-    /// What a file of `module` may not use but does.
-    fn upward(&self, module: &str, text: &str) -> Vec<String> {
+    /// What a file of `module` may not use but does. In a file at the top
+    /// `super` is the crate as well.
+    fn upward(&self, module: &str, text: &str, is_top: bool) -> Vec<String> {
         let place = |name: &str| self.order.iter().position(|known| *known == name);
         let Some(own) = place(module) else {
             return vec![format!("a module without a place: name it in {}", file!())];
         };
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text);
-        let mut used: Vec<&str> = code
-            .split("crate::")
-            .skip(1)
-            .map(|rest| {
-                let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '_'));
-                &rest[..end.unwrap_or(rest.len())]
-            })
-            .filter(|name| place(name).is_some_and(|other| other > own))
-            .collect();
+        let mut used: Vec<&str> = rests(code, "crate::").collect();
+        if is_top {
+            used.extend(rests(code, "super::"));
+        }
+        used.retain(|name| place(name).is_some_and(|other| other > own));
         used.sort_unstable();
         used.dedup();
         used.into_iter().map(str::to_owned).collect()
     }
+}
+
+/// The names behind each `prefix`, also those in braces.
+fn rests<'a>(code: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    code.split(prefix).skip(1).flat_map(|rest| {
+        let list = rest.strip_prefix('{').map(|rest| {
+            let end = rest.find(';').unwrap_or(rest.len());
+            &rest[..end]
+        });
+        let names = list.unwrap_or(rest);
+        let several = list.is_some();
+        names
+            .split(',')
+            .take(if several { usize::MAX } else { 1 })
+            .map(|name| {
+                let name = name.trim();
+                let end = name.find(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+                &name[..end.unwrap_or(name.len())]
+            })
+    })
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -126,10 +144,15 @@ mod tests {
             order: &["low", "high"],
         };
         let up = "use crate::high::Thing;\nfn a() { crate::high::b() }";
-        assert_eq!(modules.upward("low", up), ["high"]);
-        assert!(modules.upward("high", "use crate::low;").is_empty());
+        assert_eq!(modules.upward("low", up, false), ["high"]);
+        let list = "use crate::{low, high::Thing};";
+        assert_eq!(modules.upward("low", list, false), ["high"]);
+        let beside = "use super::high;";
+        assert_eq!(modules.upward("low", beside, true), ["high"]);
+        assert!(modules.upward("low", beside, false).is_empty());
+        assert!(modules.upward("high", "use crate::low;", true).is_empty());
         let tested = "use crate::low;\n#[cfg(test)]\nmod tests {\n use crate::high; }";
-        assert!(modules.upward("low", tested).is_empty());
-        assert_eq!(modules.upward("new", "").len(), 1);
+        assert!(modules.upward("low", tested, true).is_empty());
+        assert_eq!(modules.upward("new", "", true).len(), 1);
     }
 }

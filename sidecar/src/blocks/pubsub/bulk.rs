@@ -116,7 +116,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::components::instance::{Component, Policies};
+    use crate::components::instance::{Description, Policies};
 
     /// Refuses an entry as often as its data says.
     #[derive(Default)]
@@ -179,9 +179,9 @@ mod tests {
         let resiliency = Resiliency::default();
         resiliency.replace(&[outrider_crds::decode::from_value(&resource).unwrap()]);
         let probe = Arc::new(Probe::default());
-        let component = Component {
+        let description = Description {
             name: "bus".to_owned(),
-            kind: "pubsub.probe".to_owned(),
+            component_type: "pubsub.probe".to_owned(),
             version: "v1".to_owned(),
             capabilities: Vec::new(),
         };
@@ -192,7 +192,7 @@ mod tests {
         let inner: Arc<dyn Broker> = probe.clone();
         (
             probe,
-            Instance::new(component, inner, policies, Default::default()),
+            Instance::new(description, inner, policies, Default::default()),
         )
     }
 

@@ -14,7 +14,7 @@ type Answer<T> = Result<Response<T>, Status>;
 pub async fn publish(api: &Api, request: Request<wire::PublishEventRequest>) -> Answer<()> {
     let trace = trace::Parent::of_headers(request.metadata().as_ref());
     let request = request.into_inner();
-    let to = api.target(&request.pubsub_name, &request.topic, &request.metadata)?;
+    let to = api.topic(&request.pubsub_name, &request.topic, &request.metadata)?;
     let message = Publish {
         data: request.data,
         content_type: request.data_content_type,
@@ -31,7 +31,7 @@ pub async fn bulk_publish(
 ) -> Answer<wire::BulkPublishResponse> {
     let trace = trace::Parent::of_headers(request.metadata().as_ref());
     let request = request.into_inner();
-    let to = api.target(&request.pubsub_name, &request.topic, &request.metadata)?;
+    let to = api.topic(&request.pubsub_name, &request.topic, &request.metadata)?;
     let entries = request.entries.into_iter().map(|entry| Entry {
         id: entry.entry_id,
         data: entry.event,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::ops::Publish;
 use super::{Api, decode, error};
 use crate::blocks::error::{Result, body_read};
-use crate::blocks::http::{self as edge, Request, no_content};
+use crate::blocks::http::{self as api, Request, no_content};
 use crate::blocks::json;
 use outrider_call::trace;
 use outrider_net::body::Body;
@@ -15,7 +15,7 @@ use outrider_net::body::Body;
 pub async fn publish(api: &Api, mut request: Request, pubsub: &str, topic: &str) -> Response<Body> {
     answer(async {
         let metadata = request.metadata();
-        let to = api.target(pubsub, topic, &metadata)?;
+        let to = api.topic(pubsub, topic, &metadata)?;
         let message = Publish {
             data: request.bytes().await.map_err(body_read)?,
             content_type: content_type(&request),
@@ -36,7 +36,7 @@ pub async fn bulk_publish(
 ) -> Response<Body> {
     answer(async {
         let metadata = request.metadata();
-        let to = api.target(pubsub, topic, &metadata)?;
+        let to = api.topic(pubsub, topic, &metadata)?;
         let body = request.bytes().await.map_err(body_read)?;
         let entries = decode::entries(&body, &metadata).map_err(|wrong| match wrong {
             decode::Wrong::Form(cause) => error::malformed(pubsub, topic, &api.app_id, &cause),
@@ -90,7 +90,7 @@ fn partly_failed(
     });
     let mut body = text.clone();
     body.push(b'\n');
-    let mut answer = edge::json(status, body);
+    let mut answer = api::json(status, body);
     let headers = answer.headers_mut();
     for (name, value) in [
         ("metadata.responsedata", text.as_slice()),

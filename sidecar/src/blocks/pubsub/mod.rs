@@ -13,14 +13,15 @@ pub mod subscribe;
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use outrider_components::{Error as Cause, Registry, Table, pubsub};
 use outrider_metrics::Metrics;
 use outrider_metrics::component::Topics;
 use outrider_resiliency as resiliency;
 
 use crate::blocks::descriptor::{self, Method, Route};
-use crate::components::block::{Block, New};
-use crate::components::instance::{Call, Instance};
+use crate::components::block::{ComponentBlock, ToConnect};
+use crate::components::instance::Instance;
 use crate::components::map::Map;
 
 /// The building block.
@@ -91,19 +92,19 @@ pub struct Broker {
     pub metrics: Topics,
 }
 
-impl Block for Broker {
+impl ComponentBlock for Broker {
     type Trait = dyn pubsub::Broker;
     /// Scopes, and the prefix of topics.
     type Settings = (scope::Scopes, String);
 
     const CATEGORY: &'static str = "pubsub";
-    const POLICIES: resiliency::Block = resiliency::Block::PubSub;
+    const COMPONENT_TYPE: resiliency::Block = resiliency::Block::PubSub;
 
     fn table(registry: &Registry) -> &Table<dyn pubsub::Broker> {
         &registry.pubsub
     }
 
-    fn settings(new: &New<'_>) -> Result<Self::Settings, String> {
+    fn settings(new: &ToConnect<'_>) -> Result<Self::Settings, String> {
         let scopes = scope::Scopes::new(&new.metadata, &new.context.app_id);
         let mut items = new.resource.spec.metadata.iter();
         let namespaced =
@@ -135,7 +136,7 @@ impl Block for Broker {
         &self.instance
     }
 
-    fn close(broker: &dyn pubsub::Broker) -> Call<'_, Result<(), Cause>> {
+    fn close(broker: &dyn pubsub::Broker) -> BoxFuture<'_, Result<(), Cause>> {
         broker.close()
     }
 }

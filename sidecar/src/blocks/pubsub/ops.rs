@@ -9,6 +9,7 @@ use outrider_components::Pairs;
 use outrider_components::pubsub::{
     BulkPublishRequest, Entry, FailedEntry, Feature, PublishRequest,
 };
+use outrider_kit::boolean;
 
 use super::envelope::{self, Event, Given};
 use super::{Api, Broker, bulk, error};
@@ -34,7 +35,7 @@ pub struct Topic<'a> {
 
 impl Api {
     /// Checks what can be checked before the messages are looked at.
-    pub fn target<'a>(&self, pubsub: &str, topic: &'a str, metadata: &Pairs) -> Result<Topic<'a>> {
+    pub fn topic<'a>(&self, pubsub: &str, topic: &'a str, metadata: &Pairs) -> Result<Topic<'a>> {
         if pubsub.is_empty() {
             return Err(error::no_name(metadata));
         }
@@ -199,10 +200,8 @@ impl Broker {
 /// Whether messages have no envelope.
 pub fn is_raw(metadata: &Pairs) -> std::result::Result<bool, String> {
     match envelope::find(metadata, "rawPayload").unwrap_or_default() {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        other => Err(format!(
-            "rawPayload value must be a valid boolean: actual is '{other}'"
-        )),
+        "" => Ok(false),
+        given => boolean::parse(given)
+            .map_err(|_| format!("rawPayload value must be a valid boolean: actual is '{given}'")),
     }
 }

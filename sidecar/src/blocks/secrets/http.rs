@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::{Response, StatusCode};
 
 use super::Api;
-use crate::blocks::http::{self as edge, Request, no_content};
+use crate::blocks::http::{self as api, Request, no_content};
 use crate::blocks::json;
 use outrider_net::body::Body;
 
@@ -13,7 +13,7 @@ pub async fn get(api: &Api, request: Request, store: &str, secret: &str) -> Resp
     match api.get(store, secret, request.metadata()).await {
         Err(error) => error.into(),
         Ok(pairs) if pairs.is_empty() => no_content(),
-        Ok(pairs) => edge::json(
+        Ok(pairs) => api::json(
             StatusCode::OK,
             json::to_line(&pairs.into_iter().collect::<BTreeMap<_, _>>()),
         ),
@@ -28,7 +28,7 @@ pub async fn bulk_get(api: &Api, request: Request, store: &str) -> Response<Body
                 .into_iter()
                 .map(|(name, pairs)| (name, pairs.into_iter().collect()))
                 .collect();
-            edge::json(StatusCode::OK, json::to_line(&sorted))
+            api::json(StatusCode::OK, json::to_line(&sorted))
         }
     }
 }

@@ -10,14 +10,15 @@ pub mod scope;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use outrider_components::{Error as Cause, Registry, Table, secrets};
 use outrider_metrics::Metrics;
 use outrider_metrics::component::Operations;
 use outrider_resiliency as resiliency;
 
 use crate::blocks::descriptor::{self, Method, Route};
-use crate::components::block::{Block, New};
-use crate::components::instance::{Call, Instance};
+use crate::components::block::{ComponentBlock, ToConnect};
+use crate::components::instance::Instance;
 use crate::components::live::SecretStores;
 
 /// The building block.
@@ -64,18 +65,18 @@ pub struct Api {
 /// A secret store that is in use.
 pub type Store = Instance<dyn secrets::Store>;
 
-impl Block for Store {
+impl ComponentBlock for Store {
     type Trait = dyn secrets::Store;
     type Settings = ();
 
     const CATEGORY: &'static str = "secretstores";
-    const POLICIES: resiliency::Block = resiliency::Block::SecretStore;
+    const COMPONENT_TYPE: resiliency::Block = resiliency::Block::SecretStore;
 
     fn table(registry: &Registry) -> &Table<dyn secrets::Store> {
         &registry.secrets
     }
 
-    fn settings(_: &New<'_>) -> Result<(), String> {
+    fn settings(_: &ToConnect<'_>) -> Result<(), String> {
         Ok(())
     }
 
@@ -96,7 +97,7 @@ impl Block for Store {
         self
     }
 
-    fn close(store: &dyn secrets::Store) -> Call<'_, Result<(), Cause>> {
+    fn close(store: &dyn secrets::Store) -> BoxFuture<'_, Result<(), Cause>> {
         store.close()
     }
 }

@@ -7,9 +7,9 @@ use std::sync::Mutex;
 
 use outrider_components::Error as Cause;
 use outrider_components::state::{BulkError, DeleteRequest, ItemError, SetRequest, Store};
-use outrider_resiliency::{Error, Failure, Policy};
+use outrider_resiliency::{Error, Failure, Matching, Policy};
 
-use crate::components::instance::{Instance, is_permanent};
+use crate::components::instance::{Instance, is_among, is_permanent};
 
 pub async fn set(store: &Instance<dyn Store>, requests: &[SetRequest]) -> Result<(), BulkError> {
     let parallelism = requests.len();
@@ -54,6 +54,13 @@ impl fmt::Display for Partly {
 }
 
 impl Failure for Partly {
+    fn is_among(&self, codes: &Matching) -> bool {
+        match &self.error {
+            BulkError::Whole(cause) => is_among(cause, codes),
+            BulkError::Items(_) => true,
+        }
+    }
+
     fn is_permanent(&self) -> bool {
         self.permanent
     }
@@ -146,7 +153,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::components::instance::{Component, Policies};
+    use crate::components::instance::{Description, Policies};
 
     /// Does what the key says: `ok`, `etag`, `wrong`, or refuses as often as the
     /// number.
@@ -175,6 +182,12 @@ mod tests {
         async fn delete(&self, request: &DeleteRequest) -> Result<(), Cause> {
             self.act(&request.key)
         }
+
+        /// As a component of another program fails: with a code of gRPC.
+        async fn bulk_delete(&self, requests: &[DeleteRequest], _: usize) -> Result<(), BulkError> {
+            self.calls.lock().unwrap().push(requests[0].key.clone());
+            Err(Cause::unavailable("").with_code(14).into())
+        }
     }
 
     impl Probe {
@@ -199,16 +212,20 @@ mod tests {
     }
 
     fn store_with_retries() -> (Arc<Probe>, Instance<dyn Store>) {
+        store_with(json!({"duration": "1s", "maxRetries": 2}))
+    }
+
+    fn store_with(retry: serde_json::Value) -> (Arc<Probe>, Instance<dyn Store>) {
         let resource = json!({"spec": {
-            "policies": {"retries": {"r": {"duration": "1s", "maxRetries": 2}}, "timeouts": {"t": "1s"}},
+            "policies": {"retries": {"r": retry}, "timeouts": {"t": "1s"}},
             "targets": {"components": {"store": {"outbound": {"retry": "r", "timeout": "t"}}}},
         }});
         let resiliency = Resiliency::default();
         resiliency.replace(&[outrider_crds::decode::from_value(&resource).unwrap()]);
         let probe = Arc::new(Probe::default());
-        let component = Component {
+        let description = Description {
             name: "store".to_owned(),
-            kind: "state.probe".to_owned(),
+            component_type: "state.probe".to_owned(),
             version: "v1".to_owned(),
             capabilities: Vec::new(),
         };
@@ -219,7 +236,7 @@ mod tests {
         let inner: Arc<dyn Store> = probe.clone();
         (
             probe,
-            Instance::new(component, inner, policies, Default::default()),
+            Instance::new(description, inner, policies, Default::default()),
         )
     }
 
@@ -272,5 +289,20 @@ mod tests {
 
         set(&store, &sets(&["1", "ok"])).await.unwrap();
         assert_eq!(probe.take(), ["1", "1", "ok"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_of_the_whole_is_tried_again_only_for_the_codes_of_the_policy() {
+        let request = [DeleteRequest {
+            key: "k".to_owned(),
+            ..DeleteRequest::default()
+        }];
+        for (codes, calls) in [("14", 3), ("8", 1)] {
+            let matching = json!({"gRPCStatusCodes": codes});
+            let retry = json!({"duration": "1s", "maxRetries": 2, "matching": matching});
+            let (probe, store) = store_with(retry);
+            delete(&store, &request).await.unwrap_err();
+            assert_eq!(probe.take().len(), calls, "{codes}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{Api, decode, error};
 use crate::blocks::error::{Error, Result, body_read, malformed};
-use crate::blocks::http::{self as edge, Request, no_content};
+use crate::blocks::http::{self as api, Request, no_content};
 use crate::blocks::json;
 use outrider_net::body::{Body, ReadError};
 
@@ -28,11 +28,11 @@ pub async fn get(api: &Api, request: Request, store: &str, key: &str) -> Respons
         let Some(item) = store.get(get).await.map_err(wrapped)? else {
             return Ok(no_content());
         };
-        let mut answer = edge::json(StatusCode::OK, item.value);
+        let mut answer = api::json(StatusCode::OK, item.value);
         if let Some(etag) = item.etag.and_then(|etag| HeaderValue::try_from(etag).ok()) {
             answer.headers_mut().insert(header::ETAG, etag);
         }
-        edge::add_metadata(answer.headers_mut(), &item.metadata);
+        api::add_metadata(answer.headers_mut(), &item.metadata);
         Ok(answer)
     })
     .await
@@ -141,7 +141,7 @@ pub async fn bulk_get(api: &Api, mut request: Request, store: &str) -> Response<
                 row
             })
             .collect();
-        Ok(edge::json(StatusCode::OK, json::to_line(&rows)))
+        Ok(api::json(StatusCode::OK, json::to_line(&rows)))
     })
     .await
 }
@@ -213,7 +213,7 @@ pub async fn query(api: &Api, mut request: Request, store: &str) -> Response<Bod
             token: &found.token,
             metadata: &found.metadata,
         };
-        Ok(edge::json(StatusCode::OK, json::to_line(&page)))
+        Ok(api::json(StatusCode::OK, json::to_line(&page)))
     })
     .await
 }

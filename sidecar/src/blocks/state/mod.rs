@@ -11,14 +11,15 @@ pub mod prefix;
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use outrider_components::{Error as Cause, Registry, Table, state};
 use outrider_metrics::Metrics;
 use outrider_metrics::component::Operations;
 use outrider_resiliency as resiliency;
 
 use crate::blocks::descriptor::{self, Method, Route};
-use crate::components::block::{Block, New};
-use crate::components::instance::{Call, Instance};
+use crate::components::block::{ComponentBlock, ToConnect};
+use crate::components::instance::Instance;
 use crate::components::map::Map;
 
 /// The building block.
@@ -113,18 +114,18 @@ pub struct Store {
     pub prefix: prefix::Prefix,
 }
 
-impl Block for Store {
+impl ComponentBlock for Store {
     type Trait = dyn state::Store;
     type Settings = prefix::Prefix;
 
     const CATEGORY: &'static str = "state";
-    const POLICIES: resiliency::Block = resiliency::Block::StateStore;
+    const COMPONENT_TYPE: resiliency::Block = resiliency::Block::StateStore;
 
     fn table(registry: &Registry) -> &Table<dyn state::Store> {
         &registry.state
     }
 
-    fn settings(new: &New<'_>) -> Result<prefix::Prefix, String> {
+    fn settings(new: &ToConnect<'_>) -> Result<prefix::Prefix, String> {
         prefix::Prefix::new(
             new.metadata.get("keyPrefix"),
             &new.context.app_id,
@@ -155,7 +156,7 @@ impl Block for Store {
         &self.instance
     }
 
-    fn close(store: &dyn state::Store) -> Call<'_, Result<(), Cause>> {
+    fn close(store: &dyn state::Store) -> BoxFuture<'_, Result<(), Cause>> {
         store.close()
     }
 }

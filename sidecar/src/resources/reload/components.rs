@@ -14,7 +14,7 @@ use super::SCOPE;
 use super::follow::Follow;
 use super::reports::Reports;
 use crate::blocks::pubsub::subscribe::Subscriber;
-use crate::components::start::{Started, Starter, secret_stores_first};
+use crate::components::start::{StartOutcome, Starter, secret_stores_first};
 use crate::resources::operator::{Change, Error, Operator};
 
 /// Pauses between two tries to start a component.
@@ -39,7 +39,7 @@ pub struct Components {
 }
 
 /// How the start of a component ended, by its name.
-type Outcome = (String, Result<Started, String>);
+type Outcome = (String, Result<StartOutcome, String>);
 
 /// A component on its way into use.
 struct Starting {
@@ -246,7 +246,7 @@ impl Components {
 
     /// One that started lets those start that waited for it. One that failed
     /// leaves the one before in use; it is tried again.
-    async fn ended(&mut self, name: String, result: Result<Started, String>) {
+    async fn ended(&mut self, name: String, result: Result<StartOutcome, String>) {
         let Some(starting) = self.starting.remove(&name) else {
             return;
         };
@@ -256,7 +256,7 @@ impl Components {
         let shown = component.log_name();
         let started = match result {
             Ok(started) => {
-                if started == Started::InUse {
+                if started == StartOutcome::InUse {
                     tracing::info!(target: SCOPE, "Component updated: {shown}");
                     for waiting in self.starter.waiting_for(&component) {
                         // A newer one of that name may be starting already.
@@ -266,7 +266,7 @@ impl Components {
                     }
                 }
                 self.loaded.insert(name, component);
-                started == Started::InUse
+                started == StartOutcome::InUse
             }
             Err(text) => {
                 let meanwhile = match self.starter.live.has(&name) {

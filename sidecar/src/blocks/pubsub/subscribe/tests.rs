@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::stream::Sent;
 use super::*;
 use crate::blocks::pubsub::scope::Scopes;
-use crate::components::instance::{Component, Instance, Policies};
+use crate::components::instance::{Description, Instance, Policies};
 
 /// Tells about every try to subscribe, and refuses the first ones.
 struct Probe {
@@ -48,9 +48,9 @@ type Tries = mpsc::UnboundedReceiver<(String, Arc<dyn Handler>)>;
 
 fn broker(refusals: u32) -> (Arc<Broker>, Tries) {
     let (tries, tries_rx) = mpsc::unbounded_channel();
-    let component = Component {
+    let description = Description {
         name: "p".into(),
-        kind: "pubsub.probe".into(),
+        component_type: "pubsub.probe".into(),
         version: "v1".into(),
         capabilities: Vec::new(),
     };
@@ -63,7 +63,7 @@ fn broker(refusals: u32) -> (Arc<Broker>, Tries) {
         block: outrider_resiliency::Block::PubSub,
     };
     let broker = Broker {
-        instance: Instance::new(component, inner, policies, Default::default()),
+        instance: Instance::new(description, inner, policies, Default::default()),
         scopes: Scopes::default(),
         prefix: "ns".into(),
         metrics: Default::default(),
