@@ -322,7 +322,7 @@ fn add(into: &mut HeaderMap, name: HeaderName, value: HeaderValue) -> bool {
     if has_room {
         into.append(name, value);
     } else {
-        tracing::warn!(target: "dapr.runtime", "there are more than {MOST_VALUES} headers: the rest is left out");
+        tracing::warn!(target: "dapr.runtime", "a call or its answer has more than {MOST_VALUES} headers: the rest is left out");
     }
     has_room
 }

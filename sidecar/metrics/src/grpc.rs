@@ -54,18 +54,37 @@ struct Series {
 
 impl Grpc {
     pub(super) fn new(names: &Names<'_>, errors: Option<Arc<Errors>>) -> Self {
+        const PROBES: &[&str] = &["app_id", "grpc_client_status"];
+        Self {
+            app_id: names.app_id.to_owned(),
+            errors,
+            server: Side::server(names),
+            client: Side::client(names),
+            probes: names.counter(
+                "grpc_io_healthprobes_completed_count",
+                "Health probes of the application.",
+                PROBES,
+                &[],
+            ),
+            probe_latency: names.latency(
+                "grpc_io_healthprobes_roundtrip_latency",
+                "Milliseconds that health probes took.",
+                PROBES,
+                &[],
+            ),
+        }
+    }
+}
+
+impl Side {
+    /// Calls of clients.
+    fn server(names: &Names<'_>) -> Self {
         const SERVER: (&[&str], &[&str]) = (
             &["app_id", "grpc_server_method", "grpc_server_status"],
             &["grpc_server_method"],
         );
         const SERVER_BYTES: &[&str] = &["app_id", "grpc_server_method"];
-        const CLIENT: (&[&str], &[&str]) = (
-            &["app_id", "grpc_client_method", "grpc_client_status"],
-            &["grpc_client_method"],
-        );
-        const CLIENT_BYTES: &[&str] = &["app_id", "grpc_client_method"];
-        const PROBES: &[&str] = &["app_id", "grpc_client_status"];
-        let server = Side {
+        Self {
             received: names.bytes(
                 "grpc_io_server_received_bytes_per_rpc",
                 "Bytes in the requests of calls to the gRPC API.",
@@ -91,8 +110,17 @@ impl Grpc {
                 SERVER.1,
             ),
             methods: Cache::default(),
-        };
-        let client = Side {
+        }
+    }
+
+    /// Calls of the sidecar.
+    fn client(names: &Names<'_>) -> Self {
+        const CLIENT: (&[&str], &[&str]) = (
+            &["app_id", "grpc_client_method", "grpc_client_status"],
+            &["grpc_client_method"],
+        );
+        const CLIENT_BYTES: &[&str] = &["app_id", "grpc_client_method"];
+        Self {
             received: names.bytes(
                 "grpc_io_client_received_bytes_per_rpc",
                 "Bytes in the answers to gRPC calls of the sidecar.",
@@ -118,29 +146,9 @@ impl Grpc {
                 CLIENT.1,
             ),
             methods: Cache::default(),
-        };
-        Self {
-            app_id: names.app_id.to_owned(),
-            errors,
-            server,
-            client,
-            probes: names.counter(
-                "grpc_io_healthprobes_completed_count",
-                "Health probes of the application.",
-                PROBES,
-                &[],
-            ),
-            probe_latency: names.latency(
-                "grpc_io_healthprobes_roundtrip_latency",
-                "Milliseconds that health probes took.",
-                PROBES,
-                &[],
-            ),
         }
     }
-}
 
-impl Side {
     fn method(&self, path: &str) -> Arc<Method> {
         self.methods.get(path, || Method {
             path: path.to_owned(),

@@ -146,7 +146,9 @@ impl Servers<'_> {
         callee: Callee,
         metrics: &Metrics,
         security: &Security,
+        readiness: &Readiness,
     ) -> Result<(), Failure> {
+        let target = readiness.target("grpc-internal-server");
         let edge = edge::internal::Edge {
             app_id: self.flags.app_id.as_str().into(),
             callee: Arc::new(callee),
@@ -162,6 +164,7 @@ impl Servers<'_> {
             .listen_tls(listener, acceptor);
         let (host, port) = (&self.flags.api.internal_address, address.port());
         tracing::info!(target: SCOPE, "Internal gRPC server is running on {host}:{port}");
+        target.ready();
         Ok(())
     }
 

@@ -16,6 +16,27 @@ pub struct Settings {
     pub namespace: String,
 }
 
+/// What the application speaks.
+fn protocol(flags: &Flags) -> Result<Protocol, Failure> {
+    Ok(
+        match (
+            flags.app.protocol.to_ascii_lowercase().as_str(),
+            flags.app.ssl,
+        ) {
+            ("" | "http", false) => Protocol::Http,
+            ("" | "http", true) | ("https", _) => Protocol::Https,
+            ("h2c", _) => Protocol::H2c,
+            ("grpc", false) => Protocol::Grpc,
+            ("grpc", true) | ("grpcs", _) => Protocol::Grpcs,
+            _ => {
+                return Err(
+                    format!("invalid value for 'app-protocol': {}", flags.app.protocol).into(),
+                );
+            }
+        },
+    )
+}
+
 pub fn settings(flags: &Flags) -> Result<Settings, Failure> {
     let port = |text: &str, name: &str| -> Result<u16, Failure> {
         text.parse::<i64>()
@@ -46,19 +67,7 @@ pub fn settings(flags: &Flags) -> Result<Settings, Failure> {
             return Err("parameter app-id cannot contain dots".into());
         }
     }
-    let protocol = match (
-        flags.app.protocol.to_ascii_lowercase().as_str(),
-        flags.app.ssl,
-    ) {
-        ("" | "http", false) => Protocol::Http,
-        ("" | "http", true) | ("https", _) => Protocol::Https,
-        ("h2c", _) => Protocol::H2c,
-        ("grpc", false) => Protocol::Grpc,
-        ("grpc", true) | ("grpcs", _) => Protocol::Grpcs,
-        _ => {
-            return Err(format!("invalid value for 'app-protocol': {}", flags.app.protocol).into());
-        }
-    };
+    let protocol = protocol(flags)?;
     let probes = &flags.app.probes;
     if probes.timeout > probes.interval {
         return Err(

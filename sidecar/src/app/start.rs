@@ -132,7 +132,6 @@ impl Runtime {
         let invoke = start.invoke(&blocks, &app, &metrics, sidecars, endpoints, external);
         let (ask, asked) = mpsc::unbounded_channel();
         let apis = start.apis(&spec, &metrics, &blocks, &app, features, invoke, ask)?;
-        let outbound = apis.blocks.health.outbound.clone();
         let mut servers = Servers {
             flags,
             workers: workers.clone(),
@@ -144,10 +143,14 @@ impl Runtime {
             .open_apis(&settings, &start.readiness, &apis)
             .await?;
         let callee = start.callee(&spec, &app, &metrics)?;
-        let ready = start.readiness.target("grpc-internal-server");
-        servers.open_internal(internal.listener, callee, &metrics, &security)?;
-        ready.ready();
-        outbound.ready();
+        servers.open_internal(
+            internal.listener,
+            callee,
+            &metrics,
+            &security,
+            &start.readiness,
+        )?;
+        apis.blocks.health.outbound.ready();
         Ok(Self {
             ready: start.readiness.target("runtime"),
             serving,
