@@ -52,7 +52,7 @@ impl Flags {
             .any(|path| std::path::Path::new(path).exists());
         let resolver = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         Self::parse(
-            std::env::args().skip(1),
+            outrider_kit::flags::arguments(),
             |name| std::env::var(name).ok(),
             &resolver,
             tokens,

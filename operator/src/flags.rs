@@ -39,7 +39,9 @@ pub struct Flags {
 
 impl Flags {
     pub fn read() -> Result<Self, Error> {
-        Self::parse(std::env::args().skip(1), |name| std::env::var(name).ok())
+        Self::parse(outrider_kit::flags::arguments(), |name| {
+            std::env::var(name).ok()
+        })
     }
 
     pub fn parse(

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use outrider_host::server::{self, Limits};
 use outrider_host::{Target, listen};
 use outrider_k8s::Client;
@@ -182,11 +182,13 @@ async fn serve_api(
     process: &Process,
 ) -> anyhow::Result<()> {
     let (address, port) = (&flags.service.listen_address, flags.service.port);
-    let listener = listen::tcp_with_retries(address, port).await?;
+    let listener = listen::tcp_with_retries(address, port)
+        .await
+        .with_context(|| format!("listen on {address}:{port}"))?;
     let acceptor = security.acceptor(Clients::Anonymous)?;
     let (service, tasks) = (CaServer::new(signing), process.tasks.clone());
     tracing::info!(target: "dapr.sentry.server", "Running gRPC server on port {port}");
-    process.tasks.spawn("sentry", async move {
+    process.spawn_essential("sentry", async move {
         let limits = Limits::UNAUTHENTICATED;
         server::serve("sentry", listener, acceptor, limits, service, &tasks).await;
         tracing::info!(target: "dapr.sentry.server", "Shutting down gRPC server");

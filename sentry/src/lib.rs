@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    match flags::parse(std::env::args().skip(1)) {
+    match flags::parse(outrider_kit::flags::arguments()) {
         Ok(flags) => outrider_host::main("dapr.sentry", || app::run(flags)),
         Err(error) => error.exit_code(),
     }

@@ -15,7 +15,7 @@ mod resources;
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    match flags::parse(std::env::args().skip(1)) {
+    match flags::parse(outrider_kit::flags::arguments()) {
         Ok(flags) => outrider_host::main("dapr.runtime", || app::run(flags)),
         Err(done) => done.print(app::wait_for_outbound),
     }

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fmt::Display;
 
 use serde_json::Value;
@@ -31,18 +32,24 @@ impl Metadata {
         }
     }
 
-    /// The members of a JSON object as properties: text as it is, any other
-    /// value as its JSON. Anything but an object has no properties.
+    /// The members of a JSON object as properties: text, numbers and booleans.
+    /// Lists and objects are no values of properties and are left out. Of a name
+    /// in several spellings the first counts. Anything but an object has no
+    /// properties.
     pub fn from_json(component: &str, object: &Value) -> Metadata {
         let members = object.as_object().into_iter().flatten();
         let properties = members.filter_map(|(name, value)| {
             let text = match value {
-                Value::Null => return None,
+                Value::Null | Value::Array(_) | Value::Object(_) => return None,
                 Value::String(text) => text.clone(),
                 other => other.to_string(),
             };
             Some((name.clone(), text))
         });
+        let mut seen = HashSet::new();
+        let properties: Vec<_> = properties
+            .filter(|(name, _)| seen.insert(name.to_lowercase()))
+            .collect();
         Metadata::new(component, properties)
     }
 
@@ -124,6 +131,12 @@ mod tests {
         assert_eq!(metadata.get("number"), Some("5"));
         assert_eq!(metadata.get("flag"), Some("true"));
         assert_eq!(metadata.get("nothing"), None);
+        let odd = json!({"list": ["a"], "object": {"a": 1}, "Domain": "a", "domain": "b"});
+        let metadata = Metadata::from_json("nr", &odd);
+        assert_eq!(metadata.get("list"), None);
+        assert_eq!(metadata.get("object"), None);
+        assert!(metadata.unique().is_ok());
+        assert_eq!(metadata.get("domain"), Some("a"));
         assert_eq!(Metadata::from_json("nr", &Value::Null).iter().count(), 0);
     }
 }

@@ -59,7 +59,9 @@ outrider_components::fields! {
         /// time.
         "readTimeout" => read_timeout: ReadTimeout = "3s";
         /// Not supported yet: a component with `true` does not start.
-        "useEntraID" | "useAzureAD" => entra_id: Truthy = "false";
+        "useEntraID" => entra_id: Truthy = "false";
+        /// The name that `useEntraID` had before.
+        "useAzureAD" => azure_ad: Truthy = "false";
         /// Not supported yet: a component with `true` does not start.
         "useOIDC" => oidc: Truthy = "false";
     }
@@ -159,7 +161,7 @@ impl Settings {
                 ));
             }
         };
-        if fields.entra_id.0 {
+        if fields.entra_id.0 || fields.azure_ad.0 {
             return Err(metadata.wrong("useEntraID", "is not supported yet: use redisPassword"));
         }
         if fields.oidc.0 {

@@ -46,6 +46,13 @@ pub fn list<'a>(values: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     entries
 }
 
+/// The arguments of this process. One that is not UTF-8 is an unknown flag
+/// like others.
+pub fn arguments() -> impl Iterator<Item = String> {
+    let arguments = std::env::args_os().skip(1);
+    arguments.map(|argument| argument.to_string_lossy().into_owned())
+}
+
 /// What is wrong with a command line, as one line; `command` is its definition.
 #[cfg(feature = "clap")]
 pub fn error_line(error: &clap::Error, command: &clap::Command) -> String {
@@ -55,13 +62,14 @@ pub fn error_line(error: &clap::Error, command: &clap::Command) -> String {
         _ => "",
     };
     let help = format!("{} --help", command.get_name());
+    let given = context(ContextKind::InvalidArg);
     // Without the value, and without the brackets around one that may be left out.
-    let flag = context(ContextKind::InvalidArg);
-    let flag = flag.split(['=', ' ', '[']).next().unwrap_or_default();
+    let flag = given.split(['=', ' ', '[']).next().unwrap_or_default();
     let value = context(ContextKind::InvalidValue);
     let reason = match error.kind() {
-        ErrorKind::UnknownArgument if flag.starts_with("--") => {
-            return usage::unknown_flag(flag, names(command), &help);
+        ErrorKind::UnknownArgument if given.starts_with("--") => {
+            let unknown = given.split('=').next().unwrap_or_default();
+            return usage::unknown_flag(unknown, names(command), &help);
         }
         ErrorKind::UnknownArgument => match flag.strip_prefix('-').and_then(|f| f.chars().next()) {
             Some(letter) => format!("unknown shorthand flag: '{letter}' in {flag}"),

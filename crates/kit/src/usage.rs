@@ -31,7 +31,16 @@ pub fn line(reason: &str, meant: Option<&str>, help: &str) -> String {
         Some(meant) => format!("{reason}; did you mean {meant}? See {help}"),
         None => format!("{reason}; see {help}"),
     };
-    line.replace(['\n', '\r'], " ")
+    // What was given may hold anything, and the line goes to a terminal.
+    let line = line.replace(['\n', '\r'], " ");
+    let mut shown = String::with_capacity(line.len());
+    for c in line.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_debug()),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
 /// The word of `known` that takes the fewest edits to become `word`, unless
@@ -41,7 +50,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     known
         .into_iter()
         .map(|name| (distance(word, name), name))
-        .filter(|(edits, _)| *edits <= limit)
+        .filter(|(edits, _)| (1..=limit).contains(edits))
         .min()
         .map(|(_, name)| name)
 }
@@ -110,6 +119,15 @@ mod tests {
             unknown_command("stauts", ["up", "status"], "cluster --help"),
             "unknown command: stauts; did you mean status? See cluster --help"
         );
+    }
+
+    #[test]
+    fn a_flag_with_something_behind_it_is_shown_whole_and_not_offered_again() {
+        assert_eq!(
+            unknown_flag("--app-id x\u{1b}[0m", ["app-id"], "daprd --help"),
+            "unknown flag: --app-id x\\u{1b}[0m; see daprd --help"
+        );
+        assert_eq!(nearest("app-id", ["app-id"]), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use http_body::Body;
 use outrider_host::server::{self, Limits};
 use outrider_host::{Readiness, Target, Tasks, health, metrics};
 use outrider_security::Acceptor;
+use outrider_telemetry::log;
 use outrider_telemetry::metrics::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -42,11 +43,11 @@ impl Process {
         let (address, port) = &settings.health;
         health::serve(address, *port, self.readiness.clone(), &self.tasks)
             .await
-            .context("health page")?;
+            .with_context(|| format!("health page on {address}:{port}"))?;
         if let Some((address, port)) = &settings.metrics {
             metrics::serve(address, *port, self.registry.clone(), &self.tasks)
                 .await
-                .context("metrics page")?;
+                .with_context(|| format!("metrics page on {address}:{port}"))?;
         }
         Ok(targets)
     }
@@ -64,8 +65,22 @@ impl Process {
         B: Body<Data = Bytes, Error: Into<Failure>> + Send + Unpin + 'static,
     {
         let tasks = self.tasks.clone();
-        self.tasks.spawn(name, async move {
+        self.spawn_essential(name, async move {
             server::serve(name, listener, acceptor, limits, service, &tasks).await;
+        });
+    }
+
+    /// Runs a task without which the process is of no use: should it panic, or
+    /// end too early, the process ends with it and is started again.
+    pub fn spawn_essential(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let stopping = self.tasks.stopping();
+        self.tasks.spawn(name, async move {
+            let _essential = Essential { name, stopping };
+            task.await;
         });
     }
 
@@ -90,5 +105,25 @@ impl Process {
                 () = task => {}
             }
         });
+    }
+}
+
+/// Ends the process when it is dropped before that was to end.
+struct Essential {
+    name: &'static str,
+    stopping: CancellationToken,
+}
+
+impl Drop for Essential {
+    fn drop(&mut self) {
+        if !self.stopping.is_cancelled() {
+            let line = format!(
+                "the task {} has ended by itself: the process ends",
+                self.name
+            );
+            log::fatal("dapr.host", &line);
+            log::flush();
+            std::process::exit(1);
+        }
     }
 }

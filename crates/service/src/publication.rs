@@ -7,10 +7,14 @@ use std::time::Duration;
 use outrider_security::{Roots, TrustAnchors};
 use tokio_util::sync::CancellationToken;
 
+/// Between two tries to write, at most.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
 /// When trust anchors are written to where the API server looks for them.
 pub struct Publication {
     pub anchors: TrustAnchors,
-    /// After a failure.
+    /// After a first failure; twice as long after each further one, up to
+    /// 30 s.
     pub retry: Duration,
     /// After a success, for an object that others overwrite; none where that
     /// does not happen.
@@ -25,11 +29,19 @@ impl Publication {
         F: Future<Output = bool>,
     {
         let mut changes = self.anchors.subscribe();
+        let mut retry = self.retry;
         loop {
             let roots = changes.borrow_and_update().clone();
             let pause = match write(roots).await {
-                true => self.check,
-                false => Some(self.retry),
+                true => {
+                    retry = self.retry;
+                    self.check
+                }
+                false => {
+                    let pause = retry;
+                    retry = (retry * 2).min(LONGEST_RETRY);
+                    Some(pause)
+                }
             };
             tokio::select! {
                 () = stopping.cancelled() => return,
@@ -100,7 +112,7 @@ mod tests {
         let (first, second) = (roots(), roots());
         let (old, new) = (first.pem().to_owned(), second.pem().to_owned());
         let written = writes(TrustAnchors::new(first), second, 2, None).await;
-        let expected = [(0, &old), (1, &old), (2, &old), (50, &new)];
+        let expected = [(0, &old), (1, &old), (3, &old), (50, &new)];
         assert_eq!(written, expected.map(|(at, pem)| (at, pem.clone())));
     }
 

@@ -92,6 +92,10 @@ impl Lists {
         if self.allowed.is_empty() && self.denied.is_empty() {
             return true;
         }
+        // What no block has is in no list, and is not served past one.
+        if name.is_empty() {
+            return false;
+        }
         let key = format!("{version}/{name}");
         !self.denied.contains(&key) && (self.allowed.is_empty() || self.allowed.contains(&key))
     }
@@ -182,6 +186,14 @@ mod tests {
             assert_eq!(lists.grpc("v1", "shutdown"), !protocol.is_empty());
             assert!(lists.http("v1", "state"));
         }
+    }
+
+    #[test]
+    fn a_method_of_no_block_is_refused_where_there_is_a_list() {
+        let (allowed, denied) = (vec![], vec![rule("state", "v1.0", "grpc")]);
+        let lists = Allowed::new(Some(&configuration::Api { allowed, denied })).unwrap();
+        assert!(!lists.grpc("v1", ""));
+        assert!(Allowed::default().grpc("v1", ""));
     }
 
     #[test]
