@@ -73,8 +73,8 @@ impl<H: Handler> Server<H> {
         self.listen_with(listener, None);
     }
 
-    /// The same for other sidecars, with TLS if `acceptor` asks for it. Who says
-    /// nothing makes room there.
+    /// The same for other sidecars, with TLS if `acceptor` asks for it. When the
+    /// listener is full, connections that have sent nothing are closed first.
     pub fn listen_tls(&self, listener: TcpListener, acceptor: Acceptor) {
         self.listen_with(listener, Some(acceptor));
     }
@@ -124,8 +124,8 @@ impl<H: Handler> Server<H> {
         if let Some(place) = &place {
             place.heard();
         }
-        // What serving takes has a place of its own in memory, so that who says
-        // nothing costs little.
+        // What serving takes is boxed, so that a connection that sends nothing
+        // costs little.
         let Some(acceptor) = acceptor else {
             return Box::pin(self.serve(stream, None, None, place)).await;
         };
@@ -198,8 +198,8 @@ impl<H: Handler> Server<H> {
                 if is_head && !single {
                     answer = without_body(answer);
                 }
-                // Who is refused while sending must not send the next request
-                // behind a body that nobody reads.
+                // A client that is refused while it sends must not send the next
+                // request behind a body that is not read.
                 let unread = answer.status().as_u16() >= 400 && phase.is_sending();
                 if single && (unread || phase.is_last()) {
                     let close = HeaderValue::from_static("close");

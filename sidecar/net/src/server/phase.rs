@@ -13,8 +13,8 @@ const BODY: u8 = 1;
 const REST: u8 = 2;
 const SHARED: u8 = 3;
 
-/// Whether the end is near: who is answered from now on had better connect
-/// anew, to another process.
+/// Whether the end is near: from then on answers of HTTP/1 carry
+/// `Connection: close`, so that clients connect to another process.
 #[derive(Clone, Default)]
 pub struct Leaving(Arc<AtomicBool>);
 
@@ -24,8 +24,8 @@ impl Leaving {
     }
 }
 
-/// Of one connection, between its stream and its requests. New ones owe the
-/// head of a request.
+/// Of one connection, between its stream and its requests. A new one has
+/// not sent the head of a request yet.
 #[derive(Clone, Default)]
 pub struct Phase(Arc<Inner>);
 
@@ -41,7 +41,7 @@ impl Phase {
         Self(Arc::new(Inner { state, leaving }))
     }
 
-    /// The request at hand had better be the connection's last.
+    /// Whether the request at hand is to be the connection's last.
     pub fn is_last(&self) -> bool {
         self.0.leaving.0.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! Publishing several messages: under a policy, only those that failed and may
-//! go better are published again.
+//! Publishing several messages: under a policy, only those that failed and can
+//! be retried are published again.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -52,54 +52,69 @@ impl Failure for Unpublished {
     }
 }
 
-/// Publishes again only what failed and may go better.
+/// Where a bulk request stands.
+#[derive(Default)]
+struct Progress {
+    /// What is still to be published.
+    left: BulkPublishRequest,
+    /// Messages whose failure is permanent.
+    permanent: Vec<FailedEntry>,
+}
+
+/// Publishes again only what failed and can be retried.
 async fn again(
     broker: &dyn Broker,
     policy: Policy,
     request: &BulkPublishRequest,
 ) -> Result<Vec<FailedEntry>, Cause> {
-    let progress = Mutex::new((request.clone(), Vec::new()));
+    let progress = Mutex::new(Progress {
+        left: request.clone(),
+        permanent: Vec::new(),
+    });
     let progress = || progress.lock().unwrap_or_else(|e| e.into_inner());
     let published = policy
         .run(|_| {
-            let request = progress().0.clone();
+            let request = progress().left.clone();
             let progress = &progress;
             async move {
                 let failed = match broker.bulk_publish(&request).await {
                     Ok(failed) => failed,
                     Err(cause) => return Err(Unpublished::All(cause)),
                 };
-                let (lost, failed): (Vec<_>, Vec<_>) =
+                let (permanent, failed): (Vec<_>, Vec<_>) =
                     failed.into_iter().partition(|f| is_permanent(&f.error));
                 let mut progress = progress();
-                progress.1.extend(lost);
-                let mut left = std::mem::take(&mut progress.0.entries);
+                progress.permanent.extend(permanent);
+                let mut left = std::mem::take(&mut progress.left.entries);
                 left.retain(|entry| failed.iter().any(|f| f.id == entry.id));
-                progress.0.entries = left;
+                progress.left.entries = left;
                 if failed.is_empty() {
-                    // The rest is published; what is lost is reported at the end.
+                    // The rest is published; permanent failures are reported at the end.
                     return Ok(());
                 }
                 Err(Unpublished::Some(failed))
             }
         })
         .await;
-    let (left, mut lost) = std::mem::take(&mut *progress());
+    let Progress {
+        left,
+        permanent: mut unpublished,
+    } = std::mem::take(&mut *progress());
     match published {
         Ok(()) => {}
-        Err(Error::Failed(Unpublished::Some(failed))) => lost.extend(failed),
+        Err(Error::Failed(Unpublished::Some(failed))) => unpublished.extend(failed),
         // Those that a former attempt published are not reported as failed.
         Err(Error::Failed(Unpublished::All(cause)))
             if left.entries.len() == request.entries.len() =>
         {
             return Err(cause);
         }
-        Err(error) => lost.extend(left.entries.iter().map(|entry| FailedEntry {
+        Err(error) => unpublished.extend(left.entries.iter().map(|entry| FailedEntry {
             id: entry.id.clone(),
             error: Cause::unavailable(error.to_string()),
         })),
     }
-    Ok(lost)
+    Ok(unpublished)
 }
 
 #[cfg(test)]

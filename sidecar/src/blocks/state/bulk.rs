@@ -1,5 +1,5 @@
 //! Operations on several items, each on its own: under a policy, only the
-//! items that failed and may go better are tried again.
+//! items that failed and can be retried are tried again.
 
 use std::fmt;
 use std::future::Future;
@@ -43,7 +43,7 @@ pub async fn delete(
 /// A bulk operation that did not succeed for all items.
 struct Partly {
     error: BulkError,
-    /// Nothing is left that could go better.
+    /// Nothing is left that can be retried.
     permanent: bool,
 }
 
@@ -70,11 +70,11 @@ impl Failure for Partly {
 struct Progress {
     /// Places in the request of the items that are still to be done.
     left: Vec<usize>,
-    /// Items that will not go better.
-    lost: Vec<ItemError>,
+    /// Items whose failure is permanent.
+    permanent: Vec<ItemError>,
 }
 
-/// Repeats a bulk operation for the items that failed and may go better.
+/// Repeats a bulk operation for the items that failed and can be retried.
 async fn each<R, Running>(
     policy: Policy,
     requests: &[R],
@@ -86,7 +86,7 @@ where
 {
     let progress = Mutex::new(Progress {
         left: (0..requests.len()).collect(),
-        lost: Vec::new(),
+        permanent: Vec::new(),
     });
     let progress = || progress.lock().unwrap_or_else(|e| e.into_inner());
     let done = policy
@@ -109,13 +109,13 @@ where
                     index: left.get(item.index).copied().unwrap_or_default(),
                     ..item
                 });
-                let (lost, failed): (Vec<_>, Vec<_>) =
+                let (permanent, failed): (Vec<_>, Vec<_>) =
                     items.partition(|item| is_permanent(&item.error));
                 let mut progress = progress();
-                progress.lost.extend(lost);
+                progress.permanent.extend(permanent);
                 progress.left = failed.iter().map(|item| item.index).collect();
                 if failed.is_empty() {
-                    // The rest is done; what is lost is reported at the end.
+                    // The rest is done; permanent failures are reported at the end.
                     return Ok(());
                 }
                 Err(Partly {
@@ -125,7 +125,7 @@ where
             }
         })
         .await;
-    let lost = std::mem::take(&mut progress().lost);
+    let permanent = std::mem::take(&mut progress().permanent);
     let failed = match done {
         Ok(()) => Vec::new(),
         Err(Error::Failed(Partly {
@@ -135,7 +135,7 @@ where
         Err(Error::Failed(Partly { error, .. })) => return Err(error),
         Err(refused) => return Err(Cause::unavailable(refused.to_string()).into()),
     };
-    let all: Vec<ItemError> = lost.into_iter().chain(failed).collect();
+    let all: Vec<ItemError> = permanent.into_iter().chain(failed).collect();
     if all.is_empty() {
         Ok(())
     } else {
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_items_that_may_go_better_are_written_again() {
+    async fn only_items_that_can_be_retried_are_written_again() {
         let (probe, store) = store_with_retries();
         let requests = sets(&["ok", "1", "etag", "2"]);
         let error = set(&store, &requests).await.unwrap_err();
