@@ -6,10 +6,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -123,78 +123,58 @@ pub fn prepend(first: Bytes, rest: Body) -> Body {
     })
 }
 
+/// A body whose frames are polled by `poll`; its end and size are its own.
+struct Polled<P> {
+    body: Body,
+    poll: P,
+}
+
+type PolledFrame = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
+impl<P> http_body::Body for Polled<P>
+where
+    P: FnMut(Pin<&mut Body>, &mut Context<'_>) -> PolledFrame + Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> PolledFrame {
+        let this = self.get_mut();
+        (this.poll)(Pin::new(&mut this.body), context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// `body`, keeping `guard` until it is dropped.
 pub fn hold<G: Send + Unpin + 'static>(body: Body, guard: G) -> Body {
-    struct Holding<G> {
-        body: Body,
-        _guard: G,
-    }
-
-    impl<G: Unpin> http_body::Body for Holding<G> {
-        type Data = Bytes;
-        type Error = BoxError;
-
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-            Pin::new(&mut self.get_mut().body).poll_frame(context)
-        }
-
-        fn is_end_stream(&self) -> bool {
-            self.body.is_end_stream()
-        }
-
-        fn size_hint(&self) -> SizeHint {
-            self.body.size_hint()
-        }
-    }
-
-    stream(Holding {
-        body,
-        _guard: guard,
-    })
+    let poll = move |body: Pin<&mut Body>, context: &mut Context<'_>| {
+        let _held = &guard;
+        body.poll_frame(context)
+    };
+    stream(Polled { body, poll })
 }
 
 /// `body`, which breaks off with [`ReadError::Late`] at the deadline.
 pub fn until(body: Body, deadline: Instant) -> Body {
-    struct Until {
-        body: Body,
-        late: Pin<Box<Sleep>>,
+    if matches!(body, Body::Empty | Body::Full(_)) {
+        return body;
     }
-
-    impl http_body::Body for Until {
-        type Data = Bytes;
-        type Error = BoxError;
-
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-            let this = self.get_mut();
-            let polled = Pin::new(&mut this.body).poll_frame(context);
-            if polled.is_pending() && this.late.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Some(Err(ReadError::Late.into())));
-            }
-            polled
+    let mut late = Box::pin(tokio::time::sleep_until(deadline));
+    let poll = move |body: Pin<&mut Body>, context: &mut Context<'_>| {
+        let polled = body.poll_frame(context);
+        if polled.is_pending() && late.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(ReadError::Late.into())));
         }
-
-        fn is_end_stream(&self) -> bool {
-            self.body.is_end_stream()
-        }
-
-        fn size_hint(&self) -> SizeHint {
-            self.body.size_hint()
-        }
-    }
-
-    match body {
-        Body::Empty | Body::Full(_) => body,
-        body => stream(Until {
-            body,
-            late: Box::pin(tokio::time::sleep_until(deadline)),
-        }),
-    }
+        polled
+    };
+    stream(Polled { body, poll })
 }
 
 impl http_body::Body for Body {

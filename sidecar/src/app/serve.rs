@@ -25,6 +25,7 @@ enum ApiKind {
 /// Opens the listeners of the APIs.
 pub struct Servers<'a> {
     pub flags: &'a Flags,
+    pub readiness: Readiness,
     pub workers: Workers,
     pub tasks: Tasks,
     pub leaving: Leaving,
@@ -109,10 +110,9 @@ impl Servers<'_> {
     pub async fn open_apis(
         &mut self,
         settings: &Settings,
-        readiness: &Readiness,
         apis: &Arc<Apis>,
     ) -> Result<(), Failure> {
-        let target = readiness.target("grpc-api-server");
+        let target = self.readiness.target("grpc-api-server");
         let edge = edge::grpc::Edge::new(apis.clone());
         self.open(edge, self.grpc(), ApiKind::Grpc, settings.grpc_port)
             .await?;
@@ -146,9 +146,8 @@ impl Servers<'_> {
         callee: Callee,
         metrics: &Metrics,
         security: &Security,
-        readiness: &Readiness,
     ) -> Result<(), Failure> {
-        let target = readiness.target("grpc-internal-server");
+        let target = self.readiness.target("grpc-internal-server");
         let edge = edge::internal::Edge {
             app_id: self.flags.app_id.as_str().into(),
             callee: Arc::new(callee),

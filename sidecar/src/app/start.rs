@@ -124,32 +124,15 @@ impl Runtime {
         }
         let endpoints = endpoints(http_endpoints, &blocks, &pools).await;
 
-        let sidecars = Sidecars {
-            peers: start.peers(&security, &internal, &workers),
-            resolver: blocks.resolver.clone(),
-        };
+        let peers = start.peers(&security, &internal, &workers);
         let external = external::Client::new(&pools, &metrics);
-        let invoke = start.invoke(&blocks, &app, &metrics, sidecars, endpoints, external);
+        let invoke = start.invoke(&blocks, &app, &metrics, peers, endpoints, external);
         let (ask, asked) = mpsc::unbounded_channel();
         let apis = start.apis(&spec, &metrics, &blocks, &app, features, invoke, ask)?;
-        let mut servers = Servers {
-            flags,
-            workers: workers.clone(),
-            tasks: serving.clone(),
-            leaving: Leaving::default(),
-            sockets: Vec::new(),
-        };
-        servers
-            .open_apis(&settings, &start.readiness, &apis)
-            .await?;
+        let mut servers = start.servers(&workers, &serving);
+        servers.open_apis(&settings, &apis).await?;
         let callee = start.callee(&spec, &app, &metrics)?;
-        servers.open_internal(
-            internal.listener,
-            callee,
-            &metrics,
-            &security,
-            &start.readiness,
-        )?;
+        servers.open_internal(internal.listener, callee, &metrics, &security)?;
         apis.blocks.health.outbound.ready();
         Ok(Self {
             ready: start.readiness.target("runtime"),
@@ -423,7 +406,7 @@ impl Start<'_> {
         blocks: &Blocks,
         app: &Application,
         metrics: &Metrics,
-        sidecars: Sidecars,
+        peers: Peers,
         endpoints: Arc<Map<Endpoint>>,
         external: external::Client,
     ) -> invoke::Api {
@@ -431,7 +414,10 @@ impl Start<'_> {
             app_id: self.flags.app_id.clone(),
             namespace: self.settings.namespace.clone(),
             channel: app.channel(),
-            sidecars,
+            sidecars: Sidecars {
+                peers,
+                resolver: blocks.resolver.clone(),
+            },
             endpoints,
             external,
             calls: metrics.calls(),
@@ -491,6 +477,18 @@ impl Start<'_> {
             token: flags.api.token.clone(),
             max_body: flags.api.max_body,
         }))
+    }
+
+    /// What opens the listeners; none is open yet.
+    fn servers(&self, workers: &Workers, serving: &Tasks) -> Servers<'_> {
+        Servers {
+            flags: self.flags,
+            readiness: self.readiness.clone(),
+            workers: workers.clone(),
+            tasks: serving.clone(),
+            leaving: Leaving::default(),
+            sockets: Vec::new(),
+        }
     }
 
     /// What answers other sidecars.
