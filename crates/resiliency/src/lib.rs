@@ -21,7 +21,7 @@ mod set;
 pub use metrics::Metrics;
 pub use parse::Matching;
 pub use policy::{Attempt, Error, Failure, Policy};
-pub use resiliency::Resiliency;
+pub use resiliency::{LeftOut, Resiliency};
 
 /// The log scope of lines about policies.
 const SCOPE: &str = "dapr.runtime";

@@ -30,6 +30,7 @@ async fn metadata_has_id_components_and_custom_entries_over_both_protocols() -> 
         assert!(capabilities.contains(capability), "{capabilities}");
     }
     assert_eq!(metadata["extended"]["colour"], "red");
+    assert!(metadata["resources"].is_null());
     assert_eq!(metadata["appConnectionProperties"]["port"], app.port());
     assert_eq!(metadata["appConnectionProperties"]["protocol"], "http");
 

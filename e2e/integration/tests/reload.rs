@@ -366,6 +366,73 @@ async fn at_the_start_a_component_that_cannot_start_ends_the_process() -> Result
 }
 
 #[tokio::test]
+async fn metadata_lists_each_resource_that_is_not_in_use_and_why() -> Result<()> {
+    const RESOURCES: &str = "apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: policies}\nspec: {policies: {timeouts: {t: soon}}}\n---\napiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata: {name: host}\nspec: {baseUrl: 'http://localhost:1', clientTLS: {renegotiation: Sometimes}}\n";
+    let parked = component(
+        "parked",
+        "state.in-memory",
+        "{name: k, secretKeyRef: {name: s, key: s}}",
+    ) + "auth: {secretStore: vault}\n";
+    let broken = component("broken", "state.sqlite", "");
+    let daprd = Daprd::builder()
+        .resource(&component("fine", "state.in-memory", ""))
+        .resource(&subscription("1 +"))
+        .resource(&parked)
+        .resource(&broken.replace("version: v1", "version: v1, ignoreErrors: true"))
+        .resource(RESOURCES)
+        .start()
+        .await?;
+    let listed = async || -> Result<Vec<Value>> {
+        let listed = metadata(&daprd).await?["resources"].take();
+        Ok(listed.as_array().cloned().unwrap_or_default())
+    };
+    let listed_now = listed().await?;
+    let shown = |listed: &[Value]| -> Vec<String> {
+        let words = ["kind", "name", "status"];
+        let line = |one: &Value| words.map(|w| one[w].as_str().unwrap_or("?").to_owned());
+        listed.iter().map(|one| line(one).join(" ")).collect()
+    };
+    assert_eq!(
+        shown(&listed_now),
+        [
+            "Component broken failed",
+            "Component parked parked",
+            "HTTPEndpoint host failed",
+            "Resiliency policies failed",
+            "Subscription orders failed",
+        ]
+    );
+    let reasons = [
+        "missing connection string",
+        "it waits for the secret store vault",
+        "invalid renegotiation value Sometimes",
+        "soon",
+        "invalid match expression",
+    ];
+    for (one, reason) in listed_now.iter().zip(reasons) {
+        let found = one["reason"].as_str().unwrap_or_default();
+        assert!(found.contains(reason), "{one}");
+        assert!(one["since"].as_str().is_some_and(|s| s.ends_with('Z')));
+        assert_eq!(one["nextTry"].is_string(), one["name"] == "broken", "{one}");
+    }
+
+    // What is corrected or removed is not listed any more.
+    let file = |n: u32| daprd.resources().join(format!("{n}.yaml"));
+    replace(&file(1), &subscription("true"))?;
+    std::fs::remove_file(file(2))?;
+    std::fs::remove_file(file(3))?;
+    let whole = RESOURCES
+        .replace("soon", "1s")
+        .replace("Sometimes", "Never");
+    replace(&file(4), &whole)?;
+    wait::until("everything is in use", || async {
+        let metadata = metadata(&daprd).await.ok()?;
+        metadata["resources"].is_null().then_some(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn changing_a_component_fails_no_request() -> Result<()> {
     const TASKS: u32 = 8;
     let folder = tempfile::tempdir()?;

@@ -7,6 +7,7 @@ use outrider_call::channel::connect::Connector;
 use outrider_catalog as catalog;
 use outrider_components::resolve::Resolver;
 use outrider_components::{Context, Registry as ComponentRegistry};
+use outrider_crds::HttpEndpoint;
 use outrider_crds::configuration::Spec;
 use outrider_host::{Readiness, Tasks, Workers};
 use outrider_metrics::Metrics;
@@ -114,12 +115,17 @@ impl Runtime {
         let resources = start.resources(operator.as_ref(), lenient).await?;
         let failed = start.load(&blocks, &resources, lenient).await?;
         let app = start.application(&blocks, &metrics, &workers)?;
-        app.subscriber.declare(resources.subscriptions.clone());
+        let subscriptions = reload::Subscriptions {
+            subscriber: app.subscriber.clone(),
+            loaded: resources.subscriptions.clone(),
+            status: blocks.live.status.clone(),
+        };
+        subscriptions.declare();
         let (demand, demands) = mpsc::unbounded_channel();
         let pools = external::Pools::new(workers.slots(), flags.app.max_concurrency);
         let http_endpoints = resources.http_endpoints.clone();
         if hot_reload {
-            let reload = start.reload(&blocks, &app, resources, failed, demand);
+            let reload = start.reload(&blocks, &app, resources, failed, subscriptions, demand);
             parts::follow(flags, &tasks, reload, operator, folders, &spec);
         }
         let endpoints = endpoints(http_endpoints, &blocks, &pools).await;
@@ -317,7 +323,11 @@ impl Start<'_> {
         resources: &Resources,
         lenient: bool,
     ) -> Result<Vec<outrider_crds::Component>, Failure> {
-        blocks.resiliency.replace(&resources.resiliencies);
+        reload::policies::replace(
+            &blocks.resiliency,
+            &blocks.live.status,
+            &resources.resiliencies,
+        );
         let components = resources.components.clone();
         let loading = blocks.starter.all(components, lenient).await;
         Ok(loading.map_err(|e| format!("failed to load components: {e}\n{e}"))?)
@@ -356,6 +366,7 @@ impl Start<'_> {
         app: &Application,
         resources: Resources,
         failed: Vec<outrider_crds::Component>,
+        subscriptions: reload::Subscriptions,
         demands: mpsc::UnboundedSender<Restart>,
     ) -> Reload {
         Reload {
@@ -366,12 +377,10 @@ impl Start<'_> {
                 failed,
                 self.flags.reconcile_interval,
             ),
-            subscriptions: reload::Subscriptions {
-                subscriber: app.subscriber.clone(),
-                loaded: resources.subscriptions,
-            },
+            subscriptions,
             endpoints: reload::Endpoints(resources.http_endpoints),
             policies: reload::Policies {
+                status: blocks.live.status.clone(),
                 resiliency: blocks.resiliency.clone(),
                 loaded: resources.resiliencies,
             },
@@ -510,7 +519,7 @@ impl Start<'_> {
 
 /// The hosts outside the mesh that resources name.
 async fn endpoints(
-    resources: Vec<outrider_crds::HttpEndpoint>,
+    resources: Vec<HttpEndpoint>,
     blocks: &Blocks,
     pools: &external::Pools,
 ) -> Arc<Map<Endpoint>> {
@@ -520,6 +529,13 @@ async fn endpoints(
         tracing::info!(target: SCOPE, "Found http endpoint: {}", resource.metadata.name);
         let sources = &blocks.starter.sources;
         let endpoint = Endpoint::new(resource, sources, &blocks.live.secrets, pools).await;
+        match endpoint.fault() {
+            Some(why) => blocks
+                .live
+                .status
+                .failed::<HttpEndpoint>(&endpoint.name, why),
+            None => blocks.live.status.running::<HttpEndpoint>(&endpoint.name),
+        }
         endpoints.insert(&endpoint.name.clone(), Arc::new(endpoint));
     }
     tracing::info!(target: SCOPE, "All outstanding http endpoints processed");

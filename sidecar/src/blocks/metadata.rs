@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
 
 use http::{Response, StatusCode};
+use jiff::Timestamp;
+use outrider_crds::{Component, Kind as _, Subscription as SubscriptionResource};
 use outrider_proto::runtime::v1 as wire;
 use outrider_proto::runtime::v1::actor_runtime::ActorRuntimeStatus;
 use outrider_resiliency::Resiliency;
@@ -19,6 +21,7 @@ use crate::blocks::invoke::external::Endpoint;
 use crate::components::instance;
 use crate::components::live::Live;
 use crate::components::map;
+use crate::components::status::Trouble;
 use outrider_net::body::Body;
 
 /// The building block.
@@ -107,11 +110,13 @@ impl Api {
             "outriderVersion".into(),
             outrider_host::OUTRIDER_VERSION.into(),
         );
-        for (component, cause) in &*self.live.failures() {
-            all.insert(format!("{COMPONENT_ERROR}{component}"), cause.clone());
-        }
-        for (subscription, cause) in self.subscriber.refused() {
-            all.insert(format!("{SUBSCRIPTION_ERROR}{subscription}"), cause);
+        for (kind, name, trouble) in self.live.status.not_running() {
+            let prefix = match kind {
+                Component::KIND => COMPONENT_ERROR,
+                SubscriptionResource::KIND => SUBSCRIPTION_ERROR,
+                _ => continue,
+            };
+            all.insert(format!("{prefix}{name}"), trouble.cause.to_string());
         }
         all
     }
@@ -172,7 +177,26 @@ pub fn http_get(api: &Api) -> Response<Body> {
         "actorRuntime",
         json!({"runtimeStatus": "DISABLED", "hostReady": false, "placement": PLACEMENT}),
     );
+    // Of ours: there is nothing in it as long as all resources are in use.
+    let not_running = api.live.status.not_running().into_iter();
+    let resources: Vec<Value> = not_running.map(resource).collect();
+    put("resources", resources.into());
     api::json(StatusCode::OK, json::to_line(&Value::Object(all)))
+}
+
+fn resource((kind, name, trouble): (&str, String, Trouble)) -> Value {
+    let time = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let mut object = json!({
+        "kind": kind,
+        "name": name,
+        "status": trouble.cause.status(),
+        "reason": trouble.cause.to_string(),
+        "since": time(trouble.since),
+    });
+    if let Some(at) = trouble.next_try {
+        object["nextTry"] = time(at).into();
+    }
+    object
 }
 
 fn component(component: &instance::Description) -> Value {

@@ -1,16 +1,17 @@
 //! The components in use, of all building blocks.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use outrider_components::secrets;
+use outrider_crds::Component;
 use tokio_util::sync::CancellationToken;
 
 use super::SCOPE;
 use super::block::{ComponentMap, Installed};
 use super::instance::{Description, Instance};
 use super::map::Map;
+use super::status::Table;
 
 /// How long calls on a component that was replaced may take to end, and how
 /// often is looked whether they have.
@@ -24,8 +25,8 @@ pub type SecretStores = Map<Instance<dyn secrets::Store>>;
 pub struct Live {
     blocks: Vec<Arc<dyn ComponentMap>>,
     pub secrets: Arc<SecretStores>,
-    /// Why components are not in use as their resources want them, by name.
-    failed: Mutex<BTreeMap<String, String>>,
+    /// How resources are doing, of all kinds.
+    pub status: Arc<Table>,
 }
 
 /// Closes a component when the last call on it has ended, or the time for that
@@ -56,7 +57,7 @@ impl Live {
         Self {
             blocks,
             secrets,
-            failed: Mutex::default(),
+            status: Arc::default(),
         }
     }
 
@@ -74,7 +75,7 @@ impl Live {
         let before = running.install();
         let mut others = self.blocks.iter().filter(|b| b.category() != category);
         let before = before.or_else(|| others.find_map(|block| block.clone().take(&name)));
-        self.recovered(&name);
+        self.status.running::<Component>(&name);
         before
     }
 
@@ -86,19 +87,6 @@ impl Live {
 
     pub fn has(&self, name: &str) -> bool {
         self.blocks.iter().any(|block| block.has(name))
-    }
-
-    /// Keeps why a component could not be started.
-    pub fn failed(&self, name: &str, cause: &str) {
-        self.failures().insert(name.to_owned(), cause.to_owned());
-    }
-
-    pub fn recovered(&self, name: &str) {
-        self.failures().remove(name);
-    }
-
-    pub fn failures(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.failed.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Every component, by name.

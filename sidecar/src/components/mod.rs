@@ -6,8 +6,10 @@ pub mod block;
 pub mod instance;
 pub mod live;
 pub mod map;
+mod redact;
 pub mod resolve;
 pub mod start;
+pub mod status;
 
 /// Of log lines about components.
 const SCOPE: &str = "dapr.runtime.processor";

@@ -13,7 +13,9 @@ use outrider_resiliency::Resiliency;
 use super::SCOPE;
 use super::block::{Installed, ToConnect};
 use super::live::{Live, retire};
+use super::redact::without_secrets;
 use super::resolve::{MissingStore, Sources};
+use super::status::WaitsFor;
 use outrider_metrics::Metrics;
 
 /// How long a component may take where it does not say.
@@ -67,6 +69,21 @@ impl Error {
     /// A component that cannot be connected.
     pub fn init(component: &Component, cause: String) -> Self {
         Self::of(Stage::Init, component, cause)
+    }
+
+    fn map_cause(self, change: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Type(kind) => Self::Type(kind),
+            Self::Init {
+                stage,
+                component,
+                cause,
+            } => Self::Init {
+                stage,
+                component,
+                cause: change(cause),
+            },
+        }
     }
 
     fn of(stage: Stage, component: &Component, cause: String) -> Self {
@@ -158,6 +175,10 @@ impl Starter {
         self.parked().retain(|parked| parked.metadata.name != *name);
         if !self.is_allowed(component) {
             self.remove(name);
+            let spec = &component.spec;
+            let kind = format!("{}/{}", spec.component_type, spec.version);
+            let why = format!("components of type {kind} are not allowed");
+            self.live.status.failed::<Component>(name, &why);
             return Ok(StartOutcome::Denied);
         }
         if let Some(MissingStore(store)) = self.sources.missing_store(
@@ -166,8 +187,8 @@ impl Starter {
             &self.live.secrets,
         ) {
             tracing::warn!(target: SCOPE, "Component {name} references a secret store that isn't loaded: {store}");
-            let cause = format!("it waits for the secret store {store}");
-            self.live.failed(name, &cause);
+            let waits_for = WaitsFor::SecretStore(store);
+            self.live.status.parked::<Component>(name, waits_for);
             self.parked().push(component.clone());
             return Ok(StartOutcome::Waiting);
         }
@@ -184,7 +205,7 @@ impl Starter {
             }
             Err(error) => {
                 let text = self.count_failure(component, &error);
-                self.live.failed(name, &text);
+                self.live.status.failed::<Component>(name, &text);
                 Err(text)
             }
         }
@@ -204,7 +225,7 @@ impl Starter {
     /// Takes a component out of use. Calls on it may end before it is closed.
     pub fn remove(&self, name: &str) {
         self.parked().retain(|parked| parked.metadata.name != name);
-        self.live.recovered(name);
+        self.live.status.remove::<Component>(name);
         if let Some(running) = self.live.take(name) {
             self.retire(running);
         }
@@ -298,11 +319,15 @@ impl Starter {
             )
             .await
             .map_err(|cause| Error::init(component, cause.to_string()))?;
+        let secrets: Vec<String> = values.iter().map(|(_, value)| value.clone()).collect();
         let new = ToConnect {
             resource: component,
             metadata: Metadata::new(name, values),
             context: self.context.clone(),
         };
-        block.clone().connect(self, new).await
+        let connected = block.clone().connect(self, new).await;
+        connected.map_err(|error| {
+            error.map_cause(|cause| without_secrets(cause, &component.spec.metadata, &secrets))
+        })
     }
 }

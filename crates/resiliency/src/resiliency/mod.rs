@@ -26,6 +26,15 @@ struct Inner {
     stop: CancellationToken,
 }
 
+/// A resource that cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The name of the resource.
+    pub name: String,
+    /// What is wrong with it.
+    pub cause: String,
+}
+
 impl Default for Resiliency {
     fn default() -> Self {
         Self::new(None, CancellationToken::new())
@@ -50,9 +59,10 @@ impl Resiliency {
 
     /// Uses these resources from now on, instead of those before. They have
     /// one set of names in common, in which later ones go before earlier ones.
-    /// A resource with an error is logged and left out. All breakers are
-    /// closed again.
-    pub fn replace(&self, resources: &[outrider_crds::Resiliency]) {
+    /// A resource with an error is logged and left out; those are returned.
+    /// All breakers are closed again.
+    pub fn replace(&self, resources: &[outrider_crds::Resiliency]) -> Vec<LeftOut> {
+        let mut left_out = Vec::new();
         let mut contents = Contents::default();
         for resource in resources {
             let origin = Arc::new(Origin {
@@ -70,6 +80,10 @@ impl Resiliency {
                 }
                 Err(error) => {
                     tracing::error!(target: SCOPE, "Could not read resiliency policy {name}: {error}");
+                    left_out.push(LeftOut {
+                        name: name.clone(),
+                        cause: error.to_string(),
+                    });
                 }
             }
         }
@@ -77,6 +91,7 @@ impl Resiliency {
         self.inner.set.store(Arc::new(set));
         let names = resources.iter().map(|r| r.metadata.name.clone()).collect();
         self.inner.names.store(Arc::new(names));
+        left_out
     }
 
     /// The names of the resources in use.

@@ -190,7 +190,7 @@ async fn nothing_is_retried_after_stop() {
 fn resources_share_one_set_of_names_and_a_broken_one_is_left_out() {
     let resiliency = Resiliency::default();
     let target = json!({"targets": {"apps": {"a": {"retry": "r"}}}});
-    resiliency.replace(&[
+    let left_out = resiliency.replace(&[
         resource("targets", target),
         resource("first", json!({"policies": {"retries": {"r": retries(0)}}})),
         resource(
@@ -202,6 +202,9 @@ fn resources_share_one_set_of_names_and_a_broken_one_is_left_out() {
             json!({"policies": {"retries": {"r": retries(0)}, "timeouts": {"t": "x"}}}),
         ),
     ]);
+    let names: Vec<&str> = left_out.iter().map(|left| left.name.as_str()).collect();
+    assert_eq!(names, ["broken"]);
+    assert!(left_out[0].cause.contains("invalid duration"));
     assert!(resiliency.app("a", String::new).unwrap().has_retries());
     assert_eq!(resiliency.names(), ["targets", "first", "second", "broken"]);
     resiliency.replace(&[]);

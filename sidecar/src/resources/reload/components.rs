@@ -87,6 +87,8 @@ impl Components {
         let by_name = |component: Component| (component.metadata.name.clone(), component);
         let mut loaded: HashMap<_, _> = listed.into_iter().map(by_name).collect();
         let failed = failed.into_iter().map(|component| {
+            let (status, pause) = (&starter.live.status, FIRST_PAUSE);
+            status.next_try::<Component>(&component.metadata.name, Some(pause));
             let name = component.metadata.name.clone();
             loaded.remove(&name);
             (name, Failed::new(component, FIRST_PAUSE))
@@ -143,10 +145,8 @@ impl Components {
             tracing::info!(target: SCOPE, "Component deleted: {}", component.log_name());
             self.starter.remove(&name);
         }
-        self.starter
-            .live
-            .failures()
-            .retain(|name, _| names.contains(name));
+        let status = &self.starter.live.status;
+        status.retain::<Component>(|name| names.iter().any(|known| *known == name));
         // Subscriptions of a broker that is gone end.
         self.subscriber.refresh().await;
         secret_stores_first(&mut wanted);
@@ -160,7 +160,7 @@ impl Components {
                     if let Some(starting) = self.starting.remove(name) {
                         starting.abort();
                     }
-                    self.starter.live.recovered(name);
+                    self.starter.live.status.remove::<Component>(name);
                 }
                 None => {}
             }
@@ -277,6 +277,8 @@ impl Components {
                 if let Some(reports) = &self.reports {
                     reports.send(&name, &text);
                 }
+                let status = &self.starter.live.status;
+                status.next_try::<Component>(&name, Some(pause));
                 self.failed.insert(name, Failed::new(component, pause));
                 false
             }
@@ -294,6 +296,8 @@ impl Components {
         let due: Vec<Failed> = due.map(|(_, failed)| failed).collect();
         for failed in due {
             let pause = (failed.pause * 2).min(LONGEST_PAUSE);
+            let status = &self.starter.live.status;
+            status.next_try::<Component>(&failed.component.metadata.name, None);
             self.start(failed.component, pause);
         }
     }

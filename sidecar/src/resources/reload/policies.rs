@@ -1,16 +1,20 @@
 //! Resiliency resources that change while the sidecar runs. The next call has
 //! the new policies; nothing is restarted.
 
+use std::sync::Arc;
+
 use outrider_crds::Resiliency as Resource;
 use outrider_resiliency::Resiliency;
 
 use super::SCOPE;
 use super::follow::Follow;
+use crate::components::status::Table;
 use crate::resources::operator::{Change, Error, Operator};
 
 /// Keeps the policies in use as the source wants them.
 pub struct Policies {
     pub resiliency: Resiliency,
+    pub status: Arc<Table>,
     /// What is in use.
     pub loaded: Vec<Resource>,
 }
@@ -39,7 +43,7 @@ impl Policies {
         let unchanged = wanted.len() == self.loaded.len()
             && wanted.iter().zip(&self.loaded).all(|(a, b)| same(a, b));
         if !unchanged {
-            self.resiliency.replace(&wanted);
+            replace(&self.resiliency, &self.status, &wanted);
             self.loaded = wanted;
         }
     }
@@ -62,6 +66,19 @@ impl Follow for Policies {
         loop {
             let change = events.next().await?;
             self.change(change, |resource| operator.sees(resource));
+        }
+    }
+}
+
+/// Uses these policies, and keeps which resources have errors.
+pub fn replace(resiliency: &Resiliency, status: &Table, wanted: &[Resource]) {
+    let left_out = resiliency.replace(wanted);
+    status.retain::<Resource>(|name| wanted.iter().any(|r| r.metadata.name == name));
+    for resource in wanted {
+        let name = &resource.metadata.name;
+        match left_out.iter().find(|left| left.name == *name) {
+            Some(left) => status.failed::<Resource>(name, &left.cause),
+            None => status.running::<Resource>(name),
         }
     }
 }
@@ -96,6 +113,7 @@ mod tests {
         let resiliency = Resiliency::default();
         let mut policies = Policies {
             resiliency: resiliency.clone(),
+            status: Arc::default(),
             loaded: Vec::new(),
         };
         let retries = || resiliency.app("a", String::new).map(|p| p.has_retries());
@@ -120,6 +138,7 @@ mod tests {
         let resiliency = Resiliency::default();
         let mut policies = Policies {
             resiliency: resiliency.clone(),
+            status: Arc::default(),
             loaded: Vec::new(),
         };
         let retries = || resiliency.app("a", String::new).map(|p| p.has_retries());

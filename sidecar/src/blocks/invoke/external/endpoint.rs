@@ -25,6 +25,11 @@ pub(super) struct Ready {
 }
 
 impl Endpoint {
+    /// Why it cannot be called, if it cannot.
+    pub fn fault(&self) -> Option<&str> {
+        self.ready.as_ref().err().map(String::as_str)
+    }
+
     /// Finds secrets and reads certificates. What goes wrong is in the
     /// log, and to callers of the endpoint.
     pub async fn new(

@@ -152,8 +152,8 @@ impl Subscriber {
     }
 
     /// Replaces the subscriptions of resources. One that makes no sense leaves
-    /// the one before of its name in use. Returns the names of those.
-    pub fn declare(&self, resources: Vec<outrider_crds::Subscription>) -> Vec<String> {
+    /// the one before of its name in use. Returns why, by the names of those.
+    pub fn declare(&self, resources: Vec<outrider_crds::Subscription>) -> BTreeMap<String, String> {
         let mut declared = Vec::with_capacity(resources.len());
         let mut refused = BTreeMap::new();
         let mut state = self.0.state();
@@ -185,15 +185,9 @@ impl Subscriber {
             }
         }
         state.declared = declared;
-        let names = refused.keys().cloned().collect();
-        state.refused = refused;
+        state.refused = refused.clone();
         self.0.reconcile(&mut state);
-        names
-    }
-
-    /// Why subscriptions are not in use as their resources want them, by name.
-    pub fn refused(&self) -> BTreeMap<String, String> {
-        self.0.state().refused.clone()
+        refused
     }
 
     /// Begins deliveries to the application, which is healthy now. Returns

@@ -1,0 +1,45 @@
+//! Keeps the values of secrets out of messages about components.
+
+use outrider_crds::property::NameValue;
+
+/// Shorter values, in bytes, are parts of words rather than secrets.
+const SHORTEST: usize = 4;
+const MASK: &str = "***";
+
+/// The text without what `values`, one for each of the items, have from
+/// secrets. Parts of a secret, and what a program has encoded, are not found.
+pub fn without_secrets(mut text: String, items: &[NameValue], values: &[String]) -> String {
+    let pairs = items.iter().zip(values);
+    let secrets = pairs.filter(|(item, _)| !item.secret_key_ref.is_unset());
+    let mut secrets: Vec<&str> = secrets.map(|(_, value)| value.trim()).collect();
+    secrets.retain(|secret| secret.len() >= SHORTEST);
+    // One may be part of another.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    for secret in secrets {
+        if text.contains(secret) {
+            text = text.replace(secret, MASK);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_from_secrets_are_masked_and_others_are_not() {
+        let item = |secret: &str| {
+            let mut item = NameValue::default();
+            item.secret_key_ref.name = secret.to_owned();
+            item
+        };
+        let items = [item(""), item("long"), item("longer"), item("short")];
+        let values = ["host.example", "hunter", "hunter2", "db"].map(str::to_owned);
+        let text = "user hunter2 (hunter) at host.example: no db".to_owned();
+        assert_eq!(
+            without_secrets(text, &items, &values),
+            "user *** (***) at host.example: no db"
+        );
+    }
+}
