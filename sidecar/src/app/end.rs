@@ -11,7 +11,7 @@ use outrider_telemetry::log;
 use super::{End, Failure, Runtime, SCOPE};
 use crate::blocks::shutdown::Asked;
 use crate::flags::Flags;
-use crate::resources::reload::Restart;
+use crate::resources::follow::Restart;
 
 /// What asked for the end.
 pub enum Ask {

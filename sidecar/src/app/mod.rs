@@ -22,7 +22,7 @@ use crate::blocks::shutdown::Asked;
 use crate::components::live::Live;
 use crate::flags::{Flags, Mode, Protocol};
 use crate::resources::disk;
-use crate::resources::reload::Restart;
+use crate::resources::follow::Restart;
 
 mod application;
 mod end;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use outrider_components::resolve::Resolver;
 use outrider_components::{Context, Metadata, Registry};
-use outrider_crds::Component;
 use outrider_crds::configuration::Spec;
 use outrider_host::Tasks;
 use outrider_kit::duration;
@@ -21,10 +20,11 @@ use crate::blocks::pubsub::subscribe::Subscriber;
 use crate::components::live::Live;
 use crate::components::map::Map;
 use crate::flags::{Flags, Mode, Protocol};
-use crate::resources::disk;
+use crate::resources::component::Components;
+use crate::resources::configuration;
+use crate::resources::disk::Folders;
 use crate::resources::operator::{Operator, retry_until_answered};
-use crate::resources::reload::Reload;
-use crate::resources::reload::components::BUILTIN_STORE;
+use crate::resources::pipeline::{Appliers, Pipeline};
 use outrider_call::channel::connect::Connector;
 use outrider_call::channel::{self, Channel, Healthy};
 use outrider_metrics::Metrics;
@@ -72,38 +72,32 @@ pub async fn config_of_operator(operator: &Operator, names: &[String]) -> Result
         tracing::warn!(target: SCOPE, "only one Configuration is used in Kubernetes: {name}");
     }
     let what = format!("configuration {name}");
-    Ok(retry_until_answered(&what, async || operator.configuration(name).await).await?)
-}
-
-/// The secret store that every sidecar in Kubernetes has.
-pub fn builtin_store() -> Component {
-    let mut component = Component::default();
-    component.metadata.name = BUILTIN_STORE.to_owned();
-    component.spec.component_type = "secretstores.kubernetes".to_owned();
-    component.spec.version = "v1".to_owned();
-    component
+    let answered = retry_until_answered(&what, async || operator.configuration(name).await).await;
+    Ok(answered?.spec)
 }
 
 /// Follows the source of resources for as long as the process lives.
 pub fn follow(
     flags: &Flags,
-    tasks: &Tasks,
-    reload: Reload,
+    pipeline: &Pipeline,
+    components: Components,
+    appliers: Appliers,
     operator: Option<Operator>,
-    folders: &disk::Folders,
+    folders: &Folders,
     spec: &Spec,
 ) {
     match operator {
         Some(operator) => {
-            let name = flags.config.first().cloned();
-            let configuration = name.map(|name| (name, spec.clone()));
-            reload.follow_operator(&operator, configuration, tasks);
+            if let Some(name) = flags.config.first() {
+                let status = pipeline.status.clone();
+                let applier = configuration::Applier::new(name.clone(), spec.clone(), status);
+                let named = configuration::Named(name.clone());
+                pipeline.follow_configuration(&operator, named, applier);
+            }
+            pipeline.follow_operator(&operator, components, appliers);
         }
         None if flags.resources.is_empty() => {}
-        None => {
-            let following = reload.follow_files(folders.clone(), tasks.stopping());
-            tasks.spawn("resource files", following);
-        }
+        None => pipeline.follow_files(folders.clone(), &components, appliers),
     }
 }
 

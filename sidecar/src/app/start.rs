@@ -7,8 +7,8 @@ use outrider_call::channel::connect::Connector;
 use outrider_catalog as catalog;
 use outrider_components::resolve::Resolver;
 use outrider_components::{Context, Registry as ComponentRegistry};
-use outrider_crds::HttpEndpoint;
 use outrider_crds::configuration::Spec;
+use outrider_crds::{Component, HttpEndpoint};
 use outrider_host::{Readiness, Tasks, Workers};
 use outrider_metrics::Metrics;
 use outrider_net::server::phase::Leaving;
@@ -34,15 +34,17 @@ use crate::components::start::Starter;
 use crate::config;
 use crate::edge::{Apis, allow, cors, log};
 use crate::flags::{Flags, Mode};
-use crate::resources::disk::{self, Resources};
+use crate::resources::disk::Folders;
+use crate::resources::operator::reports::Reports;
 use crate::resources::operator::{Operator, retry_until_answered};
-use crate::resources::reload::{self, Reload, Restart};
+use crate::resources::pipeline::{self, Appliers, Pipeline};
+use crate::resources::{Resources, component, http_endpoint, resiliency, subscription};
 
 /// What every step of the start needs.
 struct Start<'a> {
     flags: &'a Flags,
     settings: &'a Settings,
-    folders: &'a disk::Folders,
+    folders: &'a Folders,
     tasks: &'a Tasks,
     readiness: Readiness,
 }
@@ -64,6 +66,15 @@ struct Internal {
     host: String,
 }
 
+/// Resources as they were at the start, with what uses their policies.
+struct Loaded {
+    policies: resiliency::Applier,
+    components: Vec<Component>,
+    /// Those of the components that could not be started.
+    failed: Vec<Component>,
+    http_endpoints: Vec<HttpEndpoint>,
+}
+
 /// The application's side.
 struct Application {
     channel: Option<(Arc<Channel>, Connector)>,
@@ -81,7 +92,7 @@ impl Runtime {
     /// end because of a component.
     pub async fn start(
         flags: &Flags,
-        folders: &disk::Folders,
+        folders: &Folders,
         settings: Settings,
         tasks: Tasks,
         again: bool,
@@ -113,20 +124,25 @@ impl Runtime {
         let hot_reload = features.iter().any(|feature| feature == "HotReload");
         let lenient = again && hot_reload;
         let resources = start.resources(operator.as_ref(), lenient).await?;
-        let failed = start.load(&blocks, &resources, lenient).await?;
+        let http_endpoints = resources.http_endpoints.clone();
+        let subscriptions = resources.subscriptions.clone();
+        let loaded = start.load(&blocks, resources, lenient).await?;
         let app = start.application(&blocks, &metrics, &workers)?;
-        let subscriptions = reload::Subscriptions {
-            subscriber: app.subscriber.clone(),
-            loaded: resources.subscriptions.clone(),
-            status: blocks.live.status.clone(),
-        };
-        subscriptions.declare();
         let (demand, demands) = mpsc::unbounded_channel();
         let pools = external::Pools::new(workers.slots(), flags.app.max_concurrency);
-        let http_endpoints = resources.http_endpoints.clone();
+        let (subscriber, status) = (app.subscriber.clone(), blocks.live.status.clone());
+        let subscriptions = subscription::Applier::new(subscriber, status, subscriptions);
         if hot_reload {
-            let reload = start.reload(&blocks, &app, resources, failed, subscriptions, demand);
-            parts::follow(flags, &tasks, reload, operator, folders, &spec);
+            let pipeline = Pipeline {
+                status: blocks.live.status.clone(),
+                demands: demand,
+                tasks: tasks.clone(),
+            };
+            let appliers = start.appliers(&blocks, &app, loaded, subscriptions, operator.as_ref());
+            let components = start.components();
+            parts::follow(
+                flags, &pipeline, components, appliers, operator, folders, &spec,
+            );
         }
         let endpoints = endpoints(http_endpoints, &blocks, &pools).await;
 
@@ -307,30 +323,37 @@ impl Start<'_> {
             let loaded = self.folders.load();
             return Ok(loaded.map_err(|e| format!("failed to load components: {e}"))?);
         };
-        let listing = async || operator.resources().await;
-        let mut resources = retry_until_answered("resources", listing).await?;
-        if self.flags.builtin_secret_store {
-            resources.components.push(parts::builtin_store());
-        }
-        Ok(resources)
+        let components = self.components();
+        let listing = async || pipeline::listed(operator, &components).await;
+        Ok(retry_until_answered("resources", listing).await?)
     }
 
-    /// Brings policies and components into use. Returns the components that
-    /// failed.
+    /// What components are wanted besides those of resources, and how often
+    /// all are compared.
+    fn components(&self) -> component::Components {
+        component::Components {
+            interval: self.flags.reconcile_interval,
+            has_builtin_store: self.flags.builtin_secret_store,
+        }
+    }
+
+    /// Brings policies and components into use.
     async fn load(
         &self,
         blocks: &Blocks,
-        resources: &Resources,
+        resources: Resources,
         lenient: bool,
-    ) -> Result<Vec<outrider_crds::Component>, Failure> {
-        reload::policies::replace(
-            &blocks.resiliency,
-            &blocks.live.status,
-            &resources.resiliencies,
-        );
-        let components = resources.components.clone();
-        let loading = blocks.starter.all(components, lenient).await;
-        Ok(loading.map_err(|e| format!("failed to load components: {e}\n{e}"))?)
+    ) -> Result<Loaded, Failure> {
+        let (policies, status) = (blocks.resiliency.clone(), blocks.live.status.clone());
+        let policies = resiliency::Applier::new(policies, status, resources.resiliencies);
+        let components = resources.components;
+        let loading = blocks.starter.all(components.clone(), lenient).await;
+        Ok(Loaded {
+            failed: loading.map_err(|e| format!("failed to load components: {e}\n{e}"))?,
+            components,
+            policies,
+            http_endpoints: resources.http_endpoints,
+        })
     }
 
     fn application(
@@ -359,32 +382,29 @@ impl Start<'_> {
         })
     }
 
-    /// What follows changes of the resources.
-    fn reload(
+    /// What keeps the resources as they are wanted from now on.
+    fn appliers(
         &self,
         blocks: &Blocks,
         app: &Application,
-        resources: Resources,
-        failed: Vec<outrider_crds::Component>,
-        subscriptions: reload::Subscriptions,
-        demands: mpsc::UnboundedSender<Restart>,
-    ) -> Reload {
-        Reload {
-            components: reload::Components::new(
+        loaded: Loaded,
+        subscriptions: subscription::Applier,
+        operator: Option<&Operator>,
+    ) -> Appliers {
+        let reports = |operator: &Operator| Reports::new(operator.clone(), self.tasks.clone());
+        Appliers {
+            components: component::Applier::new(
                 blocks.starter.clone(),
                 app.subscriber.clone(),
-                resources.components,
-                failed,
-                self.flags.reconcile_interval,
+                operator.map(reports),
+                loaded.components,
+                loaded.failed,
             ),
             subscriptions,
-            endpoints: reload::Endpoints(resources.http_endpoints),
-            policies: reload::Policies {
-                status: blocks.live.status.clone(),
-                resiliency: blocks.resiliency.clone(),
-                loaded: resources.resiliencies,
+            http_endpoints: http_endpoint::Applier {
+                in_use: loaded.http_endpoints,
             },
-            demands,
+            resiliencies: loaded.policies,
         }
     }
 

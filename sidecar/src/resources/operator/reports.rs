@@ -5,7 +5,7 @@ use std::sync::Arc;
 use outrider_host::Tasks;
 use tokio::sync::Semaphore;
 
-use crate::resources::operator::Operator;
+use super::Operator;
 
 /// Reports on their way at the same time. Further ones are left out: a component
 /// that fails is tried again, and reported again.

@@ -1,4 +1,4 @@
-//! Resource files of a sidecar outside Kubernetes.
+//! From files to resources.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -11,16 +11,9 @@ use outrider_crds::{
 };
 use serde_json::Value;
 
-const SCOPE: &str = "dapr.runtime.loader.disk";
+use crate::resources::Resources;
 
-/// What the folders hold, in the order of folders, files and documents.
-#[derive(Debug, Default)]
-pub struct Resources {
-    pub components: Vec<Component>,
-    pub http_endpoints: Vec<HttpEndpoint>,
-    pub subscriptions: Vec<Subscription>,
-    pub resiliencies: Vec<Resiliency>,
-}
+const SCOPE: &str = "dapr.runtime.loader.disk";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -59,7 +52,8 @@ impl Folders {
         self.seen().clear();
     }
 
-    /// Reads every folder. A broken document is logged, once for each change,
+    /// Reads every folder; resources are in the order of folders, files and
+    /// documents. A broken document is logged, once for each change,
     /// and left out; what was read before from a file that is broken or half
     /// written now stays. Two resources of one kind and name that both are for
     /// this application are an error.
