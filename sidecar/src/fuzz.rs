@@ -19,12 +19,12 @@ use crate::blocks::pubsub::subscribe::rules::{Rules, Subject};
 use crate::blocks::pubsub::subscribe::{app, bulk};
 use crate::blocks::state;
 use crate::config;
-use outrider_call::trace;
 use outrider_call::{headers, method};
 use outrider_net::body::BoxError;
 use outrider_net::grpc::Messages;
 use outrider_peer::serve;
 use outrider_peer::wire;
+use outrider_trace as trace;
 
 /// gRPC's frames, cut anywhere: the first byte says where, the second how
 /// large a message may be.
@@ -144,8 +144,10 @@ pub fn traces(bytes: &[u8]) {
     let parent = trace::Parent::of_headers(&header_map(text.lines()));
     assert!(parent.parent.is_empty() || trace::is_valid(parent.parent.as_bytes()));
     if let Some(parsed) = trace::of_binary(&text) {
-        let _ = trace::is_valid(parsed.as_bytes());
+        assert!(trace::is_valid(parsed.as_bytes()));
     }
+    let _ = trace::baggage::check(bytes);
+    let _ = trace::state::is_valid(bytes);
 }
 
 /// A Configuration with what follows from it.

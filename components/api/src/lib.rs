@@ -4,7 +4,6 @@
 
 #![warn(missing_docs)]
 
-pub mod bindings;
 mod error;
 mod fields;
 mod metadata;
@@ -13,7 +12,6 @@ mod registry;
 pub mod resolve;
 pub mod secrets;
 pub mod state;
-mod subscription;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -1,12 +1,17 @@
-//! Randomness that spreads work over time. Not for secrets.
+//! Randomness that spreads work over time and tells things apart. Not for
+//! secrets.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 /// A number of at least 0 and below 1.
 pub fn fraction() -> f64 {
+    (bits() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// A number like no other.
+pub fn bits() -> u64 {
     // Every hasher of the standard library has keys of its own.
-    let bits = RandomState::new().build_hasher().finish() >> 11;
-    bits as f64 / (1u64 << 53) as f64
+    RandomState::new().build_hasher().finish()
 }
 
 #[cfg(test)]

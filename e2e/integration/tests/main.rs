@@ -3,7 +3,6 @@
 
 mod access;
 mod allow;
-mod bindings;
 mod flood;
 mod health;
 mod injector;
@@ -25,3 +24,4 @@ mod shutdown;
 mod start;
 mod state;
 mod token;
+mod tracing;

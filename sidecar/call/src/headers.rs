@@ -5,10 +5,10 @@ use std::str::Utf8Error;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use outrider_security::Peer;
+use outrider_trace as trace;
 
 use super::message::{Metadata, Origin};
 use crate::token;
-use crate::trace;
 
 pub const CALLER_ID: &str = "dapr-caller-app-id";
 pub const CALLER_NAMESPACE: &str = "dapr-caller-namespace";
@@ -267,7 +267,7 @@ pub fn of_answer(headers: &HeaderMap, is_head: bool) -> Metadata {
 /// Metadata as HTTP headers, for an application or for a client.
 pub fn to_http(metadata: Metadata, origin: Origin, into: &mut HeaderMap) {
     let parent = match origin {
-        Origin::Grpc => text(&metadata, trace::GRPC).and_then(trace::of_binary),
+        Origin::Grpc => text(&metadata, trace::BINARY).and_then(trace::of_binary),
         Origin::Http => None,
     };
     let mut baggage = false;
@@ -355,19 +355,27 @@ pub fn to_grpc(metadata: &Metadata, origin: Origin, into: &mut HeaderMap) {
             break;
         }
     }
-    if !into.contains_key(trace::GRPC)
+    if !into.contains_key(trace::BINARY)
         && let Some(parent) = text(metadata, trace::TRACEPARENT).and_then(trace::to_binary)
         && let Ok(parent) = HeaderValue::try_from(parent)
     {
-        into.insert(HeaderName::from_static(trace::GRPC), parent);
+        into.insert(HeaderName::from_static(trace::BINARY), parent);
+    }
+}
+
+/// Takes the context of a call without a trace away.
+pub fn remove_zero_trace(headers: &mut HeaderMap) {
+    let said = headers.get(trace::TRACEPARENT);
+    if said.is_some_and(|value| value == trace::NOTHING) {
+        headers.remove(trace::TRACEPARENT);
     }
 }
 
 /// Gives a proxied call its trace in both forms, if it has one of them.
 pub fn complete_trace(headers: &mut HeaderMap) {
     let of = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
-    let missing = match (of(trace::TRACEPARENT), of(trace::GRPC)) {
-        (Some(parent), None) => trace::to_binary(parent).map(|value| (trace::GRPC, value)),
+    let missing = match (of(trace::TRACEPARENT), of(trace::BINARY)) {
+        (Some(parent), None) => trace::to_binary(parent).map(|value| (trace::BINARY, value)),
         (None, Some(binary)) => trace::of_binary(binary)
             .filter(|parent| trace::is_valid(parent.as_bytes()))
             .map(|value| (trace::TRACEPARENT, value)),
@@ -377,6 +385,21 @@ pub fn complete_trace(headers: &mut HeaderMap) {
         && let Ok(value) = HeaderValue::try_from(value)
     {
         headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
+/// Gives a call the context of a span in place of others.
+pub fn set_trace(metadata: &mut Metadata, origin: Origin, span: &trace::Span) {
+    let names = [trace::TRACEPARENT, trace::TRACESTATE, trace::BINARY];
+    metadata.retain(|(name, _)| !names.iter().any(|n| name.eq_ignore_ascii_case(n)));
+    let mut set = |name: &str, value: Bytes| metadata.push((name.to_owned(), value));
+    let context = span.context();
+    set(trace::TRACEPARENT, context.to_string().into());
+    if let Some(state) = span.state() {
+        set(trace::TRACESTATE, Bytes::copy_from_slice(state.as_bytes()));
+    }
+    if origin == Origin::Grpc {
+        set(trace::BINARY, context.binary().into());
     }
 }
 
@@ -507,7 +530,7 @@ mod tests {
         headers.remove(trace::TRACEPARENT).unwrap();
         complete_trace(&mut headers);
         assert_eq!(headers[trace::TRACEPARENT], parent);
-        let mut headers = map(&[(trace::GRPC, "AAAA")]);
+        let mut headers = map(&[(trace::BINARY, "AAAA")]);
         complete_trace(&mut headers);
         assert_eq!(headers.len(), 1);
     }
@@ -545,7 +568,7 @@ mod tests {
         to_grpc(&metadata, Origin::Http, &mut headers);
         assert_eq!(headers["dapr-cookie"], "c");
         assert_eq!(headers["x-a"], "1");
-        let back = trace::of_binary(headers[trace::GRPC].to_str().unwrap());
+        let back = trace::of_binary(headers[trace::BINARY].to_str().unwrap());
         assert_eq!(back.as_deref(), Some(parent));
     }
 }

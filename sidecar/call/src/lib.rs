@@ -6,4 +6,3 @@ pub mod headers;
 pub mod message;
 pub mod method;
 pub mod token;
-pub mod trace;

@@ -87,6 +87,42 @@ impl Metrics {
         Some(outrider_resiliency::Metrics::new(registry, app_id))
     }
 
+    /// Spans on their way to collectors, as `read` counts them: the collector,
+    /// how many it got, how many were dropped.
+    pub fn spans(
+        &self,
+        registry: &Registry,
+        app_id: &str,
+        read: impl Fn() -> Vec<(&'static str, u64, u64)> + Clone + Send + Sync + 'static,
+    ) {
+        if self.0.is_none() || read().is_empty() {
+            return;
+        }
+        const LABELS: &[&str] = &["app_id", "exporter"];
+        let (own, of) = (app_id.to_owned(), read.clone());
+        registry.reading(
+            "dapr_runtime_trace_spans_sent_total",
+            "Spans that a trace collector got.",
+            LABELS,
+            move || {
+                let all = of().into_iter();
+                all.map(|(exporter, sent, _)| (vec![own.clone(), exporter.to_owned()], sent))
+                    .collect()
+            },
+        );
+        let own = app_id.to_owned();
+        registry.reading(
+            "dapr_runtime_trace_spans_dropped_total",
+            "Spans that no trace collector got.",
+            LABELS,
+            move || {
+                let all = read().into_iter();
+                all.map(|(exporter, _, dropped)| (vec![own.clone(), exporter.to_owned()], dropped))
+                    .collect()
+            },
+        );
+    }
+
     /// Certificates of this sidecar, as `security` counts them.
     pub fn identity(&self, registry: &Registry, app_id: &str, security: &Security) {
         let (Some(_), Some(tally)) = (&self.0, security.tally()) else {
@@ -149,12 +185,6 @@ impl Metrics {
     pub fn secrets(&self, component: &str) -> component::Operations {
         let inner = self.0.as_ref();
         component::Operations::secrets(inner.map(|inner| inner.components.clone()), component)
-    }
-
-    /// Events and operations of one binding.
-    pub fn binding(&self, component: &str) -> component::Binding {
-        let inner = self.0.as_ref();
-        component::Binding::new(inner.map(|inner| inner.components.clone()), component)
     }
 
     /// Messages through one broker.

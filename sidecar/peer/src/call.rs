@@ -13,6 +13,7 @@ use http_body::Frame;
 use outrider_proto::Any;
 use outrider_proto::common::v1::{HttpExtension, InvokeRequest, StreamPayload, http_extension};
 use outrider_security::Security;
+use outrider_trace::Context as Trace;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -130,7 +131,13 @@ impl Peers {
     }
 
     /// Calls a method of the application behind another sidecar.
-    pub async fn call(&self, place: Place, call: Call) -> Result<Response, Status> {
+    /// `trace` is the context of the caller's span, or the one that it passes on.
+    pub async fn call(
+        &self,
+        place: Place,
+        call: Call,
+        trace: Option<&HeaderValue>,
+    ) -> Result<Response, Status> {
         let mut outgoing = http::Request::new(call.into_messages());
         *outgoing.method_mut() = Method::POST;
         *outgoing.uri_mut() = Uri::from_static(CALL);
@@ -140,6 +147,12 @@ impl Peers {
             header::CONTENT_TYPE,
             HeaderValue::from_static(grpc::CONTENT_TYPE),
         );
+        if let Some(context) = trace.and_then(|trace| Trace::parse(trace.as_bytes())) {
+            headers.insert(outrider_trace::TRACEPARENT, context.header());
+            if let Some(binary) = context.binary_header() {
+                headers.insert(outrider_trace::BINARY, binary);
+            }
+        }
         let answer = place.send(outgoing).await?;
         self.read(answer).await
     }

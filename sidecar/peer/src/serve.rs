@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 use outrider_proto::Any;
 use outrider_proto::common::v1::{InvokeResponse, http_extension};
 use outrider_security::acl::{self, AccessControl, Call, Verb};
 use outrider_security::{Peer, SpiffeId};
+use outrider_trace::{self as trace, Context, Kind, Span, Tracer};
 use prost::Message as _;
 use tonic::Status;
 
-use super::call::{Framed, Pieces};
+use super::call::{CALL, Framed, Pieces};
 use super::wire::{self, flat, gathered};
 use outrider_call::channel::Channel;
 use outrider_call::headers::{self, Parties};
@@ -23,6 +24,9 @@ use outrider_net::body::{self, Body};
 use outrider_net::grpc::{self, Messages};
 use outrider_net::server::phase::Incoming;
 
+/// The call for callers that know unary calls only.
+pub const UNARY: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallLocal";
+
 /// Answers `CallLocal` and `CallLocalStream`.
 pub struct Callee {
     pub app_id: Bytes,
@@ -32,6 +36,14 @@ pub struct Callee {
     /// Bytes that a message may have.
     pub limit: Option<usize>,
     pub calls: Calls,
+    pub tracer: Tracer,
+}
+
+/// How a call came.
+struct Came<'a> {
+    headers: &'a HeaderMap,
+    /// The method of this service.
+    api: &'static str,
 }
 
 impl Callee {
@@ -40,7 +52,12 @@ impl Callee {
         request: http::Request<Incoming>,
         peer: Option<&Peer>,
     ) -> Response<Body> {
-        let mut pieces = Pieces::<wire::RequestPiece, _>::new(request.into_body(), self.limit);
+        let (parts, body) = request.into_parts();
+        let came = Came {
+            headers: &parts.headers,
+            api: CALL,
+        };
+        let mut pieces = Pieces::<wire::RequestPiece, _>::new(body, self.limit);
         let called = async {
             let first = pieces
                 .next_message()
@@ -56,7 +73,7 @@ impl Callee {
             } else {
                 Data::Whole(data)
             };
-            self.call(call, peer).await
+            self.call(call, peer, &came).await
         };
         match called.await {
             Err(status) => grpc::refuse(&status),
@@ -77,8 +94,13 @@ impl Callee {
         request: http::Request<Counted>,
         peer: Option<&Peer>,
     ) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let came = Came {
+            headers: &parts.headers,
+            api: UNARY,
+        };
         let called = async {
-            let mut messages = Messages::new(request.into_body(), self.limit);
+            let mut messages = Messages::new(body, self.limit);
             let bytes = messages.next().await.ok_or_else(missing)??;
             wire::check_headers(&bytes, None, &[2])?;
             let head = wire::Request::decode(bytes).map_err(|e| {
@@ -87,7 +109,7 @@ impl Callee {
             let (mut call, data) = decode(head)?;
             call.content_length = Some(data.len() as u64);
             call.body = Data::Whole(data);
-            let mut answer = self.call(call, peer).await?;
+            let mut answer = self.call(call, peer, &came).await?;
             let data = body::collect(&mut answer.body, self.limit)
                 .await
                 .map_err(|e| e.status("error invoking app channel: "))?;
@@ -117,11 +139,65 @@ impl Callee {
         &self,
         mut call: message::Request,
         peer: Option<&Peer>,
+        came: &Came<'_>,
+    ) -> Result<message::Response, Status> {
+        call.method = method::normal(call.method)?;
+        let Some(mut span) = self.begin(&mut call, came) else {
+            return self.admitted(call, peer).await;
+        };
+        let answered = self.admitted(call, peer).await;
+        let Some(recording) = span.recording() else {
+            return answered;
+        };
+        match answered {
+            Ok(mut answer) => {
+                // It ends with the body.
+                answer.body = body::hold(answer.body, span);
+                Ok(answer)
+            }
+            Err(status) => {
+                recording.fail(status.message());
+                Err(status)
+            }
+        }
+    }
+
+    /// Begins the span of a call, if spans are made, and has the application
+    /// get its context.
+    fn begin(&self, call: &mut message::Request, came: &Came<'_>) -> Option<Span> {
+        if !self.tracer.is_on() {
+            return None;
+        }
+        let mut span = if came.headers.contains_key(trace::BINARY)
+            || came.headers.contains_key(trace::TRACEPARENT)
+        {
+            self.tracer.received(came.headers)?
+        } else {
+            // Callers that pass contexts on only have them with the call.
+            let parent = headers::find(&call.metadata, trace::TRACEPARENT);
+            let parent = parent.and_then(|value| Context::parse(value));
+            self.tracer.start(parent, None, Kind::Server)?
+        };
+        headers::set_trace(&mut call.metadata, call.origin, &span);
+        if let Some(recording) = span.recording() {
+            let own = String::from_utf8_lossy(&self.app_id);
+            recording.name(format!("CallLocal/{own}/{}", call.method));
+            recording.set("rpc.service", "ServiceInvocation");
+            recording.set("dapr.invoke_method", call.method.as_str());
+            recording.set("dapr.protocol", "grpc");
+            recording.set("dapr.api", came.api);
+        }
+        Some(span)
+    }
+
+    async fn admitted(
+        &self,
+        mut call: message::Request,
+        peer: Option<&Peer>,
     ) -> Result<message::Response, Status> {
         let Some(channel) = &self.channel else {
             return Err(Status::internal("app channel is not initialized"));
         };
-        call.method = method::normal(call.method)?;
         let way = if channel.is_grpc() {
             Call::Grpc
         } else {

@@ -10,6 +10,7 @@ use outrider_kit::duration;
 use outrider_resiliency::Resiliency;
 use outrider_security::identity::Key;
 use outrider_security::{Security, anchors, token};
+use outrider_trace::Tracer;
 use tokio::sync::Semaphore;
 
 use super::settings::Settings;
@@ -147,6 +148,7 @@ pub fn app_channel(
     settings: &Settings,
     slots: usize,
     metrics: &Metrics,
+    tracer: Tracer,
 ) -> Result<Option<(Arc<Channel>, Connector)>, Failure> {
     if settings.app_port == 0 {
         return Ok(None);
@@ -194,6 +196,7 @@ pub fn app_channel(
             .max_concurrency
             .map(|most| Arc::new(Semaphore::new(most))),
         healthy: Arc::new(Healthy::default()),
+        tracer,
     };
     Ok(Some((Arc::new(channel), connector)))
 }

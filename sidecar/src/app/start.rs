@@ -17,6 +17,7 @@ use outrider_peer::reach::Sidecars;
 use outrider_resiliency::Resiliency;
 use outrider_security::Security;
 use outrider_telemetry::metrics::Registry;
+use outrider_trace::Tracer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -26,9 +27,7 @@ use super::{Failure, Runtime, SCOPE, host, parts};
 use crate::blocks::invoke::external::{self, Endpoint};
 use crate::blocks::pubsub::subscribe::{self, Subscriber};
 use crate::blocks::shutdown::Asked;
-use crate::blocks::{
-    Components, absent, bindings, health, invoke, pubsub, secrets, shutdown, state,
-};
+use crate::blocks::{Components, absent, health, invoke, pubsub, secrets, shutdown, state};
 use crate::components::live::Live;
 use crate::components::map::Map;
 use crate::components::resolve::Sources;
@@ -81,6 +80,7 @@ struct Loaded {
 struct Application {
     channel: Option<(Arc<Channel>, Connector)>,
     subscriber: Subscriber,
+    tracer: Tracer,
 }
 
 impl Application {
@@ -118,7 +118,7 @@ impl Runtime {
         let workers = Workers::start(flags.workers)?;
         let serving = tasks.child();
         let internal = start.internal().await?;
-        tracing::info!(target: SCOPE, "Dapr trace sampler initialized: ParentBased(root=AlwaysOffSampler)");
+        let tracer = start.tracer(&spec, &registry, &metrics)?;
         let counted = metrics.resiliency(&registry, &flags.app_id);
         let resiliency = Resiliency::new(counted, serving.stopping());
         let blocks = start.blocks(&spec, &metrics, resiliency, &internal).await?;
@@ -129,7 +129,7 @@ impl Runtime {
         let http_endpoints = resources.http_endpoints.clone();
         let subscriptions = resources.subscriptions.clone();
         let loaded = start.load(&blocks, resources, lenient).await?;
-        let app = start.application(&blocks, &metrics, &workers)?;
+        let app = start.application(&blocks, &metrics, &workers, tracer)?;
         let (demand, demands) = mpsc::unbounded_channel();
         let pools = external::Pools::new(workers.slots(), flags.app.max_concurrency);
         let (subscriber, status) = (app.subscriber.clone(), blocks.live.status.clone());
@@ -243,6 +243,25 @@ impl Start<'_> {
         let metrics = Metrics::new(&registry, spec, &flags.app_id, namespace);
         metrics.identity(&registry, &flags.app_id, security);
         Ok((registry, metrics))
+    }
+
+    /// What makes spans, with the tasks that send them.
+    fn tracer(
+        &self,
+        spec: &Spec,
+        registry: &Registry,
+        metrics: &Metrics,
+    ) -> Result<Tracer, Failure> {
+        let (app_id, environment) = (&self.flags.app_id, &self.flags.environment);
+        let settings = outrider_trace::Settings::read(spec.tracing.as_ref(), app_id, environment)
+            .map_err(|e| format!("failed to setup tracing: {e}"))?;
+        tracing::info!(target: SCOPE, "Dapr trace sampler initialized: {}", settings.sampler);
+        let (tracer, exporting) = settings.start(self.tasks);
+        metrics.spans(registry, app_id, move || {
+            let counts = exporting.counts().into_iter();
+            counts.map(|c| (c.exporter, c.sent, c.dropped)).collect()
+        });
+        Ok(tracer)
     }
 
     async fn internal(&self) -> Result<Internal, Failure> {
@@ -363,9 +382,16 @@ impl Start<'_> {
         blocks: &Blocks,
         metrics: &Metrics,
         workers: &Workers,
+        tracer: Tracer,
     ) -> Result<Application, Failure> {
         let flags = self.flags;
-        let channel = parts::app_channel(flags, self.settings, workers.slots(), metrics)?;
+        let channel = parts::app_channel(
+            flags,
+            self.settings,
+            workers.slots(),
+            metrics,
+            tracer.clone(),
+        )?;
         if channel.is_none() {
             tracing::warn!(target: SCOPE, "App channel is not initialized. Did you configure an app-port?");
         }
@@ -381,6 +407,7 @@ impl Start<'_> {
         Ok(Application {
             channel,
             subscriber,
+            tracer,
         })
     }
 
@@ -452,6 +479,7 @@ impl Start<'_> {
             endpoints,
             external,
             calls: metrics.calls(),
+            tracer: app.tracer.clone(),
             resiliency: blocks.resiliency.clone(),
         }
     }
@@ -490,9 +518,7 @@ impl Start<'_> {
                     app_id: flags.app_id.clone(),
                     brokers: components.pubsub.clone(),
                     subscriber: app.subscriber.clone(),
-                },
-                bindings: bindings::Api {
-                    bindings: components.bindings.clone(),
+                    tracer: app.tracer.clone(),
                 },
                 invoke,
                 metadata: about.api(flags, self.settings),
@@ -509,6 +535,7 @@ impl Start<'_> {
             log: log::Log::new(flags.api.logging, spec.logging.as_ref()),
             allowed: allow::Allowed::new(spec.api.as_ref())?,
             token: flags.api.token.clone(),
+            tracer: app.tracer.clone(),
             max_body: flags.api.max_body,
         }))
     }
@@ -538,6 +565,7 @@ impl Start<'_> {
             access: config::access(spec)?,
             limit: self.flags.api.max_body,
             calls: metrics.calls(),
+            tracer: app.tracer.clone(),
         })
     }
 }

@@ -4,7 +4,8 @@
 use super::descriptor::{Block, Method, V1, V1_ALPHA1, V1_ALPHA2, V1_BETA1};
 
 /// By their names in URLs, which are those in lists as well.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 10] = [
+    "bindings",
     "configuration",
     "actors",
     "lock",
@@ -18,6 +19,7 @@ pub const NAMES: [&str; 9] = [
 
 /// What the types of their components begin with.
 pub const CATEGORIES: &[&str] = &[
+    "bindings",
     "lock",
     "configuration",
     "crypto",
@@ -31,7 +33,8 @@ pub const BLOCK: Block = Block {
     errors: &[],
 };
 
-const METHODS: [Method; 54] = [
+const METHODS: [Method; 55] = [
+    Method::new("InvokeBinding", V1, "bindings"),
     Method::new("GetConfiguration", V1, "configuration"),
     Method::new("GetConfigurationAlpha1", V1_ALPHA1, "configuration"),
     Method::new("SubscribeConfiguration", V1, "configuration"),

@@ -3,21 +3,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderName, Request, Response};
+use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use outrider_proto::runtime::v1::dapr_server::DaprServer;
 use outrider_security::Peer;
+use outrider_trace::{Kind, Wire};
 use tonic::Status;
 use tower_service::Service as _;
 
 use crate::blocks;
 use crate::blocks::descriptor::V1;
-use crate::blocks::http::METADATA_PREFIX;
 use crate::blocks::invoke::grpc::APP_STATUS;
 use crate::blocks::invoke::proxy;
 use crate::edge::Apis;
 use crate::edge::service::Service;
+use crate::edge::spans;
 use outrider_call::token;
 use outrider_net::body::{self, Body};
 use outrider_net::grpc;
@@ -26,6 +27,7 @@ use outrider_net::server::Handler;
 use outrider_net::server::phase::Incoming;
 
 const OURS: &str = "/dapr.proto.runtime.v1.Dapr/";
+const INVOKE: &str = "/dapr.proto.runtime.v1.Dapr/InvokeService";
 /// Lasts as long as a client stays, which is no latency of anything.
 const SUBSCRIBE: &str = "/dapr.proto.runtime.v1.Dapr/SubscribeTopicEventsAlpha1";
 
@@ -59,14 +61,11 @@ impl Handler for Edge {
 }
 
 /// An answer that has nothing but a status is one frame, whose fields clients
-/// take for trailers. The application's own status is a header, and so is what
-/// a binding says besides its error: where there is such a thing, headers and
-/// trailers come one after the other, and it is in both.
+/// take for trailers. The application's own status is a header: where there is
+/// one, headers and trailers come one after the other, and it is in both.
 fn with_separate_trailers(answer: Response<Body>) -> Response<Body> {
     let headers = answer.headers();
-    let is_header =
-        |name: &HeaderName| name == APP_STATUS || name.as_str().starts_with(METADATA_PREFIX);
-    if !headers.contains_key("grpc-status") || !headers.keys().any(is_header) {
+    if !headers.contains_key(APP_STATUS) || !headers.contains_key("grpc-status") {
         return answer;
     }
     let (mut parts, _) = answer.into_parts();
@@ -96,19 +95,52 @@ impl Edge {
         if !is_ours && !self.apis.allowed.allows_proxying() {
             return grpc::refuse(&Status::unimplemented("Not Implemented"));
         }
-        if !is_ours {
-            return match proxy::is_addressed(request.headers()) {
-                true => {
-                    let served = metrics.proxied(request.uri().path());
-                    served.answer(proxy::outbound(&self.apis.blocks.invoke, request).await)
-                }
-                false => proxy::outbound(&self.apis.blocks.invoke, request).await,
-            };
+        let kind = match is_ours || !proxy::is_for(&self.apis.blocks.invoke, request.headers()) {
+            true => Kind::Client,
+            false => Kind::Server,
+        };
+        let begun = self
+            .apis
+            .tracer
+            .request(request.headers_mut(), kind, Wire::Grpc);
+        let mut traced = match begun {
+            Ok(traced) => traced,
+            Err(invalid) => return grpc::refuse(&Status::invalid_argument(invalid.to_string())),
+        };
+        let details = match traced.recording() {
+            Some(recording) if is_ours => Some(spans::grpc(recording, &mut request)),
+            Some(recording) => {
+                spans::proxied(recording, &request);
+                None
+            }
+            None => None,
+        };
+        // Applications answer with contexts of their own.
+        let says = is_ours && request.uri().path() != INVOKE;
+        let mut answer = match is_ours {
+            true => self.own(request).await,
+            false if proxy::is_addressed(request.headers()) => {
+                let served = metrics.proxied(request.uri().path());
+                served.answer(proxy::outbound(&self.apis.blocks.invoke, request).await)
+            }
+            false => proxy::outbound(&self.apis.blocks.invoke, request).await,
+        };
+        traced.answer_grpc(answer.headers_mut(), says);
+        if let (Some(details), Some(recording)) = (details, traced.recording()) {
+            details.tell(recording);
         }
+        match traced.span {
+            Some(span) => spans::ending(span, answer),
+            None => answer,
+        }
+    }
+
+    /// Answers a call of this API.
+    async fn own(&self, request: Request<Incoming>) -> Response<Body> {
         if request.uri().path() == SUBSCRIBE {
             return self.serve(request).await;
         }
-        let served = metrics.call(request.uri().path());
+        let served = self.apis.grpc_metrics.call(request.uri().path());
         let request = request.map(|body| served.request(body));
         served.answer(self.serve(request).await)
     }

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use http::{Response, StatusCode, header};
-use outrider_call::{token, trace};
+use outrider_call::token;
 use outrider_net::body::Body;
 use outrider_net::path;
 use outrider_net::server::Handler;
 use outrider_net::server::phase::Incoming;
 use outrider_security::Peer;
+use outrider_trace::{Kind, Traced, Wire};
 
-use super::router;
+use super::{router, spans};
 use crate::blocks::http::{Request, text};
 use crate::edge::Apis;
 
@@ -40,7 +41,20 @@ impl Edge {
             return answer;
         }
         let origin = parts.headers.get(header::ORIGIN).cloned();
-        let trace = trace::Context::of_http(&parts.headers, &clean);
+        let mut traced = if clean.contains("/healthz") {
+            Traced::silent()
+        } else {
+            let begun = apis
+                .tracer
+                .request(&mut parts.headers, Kind::Client, Wire::Http);
+            match begun {
+                Ok(traced) => traced,
+                Err(invalid) => return text(StatusCode::BAD_REQUEST, format!("{invalid}\n")),
+            }
+        };
+        if let Some(recording) = traced.recording() {
+            spans::http(recording, &parts, &clean);
+        }
         // The path as it was sent: another spelling may mean something else.
         let is_health = router::is_health(&parts.method, parts.uri.path());
         let admitted = token::admit(&mut parts.headers, apis.token.as_deref()) || is_health;
@@ -60,7 +74,10 @@ impl Edge {
         } else {
             text(StatusCode::UNAUTHORIZED, "invalid api token\n")
         };
-        trace.answer_http(answer.headers_mut());
+        if let Some(recording) = traced.recording() {
+            spans::http_ended(recording, answer.status());
+        }
+        traced.answer_http(answer.headers_mut());
         if let Some(cors) = &apis.cors {
             cors.answer(origin.as_ref(), answer.headers_mut());
         }

@@ -4,19 +4,20 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use outrider_security::Peer;
+use outrider_trace::Wire;
 use tonic::Status;
 
 use crate::blocks::invoke::proxy;
+use crate::edge::spans;
 use outrider_metrics::Metrics;
 use outrider_net::body::Body;
 use outrider_net::grpc;
 use outrider_net::server::Handler;
 use outrider_net::server::phase::Incoming;
 use outrider_peer::call::CALL;
-use outrider_peer::serve::Callee;
+use outrider_peer::serve::{Callee, UNARY};
 
 const SERVICE: &str = "/dapr.proto.internals.v1.ServiceInvocation/";
-const UNARY: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallLocal";
 
 /// The handler of the internal listener.
 #[derive(Clone)]
@@ -27,7 +28,7 @@ pub struct Edge {
 }
 
 impl Handler for Edge {
-    async fn call(&self, request: Request<Incoming>, peer: Option<&Peer>) -> Response<Body> {
+    async fn call(&self, mut request: Request<Incoming>, peer: Option<&Peer>) -> Response<Body> {
         match request.uri().path() {
             CALL => self.callee.stream(request, peer).await,
             UNARY => {
@@ -40,7 +41,18 @@ impl Handler for Edge {
             )),
             path => {
                 let served = self.metrics.grpc_client().proxied(path);
-                served.answer(proxy::inbound(&self.app_id, &self.callee, request, peer).await)
+                let mut span = self.callee.tracer.received(request.headers());
+                if let Some(span) = &mut span {
+                    span.replace(request.headers_mut(), Wire::Grpc);
+                    if let Some(recording) = span.recording() {
+                        spans::proxied(recording, &request);
+                    }
+                }
+                let answer = proxy::inbound(&self.app_id, &self.callee, request, peer).await;
+                served.answer(match span {
+                    Some(span) => spans::ending(span, answer),
+                    None => answer,
+                })
             }
         }
     }

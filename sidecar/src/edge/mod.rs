@@ -10,6 +10,9 @@ pub mod log;
 pub mod public;
 pub mod router;
 pub mod service;
+pub mod spans;
+
+use outrider_trace::Tracer;
 
 use crate::blocks;
 
@@ -24,6 +27,7 @@ pub struct Apis {
     pub allowed: allow::Allowed,
     /// Asked of every caller.
     pub token: Option<String>,
+    pub tracer: Tracer,
     /// Bytes that a request body may have.
     pub max_body: Option<usize>,
 }

@@ -108,6 +108,13 @@ pub fn name(verb: &Method, path: &str, headers: &HeaderMap) -> String {
     }
 }
 
+/// The group of a request's route, and the names in its path as they were sent;
+/// nothing where it is an invocation.
+pub fn target<'a>(verb: &Method, path: &'a str) -> Option<(&'static str, &'a str, &'a str)> {
+    let found = route(verb, path)?;
+    Some((found.to.group(), found.first, found.second))
+}
+
 /// Health routes need neither token nor permission.
 pub fn is_health(verb: &Method, path: &str) -> bool {
     *verb == Method::GET && matches!(path, "/v1.0/healthz" | "/v1.0/healthz/outbound")
@@ -199,8 +206,11 @@ mod tests {
 
     #[test]
     fn what_is_absent_says_so() {
-        assert_eq!(found(Method::POST, "/v1.0/jobs/b"), Some(("jobs", "", "")));
-        assert_eq!(found(Method::POST, "/v1.0/jobs"), None);
+        assert_eq!(
+            found(Method::POST, "/v1.0/bindings/b"),
+            Some(("bindings", "", ""))
+        );
+        assert_eq!(found(Method::POST, "/v1.0/bindings"), None);
         assert_eq!(
             found(Method::GET, "/v1.0-beta1/workflows/dapr/1"),
             Some(("workflows", "", ""))

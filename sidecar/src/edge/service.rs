@@ -7,8 +7,9 @@ use outrider_proto::runtime::v1 as wire;
 use outrider_proto::runtime::v1::dapr_server::Dapr;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::blocks::{bindings, invoke, metadata, pubsub, secrets, state};
+use crate::blocks::{invoke, metadata, pubsub, secrets, state};
 use crate::edge::Apis;
+use crate::edge::spans::describe;
 
 #[derive(Clone)]
 pub struct Service {
@@ -23,6 +24,7 @@ impl Dapr for Service {
         &self,
         request: Request<wire::InvokeServiceRequest>,
     ) -> Answer<outrider_proto::common::v1::InvokeResponse> {
+        describe(&request);
         invoke::grpc::invoke(&self.apis.blocks.invoke, request).await
     }
 
@@ -30,6 +32,7 @@ impl Dapr for Service {
         &self,
         request: Request<wire::GetStateRequest>,
     ) -> Answer<wire::GetStateResponse> {
+        describe(&request);
         state::grpc::get(&self.apis.blocks.state, request.into_inner()).await
     }
 
@@ -41,6 +44,7 @@ impl Dapr for Service {
     }
 
     async fn save_state(&self, request: Request<wire::SaveStateRequest>) -> Answer<()> {
+        describe(&request);
         state::grpc::save(&self.apis.blocks.state, request.into_inner()).await
     }
 
@@ -52,6 +56,7 @@ impl Dapr for Service {
     }
 
     async fn delete_state(&self, request: Request<wire::DeleteStateRequest>) -> Answer<()> {
+        describe(&request);
         state::grpc::delete(&self.apis.blocks.state, request.into_inner()).await
     }
 
@@ -69,17 +74,11 @@ impl Dapr for Service {
         state::grpc::transact(&self.apis.blocks.state, request.into_inner()).await
     }
 
-    async fn invoke_binding(
-        &self,
-        request: Request<wire::InvokeBindingRequest>,
-    ) -> Answer<wire::InvokeBindingResponse> {
-        bindings::grpc::invoke(&self.apis.blocks.bindings, request).await
-    }
-
     async fn get_secret(
         &self,
         request: Request<wire::GetSecretRequest>,
     ) -> Answer<wire::GetSecretResponse> {
+        describe(&request);
         secrets::grpc::get(&self.apis.blocks.secrets, request.into_inner()).await
     }
 
@@ -91,6 +90,7 @@ impl Dapr for Service {
     }
 
     async fn publish_event(&self, request: Request<wire::PublishEventRequest>) -> Answer<()> {
+        describe(&request);
         pubsub::grpc::publish(&self.apis.blocks.pubsub, request).await
     }
 
@@ -98,6 +98,7 @@ impl Dapr for Service {
         &self,
         request: Request<wire::BulkPublishRequest>,
     ) -> Answer<wire::BulkPublishResponse> {
+        describe(&request);
         pubsub::grpc::bulk_publish(&self.apis.blocks.pubsub, request).await
     }
 
@@ -105,6 +106,7 @@ impl Dapr for Service {
         &self,
         request: Request<wire::BulkPublishRequest>,
     ) -> Answer<wire::BulkPublishResponse> {
+        describe(&request);
         pubsub::grpc::bulk_publish(&self.apis.blocks.pubsub, request).await
     }
 

@@ -1,6 +1,7 @@
 //! The Configuration in use. A change that the sidecar can start with takes a
 //! fresh start; another one leaves the one before in use.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -103,6 +104,9 @@ fn check(spec: &Spec) -> Result<(), String> {
     Allowed::new(spec.api.as_ref()).map_err(|e| e.to_string())?;
     config::access(spec).map_err(|e| e.to_string())?;
     scope::parse(spec.secrets.as_ref()).map_err(|e| e.to_string())?;
+    let no_variables = HashMap::new();
+    outrider_trace::Settings::read(spec.tracing.as_ref(), "", &no_variables)
+        .map_err(|e| e.to_string())?;
     Ok(())
 }
 
@@ -133,6 +137,7 @@ mod tests {
             denied("udp"),
             json!({"accessControl": {"policies": [policy]}}),
             json!({"secrets": {"scopes": [scope]}}),
+            json!({"tracing": {"otel": {"endpointAddress": "collector:1", "protocol": "udp"}}}),
         ] {
             assert!(apply(wrong).await.is_continue());
             assert_eq!(status.not_running().len(), 1);

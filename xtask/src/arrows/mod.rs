@@ -19,7 +19,6 @@ const LAYERS: [&[&str]; 6] = [
         "components-pluggable",
         "components-redis",
         "components-sql",
-        "components-web",
         "host",
         "k8s",
         "resiliency",
@@ -32,6 +31,7 @@ const LAYERS: [&[&str]; 6] = [
         "net",
         "peer",
         "service",
+        "trace",
     ],
     &["injector", "operator", "sentry", "sidecar"],
     &[
@@ -46,7 +46,7 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Arrows within a layer.
-const BESIDE: [(&str, &str); 12] = [
+const BESIDE: [(&str, &str); 14] = [
     ("security", "telemetry"),
     ("host", "k8s"),
     ("bench", "harness"),
@@ -56,9 +56,11 @@ const BESIDE: [(&str, &str); 12] = [
     ("metrics", "net"),
     ("call", "metrics"),
     ("call", "net"),
+    ("call", "trace"),
     ("peer", "call"),
     ("peer", "metrics"),
     ("peer", "net"),
+    ("peer", "trace"),
 ];
 
 /// All that a component family may know of ours, and all that the harness may.

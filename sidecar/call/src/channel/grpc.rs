@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use outrider_proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse, http_extension};
 use prost::Message;
 use tonic::Status;
@@ -157,7 +157,14 @@ impl Client {
         Ok(answer.map(|body| permit.hold(body::stream(body))))
     }
 
-    pub async fn invoke(&self, permit: Permit, request: Request) -> Result<Response, Status> {
+    /// Calls a method. Whether it is `traced` says whether a call without a
+    /// trace says so.
+    pub async fn invoke(
+        &self,
+        permit: Permit,
+        request: Request,
+        traced: bool,
+    ) -> Result<Response, Status> {
         let data = request.body.collect(self.limit).await?;
         let verb = request
             .verb
@@ -174,6 +181,11 @@ impl Client {
         };
         let mut metadata = HeaderMap::new();
         headers::to_grpc(&request.metadata, request.origin, &mut metadata);
+        if traced {
+            metadata
+                .entry(HeaderName::from_static(outrider_trace::BINARY))
+                .or_insert(HeaderValue::from_static(outrider_trace::BINARY_NOTHING));
+        }
         let answered: Result<(InvokeResponse, _, _), Status> = self
             .unary(
                 permit,

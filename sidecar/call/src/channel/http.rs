@@ -120,15 +120,24 @@ impl Client {
         outrider_kit::error::chain(error)
     }
 
-    /// Calls a method. The answer's body holds the permit.
-    pub async fn invoke(&self, permit: Permit, request: Request) -> Result<Response, Status> {
+    /// Calls a method. The answer's body holds the permit. Whether it is
+    /// `traced` says whether a call without a trace says so.
+    pub async fn invoke(
+        &self,
+        permit: Permit,
+        request: Request,
+        traced: bool,
+    ) -> Result<Response, Status> {
         let verb = verb(&request)?;
         let uri = self
             .uri(&method::escape(&request.method)?, &request.query)
             .map_err(Status::internal)?;
         let (asked, asked_uri) = (verb.clone(), uri.clone());
         let called = self.metrics.call(&verb, &request.method);
-        let outgoing = compose(request, verb, uri).map(|body| called.request(body));
+        let mut outgoing = compose(request, verb, uri).map(|body| called.request(body));
+        if !traced {
+            headers::remove_zero_trace(outgoing.headers_mut());
+        }
         match self.send(&permit, outgoing).await {
             Ok(answer) => decode(answer, &asked, |status, body| {
                 permit.hold(called.answer(status, body))

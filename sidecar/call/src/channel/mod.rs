@@ -9,6 +9,7 @@ pub mod tls;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use outrider_trace::Tracer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
@@ -21,6 +22,8 @@ pub struct Channel {
     /// Present with a cap on concurrent calls.
     pub limit: Option<Arc<Semaphore>>,
     pub healthy: Arc<Healthy>,
+    /// Makes the spans of what the sidecar delivers.
+    pub tracer: Tracer,
 }
 
 /// One of the calls that the application takes at once, until it is dropped.
@@ -66,9 +69,10 @@ impl Channel {
             return Err(Status::internal("app is not in a healthy state"));
         }
         let permit = self.permit().await;
+        let traced = !self.tracer.is_off();
         match &self.kind {
-            Kind::Http(client) => client.invoke(permit, request).await,
-            Kind::Grpc(client) => client.invoke(permit, request).await,
+            Kind::Http(client) => client.invoke(permit, request, !self.tracer.is_off()).await,
+            Kind::Grpc(client) => client.invoke(permit, request, traced).await,
         }
     }
 

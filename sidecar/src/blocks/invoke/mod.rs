@@ -19,6 +19,7 @@ use outrider_resiliency::Resiliency;
 
 use crate::blocks::descriptor::{self, Method};
 use outrider_peer::reach::Sidecars;
+use outrider_trace::Tracer;
 
 /// The building block. Its routes are all that no other block has.
 pub const BLOCK: descriptor::Block = descriptor::Block {
@@ -41,5 +42,6 @@ pub struct Api {
     pub endpoints: Arc<Map<external::Endpoint>>,
     pub external: external::Client,
     pub calls: Calls,
+    pub tracer: Tracer,
     pub resiliency: Resiliency,
 }

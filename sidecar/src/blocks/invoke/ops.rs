@@ -5,13 +5,14 @@ use outrider_call::method;
 use outrider_peer::local;
 use std::fmt;
 
+use http::HeaderValue;
 use outrider_resiliency::{BuiltIn, Error as Failed, Failure, Policy};
 use tonic::{Code, Status};
 
 use super::Api;
 use super::address::{self, Target};
-use outrider_call::headers::{Parties, bytes};
-use outrider_call::message::{self, Request, Response};
+use outrider_call::headers::{self, Parties, bytes};
+use outrider_call::message::{self, Metadata, Request, Response};
 use outrider_net::body;
 use outrider_peer::call::Call;
 
@@ -151,9 +152,11 @@ impl Api {
         self.sidecars.peers.forwarded(&mut request.metadata);
         // What passes through cannot be sent again.
         let once = !built_in || request.is_streaming();
+        let trace = self.trace(&request.metadata);
+        let trace = trace.as_ref();
         let call = Call::new(request, app_id);
         if once {
-            return self.attempt(app_id, namespace, call).await;
+            return self.attempt(app_id, namespace, call, trace).await;
         }
         let policy = self.resiliency.built_in(BuiltIn::Service);
         let mut retries = 0;
@@ -163,7 +166,7 @@ impl Api {
             let call = call.again();
             async move {
                 match call {
-                    Some(call) => self.attempt(app_id, namespace, call).await,
+                    Some(call) => self.attempt(app_id, namespace, call, trace).await,
                     None => Err(Status::internal("the request was sent before")),
                 }
                 .map_err(Unreachable)
@@ -184,12 +187,27 @@ impl Api {
         Err(local::status(failure.0.code(), text))
     }
 
+    /// The context of a call, for the other sidecar.
+    fn trace(&self, metadata: &Metadata) -> Option<HeaderValue> {
+        if self.tracer.is_off() {
+            return None;
+        }
+        let value = headers::find(metadata, outrider_trace::TRACEPARENT)?;
+        HeaderValue::from_maybe_shared(value.clone()).ok()
+    }
+
     /// Finds the other sidecar anew and calls it.
-    async fn attempt(&self, app_id: &str, namespace: &str, call: Call) -> Result<Response, Status> {
+    async fn attempt(
+        &self,
+        app_id: &str,
+        namespace: &str,
+        call: Call,
+        trace: Option<&HeaderValue>,
+    ) -> Result<Response, Status> {
         let first = self.sidecars.find(app_id, namespace).await?;
         let calling = self.calls.sent(app_id, false);
         let (target, place) = self.sidecars.reach(app_id, namespace, first).await?;
-        let answered = self.sidecars.peers.call(place, call).await;
+        let answered = self.sidecars.peers.call(place, call, trace).await;
         match &answered {
             Ok(response) => calling.ended(response.code.number()),
             Err(status) if is_unreachable(status) => {

@@ -274,6 +274,11 @@ fn target(headers: &HeaderMap) -> Option<String> {
     find(CALLEE_ID).or_else(|| find(APP_ID)).map(str::to_owned)
 }
 
+/// Whether a call names this sidecar's own application.
+pub fn is_for(api: &Api, headers: &HeaderMap) -> bool {
+    target(headers).is_some_and(|target| target == api.app_id)
+}
+
 /// Whether a call names an application.
 pub fn is_addressed(headers: &HeaderMap) -> bool {
     headers.contains_key(CALLEE_ID) || headers.contains_key(APP_ID)

@@ -7,7 +7,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::ops::Publish;
 use super::subscribe::stream;
 use super::{Api, decode};
-use outrider_call::trace;
+use outrider_trace as trace;
+
+/// How traces name the messages of a bulk request.
+const BULK: &str = "/dapr.proto.runtime.v1.Dapr/BulkPublishEvent";
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -44,7 +47,7 @@ pub async fn bulk_publish(
     });
     let entries = entries.collect();
     let failed = api
-        .bulk_publish(&to, entries, request.metadata.clone(), &trace)
+        .bulk_publish(&to, entries, request.metadata.clone(), &trace, BULK)
         .await?;
     if failed.is_empty() {
         Ok(Response::new(wire::BulkPublishResponse::default()))

@@ -9,8 +9,8 @@ use super::{Api, decode, error};
 use crate::blocks::error::{Result, body_read};
 use crate::blocks::http::{self as api, Request, no_content};
 use crate::blocks::json;
-use outrider_call::trace;
 use outrider_net::body::Body;
+use outrider_trace as trace;
 
 pub async fn publish(api: &Api, mut request: Request, pubsub: &str, topic: &str) -> Response<Body> {
     answer(async {
@@ -43,7 +43,10 @@ pub async fn bulk_publish(
             decode::Wrong::Event(cause) => error::mismatch(pubsub, topic, &api.app_id, &cause),
         })?;
         let trace = trace::Parent::of_headers(&request.headers);
-        let failed = api.bulk_publish(&to, entries, metadata, &trace).await?;
+        let call = request.uri.path();
+        let failed = api
+            .bulk_publish(&to, entries, metadata, &trace, call)
+            .await?;
         if failed.is_empty() {
             return Ok(no_content());
         }

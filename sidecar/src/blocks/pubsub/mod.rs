@@ -18,6 +18,7 @@ use outrider_components::{Error as Cause, Registry, Table, pubsub};
 use outrider_metrics::Metrics;
 use outrider_metrics::component::Topics;
 use outrider_resiliency as resiliency;
+use outrider_trace::Tracer;
 
 use crate::blocks::descriptor::{self, Method, Route};
 use crate::components::block::{ComponentBlock, ToConnect};
@@ -79,6 +80,7 @@ pub struct Api {
     pub app_id: String,
     pub brokers: Arc<Map<Broker>>,
     pub subscriber: subscribe::Subscriber,
+    pub tracer: Tracer,
 }
 
 /// A broker that is in use. Deliveries have their policies where they are

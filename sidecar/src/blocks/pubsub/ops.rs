@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use outrider_components::Pairs;
 use outrider_components::pubsub::{
     BulkPublishRequest, Entry, FailedEntry, Feature, PublishRequest,
@@ -14,7 +15,7 @@ use outrider_kit::boolean;
 use super::envelope::{self, Event, Given};
 use super::{Api, Broker, bulk, error};
 use crate::blocks::error::{Error, Result};
-use outrider_call::trace;
+use outrider_trace as trace;
 
 /// One message, as a client gave it.
 #[derive(Debug, Default)]
@@ -73,13 +74,30 @@ impl Api {
         sent.map_err(|cause| error::publish(to.broker.instance.name(), to.topic, &cause))
     }
 
-    /// Publishes what it can; the answer names what failed.
+    /// Begins the span of a message in a bulk request, if spans are made.
+    fn child(&self, parent: &trace::Parent, call: &str) -> Option<trace::Span> {
+        if !self.tracer.is_on() {
+            return None;
+        }
+        let context = trace::Context::parse(parent.parent.as_bytes());
+        let state = HeaderValue::try_from(parent.state.as_str()).ok();
+        let state = state.filter(|state| !state.is_empty());
+        let mut span = self.tracer.start(context, state, trace::Kind::Producer)?;
+        if let Some(recording) = span.recording() {
+            recording.name(call.to_owned());
+        }
+        Some(span)
+    }
+
+    /// Publishes what it can; the answer names what failed. `call` names the
+    /// request in traces.
     pub async fn bulk_publish(
         &self,
         to: &Topic<'_>,
         mut entries: Vec<Entry>,
         metadata: Pairs,
         trace: &trace::Parent,
+        call: &str,
     ) -> Result<Vec<FailedEntry>> {
         let name = to.broker.instance.name();
         let mut ids = HashSet::new();
@@ -89,10 +107,16 @@ impl Api {
         {
             return Err(error::entry_id(name, to.topic, &self.app_id));
         }
+        // Each message has a span of its own, which ends when all are published.
+        let mut spans = Vec::new();
         if !to.raw {
             for entry in &mut entries {
+                let span = self.child(trace, call);
+                let own = span.as_ref().map(trace::Parent::of_span);
+                let trace = own.as_ref().unwrap_or(trace);
                 entry.data =
                     self.wrap(to, &entry.data, &entry.content_type, &entry.metadata, trace)?;
+                spans.extend(span);
             }
         }
         self.allow(to)?;
@@ -110,6 +134,11 @@ impl Api {
         let lost = sent.as_ref().map_or(request.entries.len(), Vec::len);
         let taken = request.entries.len().saturating_sub(lost);
         metrics.published_bulk(to.topic, lost == 0, taken, took);
+        if let Err(cause) = &sent {
+            for recording in spans.iter_mut().filter_map(trace::Span::recording) {
+                recording.fail(cause.to_string());
+            }
+        }
         sent.map_err(|cause| error::publish(name, to.topic, &cause.to_string()))
     }
 

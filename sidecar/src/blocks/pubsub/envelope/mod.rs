@@ -16,7 +16,7 @@ use prost::Message as _;
 use serde_json::value::RawValue;
 
 use crate::blocks::json;
-use outrider_call::trace;
+use outrider_trace as trace;
 
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 const SPEC_VERSION: &str = "1.0";

@@ -28,8 +28,8 @@ use crate::blocks::json;
 use crate::blocks::pubsub::envelope::{self, Event};
 use outrider_call::channel::{Channel, Kind, grpc};
 use outrider_call::headers::bytes;
-use outrider_call::trace;
 use outrider_metrics::component::Fate;
+use outrider_trace as trace;
 
 const SCOPE: &str = "dapr.runtime.processor.pubsub.subscription";
 const TYPE: &str = "com.dapr.event.sent.bulk";
@@ -166,6 +166,29 @@ async fn deliver_all(inlet: &Inlet, batch: Vec<Waiting>) {
 }
 
 async fn deliver_once(
+    channel: &Channel,
+    inlet: &Inlet,
+    path: &str,
+    entries: &[&Entry],
+) -> Vec<Outcome> {
+    let topic = inlet.names().1;
+    let begin = |entry: &&Entry| deliver::begin(channel, topic, entry.event.as_ref()?);
+    let spans: Vec<_> = match channel.tracer.is_on() {
+        true => entries.iter().map(begin).collect(),
+        false => Vec::new(),
+    };
+    let outcomes = deliver_batch(channel, inlet, path, entries).await;
+    for (span, outcome) in spans.into_iter().zip(&outcomes) {
+        if let (Some(mut span), Outcome::Failed(failed)) = (span, outcome)
+            && let Some(recording) = span.recording()
+        {
+            recording.fail(failed.to_string());
+        }
+    }
+    outcomes
+}
+
+async fn deliver_batch(
     channel: &Channel,
     inlet: &Inlet,
     path: &str,

@@ -16,8 +16,8 @@ use crate::blocks::pubsub::envelope::{self, Event};
 use outrider_call::channel::{Channel, Kind, Permit, grpc};
 use outrider_call::headers;
 use outrider_call::message::{self, Data, Metadata, Origin, Request};
-use outrider_call::trace;
 use outrider_net::body;
+use outrider_trace::{self as trace, Span};
 
 const SCOPE: &str = "dapr.runtime.processor.pubsub.subscription";
 /// Bytes of an answer that are looked at.
@@ -27,7 +27,7 @@ pub async fn one(channel: &Channel, incoming: &Incoming, path: &str) -> Outcome 
     match &channel.kind {
         Kind::Http(_) => over_http(channel, incoming, path).await,
         Kind::Grpc(client) if channel.healthy.is_healthy() => {
-            over_grpc(client, channel.permit().await, incoming, path).await
+            over_grpc(channel, client, channel.permit().await, incoming, path).await
         }
         Kind::Grpc(_) => Outcome::failed("app is not in a healthy state"),
     }
@@ -35,7 +35,9 @@ pub async fn one(channel: &Channel, incoming: &Incoming, path: &str) -> Outcome 
 
 async fn over_http(channel: &Channel, incoming: &Incoming, path: &str) -> Outcome {
     let id = incoming.event.id();
-    let metadata = of_message(&incoming.metadata, &incoming.event.trace());
+    let mut span = begin(channel, &incoming.topic, &incoming.event);
+    let trace = passed_on(span.as_ref(), &incoming.event);
+    let metadata = of_message(&incoming.metadata, &trace);
     let request = post(
         path,
         metadata,
@@ -43,8 +45,16 @@ async fn over_http(channel: &Channel, incoming: &Incoming, path: &str) -> Outcom
         incoming.data.clone(),
     );
     let (status, body) = match send(channel, request).await {
-        Ok(answer) => answer,
+        Ok(answer) => {
+            if let Some(recording) = span.as_mut().and_then(Span::recording) {
+                recording.answered(answer.0);
+            }
+            answer
+        }
         Err(cause) => {
+            if let Some(recording) = span.as_mut().and_then(Span::recording) {
+                recording.fail(cause.as_str());
+            }
             return Outcome::failed(format!(
                 "error returned from app channel while sending pub/sub event to app: {cause}"
             ));
@@ -78,6 +88,29 @@ async fn over_http(channel: &Channel, incoming: &Incoming, path: &str) -> Outcom
             Outcome::refused(status, cause)
         }
     }
+}
+
+/// Begins the span of a delivery, if spans are made.
+pub fn begin(channel: &Channel, topic: &str, event: &Event) -> Option<Span> {
+    if !channel.tracer.is_on() {
+        return None;
+    }
+    let trace = event.trace();
+    let parent = trace::Context::parse(trace.parent.as_bytes());
+    let state = parent.and_then(|_| HeaderValue::try_from(trace.state).ok());
+    let state = state.filter(|state| trace::state::is_valid(state.as_bytes()));
+    let mut span = channel.tracer.start(parent, state, trace::Kind::Client)?;
+    if let Some(recording) = span.recording() {
+        recording.name(format!("pubsub/{topic}"));
+        recording.set("messaging.system", "pubsub");
+        recording.set("messaging.destination.name", topic);
+    }
+    Some(span)
+}
+
+/// The trace that the application gets with an event.
+fn passed_on(span: Option<&Span>, event: &Event) -> trace::Parent {
+    span.map_or_else(|| event.trace(), trace::Parent::of_span)
 }
 
 /// The status in an answer, if it has one that is text.
@@ -162,13 +195,16 @@ pub fn grpc_metadata(metadata: &Pairs, trace: &trace::Parent) -> HeaderMap {
 }
 
 async fn over_grpc(
+    channel: &Channel,
     client: &grpc::Client,
     permit: Permit,
     incoming: &Incoming,
     path: &str,
 ) -> Outcome {
     let id = incoming.event.id();
-    let metadata = grpc_metadata(&incoming.metadata, &incoming.event.trace());
+    let mut span = begin(channel, &incoming.topic, &incoming.event);
+    let trace = passed_on(span.as_ref(), &incoming.event);
+    let metadata = grpc_metadata(&incoming.metadata, &trace);
     let event = topic_event(incoming, path);
     let answered = client
         .unary::<_, wire::TopicEventResponse>(
@@ -178,6 +214,11 @@ async fn over_grpc(
             metadata,
         )
         .await;
+    if let (Err(status), Some(span)) = (&answered, &mut span)
+        && let Some(recording) = span.recording()
+    {
+        recording.fail(status.message());
+    }
     match answered {
         Ok((answer, _, _)) => of_status(answer.status, &id),
         Err(status) if status.code() == Code::Unimplemented => {

@@ -1,3 +1,0 @@
-//! Bindings.
-
-pub mod localstorage;

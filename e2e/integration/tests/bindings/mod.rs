@@ -1,3 +1,0 @@
-//! Bindings in both directions.
-
-mod output;

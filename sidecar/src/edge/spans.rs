@@ -1,0 +1,285 @@
+//! What is told about the spans of requests: their names and attributes.
+//! Nothing here happens where a request is not sampled.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Response, StatusCode};
+use http_body::Frame;
+use outrider_call::token;
+use outrider_net::body::{self, Body, BoxError};
+use outrider_net::grpc;
+use outrider_net::path::query_unescape;
+use outrider_proto::runtime::v1 as wire;
+use outrider_trace::{Recording, Span};
+use tonic::Request;
+
+use super::router;
+use crate::blocks::invoke::address;
+
+/// Headers with this beginning become attributes.
+const OURS: &str = "dapr-";
+/// Values of gRPC that are not text.
+const BINARY: &str = "-bin";
+const INVOCATION: &str = "ServiceInvocation";
+
+/// Tells about a request of the HTTP API. `clean` is the cleaned path.
+pub fn http(recording: &mut Recording, parts: &Parts, clean: &str) {
+    let verb = &parts.method;
+    recording.name(clean.to_owned());
+    of_client(recording, &parts.headers);
+    let call = format!("{verb} {clean}");
+    match router::target(verb, clean) {
+        Some((group @ ("state" | "secrets" | "bindings"), name, _)) => {
+            recording.set("db.system", group);
+            recording.set("db.connection_string", group);
+            recording.set("db.statement", call.as_str());
+            recording.set("db.name", unescaped(name));
+        }
+        Some(("publish", _, topic)) => {
+            recording.set("messaging.system", "pubsub");
+            recording.set("messaging.destination.name", unescaped(topic));
+        }
+        Some(_) => {}
+        None => {
+            if let Ok(address) = address::of_http(&parts.headers, clean) {
+                invocation(recording, &address.target, &address.method);
+            }
+        }
+    }
+    recording.set("dapr.protocol", "http");
+    recording.set("dapr.api", call);
+    recording.set("http.request.method", verb.as_str());
+    let full = parts
+        .uri
+        .path_and_query()
+        .map_or(clean, |full| full.as_str());
+    recording.set("url.full", full);
+    let host = parts.headers.get(http::header::HOST);
+    let host = host.and_then(|host| host.to_str().ok()?.parse().ok());
+    let authority = host.or_else(|| parts.uri.authority().cloned());
+    if let Some(authority) = authority {
+        recording.set("server.address", authority.host());
+        if let Some(port) = authority.port_u16() {
+            recording.set("server.port", port.to_string());
+        }
+    }
+}
+
+/// Tells how a request of the HTTP API went.
+pub fn http_ended(recording: &mut Recording, status: StatusCode) {
+    recording.set("dapr.status_code", status.as_str());
+    recording.answered(status.as_u16());
+}
+
+fn invocation(recording: &mut Recording, target: &str, method: &str) {
+    recording.name(format!("CallLocal/{target}/{method}"));
+    recording.set("rpc.service", INVOCATION);
+    recording.set("net.peer.name", target);
+}
+
+fn unescaped(name: &str) -> String {
+    query_unescape(name).map_or_else(|_| name.to_owned(), |name| name.into_owned())
+}
+
+/// What the client wants to see in its traces. Tokens are nobody's business.
+fn of_client(recording: &mut Recording, headers: &HeaderMap) {
+    for (name, value) in headers {
+        let lower = name.as_str();
+        if lower.starts_with(OURS)
+            && !lower.ends_with(BINARY)
+            && lower != token::HEADER
+            && let Ok(value) = value.to_str()
+        {
+            recording.set(lower.to_owned(), value);
+        }
+    }
+}
+
+/// Tells about a request of the gRPC API. What its message says is told where
+/// the message is decoded.
+pub fn grpc<B>(recording: &mut Recording, request: &mut http::Request<B>) -> Details {
+    let method = request.uri().path().to_owned();
+    recording.name(method.clone());
+    of_client(recording, request.headers());
+    recording.set("dapr.protocol", "grpc");
+    recording.set("dapr.api", method.as_str());
+    let said = Said {
+        method,
+        ..Said::default()
+    };
+    let details = Details(Arc::new(Mutex::new(said)));
+    request.extensions_mut().insert(details.clone());
+    details
+}
+
+/// Tells about a call that is passed on to an application.
+pub fn proxied<B>(recording: &mut Recording, request: &http::Request<B>) {
+    recording.name(request.uri().path().to_owned());
+    of_client(recording, request.headers());
+}
+
+/// What the message of a request says, on its way to the span.
+#[derive(Clone)]
+pub struct Details(Arc<Mutex<Said>>);
+
+#[derive(Default)]
+pub struct Said {
+    method: String,
+    name: Option<String>,
+    attributes: Vec<(&'static str, String)>,
+}
+
+impl Details {
+    fn lock(&self) -> MutexGuard<'_, Said> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn tell(&self, recording: &mut Recording) {
+        let said = std::mem::take(&mut *self.lock());
+        if let Some(name) = said.name {
+            recording.name(name);
+        }
+        for (name, value) in said.attributes {
+            recording.set(name, value);
+        }
+    }
+}
+
+/// A message that says something about its request.
+pub trait Described {
+    fn describe(&self, said: &mut Said);
+}
+
+/// Notes what a message says, where its request is sampled.
+pub fn describe<M: Described>(request: &Request<M>) {
+    if let Some(details) = request.extensions().get::<Details>() {
+        request.get_ref().describe(&mut details.lock());
+    }
+}
+
+impl Said {
+    fn set(&mut self, name: &'static str, value: &str) {
+        self.attributes.push((name, value.to_owned()));
+    }
+
+    fn component(&mut self, system: &str, name: &str) {
+        self.set("rpc.service", "Dapr");
+        self.set("db.system", system);
+        self.set("db.connection_string", system);
+        self.set("db.name", name);
+        let method = self.method.clone();
+        self.set("db.statement", &method);
+    }
+
+    fn topic(&mut self, topic: &str) {
+        self.set("rpc.service", "Dapr");
+        self.set("messaging.system", "pubsub");
+        self.set("messaging.destination.name", topic);
+    }
+}
+
+impl Described for wire::InvokeServiceRequest {
+    fn describe(&self, said: &mut Said) {
+        let method = self.message.as_ref().map_or("", |m| m.method.as_str());
+        said.name = Some(format!("CallLocal/{}/{method}", self.id));
+        said.set("rpc.service", INVOCATION);
+        said.set("net.peer.name", &self.id);
+    }
+}
+
+impl Described for wire::PublishEventRequest {
+    fn describe(&self, said: &mut Said) {
+        said.topic(&self.topic);
+    }
+}
+
+impl Described for wire::BulkPublishRequest {
+    fn describe(&self, said: &mut Said) {
+        said.topic(&self.topic);
+    }
+}
+
+impl Described for wire::GetStateRequest {
+    fn describe(&self, said: &mut Said) {
+        said.component("state", &self.store_name);
+    }
+}
+
+impl Described for wire::SaveStateRequest {
+    fn describe(&self, said: &mut Said) {
+        said.component("state", &self.store_name);
+    }
+}
+
+impl Described for wire::DeleteStateRequest {
+    fn describe(&self, said: &mut Said) {
+        said.component("state", &self.store_name);
+    }
+}
+
+impl Described for wire::GetSecretRequest {
+    fn describe(&self, said: &mut Said) {
+        said.component("secrets", &self.store_name);
+    }
+}
+
+impl Described for wire::InvokeBindingRequest {
+    fn describe(&self, said: &mut Said) {
+        said.component("bindings", &self.name);
+    }
+}
+
+/// Has a sampled span end with the answer of a gRPC call, whose status is in
+/// its head or behind its body.
+pub fn ending(mut span: Span, answer: Response<Body>) -> Response<Body> {
+    let Some(recording) = span.recording() else {
+        return answer;
+    };
+    if let Some(status) = grpc::status_of(answer.headers()) {
+        if status.code() != tonic::Code::Ok {
+            recording.fail(status.message());
+        }
+        return answer;
+    }
+    answer.map(|body| body::stream(Ending { body, span }))
+}
+
+struct Ending {
+    body: Body,
+    span: Span,
+}
+
+impl http_body::Body for Ending {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        let status = match &frame {
+            Some(Ok(frame)) => frame.trailers_ref().and_then(grpc::status_of),
+            _ => None,
+        };
+        if let (Some(status), Some(recording)) = (status, this.span.recording())
+            && status.code() != tonic::Code::Ok
+        {
+            recording.fail(status.message());
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

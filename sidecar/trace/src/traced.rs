@@ -1,0 +1,322 @@
+//! The trace of one request, in its headers and in those of its answer.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::baggage::{self, BAGGAGE, Invalid};
+use crate::context::{BINARY, Context, NOTHING, TRACEPARENT, TRACESTATE};
+use crate::span::{Kind, Recording, Span};
+use crate::state;
+use crate::tracer::{Mode, Tracer};
+
+/// What a request came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    Http,
+    Grpc,
+}
+
+/// The trace of one request, until it is answered.
+#[derive(Default)]
+pub struct Traced {
+    pub span: Option<Span>,
+    /// What the client sent, where no span was made.
+    parent: Option<HeaderValue>,
+    /// What few clients send.
+    rare: Option<Box<Rare>>,
+    is_off: bool,
+    /// Requests of health routes are not traced at all.
+    is_silent: bool,
+}
+
+#[derive(Default)]
+struct Rare {
+    state: Option<HeaderValue>,
+    baggage: Option<HeaderValue>,
+}
+
+impl Tracer {
+    /// Begins the trace of a request. The headers then carry the context of its
+    /// span, where there is one.
+    pub fn request(
+        &self,
+        headers: &mut HeaderMap,
+        kind: Kind,
+        wire: Wire,
+    ) -> Result<Traced, Invalid> {
+        if self.is_off() {
+            return Ok(Traced {
+                is_off: true,
+                ..Traced::default()
+            });
+        }
+        let baggage = baggage::of_headers(headers)?;
+        let mut traced = match &self.0 {
+            Mode::On(_) => self.below(headers, kind, wire),
+            Mode::Passing | Mode::Off => Traced::passing(headers, wire),
+        };
+        if let Some(baggage) = baggage {
+            traced.rare.get_or_insert_default().baggage = Some(baggage);
+        }
+        Ok(traced)
+    }
+
+    fn below(&self, headers: &mut HeaderMap, kind: Kind, wire: Wire) -> Traced {
+        let parent = parent(headers, wire);
+        let state = parent.and_then(|_| state::of_headers(headers));
+        let span = self.start(parent, state.clone(), kind);
+        if let Some(span) = &span {
+            span.replace(headers, wire);
+        }
+        Traced {
+            span,
+            rare: state.map(|state| {
+                Box::new(Rare {
+                    state: Some(state),
+                    baggage: None,
+                })
+            }),
+            ..Traced::default()
+        }
+    }
+
+    /// Begins the span of a call by another sidecar, if spans are made.
+    pub fn received(&self, headers: &HeaderMap) -> Option<Span> {
+        self.is_on().then_some(())?;
+        let parent = parent(headers, Wire::Grpc);
+        let state = parent.and_then(|_| state::of_headers(headers));
+        self.start(parent, state, Kind::Server)
+    }
+}
+
+/// The context that a request came with.
+fn parent(headers: &HeaderMap, wire: Wire) -> Option<Context> {
+    let binary = match wire {
+        Wire::Http => None,
+        Wire::Grpc => headers.get(BINARY),
+    };
+    let binary = binary.and_then(|value| Context::parse_binary(value.as_bytes()));
+    binary.or_else(|| Context::parse(headers.get(TRACEPARENT)?.as_bytes()))
+}
+
+impl Span {
+    /// Puts its context into headers, in place of others.
+    pub fn replace(&self, headers: &mut HeaderMap, wire: Wire) {
+        headers.insert(TRACEPARENT, self.context().header());
+        match self.state() {
+            Some(state) => headers.insert(TRACESTATE, state.clone()),
+            None => headers.remove(TRACESTATE),
+        };
+        if let (Wire::Grpc, Some(binary)) = (wire, self.context().binary_header()) {
+            headers.insert(BINARY, binary);
+        }
+    }
+}
+
+impl Traced {
+    /// Of a request of a health route.
+    pub fn silent() -> Self {
+        Self {
+            is_silent: true,
+            ..Self::default()
+        }
+    }
+
+    fn passing(headers: &HeaderMap, wire: Wire) -> Self {
+        let parent = match (headers.get(TRACEPARENT), wire) {
+            (Some(value), _) => Context::parse(value.as_bytes()).map(|_| value.clone()),
+            (None, Wire::Grpc) => headers
+                .get(BINARY)
+                .and_then(|value| Context::parse_binary(value.as_bytes()))
+                .map(|context| context.header()),
+            (None, Wire::Http) => None,
+        };
+        let state = parent.as_ref().and_then(|_| state::of_headers(headers));
+        Self {
+            parent,
+            rare: state.map(|state| {
+                Box::new(Rare {
+                    state: Some(state),
+                    baggage: None,
+                })
+            }),
+            ..Self::default()
+        }
+    }
+
+    /// The context of the request, if it has one.
+    pub fn context(&self) -> Option<Context> {
+        match &self.span {
+            Some(span) => Some(span.context()),
+            None => Context::parse(self.parent.as_ref()?.as_bytes()),
+        }
+    }
+
+    /// What is told about the span, where somebody wants to know.
+    pub fn recording(&mut self) -> Option<&mut Recording> {
+        self.span.as_mut()?.recording()
+    }
+
+    /// Adds to an HTTP answer what it does not say itself.
+    pub fn answer_http(&mut self, headers: &mut HeaderMap) {
+        let said = headers.get(TRACEPARENT);
+        let has_own = said.is_some_and(|value| value != NOTHING);
+        if self.is_off {
+            if said.is_some() && !has_own {
+                headers.remove(TRACEPARENT);
+            }
+            return;
+        }
+        if self.is_silent {
+            return;
+        }
+        let rare = self.rare.take().unwrap_or_default();
+        add(headers, BAGGAGE, rare.baggage);
+        if has_own {
+            return;
+        }
+        let context = match (&self.span, self.parent.take()) {
+            (Some(span), _) => span.context().header(),
+            (None, Some(parent)) => parent,
+            (None, None) => HeaderValue::from_static(NOTHING),
+        };
+        headers.insert(TRACEPARENT, context);
+        add(headers, TRACESTATE, rare.state);
+    }
+
+    /// The same for a gRPC answer; the context only where it `says` so, since
+    /// applications answer with one of their own.
+    pub fn answer_grpc(&mut self, headers: &mut HeaderMap, says: bool) {
+        if let Some(rare) = self.rare.take() {
+            add(headers, BAGGAGE, rare.baggage);
+            if says {
+                add(headers, TRACESTATE, rare.state);
+            }
+        }
+        if !says {
+            return;
+        }
+        let context = self.context();
+        let binary = context.and_then(|context| context.binary_header());
+        add(headers, BINARY, binary);
+    }
+}
+
+fn add(headers: &mut HeaderMap, name: &'static str, value: Option<HeaderValue>) {
+    if let Some(value) = value {
+        headers
+            .entry(HeaderName::from_static(name))
+            .or_insert(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::tests::collecting;
+    use crate::sampler::Sampler;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .collect()
+    }
+
+    fn on() -> Tracer {
+        Tracer::on(Sampler::parse("1").0, collecting())
+    }
+
+    fn request(tracer: &Tracer, headers: &mut HeaderMap, wire: Wire) -> Traced {
+        tracer.request(headers, Kind::Client, wire).unwrap()
+    }
+
+    #[test]
+    fn without_spans_the_answer_has_the_clients_context_or_zeros() {
+        let tracer = Tracer::default();
+        let mut answer = HeaderMap::new();
+        request(&tracer, &mut HeaderMap::new(), Wire::Http).answer_http(&mut answer);
+        assert_eq!(answer[TRACEPARENT], NOTHING);
+        let mut sent = headers(&[(TRACEPARENT, PARENT), (TRACESTATE, "a=b"), (BAGGAGE, "c=d")]);
+        let before = sent.clone();
+        let mut answer = HeaderMap::new();
+        request(&tracer, &mut sent, Wire::Http).answer_http(&mut answer);
+        assert_eq!(sent, before);
+        assert_eq!(answer, before);
+    }
+
+    #[test]
+    fn the_answer_of_a_health_route_has_no_context() {
+        let mut answer = HeaderMap::new();
+        Traced::silent().answer_http(&mut answer);
+        assert!(answer.is_empty());
+    }
+
+    #[test]
+    fn where_tracing_is_off_nothing_is_said_nor_judged() {
+        let mut sent = headers(&[(TRACEPARENT, PARENT), (BAGGAGE, "bad")]);
+        let before = sent.clone();
+        let mut answer = headers(&[(TRACEPARENT, NOTHING)]);
+        request(&Tracer::off(), &mut sent, Wire::Http).answer_http(&mut answer);
+        assert!(answer.is_empty());
+        assert_eq!(sent, before);
+    }
+
+    #[test]
+    fn a_request_goes_on_with_the_context_of_its_span() {
+        let mut sent = headers(&[(TRACEPARENT, PARENT), (TRACESTATE, "a=b")]);
+        let mut traced = request(&on(), &mut sent, Wire::Http);
+        let context = traced.context().unwrap();
+        assert_eq!(sent[TRACEPARENT], context.to_string());
+        assert_ne!(sent[TRACEPARENT], PARENT);
+        assert_eq!(sent[TRACEPARENT].as_bytes()[..35], PARENT.as_bytes()[..35]);
+        assert_eq!(sent[TRACESTATE], "a=b");
+        let mut answer = headers(&[(TRACEPARENT, NOTHING)]);
+        traced.answer_http(&mut answer);
+        assert_eq!(answer[TRACEPARENT], context.to_string());
+        assert_eq!(answer[TRACESTATE], "a=b");
+    }
+
+    #[test]
+    fn what_cannot_be_read_begins_a_new_trace() {
+        let mut sent = headers(&[(TRACEPARENT, "hello"), (TRACESTATE, "a=b")]);
+        let traced = request(&on(), &mut sent, Wire::Http);
+        assert_eq!(sent[TRACEPARENT], traced.context().unwrap().to_string());
+        assert!(!sent.contains_key(TRACESTATE));
+    }
+
+    #[test]
+    fn the_binary_context_of_grpc_comes_first_and_goes_on() {
+        let binary = crate::to_binary(PARENT).unwrap();
+        let mut sent = HeaderMap::new();
+        sent.insert(BINARY, HeaderValue::try_from(binary).unwrap());
+        sent.insert(
+            TRACEPARENT,
+            HeaderValue::from_static("00-11111111111111111111111111111111-1111111111111111-00"),
+        );
+        let mut traced = request(&on(), &mut sent, Wire::Grpc);
+        let context = traced.context().unwrap();
+        assert_eq!(sent[TRACEPARENT].as_bytes()[..35], PARENT.as_bytes()[..35]);
+        assert_eq!(sent[BINARY], context.binary());
+        let mut answer = HeaderMap::new();
+        traced.answer_grpc(&mut answer, true);
+        assert_eq!(answer[BINARY], context.binary());
+        let mut answer = HeaderMap::new();
+        traced.answer_grpc(&mut answer, false);
+        assert!(answer.is_empty());
+    }
+
+    #[test]
+    fn bad_baggage_is_refused_and_good_baggage_comes_back() {
+        for tracer in [Tracer::default(), on()] {
+            let mut sent = headers(&[(BAGGAGE, "bad")]);
+            assert!(tracer.request(&mut sent, Kind::Client, Wire::Http).is_err());
+            let mut sent = headers(&[(BAGGAGE, "a=b")]);
+            sent.append(BAGGAGE, HeaderValue::from_static("c=d"));
+            let mut answer = HeaderMap::new();
+            request(&tracer, &mut sent, Wire::Grpc).answer_grpc(&mut answer, false);
+            assert_eq!(answer[BAGGAGE], "a=b,c=d");
+        }
+    }
+}
