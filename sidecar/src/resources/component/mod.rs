@@ -2,6 +2,8 @@
 //! no other change.
 
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
