@@ -99,12 +99,12 @@ pub fn event(bytes: &[u8]) {
             check(&event);
         }
     }
-    if let Ok(event) = Event::read(bytes) {
+    if let Ok(event) = Event::read(&Bytes::copy_from_slice(bytes)) {
         check(&event);
     }
 }
 
-fn check(event: &Event) {
+fn check(event: &Event<'_>) {
     let _ = (event.id(), event.trace(), event.data(), event.expired());
     let written = event.to_bytes();
     assert!(Event::read(&written).is_ok(), "{written:?}");
@@ -130,7 +130,10 @@ pub fn bodies(bytes: &[u8]) {
 /// the outcomes of a batch.
 pub fn answers(bytes: &[u8]) {
     let _ = bulk::statuses(bytes);
-    let event = Event::read(br#"{"id": "1", "type": "t", "data": {"n": 1}}"#).unwrap_or_default();
+    let event = Event::read(&Bytes::from_static(
+        br#"{"id": "1", "type": "t", "data": {"n": 1}}"#,
+    ))
+    .unwrap_or_default();
     for spec in app::decode(bytes).unwrap_or_default() {
         if let Ok(rules) = Rules::compile(&spec.routes) {
             let _ = rules.find(Subject::Event(&event));

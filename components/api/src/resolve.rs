@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use crate::Error;
 
 /// Asks for a sidecar of an application.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Request {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Request<'a> {
     /// The application's id.
-    pub app_id: String,
+    pub app_id: &'a str,
     /// Its namespace; may be empty outside Kubernetes.
-    pub namespace: String,
+    pub namespace: &'a str,
     /// The caller's own internal port, which all sidecars in Kubernetes have.
     pub port: u16,
 }
@@ -22,11 +22,11 @@ pub struct Request {
 pub trait Resolver: Send + Sync {
     /// An address, `host:port`. With several instances, a different one each
     /// time.
-    async fn resolve(&self, request: &Request) -> Result<String, Error>;
+    async fn resolve(&self, request: &Request<'_>) -> Result<String, Error>;
 
     /// Notes that nothing answered at an address, so that the next answer is
     /// another one if there is any.
-    fn suspect(&self, request: &Request, address: &str) {
+    fn suspect(&self, request: &Request<'_>, address: &str) {
         let _ = (request, address);
     }
 

@@ -2,12 +2,12 @@
 
 use std::str::Utf8Error;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use outrider_security::Peer;
 use outrider_trace as trace;
 
-use super::message::{Metadata, Origin};
+use super::message::Origin;
+use crate::metadata::{self, Metadata, Name};
 use crate::token;
 
 pub const CALLER_ID: &str = "dapr-caller-app-id";
@@ -61,22 +61,6 @@ const HTTP_ONLY: [&str; 28] = [
     "warning",
 ];
 
-/// `content-type` as `Content-Type`, which tells the callee that the header is
-/// an HTTP one.
-pub fn canonical(name: &str) -> String {
-    let mut text = String::with_capacity(name.len());
-    let mut upper = true;
-    for c in name.chars() {
-        text.push(if upper {
-            c.to_ascii_uppercase()
-        } else {
-            c.to_ascii_lowercase()
-        });
-        upper = c == '-';
-    }
-    text
-}
-
 fn is_hop_by_hop(name: &str, named: &[String]) -> bool {
     HOP_BY_HOP.contains(&name) || named.iter().any(|n| n == name)
 }
@@ -95,7 +79,7 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
 
 /// Whether only sidecars may set a header: who calls whom, and their tokens.
 /// Many servers read an underscore as a dash.
-pub fn is_reserved(name: &str) -> bool {
+pub fn is_reserved(name: &[u8]) -> bool {
     const NAMES: [&str; 5] = [
         CALLER_ID,
         CALLER_NAMESPACE,
@@ -103,20 +87,50 @@ pub fn is_reserved(name: &str) -> bool {
         DESTINATION,
         token::HEADER,
     ];
+    // All of them begin with it.
+    if !matches!(name.first(), Some(b'd' | b'D')) {
+        return false;
+    }
     let like = |reserved: &&str| {
-        let mut pairs = name.bytes().zip(reserved.bytes());
+        let mut pairs = name.iter().zip(reserved.as_bytes());
         name.len() == reserved.len()
-            && pairs.all(|(a, b)| a.eq_ignore_ascii_case(&b) || (a == b'_' && b == b'-'))
+            && pairs.all(|(a, b)| a.eq_ignore_ascii_case(b) || (*a == b'_' && *b == b'-'))
     };
     NAMES.iter().any(like)
+}
+
+/// The application that calls, and its namespace.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    app_id: Option<HeaderValue>,
+    namespace: Option<HeaderValue>,
+}
+
+impl Caller {
+    pub fn new(app_id: &str, namespace: &str) -> Self {
+        Self {
+            app_id: metadata::value(app_id),
+            namespace: metadata::value(namespace),
+        }
+    }
+
+    /// A call by it.
+    pub fn calling(&self, callee: &str) -> Parties {
+        Parties {
+            caller: self.app_id.clone(),
+            namespace: self.namespace.clone(),
+            callee: metadata::value(callee),
+        }
+    }
 }
 
 /// Who calls whom, as applications read it; all of it is text.
 pub struct Parties {
     /// None where the caller is unknown.
-    pub caller: Option<Bytes>,
-    pub namespace: Option<Bytes>,
-    pub callee: Bytes,
+    pub caller: Option<HeaderValue>,
+    pub namespace: Option<HeaderValue>,
+    /// None if its name cannot be the value of a header.
+    pub callee: Option<HeaderValue>,
 }
 
 impl Parties {
@@ -125,19 +139,19 @@ impl Parties {
     /// very names.
     pub fn of_peer(
         peer: Option<&Peer>,
-        claimed: impl Fn(&str) -> Option<Bytes>,
-        callee: Bytes,
+        claimed: impl Fn(&str) -> Option<HeaderValue>,
+        callee: Option<HeaderValue>,
     ) -> Self {
         let (caller, namespace) = match peer.and_then(|peer| peer.id.as_ref()) {
             Some(id) => {
                 let workload = id.as_workload();
                 (
-                    workload.map(|workload| bytes(workload.app_id)),
-                    workload.map(|workload| bytes(workload.namespace)),
+                    workload.and_then(|workload| metadata::value(workload.app_id)),
+                    workload.and_then(|workload| metadata::value(workload.namespace)),
                 )
             }
             None => {
-                let text = |value: &Bytes| std::str::from_utf8(value).is_ok();
+                let text = |value: &HeaderValue| std::str::from_utf8(value.as_bytes()).is_ok();
                 (
                     claimed(CALLER_ID).filter(text),
                     claimed(CALLER_NAMESPACE).filter(text),
@@ -152,14 +166,14 @@ impl Parties {
     }
 
     pub fn caller(&self) -> Option<&str> {
-        std::str::from_utf8(self.caller.as_deref()?).ok()
+        std::str::from_utf8(self.caller.as_ref()?.as_bytes()).ok()
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (&'static str, &Bytes)> {
+    fn into_pairs(self) -> impl Iterator<Item = (&'static str, HeaderValue)> {
         let pairs = [
-            (CALLER_ID, self.caller.as_ref()),
-            (CALLER_NAMESPACE, self.namespace.as_ref()),
-            (CALLEE_ID, Some(&self.callee)),
+            (CALLER_ID, self.caller),
+            (CALLER_NAMESPACE, self.namespace),
+            (CALLEE_ID, self.callee),
         ];
         pairs
             .into_iter()
@@ -167,33 +181,26 @@ impl Parties {
     }
 
     /// Replaces the metadata that names caller and callee.
-    pub fn set_in_metadata(&self, metadata: &mut Metadata) {
-        metadata.retain(|(name, _)| !is_reserved(name));
-        let pairs = self.pairs();
-        metadata.extend(pairs.map(|(name, value)| (name.to_owned(), value.clone())));
+    pub fn set_in_metadata(self, metadata: &mut Metadata) {
+        metadata.retain(|(name, _)| !is_reserved(name.as_bytes()));
+        let pairs = self.into_pairs();
+        metadata.extend(pairs.map(|(name, value)| (Name::from_static(name), value)));
     }
 
     /// Replaces the headers that name caller and callee.
-    pub fn set_in_headers(&self, headers: &mut HeaderMap) {
+    pub fn set_in_headers(self, headers: &mut HeaderMap) {
         let reserved: Vec<HeaderName> = headers
             .keys()
-            .filter(|name| is_reserved(name.as_str()))
+            .filter(|name| is_reserved(name.as_str().as_bytes()))
             .cloned()
             .collect();
         for name in reserved {
             headers.remove(name);
         }
-        for (name, value) in self.pairs() {
-            if let Ok(value) = HeaderValue::from_maybe_shared(value.clone()) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
+        for (name, value) in self.into_pairs() {
+            headers.insert(HeaderName::from_static(name), value);
         }
     }
-}
-
-/// A value.
-pub fn bytes(text: &str) -> Bytes {
-    Bytes::copy_from_slice(text.as_bytes())
 }
 
 /// The content type, if there is one. It has to be text, since gRPC messages
@@ -208,17 +215,11 @@ pub fn content_type(headers: &HeaderMap) -> Result<Option<String>, Utf8Error> {
 /// calls is not for the client to say.
 pub fn of_client(headers: &HeaderMap) -> Metadata {
     let named = named_by_connection(headers);
-    let mut metadata = Vec::with_capacity(headers.len() + 8);
-    for (name, value) in headers {
+    metadata::of_headers(headers, |name| {
         let lower = name.as_str();
         let ours = matches!(lower, "host" | "content-length" | "content-type");
-        if ours || is_reserved(lower) || is_hop_by_hop(lower, &named) {
-            continue;
-        }
-        let value = Bytes::copy_from_slice(value.as_bytes());
-        metadata.push((canonical(lower), value));
-    }
-    metadata
+        !(ours || is_reserved(lower.as_bytes()) || is_hop_by_hop(lower, &named))
+    })
 }
 
 /// The metadata of a gRPC client; binary values as base64. A length is that of
@@ -227,7 +228,7 @@ pub fn of_grpc(headers: &HeaderMap) -> Metadata {
     headers
         .iter()
         .filter(|(name, _)| {
-            !is_reserved(name.as_str())
+            !is_reserved(name.as_str().as_bytes())
                 && !matches!(
                     name.as_str(),
                     "te" | "content-length"
@@ -236,12 +237,7 @@ pub fn of_grpc(headers: &HeaderMap) -> Metadata {
                         | "grpc-status-details-bin"
                 )
         })
-        .map(|(name, value)| {
-            (
-                name.as_str().to_owned(),
-                Bytes::copy_from_slice(value.as_bytes()),
-            )
-        })
+        .map(|(name, value)| (Name::from(name.as_str()), value.clone()))
         .collect()
 }
 
@@ -249,38 +245,32 @@ pub fn of_grpc(headers: &HeaderMap) -> Metadata {
 /// body, unless there is none to measure.
 pub fn of_answer(headers: &HeaderMap, is_head: bool) -> Metadata {
     let named = named_by_connection(headers);
-    headers
-        .iter()
-        .filter(|(name, _)| {
-            !is_hop_by_hop(name.as_str(), &named)
-                && (is_head || *name != http::header::CONTENT_LENGTH)
-        })
-        .map(|(name, value)| {
-            (
-                canonical(name.as_str()),
-                Bytes::copy_from_slice(value.as_bytes()),
-            )
-        })
-        .collect()
+    metadata::of_headers(headers, |name| {
+        !is_hop_by_hop(name.as_str(), &named) && (is_head || *name != http::header::CONTENT_LENGTH)
+    })
 }
+
+/// Headers that a map has room for before it is known how many are kept.
+const RESERVED: usize = 64;
 
 /// Metadata as HTTP headers, for an application or for a client.
 pub fn to_http(metadata: Metadata, origin: Origin, into: &mut HeaderMap) {
     let parent = match origin {
-        Origin::Grpc => text(&metadata, trace::BINARY).and_then(trace::of_binary),
+        Origin::Grpc => metadata::text(&metadata, trace::BINARY).and_then(trace::of_binary),
         Origin::Http => None,
     };
+    into.reserve(metadata.len().min(RESERVED) + 4);
     let mut baggage = false;
     for (name, value) in metadata {
-        // Lower case from here on.
-        let name = match name.as_str() {
-            ":authority" => Ok(HeaderName::from_static("dapr-authority")),
-            ":method" => Ok(HeaderName::from_static("dapr-method")),
-            ":path" => Ok(HeaderName::from_static("dapr-path")),
-            ":scheme" => Ok(HeaderName::from_static("dapr-scheme")),
-            name => HeaderName::from_bytes(name.as_bytes()),
+        let name = match name.as_bytes() {
+            b":authority" => Some(HeaderName::from_static("dapr-authority")),
+            b":method" => Some(HeaderName::from_static("dapr-method")),
+            b":path" => Some(HeaderName::from_static("dapr-path")),
+            b":scheme" => Some(HeaderName::from_static("dapr-scheme")),
+            // Lower case from here on.
+            _ => name.into_header(),
         };
-        let Ok(mut name) = name else { continue };
+        let Some(mut name) = name else { continue };
         let lower = name.as_str();
         if lower == DESTINATION
             || lower.ends_with("-bin")
@@ -297,9 +287,7 @@ pub fn to_http(metadata: Metadata, origin: Origin, into: &mut HeaderMap) {
         {
             name = prefixed;
         }
-        if let Ok(value) = HeaderValue::from_maybe_shared(value)
-            && !add(into, name, value)
-        {
+        if !add(into, name, value) {
             break;
         }
     }
@@ -330,33 +318,35 @@ fn add(into: &mut HeaderMap, name: HeaderName, value: HeaderValue) -> bool {
 /// Metadata for a gRPC application or client.
 pub fn to_grpc(metadata: &Metadata, origin: Origin, into: &mut HeaderMap) {
     for (name, value) in metadata {
-        let lower = name.to_ascii_lowercase();
+        let spelled_http = origin == Origin::Http || name.is_http();
+        // Lower case from here on; no header's name begins with a colon.
+        let Some(mut name) = name.clone().into_header() else {
+            continue;
+        };
+        let lower = name.as_str();
         if lower == DESTINATION
-            || lower.starts_with(':')
             || matches!(
-                lower.as_str(),
+                lower,
                 "te" | "grpc-timeout" | "grpc-encoding" | "grpc-accept-encoding"
             )
         {
             continue;
         }
         // Spelled as HTTP spells it, or plainly of an HTTP client.
-        let http = HTTP_ONLY.contains(&lower.as_str())
-            && (origin == Origin::Http || name.starts_with(|c: char| c.is_ascii_uppercase()));
+        let http = spelled_http && HTTP_ONLY.contains(&lower);
         if !http && lower == "content-type" {
             continue;
         }
-        let name = if http { format!("dapr-{lower}") } else { lower };
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::try_from(name),
-            HeaderValue::from_maybe_shared(value.clone()),
-        ) && !add(into, name, value)
-        {
+        if http && let Ok(prefixed) = HeaderName::try_from(format!("dapr-{lower}")) {
+            name = prefixed;
+        }
+        if !add(into, name, value.clone()) {
             break;
         }
     }
     if !into.contains_key(trace::BINARY)
-        && let Some(parent) = text(metadata, trace::TRACEPARENT).and_then(trace::to_binary)
+        && let Some(parent) = metadata::text(metadata, trace::TRACEPARENT)
+        && let Some(parent) = trace::to_binary(parent)
         && let Ok(parent) = HeaderValue::try_from(parent)
     {
         into.insert(HeaderName::from_static(trace::BINARY), parent);
@@ -391,34 +381,29 @@ pub fn complete_trace(headers: &mut HeaderMap) {
 /// Gives a call the context of a span in place of others.
 pub fn set_trace(metadata: &mut Metadata, origin: Origin, span: &trace::Span) {
     let names = [trace::TRACEPARENT, trace::TRACESTATE, trace::BINARY];
-    metadata.retain(|(name, _)| !names.iter().any(|n| name.eq_ignore_ascii_case(n)));
-    let mut set = |name: &str, value: Bytes| metadata.push((name.to_owned(), value));
+    metadata.retain(|(name, _)| !names.iter().any(|known| name.is(known)));
+    let mut set = |name, value| metadata.push((Name::from_static(name), value));
     let context = span.context();
-    set(trace::TRACEPARENT, context.to_string().into());
+    if let Some(parent) = metadata::value(&context.to_string()) {
+        set(trace::TRACEPARENT, parent);
+    }
     if let Some(state) = span.state() {
-        set(trace::TRACESTATE, Bytes::copy_from_slice(state.as_bytes()));
+        set(trace::TRACESTATE, state.clone());
     }
-    if origin == Origin::Grpc {
-        set(trace::BINARY, context.binary().into());
+    if origin == Origin::Grpc
+        && let Some(binary) = metadata::value(&context.binary())
+    {
+        set(trace::BINARY, binary);
     }
-}
-
-/// The first value of a name in any case.
-pub fn find<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a Bytes> {
-    metadata
-        .iter()
-        .find(|(n, _)| n.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value)
-}
-
-/// The same if it is text.
-pub fn text<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a str> {
-    std::str::from_utf8(find(metadata, name)?).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn value(text: &str) -> HeaderValue {
+        HeaderValue::from_str(text).unwrap()
+    }
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
@@ -436,7 +421,7 @@ mod tests {
             ("dapr-caller-app-id", "forged"),
             ("x-kept", "2"),
         ]));
-        assert_eq!(metadata, [("X-Kept".to_owned(), bytes("2"))]);
+        assert_eq!(metadata, [(Name::from("X-Kept"), value("2"))]);
     }
 
     #[test]
@@ -447,30 +432,30 @@ mod tests {
             "DAPR_CALLEE_APP_ID",
             "dapr-api_token",
         ] {
-            assert!(is_reserved(name), "{name}");
+            assert!(is_reserved(name.as_bytes()), "{name}");
         }
         for name in ["dapr-caller-app-ids", "dapr-app-id", "x"] {
-            assert!(!is_reserved(name), "{name}");
+            assert!(!is_reserved(name.as_bytes()), "{name}");
         }
     }
 
     #[test]
     fn a_certificate_says_who_calls() {
-        let forged = |name: &str| Some(Bytes::from(format!("forged {name}")));
+        let forged = |name: &str| Some(value(&format!("forged {name}")));
         let peer = |id: Option<&str>| Peer {
             id: id.map(|id| id.parse().unwrap()),
             ..Peer::default()
         };
         let replaced = |peer: Option<&Peer>| {
             let mut metadata = vec![
-                ("Dapr-Caller-App-Id".to_owned(), bytes("client")),
-                ("dapr-callee-app-id".to_owned(), bytes("client")),
-                ("dapr_caller_namespace".to_owned(), bytes("client")),
+                (Name::from("Dapr-Caller-App-Id"), value("client")),
+                (Name::from("dapr-callee-app-id"), value("client")),
+                (Name::from("dapr_caller_namespace"), value("client")),
             ];
-            Parties::of_peer(peer, forged, bytes("own")).set_in_metadata(&mut metadata);
+            Parties::of_peer(peer, forged, Some(value("own"))).set_in_metadata(&mut metadata);
             let values = metadata.into_iter().map(|(name, value)| {
-                let value = String::from_utf8(value.to_vec()).unwrap();
-                format!("{name}: {value}")
+                let name = String::from_utf8_lossy(name.as_bytes());
+                format!("{name}: {}", value.to_str().unwrap())
             });
             values.collect::<Vec<_>>()
         };
@@ -492,8 +477,8 @@ mod tests {
     fn pseudo_headers_do_not_become_ours() {
         let mut headers = HeaderMap::new();
         let metadata = vec![
-            (":caller-app-id".to_owned(), bytes("forged")),
-            (":api-token".to_owned(), bytes("forged")),
+            (Name::from(":caller-app-id"), value("forged")),
+            (Name::from(":api-token"), value("forged")),
         ];
         to_http(metadata, Origin::Http, &mut headers);
         assert_eq!(headers.len(), 1, "{headers:?}");
@@ -501,7 +486,11 @@ mod tests {
 
     #[test]
     fn more_headers_than_a_message_can_have() {
-        let many = |count: usize| (0..count).map(|n| (format!("x-{n}"), bytes("1"))).collect();
+        let many = |count: usize| {
+            (0..count)
+                .map(|n| (Name::from(&*format!("x-{n}")), value("1")))
+                .collect()
+        };
         let mut headers = HeaderMap::new();
         to_http(many(40_000), Origin::Http, &mut headers);
         assert!(headers.len() <= MOST_VALUES + 1);
@@ -538,13 +527,13 @@ mod tests {
     #[test]
     fn to_an_http_application() {
         let metadata = vec![
-            ("grpc-timeout".to_owned(), bytes("1S")),
-            (":authority".to_owned(), bytes("a")),
-            ("x-bin".to_owned(), bytes("AA")),
-            ("Baggage".to_owned(), bytes("a=1")),
-            ("Baggage".to_owned(), bytes("b=2")),
-            ("X-Two".to_owned(), bytes("1")),
-            ("X-Two".to_owned(), bytes("2")),
+            (Name::from("grpc-timeout"), value("1S")),
+            (Name::from(":authority"), value("a")),
+            (Name::from("x-bin"), value("AA")),
+            (Name::from("Baggage"), value("a=1")),
+            (Name::from("Baggage"), value("b=2")),
+            (Name::from("X-Two"), value("1")),
+            (Name::from("X-Two"), value("2")),
         ];
         let mut headers = HeaderMap::new();
         to_http(metadata, Origin::Http, &mut headers);
@@ -560,9 +549,9 @@ mod tests {
     fn to_a_grpc_application() {
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let metadata = vec![
-            ("Cookie".to_owned(), bytes("c")),
-            ("X-A".to_owned(), bytes("1")),
-            ("Traceparent".to_owned(), bytes(parent)),
+            (Name::from("Cookie"), value("c")),
+            (Name::from("X-A"), value("1")),
+            (Name::from("Traceparent"), value(parent)),
         ];
         let mut headers = HeaderMap::new();
         to_grpc(&metadata, Origin::Http, &mut headers);

@@ -4,5 +4,6 @@
 pub mod channel;
 pub mod headers;
 pub mod message;
+pub mod metadata;
 pub mod method;
 pub mod token;

@@ -4,11 +4,8 @@ use bytes::Bytes;
 use http::Method;
 use tonic::Status;
 
+use crate::metadata::Metadata;
 use outrider_net::body::{self, Body};
-
-/// Names and values; a name may stand more than once. Values are bytes, since
-/// those of HTTP need not be text.
-pub type Metadata = Vec<(String, Bytes)>;
 
 /// What the caller spoke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

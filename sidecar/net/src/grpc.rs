@@ -24,8 +24,8 @@ pub fn frame(message: &impl prost::Message) -> Bytes {
     let mut buffer = BytesMut::with_capacity(PREFIX + length);
     buffer.put_u8(0);
     buffer.put_u32(length as u32);
-    // The buffer was made large enough.
-    let _ = message.encode(&mut buffer);
+    // `encode` would ask for the length once more.
+    message.encode_raw(&mut buffer);
     buffer.freeze()
 }
 
@@ -144,6 +144,19 @@ pub fn causes<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error), |error| error.source())
+}
+
+/// Whether an answer's trailers, or its headers if it has no body, have a
+/// status. Fails with one that is a failure.
+pub fn check_status(headers: &HeaderMap) -> Result<bool, Status> {
+    match headers.get("grpc-status") {
+        None => Ok(false),
+        Some(status) if status == "0" => Ok(true),
+        Some(_) => match status_of(headers) {
+            Some(status) if status.code() != Code::Ok => Err(status),
+            found => Ok(found.is_some()),
+        },
+    }
 }
 
 /// The status in an answer's trailers, or in its headers if it has no body.

@@ -6,10 +6,7 @@ use std::borrow::Cow;
 /// resolved, no slash at the end. An absolute path stays absolute.
 /// <https://pkg.go.dev/path#Clean>
 pub fn clean(path: &str) -> Cow<'_, str> {
-    let tidy = !path.contains("//")
-        && !path.split('/').any(|s| s == "." || s == "..")
-        && (path == "/" || !path.ends_with('/'));
-    if tidy && !path.is_empty() {
+    if is_clean(path) {
         return Cow::Borrowed(path);
     }
     let rooted = path.starts_with('/');
@@ -35,6 +32,27 @@ pub fn clean(path: &str) -> Cow<'_, str> {
     })
 }
 
+/// In one pass over the bytes, since most paths are clean.
+fn is_clean(path: &str) -> bool {
+    if path == "/" {
+        return true;
+    }
+    // Bytes of the segment so far, and whether they are dots.
+    let (mut length, mut dots) = (0, true);
+    let segments = path.strip_prefix('/').unwrap_or(path);
+    for byte in segments.bytes().chain([b'/']) {
+        if byte != b'/' {
+            length += 1;
+            dots &= byte == b'.';
+        } else if length == 0 || (dots && length <= 2) {
+            return false;
+        } else {
+            (length, dots) = (0, true);
+        }
+    }
+    true
+}
+
 /// A name that is not text once its escapes are decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} is not UTF-8 once it is decoded: escape the bytes of UTF-8", outrider_kit::quote::go(.0))]
@@ -42,7 +60,7 @@ pub struct NotText(String);
 
 /// Percent signs and pluses decoded, for names, which have to be text.
 pub fn query_unescape(text: &str) -> Result<Cow<'_, str>, NotText> {
-    if !text.contains(['%', '+']) {
+    if !text.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
         return Ok(Cow::Borrowed(text));
     }
     let spaced = text.replace('+', " ");
@@ -55,7 +73,7 @@ pub fn query_unescape(text: &str) -> Result<Cow<'_, str>, NotText> {
 pub fn check_query(query: &str) -> Result<(), NotText> {
     // No character of UTF-8 goes on past the end of a name.
     let decoded = percent_encoding::percent_decode_str(query);
-    if !query.contains('%') || decoded.decode_utf8().is_ok() {
+    if !query.as_bytes().contains(&b'%') || decoded.decode_utf8().is_ok() {
         return Ok(());
     }
     query
@@ -66,6 +84,9 @@ pub fn check_query(query: &str) -> Result<(), NotText> {
 /// Percent signs decoded, pluses left alone. What is not UTF-8 keeps its
 /// escapes, so that no byte is lost.
 pub fn unescape(text: &str) -> Cow<'_, str> {
+    if !text.as_bytes().contains(&b'%') {
+        return Cow::Borrowed(text);
+    }
     let bytes: Cow<'_, [u8]> = percent_encoding::percent_decode_str(text).into();
     let bytes = match bytes {
         // Nothing was decoded.
@@ -99,6 +120,10 @@ mod tests {
             ("../a", "../a"),
             ("/../a", "/a"),
             ("a/../..", ".."),
+            ("/.../..a/.b", "/.../..a/.b"),
+            ("/a/.", "/a"),
+            ("//", "/"),
+            ("a//b", "a/b"),
             ("/v1.0/state/s/k%2Fl", "/v1.0/state/s/k%2Fl"),
         ];
         for (given, expected) in cases {

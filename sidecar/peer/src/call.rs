@@ -18,9 +18,10 @@ use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use super::wire::{self, flat, gathered};
-use outrider_call::headers::{DESTINATION, bytes};
-use outrider_call::message::{self, Data, Metadata, Request, Response};
+use super::wire::{self, Headers};
+use outrider_call::headers::DESTINATION;
+use outrider_call::message::{self, Data, Request, Response};
+use outrider_call::metadata::{self, Metadata, Name};
 use outrider_net::body::{self, Body, BoxError};
 use outrider_net::connection::{Dialled, Place, Received, boxed};
 use outrider_net::grpc::{self, Messages};
@@ -42,10 +43,11 @@ pub struct Peers {
     pub limit: Option<usize>,
 }
 
+/// Values of headers; none where they cannot be.
 struct Host {
-    address: String,
-    forwarded: String,
-    name: String,
+    address: Option<HeaderValue>,
+    forwarded: Option<HeaderValue>,
+    name: Option<HeaderValue>,
 }
 
 impl Peers {
@@ -85,9 +87,9 @@ impl Peers {
             host_address.to_owned()
         };
         let host = Host {
-            forwarded: format!("for={quoted};by={quoted};host={host_name}"),
-            address: host_address.to_owned(),
-            name: host_name.to_owned(),
+            forwarded: metadata::value(&format!("for={quoted};by={quoted};host={host_name}")),
+            address: metadata::value(host_address),
+            name: metadata::value(host_name),
         };
         Self {
             pool,
@@ -110,10 +112,21 @@ impl Peers {
 
     /// Adds where the call comes from.
     pub fn forwarded(&self, metadata: &mut Metadata) {
-        let mut add = |name: &str, value: &str| metadata.push((name.to_owned(), bytes(value)));
-        add("X-Forwarded-For", &self.host.address);
-        add("X-Forwarded-Host", &self.host.name);
-        add("Forwarded", &self.host.forwarded);
+        let Host {
+            address,
+            forwarded,
+            name,
+        } = &*self.host;
+        let pairs = [
+            ("X-Forwarded-For", address),
+            ("X-Forwarded-Host", name),
+            ("Forwarded", forwarded),
+        ];
+        let pairs = pairs.into_iter().filter_map(|(name, value)| {
+            let value = value.clone()?;
+            Some((Name::from_static(name), value))
+        });
+        metadata.extend(pairs);
     }
 
     /// A place on a connection to another sidecar that is there.
@@ -159,9 +172,7 @@ impl Peers {
 
     async fn read(&self, answer: http::Response<Received>) -> Result<Response, Status> {
         let (parts, incoming) = answer.into_parts();
-        if let Some(status) = grpc::status_of(&parts.headers).filter(|s| s.code() != Code::Ok) {
-            return Err(status);
-        }
+        grpc::check_status(&parts.headers)?;
         let mut pieces = Pieces::<wire::ResponsePiece, _>::new(incoming, self.limit);
         let Some(first) = pieces.next_message().await? else {
             return Err(Status::internal("no response received from stream"));
@@ -187,8 +198,8 @@ impl Peers {
         };
         Ok(Response {
             code,
-            headers: flat(response.headers)?,
-            trailers: flat(response.trailers)?,
+            headers: response.headers.into_metadata()?,
+            trailers: response.trailers.into_metadata()?,
             content_type: Some(message.content_type).filter(|c| !c.is_empty()),
             data_type_url: data.type_url,
             body: pieces.into_body(),
@@ -222,9 +233,11 @@ impl Call {
     /// piece of it.
     pub fn new(request: Request, app_id: &str) -> Self {
         let mut metadata = request.metadata;
-        metadata.push((DESTINATION.to_owned(), bytes(app_id)));
+        if let Some(app_id) = metadata::value(app_id) {
+            metadata.push((Name::from_static(DESTINATION), app_id));
+        }
         if let Some(length) = request.content_length {
-            metadata.push(("Content-Length".to_owned(), length.to_string().into()));
+            metadata.push((Name::Http(header::CONTENT_LENGTH), length.into()));
         }
         let extension = request.verb.map(|verb| HttpExtension {
             verb: http_extension::Verb::from_str_name(verb.as_str())
@@ -235,7 +248,7 @@ impl Call {
         let first = wire::RequestPiece {
             request: Some(wire::Request {
                 ver: wire::ApiVersion::V1.into(),
-                metadata: gathered(metadata),
+                metadata: Headers::new(metadata),
                 message: Some(InvokeRequest {
                     method: request.method,
                     data: (!request.data_type_url.is_empty()).then(|| Any {
@@ -389,8 +402,6 @@ impl<H: Unpin, F: Fn(Option<H>, Option<StreamPayload>) -> Bytes + Unpin> http_bo
 pub trait Carrier: prost::Message + Default {
     /// Whether a status ends the stream. Without it the stream broke off.
     const HAS_STATUS: bool;
-    /// Fields of its first field that hold headers.
-    const HEADERS: &'static [u32];
 
     /// The piece; an error if the message is one that only comes first.
     fn into_payload(self) -> Result<Option<StreamPayload>, Status>;
@@ -398,7 +409,6 @@ pub trait Carrier: prost::Message + Default {
 
 impl Carrier for wire::ResponsePiece {
     const HAS_STATUS: bool = true;
-    const HEADERS: &'static [u32] = &[2, 3];
 
     fn into_payload(self) -> Result<Option<StreamPayload>, Status> {
         match self.response {
@@ -412,7 +422,6 @@ impl Carrier for wire::ResponsePiece {
 
 impl Carrier for wire::RequestPiece {
     const HAS_STATUS: bool = false;
-    const HEADERS: &'static [u32] = &[2];
 
     fn into_payload(self) -> Result<Option<StreamPayload>, Status> {
         match self.request {
@@ -477,13 +486,14 @@ where
 
     fn ended(&mut self) -> Result<(), Status> {
         self.done = true;
-        match self.messages.trailers().as_ref().and_then(grpc::status_of) {
-            Some(status) if status.code() != Code::Ok => Err(status),
-            None if M::HAS_STATUS => Err(Status::internal(
+        let trailers = self.messages.trailers();
+        let has_status = trailers.map_or(Ok(false), |trailers| grpc::check_status(&trailers))?;
+        if M::HAS_STATUS && !has_status {
+            return Err(Status::internal(
                 "server closed the stream without sending trailers",
-            )),
-            _ => Ok(()),
+            ));
         }
+        Ok(())
     }
 
     pub fn into_body(self) -> Body
@@ -516,7 +526,6 @@ where
 }
 
 fn decode<M: Carrier>(message: &Bytes) -> Result<M, Status> {
-    wire::check_headers(message, Some(1), M::HEADERS)?;
     M::decode(message.clone()).map_err(|error| {
         Status::internal(format!("a message of a peer cannot be decoded: {error}"))
     })

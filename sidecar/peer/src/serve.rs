@@ -13,10 +13,11 @@ use prost::Message as _;
 use tonic::Status;
 
 use super::call::{CALL, Framed, Pieces};
-use super::wire::{self, flat, gathered};
+use super::wire::{self, Headers};
 use outrider_call::channel::Channel;
 use outrider_call::headers::{self, Parties};
 use outrider_call::message::{self, Data, Origin};
+use outrider_call::metadata;
 use outrider_call::method;
 use outrider_metrics::grpc::Counted;
 use outrider_metrics::service::Calls;
@@ -29,7 +30,8 @@ pub const UNARY: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallLocal";
 
 /// Answers `CallLocal` and `CallLocalStream`.
 pub struct Callee {
-    pub app_id: Bytes,
+    /// None if no header can have it.
+    pub app_id: Option<HeaderValue>,
     pub channel: Option<Arc<Channel>>,
     /// None allows everything.
     pub access: Option<AccessControl>,
@@ -102,7 +104,6 @@ impl Callee {
         let called = async {
             let mut messages = Messages::new(body, self.limit);
             let bytes = messages.next().await.ok_or_else(missing)??;
-            wire::check_headers(&bytes, None, &[2])?;
             let head = wire::Request::decode(bytes).map_err(|e| {
                 Status::invalid_argument(format!("parsing InternalInvokeRequest error: {e}"))
             })?;
@@ -174,13 +175,14 @@ impl Callee {
             self.tracer.received(came.headers)?
         } else {
             // Callers that pass contexts on only have them with the call.
-            let parent = headers::find(&call.metadata, trace::TRACEPARENT);
-            let parent = parent.and_then(|value| Context::parse(value));
+            let parent = metadata::find(&call.metadata, trace::TRACEPARENT);
+            let parent = parent.and_then(|value| Context::parse(value.as_bytes()));
             self.tracer.start(parent, None, Kind::Server)?
         };
         headers::set_trace(&mut call.metadata, call.origin, &span);
         if let Some(recording) = span.recording() {
-            let own = String::from_utf8_lossy(&self.app_id);
+            let own = self.app_id.as_ref().map(HeaderValue::as_bytes);
+            let own = String::from_utf8_lossy(own.unwrap_or_default());
             recording.name(format!("CallLocal/{own}/{}", call.method));
             recording.set("rpc.service", "ServiceInvocation");
             recording.set("dapr.invoke_method", call.method.as_str());
@@ -206,12 +208,12 @@ impl Callee {
         self.admit(peer.and_then(|p| p.id.as_ref()), &call.method, way)?;
         let last = |name: &str| {
             let mut last_first = call.metadata.iter().rev();
-            let (_, value) = last_first.find(|(known, _)| known == name)?;
+            let (_, value) = last_first.find(|(known, _)| known.as_bytes() == name.as_bytes())?;
             Some(value.clone())
         };
         let parties = Parties::of_peer(peer, last, self.app_id.clone());
-        parties.set_in_metadata(&mut call.metadata);
         let answering = self.calls.received(parties.caller());
+        parties.set_in_metadata(&mut call.metadata);
         let wants_events = wants_events(&call);
         let answered = channel.invoke(call).await.and_then(|answer| {
             // A caller that reads events cannot do with anything else.
@@ -269,7 +271,7 @@ impl Callee {
 /// Whether the caller wants server-sent events.
 /// <https://html.spec.whatwg.org/multipage/server-sent-events.html>
 fn wants_events(call: &message::Request) -> bool {
-    let accept = headers::text(&call.metadata, "accept");
+    let accept = metadata::text(&call.metadata, "accept");
     accept.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
 }
 
@@ -301,8 +303,8 @@ pub fn decode(head: wire::Request) -> Result<(message::Request, Bytes), Status> 
         Status::invalid_argument("parsing InternalInvokeRequest error: Message field is nil")
     })?;
     let data = message.data.unwrap_or_default();
-    let metadata = flat(head.metadata)?;
-    let find = |name: &str| headers::text(&metadata, name);
+    let metadata = head.metadata.into_metadata()?;
+    let find = |name: &str| metadata::text(&metadata, name);
     // A gRPC caller's content type says so.
     let origin = match find("content-type") {
         Some(kind) if kind.starts_with(grpc::CONTENT_TYPE) => Origin::Grpc,
@@ -355,8 +357,8 @@ fn encode(answer: message::Response, data: Option<Bytes>) -> (wire::Response, Bo
     let type_url = answer.data_type_url;
     let head = wire::Response {
         status: Some(status),
-        headers: gathered(answer.headers),
-        trailers: gathered(answer.trailers),
+        headers: Headers::new(answer.headers),
+        trailers: Headers::new(answer.trailers),
         message: Some(InvokeResponse {
             data: (data.is_some() || !type_url.is_empty()).then(|| Any {
                 type_url,

@@ -175,16 +175,15 @@ pub fn app_channel(
             metrics.grpc_client(),
         ))
     } else {
-        let (tls, h2c) = (protocol.is_tls(), protocol == Protocol::H2c);
+        let h2c = protocol == Protocol::H2c;
         channel::Kind::Http(channel::http::Client::new(
             connector.clone(),
-            tls,
             h2c,
             token,
             flags.api.read_buffer,
             slots,
             metrics.http_client(),
-        ))
+        )?)
     };
     if let Some(most) = flags.app.max_concurrency {
         tracing::info!(target: SCOPE, "app max concurrency set to {most}");

@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use outrider_call::channel::Channel;
 use outrider_call::channel::connect::Connector;
+use outrider_call::headers::Caller;
+use outrider_call::metadata;
 use outrider_catalog as catalog;
 use outrider_components::resolve::Resolver;
 use outrider_components::{Context, Registry as ComponentRegistry};
@@ -471,6 +473,7 @@ impl Start<'_> {
         invoke::Api {
             app_id: self.flags.app_id.clone(),
             namespace: self.settings.namespace.clone(),
+            caller: Caller::new(&self.flags.app_id, &self.settings.namespace),
             channel: app.channel(),
             sidecars: Sidecars {
                 peers,
@@ -560,7 +563,7 @@ impl Start<'_> {
         metrics: &Metrics,
     ) -> Result<outrider_peer::serve::Callee, Failure> {
         Ok(outrider_peer::serve::Callee {
-            app_id: self.flags.app_id.clone().into(),
+            app_id: metadata::value(&self.flags.app_id),
             channel: app.channel(),
             access: config::access(spec)?,
             limit: self.flags.api.max_body,

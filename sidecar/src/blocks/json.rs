@@ -17,6 +17,13 @@ impl Formatter for Escaping {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
+        // What the line separators begin with is the only byte beyond ASCII.
+        if !fragment
+            .bytes()
+            .any(|byte| matches!(byte, b'<' | b'>' | b'&' | 0xe2))
+        {
+            return writer.write_all(fragment.as_bytes());
+        }
         let mut start = 0;
         for (index, c) in fragment.char_indices() {
             let escape = match c {
@@ -57,6 +64,22 @@ impl Formatter for Escaping {
         }
         CompactFormatter.write_f64(writer, value)
     }
+}
+
+/// Adds `text` as a string.
+pub fn write_text(into: &mut Vec<u8>, text: &str) {
+    let is_plain = |byte: u8| {
+        matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&')
+    };
+    if text.bytes().all(is_plain) {
+        into.push(b'"');
+        into.extend_from_slice(text.as_bytes());
+        into.push(b'"');
+        return;
+    }
+    let mut serializer = serde_json::Serializer::with_formatter(into, Escaping);
+    // Writing into memory does not fail.
+    let _ = text.serialize(&mut serializer);
 }
 
 /// The text of `value`.

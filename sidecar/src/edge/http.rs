@@ -34,7 +34,8 @@ impl Edge {
     async fn answer(&self, request: http::Request<Incoming>) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
         let apis = &self.apis;
-        let clean = path::clean(parts.uri.path());
+        let uri = parts.uri.clone();
+        let clean = path::clean(uri.path());
         if let Some(cors) = &apis.cors
             && let Some(answer) = cors.preflight(&parts.method, &parts.headers)
         {
@@ -56,13 +57,12 @@ impl Edge {
             spans::http(recording, &parts, &clean);
         }
         // The path as it was sent: another spelling may mean something else.
-        let is_health = router::is_health(&parts.method, parts.uri.path());
+        let is_health = router::is_health(&parts.method, uri.path());
         let admitted = token::admit(&mut parts.headers, apis.token.as_deref()) || is_health;
         let logged = apis
             .log
             .and_then(|log| log.http(&parts.method, &clean, &parts.headers));
         let mut answer = if admitted {
-            let clean = clean.into_owned();
             let request = Request {
                 method: parts.method,
                 uri: parts.uri,

@@ -45,9 +45,11 @@ fn route<'a>(verb: &Method, path: &'a str) -> Option<Match<'a>> {
         "v1.0-beta1" => V1_BETA1,
         _ => return None,
     };
+    let first = path.split_once('/').map_or(path, |(first, _)| first);
     let routes = blocks::ALL.iter().flat_map(|block| block.routes);
     for route in routes {
-        if route.verbs.contains(verb)
+        if begins_with(route.path, first)
+            && route.verbs.contains(verb)
             && route.versions.contains(&version)
             && let Some((first, second)) = fit(route.path, path)
         {
@@ -67,6 +69,12 @@ fn route<'a>(verb: &Method, path: &'a str) -> Option<Match<'a>> {
         first: "",
         second: "",
     })
+}
+
+/// Whether that is the first segment of a pattern, which has no name in it.
+fn begins_with(pattern: &str, first: &str) -> bool {
+    // The end is compared first: it tells most of them apart.
+    matches!(pattern.as_bytes().get(first.len()), None | Some(b'/')) && pattern.starts_with(first)
 }
 
 /// The names that a path has in the places of a pattern, if it fits.
@@ -197,6 +205,7 @@ mod tests {
         for route in blocks::ALL.iter().flat_map(|block| block.routes) {
             let path = route.path.replace("{*}", "a/b").replace("{}", "x");
             assert!(fit(route.path, &path).is_some(), "{}", route.path);
+            assert!(!route.path.starts_with('{'), "{}", route.path);
         }
         assert_eq!(fit("state/{}", "state"), None);
         assert_eq!(fit("state/{}", "state/a/b"), None);

@@ -48,7 +48,9 @@ const CRATES: [Modules; 5] = [
     },
     Modules {
         source: "sidecar/call/src",
-        order: &["token", "message", "method", "trace", "headers", "channel"],
+        order: &[
+            "metadata", "token", "message", "method", "trace", "headers", "channel",
+        ],
     },
     Modules {
         source: "sidecar/peer/src",

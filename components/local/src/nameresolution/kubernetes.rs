@@ -112,13 +112,13 @@ impl Template {
         Ok(Template(pieces))
     }
 
-    fn fill(&self, request: &Request) -> String {
+    fn fill(&self, request: &Request<'_>) -> String {
         let mut name = String::new();
         for piece in &self.0 {
             match piece {
                 Piece::Text(text) => name.push_str(text),
-                Piece::Id => name.push_str(&request.app_id),
-                Piece::Namespace => name.push_str(&request.namespace),
+                Piece::Id => name.push_str(request.app_id),
+                Piece::Namespace => name.push_str(request.namespace),
                 Piece::Port => name.push_str(&request.port.to_string()),
             }
         }
@@ -209,7 +209,7 @@ impl Kubernetes {
 
 #[async_trait]
 impl Resolver for Kubernetes {
-    async fn resolve(&self, request: &Request) -> Result<String, Error> {
+    async fn resolve(&self, request: &Request<'_>) -> Result<String, Error> {
         let name = self.template.fill(request);
         let addresses = match self.cached(&name) {
             Cached::Fresh(addresses) => addresses,
@@ -223,7 +223,7 @@ impl Resolver for Kubernetes {
         Ok(self.choose(&addresses).to_string())
     }
 
-    fn suspect(&self, request: &Request, address: &str) {
+    fn suspect(&self, request: &Request<'_>, address: &str) {
         self.answers().remove(&self.template.fill(request));
         let Ok(address) = address.parse() else {
             return;
@@ -239,10 +239,10 @@ impl Resolver for Kubernetes {
 mod tests {
     use super::*;
 
-    fn request() -> Request {
+    fn request() -> Request<'static> {
         Request {
-            app_id: "cart".to_owned(),
-            namespace: "shop".to_owned(),
+            app_id: "cart",
+            namespace: "shop",
             port: 50002,
         }
     }
@@ -316,7 +316,7 @@ mod tests {
         resolver.answers().insert("cart".to_owned(), old());
         let resolve = async |app_id: &str| {
             let request = Request {
-                app_id: app_id.to_owned(),
+                app_id,
                 ..request()
             };
             resolver.resolve(&request).await.expect("is known")

@@ -31,11 +31,11 @@ pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<dyn Resolver>
 
 #[async_trait]
 impl Resolver for Format {
-    async fn resolve(&self, request: &Request) -> Result<String, Error> {
+    async fn resolve(&self, request: &Request<'_>) -> Result<String, Error> {
         if request.app_id.is_empty() {
             return Err(Error::invalid("empty ID not allowed"));
         }
-        Ok(self.0.replace(PLACEHOLDER, &request.app_id))
+        Ok(self.0.replace(PLACEHOLDER, request.app_id))
     }
 }
 
@@ -53,14 +53,14 @@ mod tests {
         let resolver = resolver(&[("format", "{appid}.example:50002?{appid}")]).await;
         let resolver = resolver.expect("is right");
         let mut request = Request {
-            app_id: "cart".to_owned(),
+            app_id: "cart",
             ..Request::default()
         };
         assert_eq!(
             resolver.resolve(&request).await.expect("has an id"),
             "cart.example:50002?cart"
         );
-        request.app_id.clear();
+        request.app_id = "";
         assert_eq!(
             resolver
                 .resolve(&request)

@@ -313,17 +313,17 @@ impl Row {
 
 #[async_trait]
 impl Resolver for Sqlite {
-    async fn resolve(&self, request: &Request) -> Result<String, Error> {
+    async fn resolve(&self, request: &Request<'_>) -> Result<String, Error> {
         let cached = self
             .cache()
-            .get_mut(&request.app_id)
+            .get_mut(request.app_id)
             .filter(|cached| cached.is_fresh())
             .and_then(Cached::pick);
         if let Some(address) = cached {
             return Ok(address);
         }
         let query = sqlx::query_scalar(self.look_up.clone())
-            .bind(&request.app_id)
+            .bind(request.app_id)
             .fetch_all(&self.row.pool);
         let addresses = self.row.in_time(query).await;
         let mut read = Cached {
@@ -339,13 +339,13 @@ impl Resolver for Sqlite {
             cache.retain(|_, cached| cached.is_fresh());
         }
         if cache.len() < CACHE_SIZE {
-            cache.insert(request.app_id.clone(), read);
+            cache.insert(request.app_id.to_owned(), read);
         }
         Ok(address)
     }
 
-    fn suspect(&self, request: &Request, address: &str) {
-        if let Some(cached) = self.cache().get_mut(&request.app_id) {
+    fn suspect(&self, request: &Request<'_>, address: &str) {
+        if let Some(cached) = self.cache().get_mut(request.app_id) {
             cached.addresses.retain(|other| other != address);
         }
     }
@@ -394,9 +394,9 @@ mod tests {
             .expect("can start")
     }
 
-    fn request(app_id: &str) -> Request {
+    fn request(app_id: &str) -> Request<'_> {
         Request {
-            app_id: app_id.to_owned(),
+            app_id,
             ..Request::default()
         }
     }

@@ -1,16 +1,12 @@
 //! Connections to the application.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
 use http::uri::Scheme;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -103,37 +99,20 @@ impl Connector {
     }
 }
 
-impl tower_service::Service<Uri> for Connector {
-    type Response = TokioIo<Stream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let connector = self.clone();
-        Box::pin(async move { connector.connect().await.map(TokioIo::new) })
-    }
-}
-
 /// A connection, plain or not.
 pub enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
+impl Stream {
+    /// Whether both ends have agreed on HTTP/2.
+    pub fn is_http2(&self) -> bool {
         let tls = match self {
             Stream::Plain(_) => None,
             Stream::Tls(stream) => Some(stream.get_ref().1),
         };
-        match tls.and_then(|tls| tls.alpn_protocol()) {
-            Some(b"h2") => Connected::new().negotiated_h2(),
-            _ => Connected::new(),
-        }
+        tls.and_then(|tls| tls.alpn_protocol()) == Some(b"h2")
     }
 }
 

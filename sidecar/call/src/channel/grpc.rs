@@ -95,11 +95,7 @@ impl Client {
         let request = self.request(path, body::full(grpc::frame(message)), metadata);
         let answer = self.pool.send(&self.target, request).await?;
         let (parts, incoming) = answer.into_parts();
-        if let Some(status) =
-            grpc::status_of(&parts.headers).filter(|s| s.code() != tonic::Code::Ok)
-        {
-            return Err(status);
-        }
+        grpc::check_status(&parts.headers)?;
         if parts.status != http::StatusCode::OK {
             return Err(Status::new(
                 grpc::code_of(parts.status.as_u16()),
@@ -118,9 +114,7 @@ impl Client {
             ));
         }
         let trailers = messages.trailers().unwrap_or_default();
-        if let Some(status) = grpc::status_of(&trailers).filter(|s| s.code() != tonic::Code::Ok) {
-            return Err(status);
-        }
+        grpc::check_status(&trailers)?;
         let bytes =
             first.ok_or_else(|| Status::internal("the application answered without a message"))?;
         Ok((bytes, parts.headers, trailers))

@@ -7,14 +7,11 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client as Pooled;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use outrider_host::Workers;
 use tonic::Status;
 
 use super::Permit;
 use super::connect::Connector;
+use super::pool::{self, Answer, Pool};
 use crate::headers;
 use crate::message::{Code, Request, Response};
 use crate::method;
@@ -23,12 +20,10 @@ use outrider_metrics as metrics;
 use outrider_net::body::{self, Body};
 use outrider_net::grpc;
 
-/// Idle connections that a worker keeps.
-const IDLE: usize = 64;
-
-/// One pool of connections per slot of the workers.
+/// An application, and the connections to it.
 pub struct Client {
-    pools: Vec<Pooled<Connector, Body>>,
+    pool: Pool,
+    /// What its URLs begin with.
     base: String,
     /// Sent with every call.
     token: Option<HeaderValue>,
@@ -38,34 +33,22 @@ pub struct Client {
 }
 
 impl Client {
+    /// With `h2c` it speaks HTTP/2 without being asked whether it can.
     pub fn new(
         connector: Connector,
-        tls: bool,
         h2c: bool,
         token: Option<&str>,
         read_buffer: usize,
         slots: usize,
         metrics: metrics::http::Client,
-    ) -> Self {
-        let scheme = if tls { "https" } else { "http" };
-        let base = format!("{scheme}://{}", connector.address());
-        let pool = || {
-            let mut builder = Pooled::builder(TokioExecutor::new());
-            builder
-                .pool_timer(TokioTimer::new())
-                .pool_max_idle_per_host(IDLE)
-                .http1_max_buf_size((read_buffer + 4096).max(8192))
-                .http2_only(h2c);
-            builder.build(connector.clone())
-        };
-        let pools = (0..slots.max(1)).map(|_| pool()).collect();
-        Self {
-            pools,
-            base,
+    ) -> Result<Self, http::Error> {
+        Ok(Self {
+            base: format!("{}://{}", connector.scheme(), connector.address()),
+            pool: Pool::new(connector, h2c, read_buffer, slots)?,
             token: token.and_then(|t| HeaderValue::try_from(t).ok()),
             read_buffer,
             metrics,
-        }
+        })
     }
 
     /// Sends any request to the application; the token is added. Whoever
@@ -74,27 +57,13 @@ impl Client {
         &self,
         _: &Permit,
         mut request: http::Request<Body>,
-    ) -> Result<http::Response<Incoming>, String> {
+    ) -> Result<http::Response<Answer>, String> {
         token::replace(request.headers_mut(), self.token.as_ref());
-        let pool = &self.pools[Workers::slot() % self.pools.len()];
-        pool.request(request)
-            .await
-            .map_err(|error| self.explain(&error))
+        let sent = self.pool.send(request).await;
+        sent.map_err(|error| self.explain(&error))
     }
 
-    /// The address of a path of the application.
-    pub fn uri(&self, path: &str, query: &str) -> Result<Uri, String> {
-        let path = path.trim_start_matches('/');
-        let text = if query.is_empty() {
-            format!("{}/{path}", self.base)
-        } else {
-            format!("{}/{path}?{query}", self.base)
-        };
-        text.parse()
-            .map_err(|error| format!("parse {}: {error}", outrider_kit::quote::go(&text)))
-    }
-
-    fn explain(&self, error: &hyper_util::client::legacy::Error) -> String {
+    fn explain(&self, error: &pool::Error) -> String {
         for inner in grpc::causes(error) {
             if let Some(hyper) = inner.downcast_ref::<hyper::Error>()
                 && hyper.is_parse_too_large()
@@ -129,9 +98,8 @@ impl Client {
         traced: bool,
     ) -> Result<Response, Status> {
         let verb = verb(&request)?;
-        let uri = self
-            .uri(&method::escape(&request.method)?, &request.query)
-            .map_err(Status::internal)?;
+        let uri = uri(&method::escape(&request.method)?, &request.query);
+        let uri = uri.map_err(Status::internal)?;
         let (asked, asked_uri) = (verb.clone(), uri.clone());
         let called = self.metrics.call(&verb, &request.method);
         let mut outgoing = compose(request, verb, uri).map(|body| called.request(body));
@@ -144,7 +112,7 @@ impl Client {
             }),
             Err(cause) => {
                 called.failed();
-                let uri = outrider_kit::quote::go(&asked_uri.to_string());
+                let uri = outrider_kit::quote::go(&format!("{}{asked_uri}", self.base));
                 let asked = title(&asked);
                 Err(Status::internal(format!("{asked} {uri}: {cause}")))
             }
@@ -161,7 +129,7 @@ impl Client {
     ) -> Result<(StatusCode, Bytes), String> {
         let called = self.metrics.call(&Method::GET, path);
         let mut request = http::Request::new(called.request(body::empty()));
-        *request.uri_mut() = self.uri(path, "")?;
+        *request.uri_mut() = uri(path, "")?;
         if let Ok(id) = HeaderValue::try_from(app_id) {
             request
                 .headers_mut()
@@ -185,11 +153,25 @@ impl Client {
     /// A probe: no token, nothing but the status.
     pub async fn probe(&self, path: &str) -> Result<StatusCode, String> {
         let mut request = http::Request::new(body::empty());
-        *request.uri_mut() = self.uri(path, "")?;
-        let pool = &self.pools[Workers::slot() % self.pools.len()];
-        let answer = pool.request(request).await.map_err(|e| self.explain(&e))?;
+        *request.uri_mut() = uri(path, "")?;
+        let sent = self.pool.send(request).await;
+        let answer = sent.map_err(|error| self.explain(&error))?;
         Ok(answer.status())
     }
+}
+
+/// A path of the application, with a query.
+fn uri(path: &str, query: &str) -> Result<Uri, String> {
+    let path = path.trim_start_matches('/');
+    let mut text = String::with_capacity(path.len() + query.len() + 2);
+    text.push('/');
+    text.push_str(path);
+    if !query.is_empty() {
+        text.push('?');
+        text.push_str(query);
+    }
+    let parsed = Uri::from_maybe_shared(Bytes::from(text.clone()));
+    parsed.map_err(|error| format!("parse {}: {error}", outrider_kit::quote::go(&text)))
 }
 
 /// The verb of a call, if HTTP can send it.
@@ -227,11 +209,14 @@ pub fn compose(request: Request, verb: Method, uri: Uri) -> http::Request<Body> 
 }
 
 /// The answer to a request with `verb`, with its body passed through `body`.
-pub fn decode(
-    answer: http::Response<Incoming>,
+pub fn decode<B>(
+    answer: http::Response<B>,
     verb: &Method,
     body: impl FnOnce(StatusCode, Body) -> Body,
-) -> Result<Response, Status> {
+) -> Result<Response, Status>
+where
+    B: http_body::Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static,
+{
     let (parts, incoming) = answer.into_parts();
     let content_type = headers::content_type(&parts.headers)
         .map_err(|_| Status::internal("the answer's content type is not UTF-8"))?;

@@ -4,6 +4,7 @@ pub mod connect;
 pub mod grpc;
 pub mod health;
 pub mod http;
+mod pool;
 pub mod tls;
 
 use std::sync::Arc;

@@ -135,10 +135,10 @@ impl Sidecars {
         }
     }
 
-    fn request(&self, app_id: &str, namespace: &str) -> Request {
+    fn request<'a>(&self, app_id: &'a str, namespace: &'a str) -> Request<'a> {
         Request {
-            app_id: app_id.to_owned(),
-            namespace: namespace.to_owned(),
+            app_id,
+            namespace,
             port: self.peers.own_port,
         }
     }

@@ -19,13 +19,13 @@ struct Known {
 
 #[async_trait]
 impl Resolver for Known {
-    async fn resolve(&self, _: &Request) -> Result<String, Error> {
+    async fn resolve(&self, _: &Request<'_>) -> Result<String, Error> {
         let suspects = self.suspects.lock().unwrap();
         let good = self.addresses.iter().find(|one| !suspects.contains(one));
         Ok(good.unwrap_or(&self.addresses[0]).clone())
     }
 
-    fn suspect(&self, _: &Request, address: &str) {
+    fn suspect(&self, _: &Request<'_>, address: &str) {
         self.suspects.lock().unwrap().push(address.to_owned());
     }
 }

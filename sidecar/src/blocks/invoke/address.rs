@@ -94,39 +94,39 @@ fn of_credentials(headers: &HeaderMap) -> Option<String> {
 
 /// Where a call goes.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum Target<'a> {
     App {
-        app_id: String,
-        namespace: String,
+        app_id: &'a str,
+        namespace: &'a str,
     },
     /// A URL outside the mesh.
-    Url(String),
+    Url(&'a str),
     /// The name of an HTTPEndpoint resource.
-    Endpoint(String),
+    Endpoint(&'a str),
 }
 
 /// `app`, `app.namespace`, a URL, or the name of an endpoint.
-pub fn target(
-    text: &str,
-    own_namespace: &str,
+pub fn target<'a>(
+    text: &'a str,
+    own_namespace: &'a str,
     is_endpoint: impl Fn(&str) -> bool,
-) -> std::result::Result<Target, String> {
+) -> std::result::Result<Target<'a>, String> {
     if text.starts_with("http://") || text.starts_with("https://") {
-        return Ok(Target::Url(text.trim_end_matches('/').to_owned()));
+        return Ok(Target::Url(text.trim_end_matches('/')));
     }
     if is_endpoint(text) {
-        return Ok(Target::Endpoint(text.to_owned()));
+        return Ok(Target::Endpoint(text));
     }
     let mut parts = text.split('.');
     match (parts.next(), parts.next(), parts.next()) {
         (Some(""), None, None) => Err("app id is empty".to_owned()),
         (Some(id), None, None) => Ok(Target::App {
-            app_id: id.to_owned(),
-            namespace: own_namespace.to_owned(),
+            app_id: id,
+            namespace: own_namespace,
         }),
         (Some(id), Some(namespace), None) => Ok(Target::App {
-            app_id: id.to_owned(),
-            namespace: namespace.to_owned(),
+            app_id: id,
+            namespace,
         }),
         _ => Err(format!("invalid app id {text}")),
     }
@@ -209,18 +209,18 @@ mod tests {
         assert_eq!(
             read("a"),
             Ok(Target::App {
-                app_id: "a".into(),
-                namespace: "own".into()
+                app_id: "a",
+                namespace: "own"
             })
         );
         assert_eq!(
             read("a.b"),
             Ok(Target::App {
-                app_id: "a".into(),
-                namespace: "b".into()
+                app_id: "a",
+                namespace: "b"
             })
         );
-        assert_eq!(read("end.point"), Ok(Target::Endpoint("end.point".into())));
+        assert_eq!(read("end.point"), Ok(Target::Endpoint("end.point")));
         assert_eq!(read("a.b.c"), Err("invalid app id a.b.c".into()));
         assert_eq!(read(""), Err("app id is empty".into()));
     }

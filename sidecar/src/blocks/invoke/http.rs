@@ -19,6 +19,7 @@ use crate::blocks::http::Request;
 use crate::blocks::json;
 use outrider_call::headers;
 use outrider_call::message::{self, Code, Data, Origin};
+use outrider_call::metadata;
 use outrider_net::body::{self, Body, BoxError, ReadError};
 use outrider_net::grpc;
 
@@ -27,7 +28,7 @@ const SMALL: usize = 64 << 10;
 
 /// Answers whatever no other route wants.
 pub async fn invoke(api: &Api, mut request: Request) -> Response<Body> {
-    let address = match address::of_http(&request.headers, request.uri.path()) {
+    let mut address = match address::of_http(&request.headers, request.uri.path()) {
         Ok(address) => address,
         Err(error) => return error.into(),
     };
@@ -58,7 +59,7 @@ pub async fn invoke(api: &Api, mut request: Request) -> Response<Body> {
         return malformed("the content type is not UTF-8").into();
     };
     let call = message::Request {
-        method: address.method.clone(),
+        method: std::mem::take(&mut address.method),
         verb: Some(verb(&request.method)),
         query: request.uri.query().unwrap_or_default().to_owned(),
         metadata: headers::of_client(&request.headers),
@@ -130,7 +131,7 @@ async fn answer(
         .content_type()
         .and_then(|c| HeaderValue::try_from(c).ok());
     let length = is_head.then(|| {
-        headers::text(&response.headers, "content-length")?
+        metadata::text(&response.headers, "content-length")?
             .parse()
             .ok()
     });

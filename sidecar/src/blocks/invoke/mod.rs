@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::components::map::Map;
 use outrider_call::channel::Channel;
+use outrider_call::headers::Caller;
 use outrider_metrics::service::Calls;
 use outrider_resiliency::Resiliency;
 
@@ -35,6 +36,8 @@ pub const GROUP: &str = "invoke";
 pub struct Api {
     pub app_id: String,
     pub namespace: String,
+    /// The two as headers.
+    pub caller: Caller,
     /// None without an application.
     pub channel: Option<Arc<Channel>>,
     pub sidecars: Sidecars,

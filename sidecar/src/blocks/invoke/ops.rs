@@ -11,8 +11,8 @@ use tonic::{Code, Status};
 
 use super::Api;
 use super::address::{self, Target};
-use outrider_call::headers::{self, Parties, bytes};
-use outrider_call::message::{self, Metadata, Request, Response};
+use outrider_call::message::{self, Request, Response};
+use outrider_call::metadata::{self, Metadata};
 use outrider_net::body;
 use outrider_peer::call::Call;
 
@@ -36,7 +36,7 @@ impl Api {
     }
 
     /// What shares a circuit breaker.
-    fn endpoint(&self, target: &str, to: &Target, method: &str) -> String {
+    fn endpoint(&self, target: &str, to: &Target<'_>, method: &str) -> String {
         match to {
             Target::App { .. } => format!("{target}:{method}"),
             Target::Url(url) => format!("{url}/{method}"),
@@ -52,7 +52,7 @@ impl Api {
         &self,
         policy: &Policy,
         target: &str,
-        to: &Target,
+        to: &Target<'_>,
         request: Request,
     ) -> Result<Response, Status> {
         // What passes through cannot be sent again.
@@ -95,7 +95,12 @@ impl Api {
         })
     }
 
-    async fn once(&self, target: &str, to: &Target, request: Request) -> Result<Response, Status> {
+    async fn once(
+        &self,
+        target: &str,
+        to: &Target<'_>,
+        request: Request,
+    ) -> Result<Response, Status> {
         match to {
             Target::Url(url) => self.external.url(url, request).await,
             Target::Endpoint(name) => match self.endpoints.get(name) {
@@ -125,18 +130,10 @@ impl Api {
                 "cannot invoke local endpoint: app channel not initialized",
             ));
         };
-        self.calling(&self.app_id)
+        self.caller
+            .calling(&self.app_id)
             .set_in_metadata(&mut request.metadata);
         channel.invoke(request).await.map_err(local::marked)
-    }
-
-    /// A call by the own application.
-    pub(super) fn calling(&self, callee: &str) -> Parties {
-        Parties {
-            caller: Some(bytes(&self.app_id)),
-            namespace: Some(bytes(&self.namespace)),
-            callee: bytes(callee),
-        }
     }
 
     /// To another sidecar: again and again where it cannot be reached, unless
@@ -148,7 +145,9 @@ impl Api {
         mut request: Request,
         built_in: bool,
     ) -> Result<Response, Status> {
-        self.calling(app_id).set_in_metadata(&mut request.metadata);
+        self.caller
+            .calling(app_id)
+            .set_in_metadata(&mut request.metadata);
         self.sidecars.peers.forwarded(&mut request.metadata);
         // What passes through cannot be sent again.
         let once = !built_in || request.is_streaming();
@@ -192,8 +191,7 @@ impl Api {
         if self.tracer.is_off() {
             return None;
         }
-        let value = headers::find(metadata, outrider_trace::TRACEPARENT)?;
-        HeaderValue::from_maybe_shared(value.clone()).ok()
+        metadata::find(metadata, outrider_trace::TRACEPARENT).cloned()
     }
 
     /// Finds the other sidecar anew and calls it.

@@ -2,7 +2,6 @@
 //! came.
 //! <https://docs.dapr.io/developing-applications/building-blocks/service-invocation/howto-invoke-services-grpc/>
 
-use bytes::Bytes;
 use http::{HeaderMap, Response};
 use outrider_call::method;
 use outrider_resiliency::{Attempt, Error as Failed, Policy};
@@ -41,7 +40,7 @@ pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<B
         let mut outgoing = passing(request);
         headers::complete_trace(outgoing.headers_mut());
         if app_id == api.app_id && namespace == api.namespace {
-            let own = api.calling(&api.app_id);
+            let own = api.caller.calling(&api.app_id);
             own.set_in_headers(outgoing.headers_mut());
             return local(api.channel.as_deref(), None, outgoing, None).await;
         }
@@ -56,7 +55,7 @@ pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<B
             None => {
                 let peer = api
                     .sidecars
-                    .find(&call.app_id, &call.namespace)
+                    .find(call.app_id, call.namespace)
                     .await
                     .map_err(plain)?;
                 call.forward(peer, outgoing).await
@@ -73,8 +72,8 @@ pub async fn outbound(api: &Api, request: http::Request<Incoming>) -> Response<B
 /// A call on its way to another sidecar.
 struct Outgoing<'a> {
     api: &'a Api,
-    app_id: String,
-    namespace: String,
+    app_id: &'a str,
+    namespace: &'a str,
 }
 
 impl Outgoing<'_> {
@@ -83,12 +82,14 @@ impl Outgoing<'_> {
         peer: pool::Destination,
         mut request: http::Request<Body>,
     ) -> Result<Response<Body>, Status> {
-        let (api, app_id) = (self.api, &self.app_id);
+        let (api, app_id) = (self.api, self.app_id);
         let calling = api.calls.sent(app_id, is_stream(request.headers()));
-        api.calling(app_id).set_in_headers(request.headers_mut());
-        let answered = match api.sidecars.reach(app_id, &self.namespace, peer).await {
+        api.caller
+            .calling(app_id)
+            .set_in_headers(request.headers_mut());
+        let answered = match api.sidecars.reach(app_id, self.namespace, peer).await {
             Ok((peer, place)) => place.send(request).await.inspect_err(|_| {
-                api.sidecars.suspect(app_id, &self.namespace, &peer);
+                api.sidecars.suspect(app_id, self.namespace, &peer);
             }),
             Err(status) => Err(status),
         };
@@ -102,7 +103,7 @@ impl Outgoing<'_> {
     }
 
     async fn find(&self) -> Result<pool::Destination, FailedAttempt> {
-        let found = self.api.sidecars.find(&self.app_id, &self.namespace).await;
+        let found = self.api.sidecars.find(self.app_id, self.namespace).await;
         found.map_err(|status| FailedAttempt::Failed(plain(status)))
     }
 
@@ -164,7 +165,7 @@ impl Outgoing<'_> {
                 let reached = self
                     .api
                     .sidecars
-                    .reach(&self.app_id, &self.namespace, peer)
+                    .reach(self.app_id, self.namespace, peer)
                     .await;
                 let (peer, _) = reached.map_err(FailedAttempt::Failed)?;
                 Ok(peer)
@@ -213,7 +214,7 @@ pub async fn inbound(
         let mut request = passing(request);
         let last = |name: &str| {
             let mut values = request.headers().get_all(name).iter();
-            Some(Bytes::copy_from_slice(values.next_back()?.as_bytes()))
+            values.next_back().cloned()
         };
         let parties = Parties::of_peer(peer, last, callee.app_id.clone());
         parties.set_in_headers(request.headers_mut());

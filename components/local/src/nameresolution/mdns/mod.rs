@@ -107,14 +107,14 @@ impl Drop for Mdns {
 
 #[async_trait]
 impl Resolver for Mdns {
-    async fn resolve(&self, request: &Request) -> Result<String, Error> {
-        let address = self.network.find(&request.app_id).await?;
+    async fn resolve(&self, request: &Request<'_>) -> Result<String, Error> {
+        let address = self.network.find(request.app_id).await?;
         Ok(address.to_string())
     }
 
-    fn suspect(&self, request: &Request, address: &str) {
+    fn suspect(&self, request: &Request<'_>, address: &str) {
         if let Ok(address) = address.parse() {
-            self.network.suspect(&request.app_id, address);
+            self.network.suspect(request.app_id, address);
         }
     }
 

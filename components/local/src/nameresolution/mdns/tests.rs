@@ -219,14 +219,14 @@ fn unique(app: &str) -> String {
     format!("{app}-{:016x}", super::super::random())
 }
 
-fn request(app_id: &str) -> Request {
+fn request(app_id: &str) -> Request<'_> {
     Request {
-        app_id: app_id.to_owned(),
+        app_id,
         ..Request::default()
     }
 }
 
-async fn settled(resolver: &dyn Resolver, request: &Request, expected: &BTreeSet<String>) {
+async fn settled(resolver: &dyn Resolver, request: &Request<'_>, expected: &BTreeSet<String>) {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let mut seen = BTreeSet::new();

@@ -248,7 +248,10 @@ pub struct Watched {
 
 impl Connection for Watched {
     fn connected(&self) -> Connected {
-        self.stream.connected()
+        match self.stream.is_http2() {
+            true => Connected::new().negotiated_h2(),
+            false => Connected::new(),
+        }
     }
 }
 

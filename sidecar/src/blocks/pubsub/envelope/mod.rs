@@ -3,19 +3,22 @@
 //! <https://docs.dapr.io/developing-applications/building-blocks/pubsub/pubsub-cloudevents/>
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use jiff::fmt::temporal::DateTimePrinter;
 use jiff::{Timestamp, Zoned};
 use outrider_components::Pairs;
 use outrider_kit::duration;
 use prost::Message as _;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::blocks::json;
+use outrider_call::metadata::Text;
 use outrider_trace as trace;
 
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
@@ -23,10 +26,38 @@ const SPEC_VERSION: &str = "1.0";
 const TYPE: &str = "com.dapr.event.sent";
 const SOURCE: &str = "Dapr";
 
-/// An event: attributes with values that keep the text they came with, sorted
-/// by name.
+/// An event: attributes, sorted by name. Those of an event that was read share
+/// its text, and keep it as it came.
 #[derive(Debug, Clone, Default)]
-pub struct Event(BTreeMap<String, Box<RawValue>>);
+pub struct Event<'a>(Vec<(Text, Value<'a>)>);
+
+/// The value of an attribute.
+#[derive(Debug, Clone)]
+enum Value<'a> {
+    /// Becomes a string of JSON.
+    Text(Cow<'a, str>),
+    /// JSON as a publisher gave it.
+    Json(&'a str),
+    /// The same, shared with the event that it was read of.
+    Shared(Text),
+}
+
+impl Value<'_> {
+    fn json(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(text) => {
+                let mut json = Vec::new();
+                json::write_text(&mut json, text);
+                Cow::Owned(String::from_utf8(json).unwrap_or_default())
+            }
+            Self::Json(json) => Cow::Borrowed(json),
+            Self::Shared(json) => Cow::Borrowed(json.as_str()),
+        }
+    }
+}
+
+/// Attributes that an event has room for before it is known how many it has.
+const ATTRIBUTES: usize = 16;
 
 /// What a publisher gives besides metadata.
 #[derive(Debug, Clone, Copy)]
@@ -39,10 +70,14 @@ pub struct Given<'a> {
     pub trace: &'a trace::Parent,
 }
 
-impl Event {
+impl<'a> Event<'a> {
+    fn new() -> Self {
+        Self(Vec::with_capacity(ATTRIBUTES))
+    }
+
     /// The event for what a publisher gave: an envelope around data, or its
     /// own event with what is missing filled in.
-    pub fn of_publisher(given: Given<'_>, metadata: &Pairs) -> Result<Self, String> {
+    pub fn of_publisher(given: Given<'a>, metadata: &'a Pairs) -> Result<Self, String> {
         let over = |name: &str| find(metadata, &format!("cloudevent.{name}"));
         if is(given.content_type, CONTENT_TYPE) {
             return Self::adopted(given, over);
@@ -50,77 +85,79 @@ impl Event {
         let trace_id = over("traceparent")
             .or_else(|| over("traceid"))
             .unwrap_or(&given.trace.parent);
-        let mut event = Self::default();
-        match over("id") {
-            Some(id) => event.set("id", id),
-            None => event.set("id", &uuid::Uuid::new_v4().to_string()),
-        }
-        let own = if given.app_id.is_empty() {
-            SOURCE
-        } else {
-            given.app_id
-        };
-        event.set("source", over("source").unwrap_or(own));
-        event.set("type", over("type").unwrap_or(TYPE));
-        event.set("specversion", SPEC_VERSION);
         let content_type = match given.content_type {
             "" => "text/plain",
             named => named,
         };
+        let own = match given.app_id {
+            "" => SOURCE,
+            app_id => app_id,
+        };
+        // In the order of the names.
+        let mut event = Self::new();
+        event.set_data(content_type, given.data);
         event.set("datacontenttype", content_type);
-        event.set("topic", given.topic);
+        match over("id") {
+            Some(id) => event.set("id", id),
+            None => event.set("id", uuid::Uuid::new_v4().to_string()),
+        }
         event.set("pubsubname", given.pubsub);
-        event.set("time", &now());
+        event.set("source", over("source").unwrap_or(own));
+        event.set("specversion", SPEC_VERSION);
+        if let Some(subject) = over("subject") {
+            event.set("subject", subject);
+        }
+        event.set("time", now());
+        event.set("topic", given.topic);
         event.set("traceid", trace_id);
         event.set("traceparent", trace_id);
         event.set(
             "tracestate",
             over("tracestate").unwrap_or(&given.trace.state),
         );
-        if let Some(subject) = over("subject") {
-            event.set("subject", subject);
-        }
-        event.set_data(content_type, given.data);
+        event.set("type", over("type").unwrap_or(TYPE));
         Ok(event)
     }
 
     /// The publisher's own event. Its trace stays; without one, that of its
     /// metadata counts, and else that of the request.
-    fn adopted<'a>(
-        given: Given<'a>,
-        over: impl Fn(&str) -> Option<&'a str>,
-    ) -> Result<Self, String> {
+    fn adopted(given: Given<'a>, over: impl Fn(&str) -> Option<&'a str>) -> Result<Self, String> {
         std::str::from_utf8(given.data).map_err(|_| "the event is not UTF-8".to_owned())?;
-        let mut event = Self::read(given.data)?;
+        let mut event: Self = Event::read(&Bytes::copy_from_slice(given.data))?;
         event.set("topic", given.topic);
         event.set("pubsubname", given.pubsub);
         if !event.has("traceid") {
             let own = event.trace().parent;
             let stated = over("traceparent").or_else(|| over("traceid"));
             let (parent, state) = match (own.as_str(), stated) {
-                ("", None) => (given.trace.parent.as_str(), given.trace.state.as_str()),
-                ("", Some(stated)) => (stated, over("tracestate").unwrap_or_default()),
-                (own, _) => (own, ""),
+                ("", None) => (
+                    Cow::Borrowed(given.trace.parent.as_str()),
+                    given.trace.state.as_str(),
+                ),
+                ("", Some(stated)) => (
+                    Cow::Borrowed(stated),
+                    over("tracestate").unwrap_or_default(),
+                ),
+                _ => (Cow::Owned(own), ""),
             };
-            let parent = parent.to_owned();
-            event.set("traceid", &parent);
-            event.set("traceparent", &parent);
+            event.set("traceid", parent.clone());
+            event.set("traceparent", parent);
             if !event.has("tracestate") {
                 event.set("tracestate", state);
             }
         }
         if !event.has("tracestate") {
-            event.set("tracestate", &given.trace.state);
+            event.set("tracestate", given.trace.state.as_str());
         }
         if !event.has("time") {
-            event.set("time", &now());
+            event.set("time", now());
         }
         for (name, default) in [
             ("source", SOURCE),
             ("type", TYPE),
             ("specversion", SPEC_VERSION),
         ] {
-            if event.raw(name).is_none_or(|raw| raw == "null") {
+            if event.json(name).is_none_or(|json| json == "null") {
                 event.set(name, default);
             }
         }
@@ -128,64 +165,97 @@ impl Event {
     }
 
     /// The event around a message that a subscription takes without one.
-    pub fn of_raw_message(data: &[u8], topic: &str, pubsub: &str, metadata: &Pairs) -> Self {
-        let mut event = Self::default();
-        event.set("id", &uuid::Uuid::new_v4().to_string());
+    pub fn of_raw_message(
+        data: &[u8],
+        topic: &'a str,
+        pubsub: &'a str,
+        metadata: &'a Pairs,
+    ) -> Self {
+        let mut event = Self::new();
+        event.set("id", uuid::Uuid::new_v4().to_string());
         event.set("specversion", SPEC_VERSION);
         event.set("source", SOURCE);
         event.set("type", TYPE);
         event.set("datacontenttype", "application/octet-stream");
         event.set("topic", topic);
         event.set("pubsubname", pubsub);
-        event.set("data_base64", &STANDARD.encode(data));
+        event.set("data_base64", STANDARD.encode(data));
         for name in ["traceid", "traceparent", "tracestate"] {
             if let Some(value) = metadata.get(name) {
-                event.set(name, value);
+                event.set(name, value.as_str());
             }
         }
         if let Some(parent) = metadata.get("traceparent") {
-            event.set("traceid", parent);
+            event.set("traceid", parent.as_str());
         }
         event
     }
 
     /// The event whose attributes travel beside its data.
     /// <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md#31-binary-content-mode>
-    pub fn of_binary_message(data: &[u8], content_type: &str, metadata: &Pairs) -> Self {
-        let mut event = Self::default();
+    pub fn of_binary_message(data: &[u8], content_type: &'a str, metadata: &'a Pairs) -> Self {
+        let mut event = Self::new();
         for (key, value) in metadata {
             if let Some(name) = key.to_ascii_lowercase().strip_prefix("ce_") {
-                event.set(name, value);
+                let value = Value::Text(Cow::Borrowed(value));
+                event.insert(Text::from(name.to_owned()), value);
             }
         }
         event.set("datacontenttype", content_type);
-        event.set("data_base64", &STANDARD.encode(data));
+        event.set("data_base64", STANDARD.encode(data));
         event
     }
 
+    /// The same, keeping nothing of what it was made of.
+    pub fn into_owned(self) -> Event<'static> {
+        let owned = self.0.into_iter().map(|(name, value)| {
+            let value = match value {
+                Value::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
+                Value::Json(json) => Value::Shared(Text::from(json.to_owned())),
+                Value::Shared(json) => Value::Shared(json),
+            };
+            (name, value)
+        });
+        Event(owned.collect())
+    }
+
     /// An event as JSON.
-    pub fn read(text: &[u8]) -> Result<Self, String> {
-        let lossy;
+    pub fn read(text: &Bytes) -> Result<Event<'static>, String> {
         let text = match std::str::from_utf8(text) {
-            Ok(text) => text,
-            Err(_) => {
-                lossy = String::from_utf8_lossy(text);
-                &lossy
-            }
+            Ok(_) => text.clone(),
+            Err(_) => Bytes::from(String::from_utf8_lossy(text).into_owned()),
         };
-        serde_json::from_str(text)
-            .map(Self)
-            .map_err(|error| json::decode_error(&error, text.as_bytes()))
+        let checked = std::str::from_utf8(&text).unwrap_or_default();
+        let Members(mut members) =
+            serde_json::from_str(checked).map_err(|error| json::decode_error(&error, &text))?;
+        // Stable: of one name the last value counts.
+        members.sort_by(|(one, _), (other, _)| one.cmp(other));
+        members.dedup_by(|later, earlier| {
+            let is_same = later.0 == earlier.0;
+            if is_same {
+                std::mem::swap(later, earlier);
+            }
+            is_same
+        });
+        let share = |part: &str| Text::new(text.slice_ref(part.as_bytes()));
+        let attributes = members.into_iter().filter_map(|(name, json)| {
+            let name = match name {
+                Cow::Borrowed(name) => share(name)?,
+                Cow::Owned(name) => Text::from(name),
+            };
+            Some((name, Value::Shared(share(json.get())?)))
+        });
+        Ok(Event(attributes.collect()))
     }
 
     /// Fills in the trace that the broker carried beside the message.
     pub fn add_trace(&mut self, metadata: &Pairs) {
-        let carried = |name: &str| metadata.get(name).map(String::as_str);
+        let carried = |name: &str| metadata.get(name).cloned();
         if let (false, Some(id)) = (self.has("traceid"), carried("traceid")) {
             self.set("traceid", id);
         }
         if let (false, Some(parent)) = (self.has("traceparent"), carried("traceparent")) {
-            self.set("traceparent", parent);
+            self.set("traceparent", parent.clone());
             self.set("traceid", parent);
         }
         if let (false, Some(state)) = (self.has("tracestate"), carried("tracestate")) {
@@ -201,7 +271,7 @@ impl Event {
         {
             self.set(
                 "expiration",
-                &expiration.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                expiration.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             );
         }
     }
@@ -213,48 +283,67 @@ impl Event {
         (expiration < Timestamp::now()).then(|| text.into_owned())
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+    fn find(&self, name: &[u8]) -> Result<usize, usize> {
+        self.0
+            .binary_search_by(|(known, _)| known.as_bytes().cmp(name))
     }
 
-    fn set(&mut self, name: &str, value: &str) {
-        if let Ok(raw) = serde_json::value::to_raw_value(value) {
-            self.0.insert(name.to_owned(), raw);
+    fn has(&self, name: &str) -> bool {
+        self.find(name.as_bytes()).is_ok()
+    }
+
+    fn set(&mut self, name: &'static str, value: impl Into<Cow<'a, str>>) {
+        self.insert(Text::from_static(name), Value::Text(value.into()));
+    }
+
+    fn insert(&mut self, name: Text, value: Value<'a>) {
+        match self.find(name.as_bytes()) {
+            Ok(at) => self.0[at].1 = value,
+            Err(at) => self.0.insert(at, (name, value)),
         }
     }
 
-    fn set_data(&mut self, content_type: &str, data: &[u8]) {
+    fn set_data(&mut self, content_type: &str, data: &'a [u8]) {
         if is(content_type, "application/json") {
             // Only the first value counts; what is not JSON is text.
             let first = serde_json::Deserializer::from_slice(data)
-                .into_iter::<Box<RawValue>>()
+                .into_iter::<&'a RawValue>()
                 .next();
-            if let Some(Ok(raw)) = first {
-                self.0.insert("data".to_owned(), raw);
+            if let Some(Ok(json)) = first {
+                self.insert(Text::from_static("data"), Value::Json(json.get()));
                 return;
             }
         } else if is_binary(content_type, data) {
-            self.set("data_base64", &STANDARD.encode(data));
+            self.set("data_base64", STANDARD.encode(data));
             return;
         }
         match std::str::from_utf8(data) {
             Ok(text) => self.set("data", text),
             // Text in another encoding keeps its bytes.
-            Err(_) => self.set("data_base64", &STANDARD.encode(data)),
+            Err(_) => self.set("data_base64", STANDARD.encode(data)),
         }
     }
 
     /// An attribute as JSON.
-    pub fn raw(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|raw| raw.get())
+    pub fn json(&self, name: &str) -> Option<Cow<'_, str>> {
+        Some(self.value(name)?.json())
+    }
+
+    fn value(&self, name: &str) -> Option<&Value<'a>> {
+        let at = self.find(name.as_bytes()).ok()?;
+        self.0.get(at).map(|(_, value)| value)
     }
 
     /// An attribute that is text.
     pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
-        let raw = self.raw(name)?;
-        match serde_json::from_str::<&str>(raw) {
+        let json = match self.value(name)? {
+            Value::Text(text) => return Some(Cow::Borrowed(text)),
+            Value::Json(json) => json,
+            Value::Shared(json) => json.as_str(),
+        };
+        match serde_json::from_str::<&str>(json) {
             Ok(plain) => Some(Cow::Borrowed(plain)),
-            Err(_) => serde_json::from_str::<String>(raw).ok().map(Cow::Owned),
+            Err(_) => serde_json::from_str::<String>(json).ok().map(Cow::Owned),
         }
     }
 
@@ -277,12 +366,37 @@ impl Event {
         }
     }
 
-    pub fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, raw)| (name.as_str(), raw.get()))
+    /// Names and JSON.
+    pub fn attributes(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+        let attributes = self.0.iter();
+        attributes.map(|(name, value)| (name.as_str(), value.json()))
     }
 
     pub fn to_bytes(&self) -> Bytes {
-        Bytes::from(json::to_vec(&self.0))
+        let lengths = self.0.iter().map(|(name, value)| {
+            let value = match value {
+                Value::Text(text) => text.len() + 2,
+                Value::Json(json) => json.len(),
+                Value::Shared(json) => json.as_bytes().len(),
+            };
+            name.as_bytes().len() + value + 4
+        });
+        let mut json = Vec::with_capacity(lengths.sum::<usize>() + 2);
+        json.push(b'{');
+        for (at, (name, value)) in self.0.iter().enumerate() {
+            if at > 0 {
+                json.push(b',');
+            }
+            json::write_text(&mut json, name.as_str());
+            json.push(b':');
+            match value {
+                Value::Text(text) => json::write_text(&mut json, text),
+                Value::Json(text) => json.extend_from_slice(text.as_bytes()),
+                Value::Shared(text) => json.extend_from_slice(text.as_bytes()),
+            }
+        }
+        json.push(b'}');
+        json.into()
     }
 
     /// The data in the form in which gRPC applications get it.
@@ -293,7 +407,7 @@ impl Event {
                 .unwrap_or_default()
                 .into();
         }
-        let (Some(raw), Some(kind)) = (self.raw("data"), self.text("datacontenttype")) else {
+        let (Some(json), Some(kind)) = (self.json("data"), self.text("datacontenttype")) else {
             return Bytes::new();
         };
         let kind = media(&kind);
@@ -301,7 +415,7 @@ impl Event {
             return self.text("data").unwrap_or_default().into_owned().into();
         }
         if kind == "application/json" || kind == CONTENT_TYPE {
-            return match serde_json::from_str(raw) {
+            return match serde_json::from_str(&json) {
                 Ok(value) => json::normal(&value).into(),
                 Err(_) => Bytes::new(),
             };
@@ -310,14 +424,72 @@ impl Event {
     }
 }
 
+/// The members of an object, as they come.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+        let mut members = Vec::with_capacity(ATTRIBUTES);
+        while let Some((Key(name), value)) = map.next_entry()? {
+            members.push((name, value));
+        }
+        Ok(Members(members))
+    }
+}
+
+/// A name, borrowed unless it has escapes.
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(KeyVisitor)
+    }
+}
+
+struct KeyVisitor;
+
+impl<'de> Visitor<'de> for KeyVisitor {
+    type Value = Key<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Key<'de>, E> {
+        Ok(Key(Cow::Borrowed(name)))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Key<'de>, E> {
+        Ok(Key(Cow::Owned(name.to_owned())))
+    }
+}
+
 /// A content type in lower case, without parameters.
 fn media(content_type: &str) -> String {
-    let name = content_type.split(';').next().unwrap_or_default();
-    name.to_ascii_lowercase()
+    plain(content_type).to_ascii_lowercase()
+}
+
+/// A content type without parameters.
+fn plain(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default()
 }
 
 pub fn is(content_type: &str, expected: &str) -> bool {
-    media(content_type) == expected
+    plain(content_type).eq_ignore_ascii_case(expected)
 }
 
 /// The first members of a CloudEvent in its own protobuf form.
@@ -369,11 +541,12 @@ fn time_to_live(metadata: &Pairs) -> Option<Duration> {
 
 /// RFC 3339 in the zone of the process.
 fn now() -> String {
+    const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(0));
     let now = Zoned::now();
     if now.offset().is_zero() {
-        now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+        PRINTER.timestamp_to_string(&now.timestamp())
     } else {
-        now.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+        PRINTER.timestamp_with_offset_to_string(&now.timestamp(), now.offset())
     }
 }
 

@@ -27,7 +27,7 @@ use crate::blocks::invoke::ops::code_number;
 use crate::blocks::json;
 use crate::blocks::pubsub::envelope::{self, Event};
 use outrider_call::channel::{Channel, Kind, grpc};
-use outrider_call::headers::bytes;
+use outrider_call::metadata::{self, Name};
 use outrider_metrics::component::Fate;
 use outrider_trace as trace;
 
@@ -114,7 +114,7 @@ impl Batches {
 struct Entry {
     id: String,
     /// None for messages without an envelope.
-    event: Option<Event>,
+    event: Option<Event<'static>>,
     waiting: Waiting,
 }
 
@@ -317,7 +317,9 @@ async fn over_http(
         topic,
         r#type: TYPE,
     };
-    let headers = vec![(PUBSUB_NAME.to_owned(), bytes(pubsub))];
+    let pubsub = metadata::value(pubsub);
+    let name = Name::from_static(PUBSUB_NAME);
+    let headers = Vec::from_iter(pubsub.map(|pubsub| (name, pubsub)));
     let data = Bytes::from(json::to_vec(&body));
     let answered = deliver::send(
         channel,

@@ -15,7 +15,8 @@ use crate::blocks::invoke::ops::code_number;
 use crate::blocks::pubsub::envelope::{self, Event};
 use outrider_call::channel::{Channel, Kind, Permit, grpc};
 use outrider_call::headers;
-use outrider_call::message::{self, Data, Metadata, Origin, Request};
+use outrider_call::message::{self, Data, Origin, Request};
+use outrider_call::metadata::{self, Metadata, Name};
 use outrider_net::body;
 use outrider_trace::{self as trace, Span};
 
@@ -91,7 +92,7 @@ async fn over_http(channel: &Channel, incoming: &Incoming, path: &str) -> Outcom
 }
 
 /// Begins the span of a delivery, if spans are made.
-pub fn begin(channel: &Channel, topic: &str, event: &Event) -> Option<Span> {
+pub fn begin(channel: &Channel, topic: &str, event: &Event<'_>) -> Option<Span> {
     if !channel.tracer.is_on() {
         return None;
     }
@@ -109,12 +110,15 @@ pub fn begin(channel: &Channel, topic: &str, event: &Event) -> Option<Span> {
 }
 
 /// The trace that the application gets with an event.
-fn passed_on(span: Option<&Span>, event: &Event) -> trace::Parent {
+fn passed_on(span: Option<&Span>, event: &Event<'_>) -> trace::Parent {
     span.map_or_else(|| event.trace(), trace::Parent::of_span)
 }
 
 /// The status in an answer, if it has one that is text.
 fn said(body: &[u8]) -> Option<String> {
+    if body.is_empty() {
+        return None;
+    }
     let answer: Value = serde_json::from_slice(body).ok()?;
     let (_, status) = answer
         .as_object()?
@@ -154,25 +158,29 @@ pub async fn send(channel: &Channel, request: Request) -> Result<(u16, bytes::By
     Ok((status, body))
 }
 
+/// What the trace of the event stands for.
+const TRACE: [&str; 4] = [
+    trace::TRACEPARENT,
+    trace::TRACESTATE,
+    "traceid",
+    trace::BINARY,
+];
+
 /// What is known about a message, as headers.
 pub fn of_message(metadata: &Pairs, trace: &trace::Parent) -> Metadata {
     let mut pairs: Metadata = metadata
         .iter()
         .filter(|(name, _)| {
-            let lower = name.to_ascii_lowercase();
-            !headers::is_reserved(name)
-                && !matches!(
-                    lower.as_str(),
-                    "traceparent" | "tracestate" | "traceid" | "grpc-trace-bin"
-                )
+            let is_trace = |trace: &str| name.eq_ignore_ascii_case(trace);
+            !headers::is_reserved(name.as_bytes()) && !TRACE.into_iter().any(is_trace)
         })
-        .map(|(name, value)| (name.clone(), headers::bytes(value)))
+        .filter_map(|(name, value)| Some((name.as_str().into(), metadata::value(value)?)))
         .collect();
     if !trace.parent.is_empty() {
-        pairs.push((trace::TRACEPARENT.to_owned(), headers::bytes(&trace.parent)));
-        if !trace.state.is_empty() {
-            pairs.push((trace::TRACESTATE.to_owned(), headers::bytes(&trace.state)));
-        }
+        let parent = metadata::value(&trace.parent);
+        pairs.extend(parent.map(|parent| (Name::from_static(trace::TRACEPARENT), parent)));
+        let state = metadata::value(&trace.state).filter(|state| !state.is_empty());
+        pairs.extend(state.map(|state| (Name::from_static(trace::TRACESTATE), state)));
     }
     pairs
 }
@@ -183,9 +191,9 @@ pub fn grpc_metadata(metadata: &Pairs, trace: &trace::Parent) -> HeaderMap {
     let pairs: Metadata = of_message(metadata, trace)
         .into_iter()
         .filter(|(name, _)| {
-            let lower = name.to_ascii_lowercase();
-            !lower.starts_with("grpc-")
-                && !matches!(lower.as_str(), "content-type" | "content-length")
+            let lower = name.as_bytes().to_ascii_lowercase();
+            !lower.starts_with(b"grpc-")
+                && !matches!(lower.as_slice(), b"content-type" | b"content-length")
         })
         .collect();
     headers::to_grpc(&pairs, Origin::Grpc, &mut into);
@@ -271,7 +279,7 @@ pub fn topic_event(incoming: &Incoming, path: &str) -> wire::TopicEventRequest {
 }
 
 /// Every attribute that has no field of its own.
-pub fn extensions(event: &Event) -> Struct {
+pub fn extensions(event: &Event<'_>) -> Struct {
     let own = [
         "id",
         "source",
@@ -284,8 +292,8 @@ pub fn extensions(event: &Event) -> Struct {
     let fields = event
         .attributes()
         .filter(|(name, _)| !own.contains(name))
-        .filter_map(|(name, raw)| {
-            let value: Value = serde_json::from_str(raw).ok()?;
+        .filter_map(|(name, json)| {
+            let value: Value = serde_json::from_str(&json).ok()?;
             Some((name.to_owned(), any(value)))
         });
     Struct {
@@ -360,7 +368,7 @@ mod tests {
         let incoming = Incoming {
             pubsub: "p".into(),
             topic: "t".into(),
-            event: Event::read(event).unwrap(),
+            event: Event::read(&bytes::Bytes::from_static(event)).unwrap(),
             data: bytes::Bytes::from_static(event),
             metadata: Pairs::new(),
         };

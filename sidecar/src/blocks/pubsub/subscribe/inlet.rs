@@ -47,7 +47,7 @@ pub enum To {
 pub struct Incoming {
     pub pubsub: String,
     pub topic: String,
-    pub event: Event,
+    pub event: Event<'static>,
     /// The event's text: as it came, where it came with an envelope.
     pub data: Bytes,
     /// What the publisher and the broker say about it.
@@ -226,10 +226,10 @@ impl Inlet {
         let (event, data) = if self.subscription.raw {
             let event = Event::of_raw_message(&message.data, &topic, &pubsub, &metadata);
             let data = event.to_bytes();
-            (event, data)
+            (event.into_owned(), data)
         } else if envelope::is(&content_type, "application/octet-stream") {
             let event = Event::of_binary_message(&message.data, &content_type, &metadata);
-            (event, message.data.clone())
+            (event.into_owned(), message.data.clone())
         } else {
             let mut event = Event::read(&message.data)?;
             event.add_trace(&metadata);
@@ -259,7 +259,7 @@ impl Inlet {
         })
     }
 
-    pub fn has_expired(&self, event: &Event) -> bool {
+    pub fn has_expired(&self, event: &Event<'_>) -> bool {
         let Some(expiration) = event.expired() else {
             return false;
         };

@@ -93,7 +93,7 @@ impl Rules {
 /// What conditions are evaluated on.
 #[derive(Debug, Clone, Copy)]
 pub enum Subject<'a> {
-    Event(&'a Event),
+    Event(&'a Event<'a>),
     /// A message without an envelope.
     Raw(&'a [u8]),
 }
@@ -103,8 +103,8 @@ impl Subject<'_> {
         match self {
             Subject::Raw(data) => text(String::from_utf8_lossy(data).into_owned()),
             Subject::Event(event) => {
-                let attributes = event.attributes().filter_map(|(name, raw)| {
-                    Some((name.to_owned(), serde_json::from_str(raw).ok()?))
+                let attributes = event.attributes().filter_map(|(name, json)| {
+                    Some((name.to_owned(), serde_json::from_str(&json).ok()?))
                 });
                 of_json(serde_json::Value::Object(attributes.collect()))
             }
@@ -114,7 +114,7 @@ impl Subject<'_> {
     fn size(self) -> usize {
         match self {
             Subject::Raw(data) => data.len(),
-            Subject::Event(event) => event.attributes().map(|(_, raw)| raw.len()).sum(),
+            Subject::Event(event) => event.attributes().map(|(_, json)| json.len()).sum(),
         }
     }
 }
@@ -136,9 +136,9 @@ mod tests {
         })
     }
 
-    fn event() -> Event {
+    fn event() -> Event<'static> {
         let event = br#"{"type":"order","id":"1","time":"2026-01-01T00:00:00Z","data":{"n":5}}"#;
-        Event::read(event).unwrap()
+        Event::read(&bytes::Bytes::from_static(event)).unwrap()
     }
 
     #[test]

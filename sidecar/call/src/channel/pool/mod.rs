@@ -1,0 +1,289 @@
+//! Connections to an application that speaks HTTP, kept per slot of the
+//! workers, so that a call never leaves the thread it began on.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Request, Response, Uri};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use outrider_host::{Tasks, Workers};
+use outrider_net::body::Body;
+use tokio::time::Instant;
+
+use super::connect::Connector;
+
+/// Idle connections that a slot keeps, and for how long.
+const IDLE: usize = 64;
+const IDLE_TIME: Duration = Duration::from_secs(90);
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot connect to the application")]
+    Connect(#[source] std::io::Error),
+    #[error("cannot send the request to the application")]
+    Send(#[source] hyper::Error),
+    #[error("the address of the application makes no URL")]
+    Address(#[from] http::Error),
+}
+
+/// Connections to one application. Cloning shares them.
+#[derive(Clone)]
+pub struct Pool(Arc<Shared>);
+
+struct Shared {
+    connector: Connector,
+    authority: Authority,
+    host: HeaderValue,
+    /// HTTP/2 without asking for it.
+    h2c: bool,
+    /// Bytes of headers that an answer of HTTP/1 may have.
+    read_buffer: usize,
+    slots: Box<[Mutex<Slot>]>,
+    tasks: Tasks,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// Of HTTP/1; the last one was used last.
+    idle: VecDeque<Idle>,
+    /// Of HTTP/2, which all requests share.
+    shared: Option<http2::SendRequest<Body>>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Body>,
+    since: Instant,
+}
+
+impl Slot {
+    fn idle(&mut self) -> Option<http1::SendRequest<Body>> {
+        while let Some(Idle { sender, since }) = self.idle.pop_back() {
+            if since.elapsed() >= IDLE_TIME {
+                // All the others are older.
+                self.idle.clear();
+            } else if sender.is_ready() {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    fn keep(&mut self, sender: http1::SendRequest<Body>) {
+        let is_old = |idle: &Idle| idle.since.elapsed() >= IDLE_TIME;
+        while self.idle.len() >= IDLE || self.idle.front().is_some_and(is_old) {
+            self.idle.pop_front();
+        }
+        let since = Instant::now();
+        self.idle.push_back(Idle { sender, since });
+    }
+}
+
+impl Pool {
+    pub fn new(
+        connector: Connector,
+        h2c: bool,
+        read_buffer: usize,
+        slots: usize,
+    ) -> Result<Self, http::Error> {
+        let address = connector.address();
+        let shared = Shared {
+            authority: Authority::try_from(address.as_str()).map_err(http::Error::from)?,
+            host: HeaderValue::try_from(address).map_err(http::Error::from)?,
+            connector,
+            h2c,
+            read_buffer,
+            slots: (0..slots.max(1)).map(|_| Mutex::default()).collect(),
+            tasks: Tasks::new(),
+        };
+        Ok(Self(Arc::new(shared)))
+    }
+
+    /// Sends a request, which has a path and a query only. A connection that
+    /// the application closed before it took the request counts as none.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Answer>, Error> {
+        if self.0.h2c {
+            self.send_http2(request).await
+        } else {
+            self.send_http1(request).await
+        }
+    }
+
+    async fn send_http1(&self, mut request: Request<Body>) -> Result<Response<Answer>, Error> {
+        let headers = request.headers_mut();
+        headers.entry(HOST).or_insert_with(|| self.0.host.clone());
+        loop {
+            let idle = self.slot().idle();
+            let is_used = idle.is_some();
+            let mut sender = match idle {
+                Some(sender) => sender,
+                None => self.connect_http1().await?,
+            };
+            match sender.try_send_request(request).await {
+                Ok(answer) => {
+                    let connection = Some((sender, self.clone()));
+                    return Ok(answer.map(|body| Answer::new(body, connection)));
+                }
+                Err(failed) => request = again(failed, is_used)?,
+            }
+        }
+    }
+
+    async fn send_http2(&self, mut request: Request<Body>) -> Result<Response<Answer>, Error> {
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::builder()
+            .scheme(self.0.connector.scheme())
+            .authority(self.0.authority.clone())
+            .path_and_query(path.unwrap_or(PathAndQuery::from_static("/")))
+            .build()?;
+        loop {
+            let shared = self.slot().shared.clone();
+            let shared = shared.filter(|sender| !sender.is_closed());
+            let is_used = shared.is_some();
+            let mut sender = match shared {
+                Some(sender) => sender,
+                None => self.connect_http2().await?,
+            };
+            match sender.try_send_request(request).await {
+                Ok(answer) => return Ok(answer.map(|body| Answer::new(body, None))),
+                Err(failed) => request = again(failed, is_used)?,
+            }
+        }
+    }
+
+    async fn connect_http1(&self) -> Result<http1::SendRequest<Body>, Error> {
+        let stream = self.0.connector.connect().await.map_err(Error::Connect)?;
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size((self.0.read_buffer + 4096).max(8192))
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(Error::Send)?;
+        self.0.tasks.spawn("application connection", async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(target: "dapr.runtime.channel.http", "a connection to the application ended: {error}");
+            }
+        });
+        Ok(sender)
+    }
+
+    async fn connect_http2(&self) -> Result<http2::SendRequest<Body>, Error> {
+        let stream = self.0.connector.connect().await.map_err(Error::Connect)?;
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(Error::Send)?;
+        self.0.tasks.spawn("application connection", async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(target: "dapr.runtime.channel.http", "a connection to the application ended: {error}");
+            }
+        });
+        self.slot().shared = Some(sender.clone());
+        Ok(sender)
+    }
+
+    /// Keeps a connection for later, once its answer is out of the way.
+    fn keep(&self, mut sender: http1::SendRequest<Body>) {
+        if sender.is_ready() {
+            return self.slot().keep(sender);
+        }
+        // Nothing is kept at the very end of a process.
+        if sender.is_closed() || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let pool = self.clone();
+        self.0.tasks.spawn("application connection", async move {
+            if sender.ready().await.is_ok() {
+                pool.slot().keep(sender);
+            }
+        });
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        let slot = &self.0.slots[Workers::slot() % self.0.slots.len()];
+        slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// The request, if it may be sent over another connection.
+fn again(mut failed: TrySendError<Request<Body>>, is_used: bool) -> Result<Request<Body>, Error> {
+    match failed.take_message() {
+        Some(request) if is_used => Ok(request),
+        _ => Err(Error::Send(failed.into_error())),
+    }
+}
+
+/// The body of an answer. Its connection is used again when it has ended.
+pub struct Answer {
+    body: Incoming,
+    /// Of HTTP/1, until the end.
+    connection: Option<(http1::SendRequest<Body>, Pool)>,
+}
+
+impl Answer {
+    fn new(body: Incoming, connection: Option<(http1::SendRequest<Body>, Pool)>) -> Self {
+        let mut answer = Self { body, connection };
+        answer.keep_if_ended();
+        answer
+    }
+
+    fn keep_if_ended(&mut self) {
+        if self.body.is_end_stream() {
+            self.keep();
+        }
+    }
+
+    /// Gives the connection back.
+    fn keep(&mut self) {
+        if let Some((sender, pool)) = self.connection.take() {
+            pool.keep(sender);
+        }
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        match &frame {
+            Some(Ok(_)) => this.keep_if_ended(),
+            // What broke off is not used again.
+            Some(Err(_)) => this.connection = None,
+            None => this.keep(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // Where all that is left has come it is thrown away, and the connection
+        // is used again; else it closes.
+        self.keep();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http_body_util::BodyExt as _;
+use outrider_net::body;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use super::*;
+
+/// An application that counts its connections.
+struct App {
+    port: u16,
+    connections: Arc<AtomicUsize>,
+    _tasks: JoinSet<()>,
+}
+
+impl App {
+    /// Answers each request with `answer`, `times` on one connection.
+    async fn start(answer: &'static [u8], times: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connections = Arc::<AtomicUsize>::default();
+        let counted = connections.clone();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut served = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                served.spawn(serve(stream, answer, times));
+            }
+        });
+        Self {
+            port,
+            connections,
+            _tasks: tasks,
+        }
+    }
+
+    fn pool(&self) -> Pool {
+        let connector = Connector::new("127.0.0.1", self.port, false, &[]).unwrap();
+        Pool::new(connector, false, 4096, 1).unwrap()
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+async fn serve(mut stream: TcpStream, answer: &'static [u8], times: usize) {
+    for _ in 0..times {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            match stream.read_u8().await {
+                Ok(byte) => head.push(byte),
+                Err(_) => return,
+            }
+        }
+        if stream.write_all(answer).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn get(pool: &Pool) -> Result<Bytes, Error> {
+    let mut request = Request::new(body::empty());
+    *request.uri_mut() = Uri::from_static("/path?query");
+    let answer = pool.send(request).await?;
+    let body = answer.into_body().collect().await.map_err(Error::Send)?;
+    Ok(body.to_bytes())
+}
+
+const HELLO: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+
+#[tokio::test]
+async fn a_connection_is_used_again() {
+    for answer in [
+        HELLO,
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    ] {
+        let app = App::start(answer, usize::MAX).await;
+        let pool = app.pool();
+        for _ in 0..20 {
+            get(&pool).await.unwrap();
+            // The connection itself may be a step behind.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(app.connections(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_the_application_closed_is_replaced() {
+    for times in [1, 2, 3] {
+        let app = App::start(HELLO, times).await;
+        let pool = app.pool();
+        for _ in 0..30 {
+            assert_eq!(get(&pool).await.unwrap(), "hello");
+        }
+        assert!(app.connections() >= 30 / times);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_spoils_no_other() {
+    let app = App::start(HELLO, usize::MAX).await;
+    let pool = app.pool();
+    for _ in 0..20 {
+        drop(pool.send(Request::new(body::empty())).await.unwrap());
+        assert_eq!(get(&pool).await.unwrap(), "hello");
+    }
+}
+
+#[tokio::test]
+async fn requests_at_once_have_connections_of_their_own() {
+    let app = App::start(HELLO, usize::MAX).await;
+    let pool = app.pool();
+    let all = (0..IDLE + 10).map(|_| get(&pool));
+    for answer in futures_util::future::join_all(all).await {
+        assert_eq!(answer.unwrap(), "hello");
+    }
+    assert_eq!(app.connections(), IDLE + 10);
+    assert!(pool.slot().idle.len() <= IDLE);
+}
+
+#[tokio::test]
+async fn nobody_listens() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let connector = Connector::new("127.0.0.1", port, false, &[]).unwrap();
+    let pool = Pool::new(connector, false, 4096, 1).unwrap();
+    let error = get(&pool).await.unwrap_err();
+    assert!(matches!(error, Error::Connect(_)), "{error:?}");
+}
