@@ -116,8 +116,10 @@ pub fn bodies(bytes: &[u8]) {
     for item in state::decode::save(bytes).into_iter().flatten() {
         let _ = item.into_set(&metadata);
     }
-    let _ = state::decode::first::<state::decode::BulkGet>(bytes);
-    if let Ok(transaction) = state::decode::first::<state::decode::Transaction>(bytes) {
+    let _ = state::decode::first::<state::decode::BulkGet>(bytes, &state::decode::BULK_GET);
+    if let Ok(transaction) =
+        state::decode::first::<state::decode::Transaction>(bytes, &state::decode::TRANSACTION)
+    {
         for operation in transaction.operations {
             let _ = operation.into_operation(&metadata);
         }

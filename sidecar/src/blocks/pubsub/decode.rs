@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::envelope;
 use crate::blocks::json;
+use crate::blocks::json::shape::{self, Shape};
 
 /// What is wrong with a bulk request.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,48 +23,48 @@ pub enum Wrong {
     Event(String),
 }
 
+/// The members of an entry.
+type Item<'a> = HashMap<Cow<'a, str>, &'a RawValue>;
+
+/// A bulk request.
+const ENTRIES: Shape = Shape::List(
+    "[]http.bulkPublishMessageEntry",
+    &Shape::Struct(
+        "http.bulkPublishMessageEntry",
+        &[
+            ("entryId", Shape::Text),
+            ("event", Shape::Any),
+            ("contentType", Shape::Text),
+            ("metadata", shape::PAIRS),
+        ],
+    ),
+);
+
 /// The entries of a bulk request. An entry with metadata of its own gets the
 /// request's besides. Keys match in any case.
 pub fn entries(body: &[u8], metadata: &Pairs) -> Result<Vec<Entry>, Wrong> {
-    let form = |error: serde_json::Error| Wrong::Form(json::decode_error(&error, body));
+    let form = |error: serde_json::Error| Wrong::Form(json::decode_error(&error, body, &ENTRIES));
     let first: &RawValue = serde_json::Deserializer::from_slice(body)
         .into_iter()
         .next()
         .unwrap_or_else(|| serde_json::from_slice(b""))
         .map_err(form)?;
-    let kind = match first.get().as_bytes().first() {
-        Some(b'[') => "",
-        Some(b'n') => return Ok(Vec::new()),
-        Some(b'{') => "object",
-        Some(b'"') => "string",
-        Some(b't' | b'f') => "bool",
-        _ => "number",
-    };
-    if !kind.is_empty() {
-        return Err(Wrong::Form(format!(
-            "json: cannot unmarshal {kind} into Go value of type []http.bulkPublishMessageEntry"
-        )));
-    }
-    let items: Vec<HashMap<Cow<'_, str>, &RawValue>> =
-        serde_json::from_str(first.get()).map_err(form)?;
+    let items: Option<Vec<Option<Item<'_>>>> = serde_json::from_str(first.get()).map_err(form)?;
     items
+        .unwrap_or_default()
         .into_iter()
-        .map(|item| entry(&item, metadata, body))
+        .map(|item| entry(&item.unwrap_or_default(), metadata, body))
         .collect()
 }
 
-fn entry(
-    item: &HashMap<Cow<'_, str>, &RawValue>,
-    metadata: &Pairs,
-    body: &[u8],
-) -> Result<Entry, Wrong> {
+fn entry(item: &Item<'_>, metadata: &Pairs, body: &[u8]) -> Result<Entry, Wrong> {
     let field = |name: &str| {
         item.iter()
             .find(|(key, _)| key.eq_ignore_ascii_case(name))
             .map(|(_, raw)| raw.get())
             .filter(|raw| *raw != "null")
     };
-    let form = |error: serde_json::Error| Wrong::Form(json::decode_error(&error, body));
+    let form = |error: serde_json::Error| Wrong::Form(json::decode_error(&error, body, &ENTRIES));
     let text = |name: &str| -> Result<String, Wrong> {
         field(name).map_or_else(
             || Ok(String::new()),

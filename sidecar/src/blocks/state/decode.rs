@@ -13,6 +13,8 @@ use serde_json::value::RawValue;
 
 use super::error;
 use crate::blocks::error::{Error, Result, malformed};
+use crate::blocks::json;
+use crate::blocks::json::shape::{self, Shape};
 
 /// One item of a save.
 #[derive(Debug, Default)]
@@ -121,16 +123,68 @@ object!(TransactionOperation {
     "request" => |into, access| into.request = access.next_value()?,
 });
 
+/// The items of a save.
+const ITEMS: Shape = Shape::List(
+    "[]state.SetRequest",
+    &Shape::Struct(
+        "state.SetRequest",
+        &[
+            ("key", Shape::Text),
+            ("value", Shape::Any),
+            ("etag", Shape::Text),
+            ("metadata", shape::PAIRS),
+            (
+                "options",
+                Shape::Struct(
+                    "state.SetStateOption",
+                    &[("Concurrency", Shape::Text), ("Consistency", Shape::Text)],
+                ),
+            ),
+            ("contentType", Shape::Text),
+        ],
+    ),
+);
+
+/// What reads several keys.
+pub const BULK_GET: Shape = Shape::Struct(
+    "http.BulkGetRequest",
+    &[
+        ("metadata", shape::PAIRS),
+        ("keys", Shape::List("[]string", &Shape::Text)),
+        ("parallelism", Shape::Int),
+    ],
+);
+
+/// Several operations at once; their own requests are judged apart.
+pub const TRANSACTION: Shape = Shape::Struct(
+    "http.stateTransactionRequestBody",
+    &[
+        (
+            "operations",
+            Shape::List(
+                "[]http.stateTransactionRequestBodyOperation",
+                &Shape::Struct(
+                    "http.stateTransactionRequestBodyOperation",
+                    &[("operation", Shape::Text), ("request", Shape::Any)],
+                ),
+            ),
+        ),
+        ("metadata", shape::PAIRS),
+    ],
+);
+
 /// The first JSON value of `body`; what follows it is not looked at.
-pub fn first<'de, T: Deserialize<'de>>(body: &'de [u8]) -> std::result::Result<T, String> {
+pub fn first<'de, T: Deserialize<'de>>(
+    body: &'de [u8],
+    shape: &Shape,
+) -> std::result::Result<T, String> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    T::deserialize(&mut deserializer)
-        .map_err(|error| crate::blocks::json::decode_error(&error, body))
+    T::deserialize(&mut deserializer).map_err(|error| json::decode_error(&error, body, shape))
 }
 
 /// The items of a save. `null` is an empty list.
 pub fn save(body: &[u8]) -> Result<Vec<Item>> {
-    let items: Option<Vec<Item>> = first(body).map_err(malformed)?;
+    let items: Option<Vec<Item>> = first(body, &ITEMS).map_err(malformed)?;
     let items = items.unwrap_or_default();
     if items.iter().any(|item| item.key.is_empty()) {
         return Err(error::key_required());
@@ -219,7 +273,7 @@ mod tests {
     #[test]
     fn transactions() {
         let body = br#"{"operations":[{"operation":"upsert","request":{"key":"a","value":{"x":1}}},{"operation":"swap","request":{"key":"b"}}],"metadata":{"m":"1"}}"#;
-        let transaction: Transaction = first(body).unwrap();
+        let transaction: Transaction = first(body, &TRANSACTION).unwrap();
         assert_eq!(transaction.metadata["m"], "1");
         let all: Vec<_> = transaction
             .operations
@@ -237,8 +291,8 @@ mod tests {
         #[test]
         fn prop_never_panics(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             let _ = save(&body);
-            let _ = first::<Transaction>(&body);
-            let _ = first::<BulkGet>(&body);
+            let _ = first::<Transaction>(&body, &TRANSACTION);
+            let _ = first::<BulkGet>(&body, &BULK_GET);
         }
     }
 }

@@ -11,6 +11,7 @@ use tonic::{Response, Status};
 
 use super::{Api, error};
 use crate::blocks::json;
+use crate::blocks::json::shape::Shape;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -160,7 +161,8 @@ fn set(item: StateItem) -> Result<SetRequest, Status> {
     let content_type = item.metadata.get("contentType").cloned();
     let value = if content_type.as_deref() == Some("application/json") {
         let text = item.value.as_ref();
-        let value: serde_json::Value = super::decode::first(text).map_err(Status::unknown)?;
+        let value: serde_json::Value =
+            super::decode::first(text, &Shape::Any).map_err(Status::unknown)?;
         Value::Json(Bytes::from(json::normal(&value)))
     } else {
         Value::Binary(item.value)

@@ -99,7 +99,7 @@ pub async fn bulk_get(api: &Api, mut request: Request, store: &str) -> Response<
     answer(async {
         let store = api.store(store)?;
         let bytes = request.bytes().await.map_err(read_failed)?;
-        let mut asked: decode::BulkGet = decode::first(&bytes)
+        let mut asked: decode::BulkGet = decode::first(&bytes, &decode::BULK_GET)
             .map_err(|e| malformed(format!("failed deserializing HTTP body: {e}")))?;
         asked.metadata.extend(request.metadata());
         let requests = asked
@@ -151,7 +151,7 @@ pub async fn transact(api: &Api, mut request: Request, store: &str) -> Response<
         let store = api.store(store)?;
         store.check_transactional()?;
         let bytes = request.bytes().await.map_err(read_failed)?;
-        let asked: decode::Transaction = decode::first(&bytes)
+        let asked: decode::Transaction = decode::first(&bytes, &decode::TRANSACTION)
             .map_err(|e| malformed(format!("failed deserializing HTTP body: {e}")))?;
         let metadata = request.metadata();
         let operations = asked

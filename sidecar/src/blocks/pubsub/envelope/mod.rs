@@ -3,7 +3,6 @@
 //! <https://docs.dapr.io/developing-applications/building-blocks/pubsub/pubsub-cloudevents/>
 
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -14,10 +13,12 @@ use jiff::{Timestamp, Zoned};
 use outrider_components::Pairs;
 use outrider_kit::duration;
 use prost::Message as _;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::Deserialize as _;
 use serde_json::value::RawValue;
 
 use crate::blocks::json;
+use crate::blocks::json::members::Members;
+use crate::blocks::json::shape::Shape;
 use outrider_call::metadata::Text;
 use outrider_trace as trace;
 
@@ -55,6 +56,9 @@ impl Value<'_> {
         }
     }
 }
+
+/// Any object.
+const EVENT: Shape = Shape::Map("map[string]interface {}", &Shape::Any);
 
 /// Attributes that an event has room for before it is known how many it has.
 const ATTRIBUTES: usize = 16;
@@ -226,8 +230,10 @@ impl<'a> Event<'a> {
             Err(_) => Bytes::from(String::from_utf8_lossy(text).into_owned()),
         };
         let checked = std::str::from_utf8(&text).unwrap_or_default();
-        let Members(mut members) =
-            serde_json::from_str(checked).map_err(|error| json::decode_error(&error, &text))?;
+        // Only the first value counts.
+        let mut first = serde_json::Deserializer::from_str(checked);
+        let Members(mut members) = Members::deserialize(&mut first)
+            .map_err(|error| json::decode_error(&error, &text, &EVENT))?;
         // Stable: of one name the last value counts.
         members.sort_by(|(one, _), (other, _)| one.cmp(other));
         members.dedup_by(|later, earlier| {
@@ -421,60 +427,6 @@ impl<'a> Event<'a> {
             };
         }
         Bytes::new()
-    }
-}
-
-/// The members of an object, as they come.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor)
-    }
-}
-
-struct MembersVisitor;
-
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-        let mut members = Vec::with_capacity(ATTRIBUTES);
-        while let Some((Key(name), value)) = map.next_entry()? {
-            members.push((name, value));
-        }
-        Ok(Members(members))
-    }
-}
-
-/// A name, borrowed unless it has escapes.
-struct Key<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Key<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(KeyVisitor)
-    }
-}
-
-struct KeyVisitor;
-
-impl<'de> Visitor<'de> for KeyVisitor {
-    type Value = Key<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Key<'de>, E> {
-        Ok(Key(Cow::Borrowed(name)))
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Key<'de>, E> {
-        Ok(Key(Cow::Owned(name.to_owned())))
     }
 }
 

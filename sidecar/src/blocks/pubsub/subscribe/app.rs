@@ -8,6 +8,7 @@ use serde_json::Value;
 use tonic::Code;
 
 use crate::blocks::json;
+use crate::blocks::json::shape::Shape;
 use outrider_call::channel::{Channel, Kind};
 
 const SCOPE: &str = "dapr.runtime.pubsub";
@@ -64,7 +65,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<Vec<Spec>, String> {
         return Ok(Vec::new());
     }
     let all: Option<Vec<Value>> =
-        serde_json::from_slice(body).map_err(|e| json::decode_error(&e, body))?;
+        serde_json::from_slice(body).map_err(|e| json::decode_error(&e, body, &Shape::Any))?;
     let mut specs = Vec::new();
     for one in all.unwrap_or_default() {
         let text = |name: &str| {

@@ -25,6 +25,7 @@ use super::inlet::{Inlet, Outcome, PUBSUB_NAME, To};
 use super::{deliver, rules};
 use crate::blocks::invoke::ops::code_number;
 use crate::blocks::json;
+use crate::blocks::json::shape::Shape;
 use crate::blocks::pubsub::envelope::{self, Event};
 use outrider_call::channel::{Channel, Kind, grpc};
 use outrider_call::metadata::{self, Name};
@@ -378,7 +379,8 @@ fn body_entry(entry: &Entry) -> Option<BodyEntry<'_>> {
 
 /// Status by entry; keys match in any case.
 pub(crate) fn statuses(body: &[u8]) -> Result<HashMap<String, String>, String> {
-    let answer: Value = serde_json::from_slice(body).map_err(|e| json::decode_error(&e, body))?;
+    let answer: Value =
+        serde_json::from_slice(body).map_err(|e| json::decode_error(&e, body, &Shape::Any))?;
     let text = |one: &Value, name: &str| {
         let object = one.as_object()?;
         let (_, value) = object

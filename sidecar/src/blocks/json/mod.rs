@@ -2,12 +2,18 @@
 //! byte by byte: `<`, `>`, `&` and the two line separators are escaped.
 //! <https://pkg.go.dev/encoding/json#Marshal>
 
+pub mod members;
+pub mod shape;
+mod syntax;
+
 use std::collections::BTreeMap;
 use std::io;
 
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{CompactFormatter, Formatter};
+
+use self::shape::Shape;
 
 struct Escaping;
 
@@ -130,50 +136,20 @@ impl Serialize for Normal<'_> {
     }
 }
 
-/// What is wrong with a JSON text, in the words of Go's decoder.
-pub fn decode_error(error: &serde_json::Error, text: &[u8]) -> String {
-    if text.iter().all(u8::is_ascii_whitespace) {
-        return "EOF".to_owned();
-    }
-    match error.classify() {
-        serde_json::error::Category::Eof => "unexpected EOF".to_owned(),
-        serde_json::error::Category::Syntax => {
-            let at = position(text, error.line(), error.column());
-            match text.get(at.saturating_sub(1)).copied().map(char::from) {
-                Some(c) => format!(
-                    "invalid character {} looking for beginning of value",
-                    quote(c)
-                ),
-                None => "unexpected EOF".to_owned(),
-            }
-        }
-        _ => {
-            let message = error.to_string();
-            let message = message
-                .rsplit_once(" at line ")
-                .map_or(message.as_str(), |(m, _)| m);
-            message.to_owned()
-        }
-    }
-}
-
-fn position(text: &[u8], line: usize, column: usize) -> usize {
-    let start = text
-        .split_inclusive(|b| *b == b'\n')
-        .take(line.saturating_sub(1))
-        .map(<[u8]>::len)
-        .sum::<usize>();
-    start + column
-}
-
-fn quote(c: char) -> String {
-    match c {
-        '\'' => "'\\''".to_owned(),
-        '"' => "'\"'".to_owned(),
-        c if c.is_ascii_graphic() || c == ' ' => format!("'{c}'"),
-        '\n' => "'\\n'".to_owned(),
-        c => format!("'\\x{:02x}'", c as u32),
-    }
+/// What is wrong with a JSON text that should have a shape, in the words of
+/// Go's decoder.
+pub fn decode_error(error: &serde_json::Error, text: &[u8], shape: &Shape) -> String {
+    let end = match syntax::first_value(text) {
+        Ok(end) => end,
+        Err(fault) => return fault.to_string(),
+    };
+    let first = text.get(..end).map(String::from_utf8_lossy);
+    let mismatch = first.and_then(|first| shape::mismatch(&first, shape));
+    mismatch.unwrap_or_else(|| {
+        let message = error.to_string();
+        let message = message.rsplit_once(" at line ");
+        message.map_or_else(|| error.to_string(), |(message, _)| message.to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -208,14 +184,24 @@ mod tests {
     #[test]
     fn words_for_what_is_wrong() {
         let message = |text: &str| {
-            let error = serde_json::from_str::<Value>(text).unwrap_err();
-            decode_error(&error, text.as_bytes())
+            let error = serde_json::from_str::<Vec<u8>>(text).unwrap_err();
+            decode_error(
+                &error,
+                text.as_bytes(),
+                &Shape::List("[]string", &Shape::Text),
+            )
         };
         assert_eq!(message(""), "EOF");
-        assert_eq!(message("{\"a\":"), "unexpected EOF");
+        assert_eq!(message("[1,"), "unexpected EOF");
         assert_eq!(
             message("hello"),
             "invalid character 'h' looking for beginning of value"
         );
+        assert_eq!(
+            message("{}"),
+            "json: cannot unmarshal object into Go value of type []string"
+        );
+        // Where nothing is wrong in Go's eyes the decoder's own words remain.
+        assert_eq!(message("null"), "invalid type: null, expected a sequence");
     }
 }
