@@ -11,6 +11,7 @@ mod edge;
 mod flags;
 #[doc(hidden)]
 pub mod fuzz;
+mod profiling;
 mod resources;
 
 /// The whole program.

@@ -20,6 +20,11 @@ pub fn port(name: &'static str, default: &'static str) -> Arg {
     text(name, default).value_parser(value_parser!(u16))
 }
 
+/// A number of at least 0.
+pub fn number(name: &'static str, default: &'static str) -> Arg {
+    text(name, default).value_parser(value_parser!(u64))
+}
+
 /// A path; an empty one counts as absent.
 pub fn path(name: &'static str) -> Arg {
     text(name, "")

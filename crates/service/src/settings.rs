@@ -24,7 +24,7 @@ pub struct Settings {
 
 impl Settings {
     /// The flags; `port` is the default port of `what`.
-    pub fn flags(port: &'static str, what: &'static str) -> [clap::Arg; 11] {
+    pub fn flags(port: &'static str, what: &'static str) -> [clap::Arg; 17] {
         [
             flag::port("port", port).help(format!("port of the {what}")),
             flag::text("listen-address", "").help(format!("address of the {what}; empty for all")),
@@ -39,6 +39,16 @@ impl Settings {
             flag::text("log-level", "info").help("debug, info, warn, error or fatal"),
             flag::switch("log-as-json", "false").help("write log lines as JSON"),
             flag::path("log-file").help("append the log to this file"),
+            flag::text("log-outputs", "").help("further outputs of the log: stdout, stderr, paths"),
+            flag::number("log-file-max-size", "0")
+                .help("MiB of a log file until the next one begins; 0 for any"),
+            flag::number("log-file-max-backups", "0")
+                .help("full log files that are kept; 0 for any"),
+            flag::number("log-file-max-age", "0")
+                .help("days that full log files are kept; 0 for ever"),
+            flag::switch("log-file-compression", "false").help("compress full log files"),
+            flag::text("log-timestamp-format", "")
+                .help("how times of log lines look, in Go's form"),
         ]
     }
 
@@ -56,6 +66,15 @@ impl Settings {
                 level: text("log-level"),
                 json: flag::get(matches, "log-as-json"),
                 file: flag::optional_path(matches, "log-file"),
+                outputs: outrider_kit::flags::list([text("log-outputs").as_str()]),
+                rotation: log::Rotation {
+                    max_size: flag::get(matches, "log-file-max-size"),
+                    max_backups: usize::try_from(flag::get::<u64>(matches, "log-file-max-backups"))
+                        .unwrap_or(usize::MAX),
+                    max_age: flag::get(matches, "log-file-max-age"),
+                    compress: flag::get(matches, "log-file-compression"),
+                },
+                timestamps: text("log-timestamp-format"),
                 app_id: None,
                 version: VERSION,
             },

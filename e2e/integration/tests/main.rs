@@ -15,6 +15,7 @@ mod metrics;
 mod mtls;
 mod operator;
 mod pluggable;
+mod profiling;
 mod pubsub;
 mod reload;
 mod resiliency;

@@ -45,13 +45,7 @@ enum End {
 /// Runs the sidecar until a signal ends it. A hangup starts it afresh in the
 /// same process.
 pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
-    log::init(&log::Options {
-        level: flags.log.level.clone(),
-        json: flags.log.json,
-        app_id: Some(flags.app_id.clone()),
-        version: outrider_host::VERSION,
-        file: flags.log.file.clone(),
-    })?;
+    log::init(&flags.log)?;
     let version = outrider_host::VERSION;
     tracing::info!(target: SCOPE, "Starting Dapr Runtime -- version {version} -- commit outrider-{}", outrider_host::OUTRIDER_VERSION);
     tracing::info!(target: SCOPE, "Log level set to: {}", flags.log.level.to_lowercase());

@@ -14,6 +14,7 @@ use super::settings::Settings;
 use super::{Failure, SCOPE, host};
 use crate::edge::{self, Apis};
 use crate::flags::Flags;
+use crate::profiling::Pages;
 
 /// Which API a listener has.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,6 +129,9 @@ impl Servers<'_> {
         if let Some(limit) = self.flags.api.max_body {
             tracing::info!(target: "dapr.runtime.http", "The request body size parameter is: {limit} bytes");
         }
+        if let Some(port) = settings.profile_port {
+            self.open_profiles(port).await?;
+        }
         if let Some(port) = settings.public_port {
             let address = &self.flags.api.public_address;
             let listener = listen::tcp(address, port)
@@ -136,6 +140,31 @@ impl Servers<'_> {
             let edge = edge::public::Edge { apis: apis.clone() };
             self.server(edge, protocol).listen(listener);
         }
+        Ok(())
+    }
+
+    /// Serves profiles, at the addresses of the APIs.
+    pub async fn open_profiles(&self, port: u16) -> Result<(), Failure> {
+        let protocol = Protocol {
+            http1: true,
+            http2: false,
+            headers: self.flags.api.read_buffer,
+        };
+        let pages = Pages {
+            stopping: self.tasks.stopping(),
+        };
+        let server = self.server(pages, protocol);
+        let given = self.flags.api.addresses.iter().map(|a| a.trim());
+        let all = [""]
+            .into_iter()
+            .filter(|_| self.flags.api.addresses.is_empty());
+        for address in given.chain(all) {
+            let listener = listen::tcp(address, port).await.map_err(|e| {
+                format!("failed to start profiling server: listen tcp {address}:{port}: {e}")
+            })?;
+            server.listen(listener);
+        }
+        tracing::info!(target: SCOPE, "profiling server is running on port {port}");
         Ok(())
     }
 

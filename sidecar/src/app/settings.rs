@@ -13,6 +13,7 @@ pub struct Settings {
     pub public_port: Option<u16>,
     pub internal_port: Option<u16>,
     pub metrics_port: u16,
+    pub profile_port: Option<u16>,
     pub namespace: String,
 }
 
@@ -88,6 +89,10 @@ pub fn settings(flags: &Flags) -> Result<Settings, Failure> {
         internal_port: optional(&flags.api.internal_port, "dapr-internal-grpc-port")?,
         metrics_port: port(&flags.metrics.port, "metrics-port flag")
             .map_err(|_| format!("failed to parse metrics port: {}", flags.metrics.port))?,
+        profile_port: match &flags.api.profile_port {
+            None => None,
+            Some(given) => Some(port(given, "profile-port flag")?),
+        },
         namespace: flags
             .namespace
             .clone()

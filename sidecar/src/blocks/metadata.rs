@@ -10,6 +10,7 @@ use outrider_crds::{Component, Kind as _, Subscription as SubscriptionResource};
 use outrider_proto::runtime::v1 as wire;
 use outrider_proto::runtime::v1::actor_runtime::ActorRuntimeStatus;
 use outrider_resiliency::Resiliency;
+use outrider_telemetry::log;
 use serde_json::{Map, Value, json};
 
 use super::error::{body_read, malformed};
@@ -55,6 +56,8 @@ pub const BLOCK: descriptor::Block = descriptor::Block {
 /// resources want them.
 const COMPONENT_ERROR: &str = "outriderComponentError.";
 const SUBSCRIPTION_ERROR: &str = "outriderSubscriptionError.";
+/// The extended key that changes the level of the log.
+const LOG_LEVEL: &str = "outriderLogLevel";
 /// The state of placement while there are no actors.
 const PLACEMENT: &str = "placement: disconnected";
 
@@ -90,13 +93,19 @@ pub struct Health {
 }
 
 impl Api {
-    pub fn set(&self, key: &str, value: String) {
+    /// Keeps what a client says. An error means that it makes no sense.
+    pub fn set(&self, key: &str, value: String) -> Result<(), String> {
+        if key == LOG_LEVEL {
+            log::set_level(&value).map_err(|_| format!("invalid log level: {value}"))?;
+            tracing::info!(target: "dapr.runtime", "Log level set to: {}", value.to_lowercase());
+        }
         if !key.is_empty() {
             self.extended
                 .write()
                 .unwrap_or_else(|e| e.into_inner())
                 .insert(key.to_owned(), value);
         }
+        Ok(())
     }
 
     fn extended(&self) -> BTreeMap<String, String> {
@@ -268,10 +277,10 @@ pub async fn http_put(api: &Api, mut request: Request, key: &str) -> Response<Bo
         Err(error) => body_read(error).into(),
         Ok(value) => match String::from_utf8(value.into()) {
             Err(_) => malformed(format!("the value of {key} is not UTF-8")).into(),
-            Ok(value) => {
-                api.set(key, value);
-                no_content()
-            }
+            Ok(value) => match api.set(key, value) {
+                Ok(()) => no_content(),
+                Err(cause) => malformed(cause).into(),
+            },
         },
     }
 }

@@ -17,6 +17,7 @@ use crate::blocks::descriptor::V1;
 use crate::blocks::invoke::grpc::APP_STATUS;
 use crate::blocks::invoke::proxy;
 use crate::edge::Apis;
+use crate::edge::log::Call;
 use crate::edge::service::Service;
 use crate::edge::spans;
 use outrider_call::token;
@@ -51,12 +52,12 @@ impl Edge {
 impl Handler for Edge {
     async fn call(&self, request: Request<Incoming>, _: Option<&Peer>) -> Response<Body> {
         let log = self.apis.log;
-        let logged = log.map(|log| log.grpc(request.uri().path(), request.headers()));
-        let answer = self.answer(request).await;
-        if let Some(call) = logged {
-            call.grpc_ended(&answer);
+        let mut logged = log.map(|log| log.grpc(request.uri().path(), request.headers()));
+        let answer = with_separate_trailers(self.answer(request, &mut logged).await);
+        match logged {
+            Some(call) => call.grpc(answer),
+            None => answer,
         }
-        with_separate_trailers(answer)
     }
 }
 
@@ -80,7 +81,11 @@ fn with_separate_trailers(answer: Response<Body>) -> Response<Body> {
 }
 
 impl Edge {
-    async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
+    async fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        logged: &mut Option<Call>,
+    ) -> Response<Body> {
         let method = request.uri().path().strip_prefix(OURS);
         if let Some((name, version)) = method.map(group)
             && !self.apis.allowed.grpc(version, name)
@@ -107,6 +112,9 @@ impl Edge {
             Ok(traced) => traced,
             Err(invalid) => return grpc::refuse(&Status::invalid_argument(invalid.to_string())),
         };
+        if let Some(call) = logged {
+            call.of_trace(traced.context());
+        }
         let details = match traced.recording() {
             Some(recording) if is_ours => Some(spans::grpc(recording, &mut request)),
             Some(recording) => {

@@ -59,9 +59,12 @@ impl Edge {
         // The path as it was sent: another spelling may mean something else.
         let is_health = router::is_health(&parts.method, uri.path());
         let admitted = token::admit(&mut parts.headers, apis.token.as_deref()) || is_health;
-        let logged = apis
+        let mut logged = apis
             .log
             .and_then(|log| log.http(&parts.method, &clean, &parts.headers));
+        if let Some(call) = &mut logged {
+            call.of_trace(traced.context());
+        }
         let mut answer = if admitted {
             let request = Request {
                 method: parts.method,
@@ -81,9 +84,9 @@ impl Edge {
         if let Some(cors) = &apis.cors {
             cors.answer(origin.as_ref(), answer.headers_mut());
         }
-        if let Some(call) = logged {
-            call.http_ended(&answer);
+        match logged {
+            Some(call) => call.http(answer),
+            None => answer,
         }
-        answer
     }
 }

@@ -4,11 +4,12 @@
 use std::time::Instant;
 
 use http::{HeaderMap, Method, Response};
-use http_body::Body as _;
 use outrider_crds::configuration;
+use outrider_trace as trace;
 
 use super::router;
-use outrider_net::body::Body;
+use outrider_net::body::{self, Body, Meter};
+use outrider_net::grpc;
 
 /// What is logged of a call.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +23,7 @@ pub struct Log {
 pub struct Call {
     method: String,
     agent: Option<String>,
+    trace: Option<trace::Context>,
     start: Instant,
 }
 
@@ -59,40 +61,78 @@ impl Call {
         Self {
             method,
             agent: agent.and_then(|v| v.to_str().ok()).map(str::to_owned),
+            trace: None,
             start: Instant::now(),
         }
     }
 
-    pub fn http_ended(self, answer: &Response<Body>) {
-        let code = answer.status().as_u16();
-        let size = answer.body().size_hint().exact().unwrap_or(0);
-        let duration = self.start.elapsed().as_millis();
-        let method = self.method;
-        match self.agent {
-            Some(useragent) => {
-                tracing::info!(target: "dapr.runtime.http-info", %method, code, size, duration, %useragent, "HTTP API Called");
-            }
-            None => {
-                tracing::info!(target: "dapr.runtime.http-info", %method, code, size, duration, "HTTP API Called");
-            }
-        }
+    /// The trace that the call belongs to.
+    pub fn of_trace(&mut self, trace: Option<trace::Context>) {
+        self.trace = trace;
     }
 
-    /// The code is that of the answer's head: streams that fail later have
-    /// begun well.
-    pub fn grpc_ended(self, answer: &Response<Body>) {
-        let code = outrider_net::grpc::status_of(answer.headers())
-            .map_or(0, |status| status.code() as i32);
-        let duration = self.start.elapsed().as_millis();
-        let method = self.method;
-        match self.agent {
-            Some(useragent) => {
-                tracing::info!(target: "dapr.runtime.grpc.api-info", %method, code, duration, %useragent, "gRPC API Called");
-            }
-            None => {
-                tracing::info!(target: "dapr.runtime.grpc.api-info", %method, code, duration, "gRPC API Called");
-            }
-        }
+    /// Logs the call when its answer has been passed on.
+    pub fn http(self, answer: Response<Body>) -> Response<Body> {
+        let code = answer.status().as_u16();
+        answer.map(|body| {
+            let end = Http {
+                call: self,
+                code,
+                size: 0,
+            };
+            body::metered(body, end)
+        })
+    }
+
+    /// The same for gRPC; the status is in the head or behind the body.
+    pub fn grpc(self, answer: Response<Body>) -> Response<Body> {
+        let status = grpc::status_of(answer.headers());
+        let code = status.map(|status| status.code() as i32);
+        answer.map(|body| body::metered(body, Grpc { call: self, code }))
+    }
+}
+
+struct Http {
+    call: Call,
+    code: u16,
+    size: u64,
+}
+
+impl Meter for Http {
+    fn data(&mut self, bytes: usize) {
+        self.size += bytes as u64;
+    }
+
+    fn over(&mut self) {
+        let Self { call, code, size } = self;
+        let duration = call.start.elapsed().as_millis();
+        let (method, useragent) = (call.method.as_str(), call.agent.as_deref());
+        let (trace_id, span_id) = call.trace.as_ref().map(trace::Context::ids).unzip();
+        tracing::info!(target: "dapr.runtime.http-info", method, code, size, duration, useragent, trace_id, span_id, "HTTP API Called");
+    }
+}
+
+struct Grpc {
+    call: Call,
+    /// Unknown while the answer goes on.
+    code: Option<i32>,
+}
+
+impl Meter for Grpc {
+    fn data(&mut self, _: usize) {}
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        let status = grpc::status_of(trailers);
+        self.code = self.code.or(status.map(|status| status.code() as i32));
+    }
+
+    fn over(&mut self) {
+        let Self { call, code } = self;
+        let code = code.unwrap_or(tonic::Code::Cancelled as i32);
+        let duration = call.start.elapsed().as_millis();
+        let (method, useragent) = (call.method.as_str(), call.agent.as_deref());
+        let (trace_id, span_id) = call.trace.as_ref().map(trace::Context::ids).unzip();
+        tracing::info!(target: "dapr.runtime.grpc.api-info", method, code, duration, useragent, trace_id, span_id, "gRPC API Called");
     }
 }
 

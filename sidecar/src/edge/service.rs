@@ -128,7 +128,8 @@ impl Dapr for Service {
 
     async fn set_metadata(&self, request: Request<wire::SetMetadataRequest>) -> Answer<()> {
         let request = request.into_inner();
-        self.apis.blocks.metadata.set(&request.key, request.value);
+        let set = self.apis.blocks.metadata.set(&request.key, request.value);
+        set.map_err(Status::invalid_argument)?;
         Ok(Response::new(()))
     }
 

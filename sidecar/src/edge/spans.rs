@@ -1,16 +1,12 @@
 //! What is told about the spans of requests: their names and attributes.
 //! Nothing here happens where a request is not sampled.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
-use http_body::Frame;
 use outrider_call::token;
-use outrider_net::body::{self, Body, BoxError};
+use outrider_net::body::{self, Body, Meter};
 use outrider_net::grpc;
 use outrider_net::path::query_unescape;
 use outrider_proto::runtime::v1 as wire;
@@ -245,41 +241,21 @@ pub fn ending(mut span: Span, answer: Response<Body>) -> Response<Body> {
         }
         return answer;
     }
-    answer.map(|body| body::stream(Ending { body, span }))
+    answer.map(|body| body::metered(body, Ending(span)))
 }
 
-struct Ending {
-    body: Body,
-    span: Span,
-}
+/// A span that ends with its answer.
+struct Ending(Span);
 
-impl http_body::Body for Ending {
-    type Data = Bytes;
-    type Error = BoxError;
+impl Meter for Ending {
+    fn data(&mut self, _: usize) {}
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
-        let status = match &frame {
-            Some(Ok(frame)) => frame.trailers_ref().and_then(grpc::status_of),
-            _ => None,
-        };
-        if let (Some(status), Some(recording)) = (status, this.span.recording())
-            && status.code() != tonic::Code::Ok
-        {
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        let failed = grpc::status_of(trailers).filter(|s| s.code() != tonic::Code::Ok);
+        if let (Some(status), Some(recording)) = (failed, self.0.recording()) {
             recording.fail(status.message());
         }
-        Poll::Ready(frame)
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
+    fn over(&mut self) {}
 }

@@ -43,8 +43,8 @@ pub fn command() -> Command {
             text("dapr-internal-grpc-port", "")
                 .help("Port for other sidecars; computed when absent"),
             text("dapr-internal-grpc-listen-address", "").help("Its address"),
-            switch("enable-profiling").help("Accepted; profiling is not built into this binary"),
-            text("profile-port", "7777").help("Accepted with --enable-profiling"),
+            switch("enable-profiling").help("Serve profiles for pprof"),
+            text("profile-port", "7777").help("Port of the profiles"),
             switch("enable-metrics")
                 .default_value("true")
                 .help("Serve metrics"),
@@ -119,6 +119,13 @@ pub fn command() -> Command {
             text("log-level", "info").help("debug, info, warn, error or fatal"),
             switch("log-as-json").help("Log lines as JSON"),
             text("log-file", "").help("Append log lines to this file"),
+            list("log-outputs").help("Further outputs of the log: stdout, stderr, paths"),
+            text("log-file-max-size", "0")
+                .help("MiB of a log file until the next one begins; 0 for any"),
+            text("log-file-max-backups", "0").help("Full log files that are kept; 0 for any"),
+            text("log-file-max-age", "0").help("Days that full log files are kept; 0 for ever"),
+            switch("log-file-compression").help("Compress full log files"),
+            text("log-timestamp-format", "").help("How times of log lines look, in Go's form"),
             switch("version").help("Print the version"),
             switch("build-info").help("Print the build"),
             switch("wait").help("Wait until a running sidecar is ready for outbound calls"),

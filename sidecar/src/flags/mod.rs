@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use outrider_call::channel::health;
 use outrider_kit::flags as go;
+use outrider_telemetry::log;
 use read::Reader;
 
 mod command;
@@ -61,13 +62,6 @@ impl Protocol {
     }
 }
 
-#[derive(Debug, Clone)]
-pub struct Log {
-    pub level: String,
-    pub json: bool,
-    pub file: Option<PathBuf>,
-}
-
 /// The application's side.
 #[derive(Debug, Clone)]
 pub struct App {
@@ -107,6 +101,8 @@ pub struct Api {
     pub h2c: bool,
     /// None leaves it to the Configuration.
     pub logging: Option<bool>,
+    /// Port of profiles, if they are wanted.
+    pub profile_port: Option<String>,
 }
 
 /// Where the control plane is.
@@ -155,7 +151,7 @@ pub struct Shutdown {
 pub struct Flags {
     pub mode: String,
     pub app_id: String,
-    pub log: Log,
+    pub log: log::Options,
     pub app: App,
     pub api: Api,
     pub control_plane: ControlPlane,
@@ -215,15 +211,12 @@ impl Done {
                 return ExitCode::from(2);
             }
             Done::Value(text) => {
-                let _ = outrider_telemetry::log::init(&outrider_telemetry::log::Options {
+                let _ = log::init(&log::Options {
                     version: outrider_host::VERSION,
                     ..Default::default()
                 });
-                outrider_telemetry::log::fatal(
-                    "dapr.runtime",
-                    &format!("Failed to parse flags: {text}"),
-                );
-                outrider_telemetry::log::flush();
+                log::fatal("dapr.runtime", &format!("Failed to parse flags: {text}"));
+                log::flush();
                 return ExitCode::FAILURE;
             }
             Done::Wait { port } => return wait(&port),

@@ -7,8 +7,9 @@ use std::time::Duration;
 use clap::ArgMatches;
 use outrider_call::channel::health;
 use outrider_kit::{duration, flags as go, quantity, quote, truthy};
+use outrider_telemetry::log;
 
-use super::{Api, App, ControlPlane, Flags, Log, Metrics, Peers, SOCKETS_FOLDER, Shutdown};
+use super::{Api, App, ControlPlane, Flags, Metrics, Peers, SOCKETS_FOLDER, Shutdown};
 
 /// Reads one value after the other: from the command line, or where that says
 /// nothing from the environment.
@@ -127,7 +128,7 @@ impl Reader<'_> {
         Ok(Flags {
             mode: self.text("mode"),
             app_id: self.text("app-id"),
-            log: self.log(),
+            log: self.log()?,
             app: self.app()?,
             api: self.api()?,
             control_plane: self.control_plane(),
@@ -182,13 +183,28 @@ impl Reader<'_> {
         }
     }
 
-    fn log(&self) -> Log {
+    fn log(&self) -> Result<log::Options, String> {
         let file = self.text("log-file");
-        Log {
+        let number = |name| -> Result<u64, String> {
+            let number = self.integer(name)?;
+            // Below zero is like zero.
+            Ok(u64::try_from(number).unwrap_or(0))
+        };
+        Ok(log::Options {
             level: self.text("log-level"),
             json: self.switch("log-as-json"),
             file: (!file.is_empty()).then(|| file.into()),
-        }
+            outputs: self.list("log-outputs"),
+            rotation: log::Rotation {
+                max_size: number("log-file-max-size")?,
+                max_backups: usize::try_from(number("log-file-max-backups")?).unwrap_or(usize::MAX),
+                max_age: number("log-file-max-age")?,
+                compress: self.switch("log-file-compression"),
+            },
+            timestamps: self.text("log-timestamp-format"),
+            app_id: Some(self.text("app-id")),
+            version: outrider_host::VERSION,
+        })
     }
 
     fn app(&self) -> Result<App, String> {
@@ -255,6 +271,9 @@ impl Reader<'_> {
             logging: self
                 .is_given("enable-api-logging")
                 .then(|| self.switch("enable-api-logging")),
+            profile_port: self
+                .switch("enable-profiling")
+                .then(|| self.text("profile-port")),
         })
     }
 

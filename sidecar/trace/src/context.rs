@@ -92,6 +92,11 @@ impl Context {
         }
     }
 
+    /// The ids of trace and span, in hexadecimal digits.
+    pub fn ids(&self) -> (String, String) {
+        (hex(&self.trace_id), hex(&self.span_id))
+    }
+
     /// As the value of `traceparent`.
     pub fn header(&self) -> HeaderValue {
         // Hexadecimal digits and dashes only.

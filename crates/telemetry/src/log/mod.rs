@@ -4,11 +4,16 @@
 //! from the macro; further fields are printed in alphabetical order with the
 //! standing ones (`app_id`, `instance`, `type`, `ver`).
 
+mod file;
+mod outputs;
+mod timestamp;
 mod writer;
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use outrider_kit::quote;
@@ -17,6 +22,9 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+pub use file::Rotation;
+use outputs::Outputs;
+use timestamp::Layout;
 use writer::Writer;
 
 /// Target under which [`fatal`] writes its one line.
@@ -33,8 +41,15 @@ pub struct Options {
     pub json: bool,
     pub app_id: Option<String>,
     pub version: &'static str,
-    /// Lines are appended to this file instead of standard output.
-    pub file: Option<std::path::PathBuf>,
+    /// Lines are appended to this file.
+    pub file: Option<PathBuf>,
+    /// `stdout`, `stderr` and paths, besides the file; without any of them
+    /// lines go to standard output.
+    pub outputs: Vec<String>,
+    /// What is kept of files.
+    pub rotation: Rotation,
+    /// How times look, in Go's form; empty for RFC 3339 in UTC.
+    pub timestamps: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,22 +68,13 @@ pub enum Error {
 /// Sets the process's logging up; later calls have no effect.
 pub fn init(options: &Options) -> Result<(), Error> {
     let level = parse_level(&options.level)?;
-    let file = match &options.file {
-        None => None,
-        Some(path) => Some(
-            std::fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path)
-                .map_err(|source| Error::File {
-                    path: path.display().to_string(),
-                    source,
-                })?,
-        ),
-    };
+    let names = outputs::names(&options.outputs, options.file.clone());
+    let is_stdout = matches!(names.as_slice(), [only] if only.as_os_str() == "stdout");
+    let outputs = Outputs::open(names, options.rotation)?;
     let shape = Shape {
         json: options.json,
-        color: file.is_none() && !options.json && std::io::stdout().is_terminal(),
+        color: is_stdout && !options.json && std::io::stdout().is_terminal(),
+        layout: Layout::parse(&options.timestamps),
         app_id: options.app_id.clone(),
         instance: host_name(),
         version: options.version,
@@ -79,21 +85,38 @@ pub fn init(options: &Options) -> Result<(), Error> {
         let message = format!("{number} log lines were dropped: the log is read too slowly");
         dropped.line("warning", "dapr.host", &message, Vec::new())
     };
-    let writer = match file {
-        None => Writer::start(std::io::stdout(), report),
-        Some(file) => Writer::start(file, report),
-    };
-    let writer = writer.map_err(Error::Thread)?;
+    let writer = Writer::start(outputs, report).map_err(Error::Thread)?;
     let printer = Printer {
-        level,
         shape,
         writer: writer.clone(),
     };
     // A second process assembly in one test binary keeps the first one's logs.
     let subscriber = tracing_subscriber::registry().with(printer);
+    LEVEL.store(number(level), Ordering::Relaxed);
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         let _ = WRITER.set(writer);
     }
+    Ok(())
+}
+
+/// The level, as a number: 0 for fatal lines only, 1 for errors as well, and so
+/// on.
+static LEVEL: AtomicU8 = AtomicU8::new(3);
+
+fn number(level: Option<Level>) -> u8 {
+    match level {
+        None => 0,
+        Some(Level::ERROR) => 1,
+        Some(Level::WARN) => 2,
+        Some(Level::INFO) => 3,
+        Some(_) => 4,
+    }
+}
+
+/// Changes the level while the process runs.
+pub fn set_level(text: &str) -> Result<(), Error> {
+    LEVEL.store(number(parse_level(text)?), Ordering::Relaxed);
+    tracing::callsite::rebuild_interest_cache();
     Ok(())
 }
 
@@ -133,7 +156,6 @@ fn host_name() -> String {
 }
 
 struct Printer {
-    level: Option<Level>,
     shape: Shape,
     writer: Writer,
 }
@@ -143,6 +165,7 @@ struct Printer {
 struct Shape {
     json: bool,
     color: bool,
+    layout: Option<Layout>,
     app_id: Option<String>,
     instance: String,
     version: &'static str,
@@ -155,17 +178,15 @@ impl<S: Subscriber> Layer<S> for Printer {
         if target == FATAL || target.ends_with(API_LOG) {
             return true;
         }
-        let Some(level) = self.level else {
-            return false;
-        };
+        let level = LEVEL.load(Ordering::Relaxed);
         // Of libraries only warnings and errors are printed.
         let ours = ["dapr", "outrider", "pluggable-components"];
         let level = if ours.iter().any(|prefix| target.starts_with(prefix)) {
             level
         } else {
-            level.min(Level::WARN)
+            level.min(number(Some(Level::WARN)))
         };
-        *metadata.level() <= level
+        number(Some(*metadata.level())) <= level
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
@@ -193,12 +214,12 @@ fn word(field: &Value) -> String {
     }
 }
 
-fn text(level: &str, message: &str, rest: &[(&'static str, Value)]) -> String {
+fn text(time: &str, level: &str, message: &str, rest: &[(&'static str, Value)]) -> String {
     let mut line = String::with_capacity(160 + message.len());
     let _ = write!(
         line,
-        "time=\"{}\" level={level} msg={}",
-        now(),
+        "time={} level={level} msg={}",
+        quote::go(time),
         value(message)
     );
     for (name, field) in rest {
@@ -227,12 +248,17 @@ impl Shape {
         rest.push(("ver", self.version.into()));
         rest.sort_by_key(|(name, _)| *name);
         if self.json {
-            json(level, message, rest)
+            json(&self.now(), level, message, rest)
         } else if self.color {
             self.short(level, message, &rest)
         } else {
-            text(level, message, &rest)
+            text(&self.now(), level, message, &rest)
         }
+    }
+
+    fn now(&self) -> String {
+        let layout = self.layout.as_ref();
+        layout.map_or_else(timestamp::default, Layout::now)
     }
 
     /// The form for people: coloured level, seconds since start, padded message.
@@ -256,18 +282,14 @@ impl Shape {
 }
 
 /// Names in alphabetical order; numbers stay numbers.
-fn json(level: &str, message: &str, rest: Vec<(&'static str, Value)>) -> String {
+fn json(time: &str, level: &str, message: &str, rest: Vec<(&'static str, Value)>) -> String {
     let mut object: std::collections::BTreeMap<&str, Value> = rest.into_iter().collect();
     object.insert("level", level.into());
     object.insert("msg", message.into());
-    object.insert("time", now().into());
+    object.insert("time", time.into());
     let mut line = serde_json::to_string(&object).unwrap_or_default();
     line.push('\n');
     line
-}
-
-fn now() -> String {
-    format!("{:.9}", jiff::Timestamp::now())
 }
 
 /// `text` as it is, or quoted when it has characters that could end it early.
@@ -347,6 +369,7 @@ mod tests {
     #[test]
     fn a_text_line_has_level_message_and_fields() {
         let line = text(
+            "12:00",
             "info",
             "ready now",
             &[
@@ -355,16 +378,20 @@ mod tests {
                 ("ver", "1.18.4".into()),
             ],
         );
-        let after_time = line.split_once("\" ").unwrap().1;
         assert_eq!(
-            after_time,
-            "level=info msg=\"ready now\" app_id=x code=204 ver=1.18.4\n"
+            line,
+            "time=\"12:00\" level=info msg=\"ready now\" app_id=x code=204 ver=1.18.4\n"
         );
     }
 
     #[test]
     fn a_json_line_keeps_the_types_of_fields() {
-        let line = json("info", "m", vec![("code", 204.into()), ("ok", true.into())]);
+        let line = json(
+            "12:00",
+            "info",
+            "m",
+            vec![("code", 204.into()), ("ok", true.into())],
+        );
         let (start, _) = line.split_once(r#","time":"#).unwrap();
         assert_eq!(start, r#"{"code":204,"level":"info","msg":"m","ok":true"#);
     }
