@@ -4,6 +4,7 @@
 
 #![warn(missing_docs)]
 
+pub mod bindings;
 mod error;
 mod fields;
 mod metadata;
@@ -12,6 +13,7 @@ mod registry;
 pub mod resolve;
 pub mod secrets;
 pub mod state;
+mod subscription;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

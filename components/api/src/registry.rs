@@ -3,7 +3,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{Context, Error, Field, Metadata, pubsub, resolve, secrets, state};
+use crate::{Context, Error, Field, Metadata, bindings, pubsub, resolve, secrets, state};
 
 /// Which versions of a type one constructor serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -285,6 +285,8 @@ pub struct Registry {
     pub state: Table<dyn state::Store>,
     /// Brokers.
     pub pubsub: Table<dyn pubsub::Broker>,
+    /// Bindings.
+    pub bindings: Table<bindings::Binding>,
     /// Secret stores.
     pub secrets: Table<dyn secrets::Store>,
     /// Name resolvers.
@@ -297,6 +299,7 @@ impl Registry {
         Registry {
             state: Table::new("state", "state store"),
             pubsub: Table::new("pubsub", "message bus"),
+            bindings: Table::new("bindings", "binding"),
             secrets: Table::new("secretstores", "secret store"),
             nameresolution: Table::new("nameresolution", "name resolver"),
         }
@@ -308,6 +311,7 @@ impl Registry {
         self.state
             .rows()
             .chain(self.pubsub.rows())
+            .chain(self.bindings.rows())
             .chain(self.secrets.rows())
             .chain(self.nameresolution.rows())
     }

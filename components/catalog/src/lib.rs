@@ -14,6 +14,8 @@ pub fn registry() -> Result<Registry, Duplicate> {
     outrider_components_sql::register(&mut registry)?;
     #[cfg(feature = "kubernetes")]
     outrider_components_kubernetes::register(&mut registry)?;
+    #[cfg(feature = "web")]
+    outrider_components_web::register(&mut registry)?;
     Ok(registry)
 }
 
@@ -50,6 +52,9 @@ mod tests {
                 "state.sqlite3",
                 "pubsub.in-memory",
                 "pubsub.redis",
+                "bindings.localstorage",
+                "bindings.redis",
+                "bindings.http",
                 "secretstores.local.env",
                 "secretstores.local.file",
                 "secretstores.kubernetes",

@@ -1,6 +1,7 @@
 //! One suite for each building block. It runs what a component says that it can
 //! do, and panics where that fails.
 
+pub mod bindings;
 pub mod pubsub;
 pub mod secrets;
 pub mod server;

@@ -1,5 +1,6 @@
 //! Components that need nothing but this process and its files.
 
+pub mod bindings;
 pub mod in_memory;
 pub mod nameresolution;
 pub mod secrets;
@@ -19,6 +20,14 @@ outrider_components::components! {
         status: Stable,
         tested: Conformance("no server"),
         file: "components/local/src/in_memory/pubsub.rs",
+    }
+
+    bindings: bindings::localstorage {
+        names: &["localstorage"],
+        versions: Initial,
+        status: Stable,
+        tested: Conformance("a folder"),
+        file: "components/local/src/bindings/localstorage/mod.rs",
     }
 
     secrets: secrets::env {

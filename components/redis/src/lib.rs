@@ -1,5 +1,6 @@
 //! Components on Redis, Valkey and what speaks their protocol.
 
+mod bindings;
 mod pubsub;
 mod server;
 mod settings;
@@ -15,6 +16,14 @@ outrider_components::components! {
             "redis-server: one node, a cluster, behind a sentinel, over TLS",
         ),
         file: "components/redis/src/state.rs",
+    }
+
+    bindings: bindings {
+        names: &["redis"],
+        versions: Initial,
+        status: Stable,
+        tested: Conformance("redis-server: one node, a cluster"),
+        file: "components/redis/src/bindings.rs",
     }
 
     pubsub: pubsub {

@@ -3,6 +3,7 @@
 
 mod access;
 mod allow;
+mod bindings;
 mod flood;
 mod health;
 mod injector;

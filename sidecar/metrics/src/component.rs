@@ -12,6 +12,8 @@ pub struct Components {
     namespace: String,
     state: Timed,
     secrets: Timed,
+    inputs: Timed,
+    outputs: Timed,
     ingress: Timed,
     ingress_bulk: Timed,
     ingress_bulk_events: Family<Counter>,
@@ -100,6 +102,12 @@ impl Components {
             namespace: names.namespace.to_owned(),
             state: timed("state", "Operations on state stores", OPERATION),
             secrets: timed("secret", "Operations on secret stores", OPERATION),
+            inputs: timed(
+                "input_binding",
+                "Events of bindings delivered to the application",
+                &["app_id", "component", "namespace", "success"],
+            ),
+            outputs: timed("output_binding", "Operations on bindings", OPERATION),
             ingress: timed(
                 "pubsub_ingress",
                 "Messages delivered to the application",
@@ -224,6 +232,53 @@ impl Operations {
         });
         series.record(started.elapsed());
         result
+    }
+}
+
+/// What counts the events and the operations of one binding.
+#[derive(Default)]
+pub struct Binding(Option<OfBinding>);
+
+struct OfBinding {
+    components: Arc<Components>,
+    component: String,
+    /// By success.
+    events: [OnceLock<Series>; 2],
+    operations: Cache<[OnceLock<Series>; 2]>,
+}
+
+impl Binding {
+    pub(super) fn new(components: Option<Arc<Components>>, component: &str) -> Self {
+        Self(components.map(|components| OfBinding {
+            components,
+            component: component.to_owned(),
+            events: Default::default(),
+            operations: Cache::default(),
+        }))
+    }
+
+    /// The application took an event, or not.
+    pub fn delivered(&self, success: bool, took: Duration) {
+        let Some(of) = &self.0 else { return };
+        let series = of.events[usize::from(success)].get_or_init(|| {
+            let (app_id, namespace) = (&of.components.app_id, &of.components.namespace);
+            let labels = [app_id, of.component.as_str(), namespace, truth(success)];
+            of.components.inputs.with(&labels)
+        });
+        series.record(took);
+    }
+
+    /// An operation was invoked. It is one that the binding has.
+    pub fn invoked(&self, operation: &str, success: bool, took: Duration) {
+        let Some(of) = &self.0 else { return };
+        let found = of.operations.get(operation, Default::default);
+        let series = found[usize::from(success)].get_or_init(|| {
+            let (app_id, namespace) = (&of.components.app_id, &of.components.namespace);
+            let success = truth(success);
+            let labels = [app_id, of.component.as_str(), namespace, operation, success];
+            of.components.outputs.with(&labels)
+        });
+        series.record(took);
     }
 }
 

@@ -187,6 +187,12 @@ impl Metrics {
         component::Operations::secrets(inner.map(|inner| inner.components.clone()), component)
     }
 
+    /// Events and operations of one binding.
+    pub fn binding(&self, component: &str) -> component::Binding {
+        let inner = self.0.as_ref();
+        component::Binding::new(inner.map(|inner| inner.components.clone()), component)
+    }
+
     /// Messages through one broker.
     pub fn topics(&self, component: &str) -> component::Topics {
         let inner = self.0.as_ref();

@@ -29,7 +29,9 @@ use super::{Failure, Runtime, SCOPE, host, parts};
 use crate::blocks::invoke::external::{self, Endpoint};
 use crate::blocks::pubsub::subscribe::{self, Subscriber};
 use crate::blocks::shutdown::Asked;
-use crate::blocks::{Components, absent, health, invoke, pubsub, secrets, shutdown, state};
+use crate::blocks::{
+    Components, absent, bindings, health, invoke, pubsub, secrets, shutdown, state,
+};
 use crate::components::live::Live;
 use crate::components::map::Map;
 use crate::components::resolve::Sources;
@@ -522,6 +524,9 @@ impl Start<'_> {
                     brokers: components.pubsub.clone(),
                     subscriber: app.subscriber.clone(),
                     tracer: app.tracer.clone(),
+                },
+                bindings: bindings::Api {
+                    bindings: components.bindings.clone(),
                 },
                 invoke,
                 metadata: about.api(flags, self.settings),

@@ -4,8 +4,7 @@
 use super::descriptor::{Block, Method, V1, V1_ALPHA1, V1_ALPHA2, V1_BETA1};
 
 /// By their names in URLs, which are those in lists as well.
-pub const NAMES: [&str; 10] = [
-    "bindings",
+pub const NAMES: [&str; 9] = [
     "configuration",
     "actors",
     "lock",
@@ -19,7 +18,6 @@ pub const NAMES: [&str; 10] = [
 
 /// What the types of their components begin with.
 pub const CATEGORIES: &[&str] = &[
-    "bindings",
     "lock",
     "configuration",
     "crypto",
@@ -33,8 +31,7 @@ pub const BLOCK: Block = Block {
     errors: &[],
 };
 
-const METHODS: [Method; 55] = [
-    Method::new("InvokeBinding", V1, "bindings"),
+const METHODS: [Method; 54] = [
     Method::new("GetConfiguration", V1, "configuration"),
     Method::new("GetConfigurationAlpha1", V1_ALPHA1, "configuration"),
     Method::new("SubscribeConfiguration", V1, "configuration"),

@@ -35,7 +35,7 @@ impl Request {
     pub fn metadata(&self) -> HashMap<String, String> {
         let mut metadata = HashMap::new();
         for (key, value) in form_urlencoded::parse(self.query().as_bytes()) {
-            if let Some(key) = key.strip_prefix("metadata.") {
+            if let Some(key) = key.strip_prefix(METADATA_PREFIX) {
                 metadata
                     .entry(key.to_owned())
                     .or_insert_with(|| value.into_owned());
@@ -101,10 +101,13 @@ impl From<Error> for Response<Body> {
     }
 }
 
+/// Before the names of headers with what a component says besides its answer.
+pub const METADATA_PREFIX: &str = "metadata.";
+
 /// Adds `metadata.<key>` headers; pairs that make no header are left out.
 pub fn add_metadata(headers: &mut HeaderMap, metadata: &HashMap<String, String>) {
     for (key, value) in metadata {
-        let name = HeaderName::try_from(format!("metadata.{key}"));
+        let name = HeaderName::try_from(format!("{METADATA_PREFIX}{key}"));
         if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
             let _ = headers.try_insert(name, value);
         }

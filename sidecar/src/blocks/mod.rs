@@ -2,6 +2,7 @@
 //! in `ops.rs`; `http.rs` and `grpc.rs` decode and encode.
 
 pub mod absent;
+pub mod bindings;
 pub mod descriptor;
 pub mod error;
 pub mod health;
@@ -20,10 +21,11 @@ use crate::components::live::{Live, SecretStores};
 use crate::components::map::Map;
 
 /// Every building block. The first route that fits counts.
-pub const ALL: [&descriptor::Block; 8] = [
+pub const ALL: [&descriptor::Block; 9] = [
     &state::BLOCK,
     &secrets::BLOCK,
     &pubsub::BLOCK,
+    &bindings::BLOCK,
     &invoke::BLOCK,
     &metadata::BLOCK,
     &health::BLOCK,
@@ -36,6 +38,7 @@ pub struct Apis {
     pub state: state::Api,
     pub secrets: secrets::Api,
     pub pubsub: pubsub::Api,
+    pub bindings: bindings::Api,
     pub invoke: invoke::Api,
     pub metadata: metadata::Api,
     pub health: health::Api,
@@ -47,6 +50,7 @@ pub struct Apis {
 pub struct Components {
     pub state: Arc<Map<state::Store>>,
     pub pubsub: Arc<Map<pubsub::Broker>>,
+    pub bindings: Arc<Map<bindings::Binding>>,
     pub secrets: Arc<SecretStores>,
 }
 
@@ -56,6 +60,7 @@ impl Components {
         let blocks: Vec<Arc<dyn crate::components::block::ComponentMap>> = vec![
             self.state.clone(),
             self.pubsub.clone(),
+            self.bindings.clone(),
             self.secrets.clone(),
         ];
         Live::new(blocks, self.secrets.clone())

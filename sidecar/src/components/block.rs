@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use outrider_components::{Context, Error as Cause, Metadata, Registry, Table};
+use outrider_components::{Context, Error as Cause, Metadata, Missing, Registry, Table};
 use outrider_metrics::Metrics;
 use outrider_metrics::component::Operations;
 use outrider_resiliency as resiliency;
@@ -27,6 +27,11 @@ pub trait ComponentBlock: Sized + Send + Sync + 'static {
     const COMPONENT_TYPE: resiliency::Block;
 
     fn table(registry: &Registry) -> &Table<Self::Trait>;
+
+    /// Why a component of a type that nothing is registered for cannot start.
+    fn not_registered(resource: &outrider_crds::Component, missing: Missing) -> Error {
+        Error::create(resource, missing.to_string())
+    }
 
     /// Fails before the component is connected.
     fn settings(new: &ToConnect<'_>) -> Result<Self::Settings, String>;
@@ -143,7 +148,7 @@ impl<B: ComponentBlock> ComponentMap for Map<B> {
         let (name, spec) = (&resource.metadata.name, &resource.spec);
         let found = B::table(&starter.registry)
             .find(&spec.component_type, &spec.version)
-            .map_err(|cause| Error::create(resource, cause.to_string()))?;
+            .map_err(|missing| B::not_registered(resource, missing))?;
         if let Some(warning) = found.warning {
             tracing::warn!(target: super::SCOPE, "{warning}");
         }

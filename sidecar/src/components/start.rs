@@ -26,6 +26,8 @@ const INIT_LIMIT: Duration = Duration::from_secs(5);
 pub enum Error {
     #[error("incorrect type {0}")]
     Type(String),
+    #[error("couldn't find binding {0}")]
+    NoBinding(String),
     #[error("[{}]: initialization error occurred for {component}: {cause}", stage.code())]
     Init {
         stage: Stage,
@@ -73,7 +75,7 @@ impl Error {
 
     fn map_cause(self, change: impl FnOnce(String) -> String) -> Self {
         match self {
-            Self::Type(kind) => Self::Type(kind),
+            Self::Type(_) | Self::NoBinding(_) => self,
             Self::Init {
                 stage,
                 component,
@@ -245,12 +247,14 @@ impl Starter {
     fn count_failure(&self, component: &Component, error: &Error) -> String {
         let (kind, name) = (&component.spec.component_type, &component.metadata.name);
         let reason = match error {
-            Error::Type(_) => Stage::Create.reason(),
+            Error::Type(_) | Error::NoBinding(_) => Stage::Create.reason(),
             Error::Init { stage, .. } => stage.reason(),
         };
         self.metrics.calls().component_failed(kind, reason, name);
         match error {
-            Error::Type(_) => format!("process component {name} error: {error}"),
+            Error::Type(_) | Error::NoBinding(_) => {
+                format!("process component {name} error: {error}")
+            }
             Error::Init { .. } => {
                 let component = component.log_name();
                 tracing::error!(target: SCOPE, "Failed to init component {component}: {error}");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use outrider_proto::runtime::v1::dapr_server::DaprServer;
@@ -14,6 +14,7 @@ use tower_service::Service as _;
 
 use crate::blocks;
 use crate::blocks::descriptor::V1;
+use crate::blocks::http::METADATA_PREFIX;
 use crate::blocks::invoke::grpc::APP_STATUS;
 use crate::blocks::invoke::proxy;
 use crate::edge::Apis;
@@ -62,11 +63,14 @@ impl Handler for Edge {
 }
 
 /// An answer that has nothing but a status is one frame, whose fields clients
-/// take for trailers. The application's own status is a header: where there is
-/// one, headers and trailers come one after the other, and it is in both.
+/// take for trailers. The application's own status is a header, and so is what
+/// a binding says besides its error: where there is such a thing, headers and
+/// trailers come one after the other, and it is in both.
 fn with_separate_trailers(answer: Response<Body>) -> Response<Body> {
     let headers = answer.headers();
-    if !headers.contains_key(APP_STATUS) || !headers.contains_key("grpc-status") {
+    let is_header =
+        |name: &HeaderName| name == APP_STATUS || name.as_str().starts_with(METADATA_PREFIX);
+    if !headers.contains_key("grpc-status") || !headers.keys().any(is_header) {
         return answer;
     }
     let (mut parts, _) = answer.into_parts();

@@ -220,11 +220,8 @@ mod tests {
 
     #[test]
     fn what_is_absent_says_so() {
-        assert_eq!(
-            found(Method::POST, "/v1.0/bindings/b"),
-            Some(("bindings", "", ""))
-        );
-        assert_eq!(found(Method::POST, "/v1.0/bindings"), None);
+        assert_eq!(found(Method::POST, "/v1.0/jobs/b"), Some(("jobs", "", "")));
+        assert_eq!(found(Method::POST, "/v1.0/jobs"), None);
         assert_eq!(
             found(Method::GET, "/v1.0-beta1/workflows/dapr/1"),
             Some(("workflows", "", ""))

@@ -7,7 +7,7 @@ use outrider_proto::runtime::v1 as wire;
 use outrider_proto::runtime::v1::dapr_server::Dapr;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::blocks::{invoke, metadata, pubsub, secrets, state};
+use crate::blocks::{bindings, invoke, metadata, pubsub, secrets, state};
 use crate::edge::Apis;
 use crate::edge::spans::describe;
 
@@ -72,6 +72,13 @@ impl Dapr for Service {
         request: Request<wire::ExecuteStateTransactionRequest>,
     ) -> Answer<()> {
         state::grpc::transact(&self.apis.blocks.state, request.into_inner()).await
+    }
+
+    async fn invoke_binding(
+        &self,
+        request: Request<wire::InvokeBindingRequest>,
+    ) -> Answer<wire::InvokeBindingResponse> {
+        bindings::grpc::invoke(&self.apis.blocks.bindings, request).await
     }
 
     async fn get_secret(

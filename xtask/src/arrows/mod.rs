@@ -19,6 +19,7 @@ const LAYERS: [&[&str]; 6] = [
         "components-pluggable",
         "components-redis",
         "components-sql",
+        "components-web",
         "host",
         "k8s",
         "resiliency",

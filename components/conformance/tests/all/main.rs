@@ -1,5 +1,7 @@
 //! Runs the suites on the components of the `lean` set.
 
+mod bindings;
+mod http;
 mod in_memory;
 mod redis;
 mod secrets;
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use outrider_components::{Context, Metadata, Registry, Tested, pubsub, state};
 
 /// The types that the tests of this folder run a suite on.
-const TYPES: [&str; 7] = [
+const TYPES: [&str; 10] = [
     "state.in-memory",
     "pubsub.in-memory",
     "secretstores.local.env",
@@ -19,6 +21,9 @@ const TYPES: [&str; 7] = [
     "state.redis",
     "pubsub.redis",
     "state.sqlite",
+    "bindings.localstorage",
+    "bindings.redis",
+    "bindings.http",
 ];
 
 fn registry() -> Registry {
@@ -26,6 +31,7 @@ fn registry() -> Registry {
     outrider_components_local::register(&mut registry).expect("no type twice");
     outrider_components_redis::register(&mut registry).expect("no type twice");
     outrider_components_sql::register(&mut registry).expect("no type twice");
+    outrider_components_web::register(&mut registry).expect("no type twice");
     registry
 }
 

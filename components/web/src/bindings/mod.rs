@@ -1,0 +1,3 @@
+//! Bindings.
+
+pub mod http;

@@ -1,0 +1,3 @@
+//! Bindings in both directions.
+
+mod output;

@@ -1,0 +1,51 @@
+//! Invoking bindings over HTTP. <https://docs.dapr.io/reference/api/bindings_api/>
+
+use http::{Response, StatusCode};
+use outrider_components::bindings::Answer;
+
+use super::{Api, baggage, decode, error};
+use crate::blocks::error::{Result, malformed};
+use crate::blocks::http::{Request, add_metadata, json, no_content};
+use outrider_call::trace;
+use outrider_net::body::Body;
+
+pub async fn invoke(api: &Api, request: Request, name: &str) -> Response<Body> {
+    answer(api, request, name).await.unwrap_or_else(Into::into)
+}
+
+async fn answer(api: &Api, mut request: Request, name: &str) -> Result<Response<Body>> {
+    let body = request
+        .bytes()
+        .await
+        .map_err(|cause| malformed(cause.to_string()).of_body(&cause))?;
+    let mut invocation = decode::request(&body)?;
+    let metadata = &mut invocation.metadata;
+    let trace = trace::Parent::of_headers(&request.headers);
+    if trace.parent.is_empty() {
+        metadata.insert(trace::TRACEPARENT.to_owned(), trace::NOTHING.to_owned());
+    } else {
+        metadata.insert(trace::TRACEPARENT.to_owned(), trace.parent);
+    }
+    if !trace.state.is_empty() {
+        metadata.insert(trace::TRACESTATE.to_owned(), trace.state);
+    }
+    let given = baggage::of_headers(&request.headers).map_err(|cause| error::baggage(&cause))?;
+    if let Some(given) = given {
+        metadata.insert(baggage::HEADER.to_owned(), given);
+    }
+    Ok(match api.invoke(name, &invocation).await {
+        Ok(None) => no_content(),
+        Ok(Some(Answer { data, metadata, .. })) => {
+            let mut answer = json(StatusCode::OK, data);
+            add_metadata(answer.headers_mut(), &metadata);
+            answer
+        }
+        Err(failure) => {
+            let mut answer = Response::from(error::invoke(name, &failure));
+            if let Some(came_back) = failure.answer {
+                add_metadata(answer.headers_mut(), &came_back.metadata);
+            }
+            answer
+        }
+    })
+}
