@@ -11,7 +11,7 @@ use outrider_components_local::nameresolution::mdns;
 /// A target panics on a bug.
 pub type Target = fn(&[u8]);
 
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("access", text::access),
     ("address", outrider_sidecar::fuzz::address),
     ("annotations", text::annotations),
@@ -28,6 +28,7 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("request", outrider_sentry::fuzz::request),
     ("resources", text::resources),
     ("review", outrider_injector::fuzz::review),
+    ("schedules", text::schedules),
     ("traces", outrider_sidecar::fuzz::traces),
 ];
 

@@ -2,10 +2,13 @@
 
 use std::str::FromStr as _;
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use outrider_crds::annotations::{self, Map};
 use outrider_crds::{
     Component, Configuration, HttpEndpoint, Kind, Resiliency, Subscription, app_id, yaml,
 };
+use outrider_kit::cron::Schedule;
 use outrider_kit::{duration, quantity, quote, truthy};
 use outrider_security::acl::{self, AccessControl, Call, Verb};
 use outrider_security::{SpiffeId, TrustDomain, chain, pem};
@@ -87,5 +90,21 @@ pub fn resources(bytes: &[u8]) {
         read::<HttpEndpoint>(&document);
         read::<Resiliency>(&document);
         read::<Subscription>(&document);
+    }
+}
+
+/// Schedules of cron bindings.
+pub fn schedules(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let Ok(schedule) = Schedule::parse(&text, TimeZone::UTC) else {
+        return;
+    };
+    let mut now = Timestamp::UNIX_EPOCH;
+    for _ in 0..4 {
+        let Some(next) = schedule.next(now) else {
+            return;
+        };
+        assert!(next > now, "{text}: {next} after {now}");
+        now = next;
     }
 }

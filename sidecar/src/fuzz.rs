@@ -12,6 +12,7 @@ use outrider_components::Pairs;
 use outrider_crds::{Configuration, decode, yaml};
 use prost::Message as _;
 
+use crate::blocks::bindings;
 use crate::blocks::invoke::address;
 use crate::blocks::pubsub;
 use crate::blocks::pubsub::envelope::{CONTENT_TYPE, Event, Given};
@@ -126,11 +127,15 @@ pub fn bodies(bytes: &[u8]) {
     }
     let _ = outrider_components::state::Query::parse(bytes);
     let _ = pubsub::decode::entries(bytes, &Pairs::default());
+    if let Ok(request) = bindings::decode::request(&Bytes::copy_from_slice(bytes)) {
+        assert!(serde_json::from_slice::<serde_json::Value>(&request.data).is_ok());
+    }
 }
 
-/// What an application answers: its subscriptions, with their conditions, and
-/// the outcomes of a batch.
+/// What an application answers: its subscriptions, with their conditions, the
+/// outcomes of a batch, and what is to be done after the event of a binding.
 pub fn answers(bytes: &[u8]) {
+    let _ = bindings::read::answer::of_http(&Bytes::copy_from_slice(bytes), "b");
     let _ = bulk::statuses(bytes);
     let event = Event::read(&Bytes::from_static(
         br#"{"id": "1", "type": "t", "data": {"n": 1}}"#,

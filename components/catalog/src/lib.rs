@@ -52,6 +52,7 @@ mod tests {
                 "state.sqlite3",
                 "pubsub.in-memory",
                 "pubsub.redis",
+                "bindings.cron",
                 "bindings.localstorage",
                 "bindings.redis",
                 "bindings.http",

@@ -1,13 +1,17 @@
-//! The suite for output bindings that keep what they are given, and what those
-//! for all bindings share.
+//! Suites for output bindings that keep what they are given and for input
+//! bindings that something comes from, and what those of all bindings share.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use outrider_components::bindings::{Answer, Binding, CREATE, Failure, Output, Request};
+use outrider_components::bindings::{
+    Answer, Binding, CREATE, Event, Failure, Handler, Output, Request,
+};
 use outrider_components::{Error, Pairs};
+use tokio::sync::{Semaphore, mpsc};
 
 /// What a binding that keeps things promises.
 pub struct Keeps {
@@ -94,6 +98,57 @@ pub async fn keeps(binding: &Binding, promises: &Keeps) {
     let unnamed = invoke(output, "delete", "", &[]).await;
     assert!(unnamed.is_err(), "what is to be deleted has no name");
     binding.close().await.expect("close");
+}
+
+/// Tells of every event, and answers as often as it is let.
+struct Slow {
+    events: mpsc::UnboundedSender<Event>,
+    answers: Semaphore,
+}
+
+#[async_trait]
+impl Handler for Slow {
+    async fn handle(&self, event: Event) -> Result<Bytes, Error> {
+        let _ = self.events.send(event);
+        let answer = self.answers.acquire().await;
+        answer.map_err(|e| Error::internal(e.to_string()))?.forget();
+        Ok(Bytes::new())
+    }
+}
+
+/// Tests an input binding from which events come by themselves.
+pub async fn reads(binding: &Binding) {
+    let input = binding.input.as_deref().expect("an input binding");
+    input.ping().await.expect("ping");
+    for _ in 0..2 {
+        let (events, mut events_rx) = mpsc::unbounded_channel();
+        let handler = Arc::new(Slow {
+            events,
+            answers: Semaphore::new(0),
+        });
+        let subscription = input.read(handler.clone()).await.expect("reads");
+        for _ in 0..2 {
+            let event = tokio::time::timeout(Duration::from_secs(10), events_rx.recv()).await;
+            event.expect("in time").expect("an event");
+            handler.answers.add_permits(1);
+        }
+        // Closing waits for the handlers.
+        handler.answers.add_permits(10_000);
+        subscription.close().await;
+        drop(handler);
+        while events_rx.recv().await.is_some() {}
+    }
+    let (events, mut events_rx) = mpsc::unbounded_channel();
+    let handler = Arc::new(Slow {
+        events,
+        answers: Semaphore::new(10_000),
+    });
+    let _subscription = input.read(handler).await.expect("reads");
+    binding.close().await.expect("close");
+    // Nothing is read from a binding that is closed.
+    let ended = async { while events_rx.recv().await.is_some() {} };
+    let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+    ended.expect("reading ends");
 }
 
 /// Tests that `connect` honours `direction`.

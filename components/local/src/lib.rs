@@ -22,6 +22,14 @@ outrider_components::components! {
         file: "components/local/src/in_memory/pubsub.rs",
     }
 
+    bindings: bindings::cron {
+        names: &["cron"],
+        versions: Initial,
+        status: Stable,
+        tested: Conformance("the clock"),
+        file: "components/local/src/bindings/cron.rs",
+    }
+
     bindings: bindings::localstorage {
         names: &["localstorage"],
         versions: Initial,

@@ -15,7 +15,7 @@ use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1alpha::{ListServiceResponse, ServerReflectionRequest};
 
-use crate::{connection, error, pubsub, secrets, state};
+use crate::{bindings, connection, error, pubsub, secrets, state};
 
 const SCOPE: &str = "pluggable-components-discovery";
 const PACKAGE: &str = "dapr.proto.components.v1.";
@@ -175,6 +175,11 @@ impl Program {
             queries: serves("QueriableStateStore"),
             max_size: serves("TransactionalStoreMultiMaxSize"),
         };
+        let both = bindings::Services {
+            input: serves("InputBinding"),
+            output: serves("OutputBinding"),
+        };
+        let mut binding = None;
         for service in &services {
             let Some(block) = service.strip_prefix(PACKAGE) else {
                 continue;
@@ -199,10 +204,15 @@ impl Program {
                         Box::pin(secrets::connect(socket.clone(), metadata))
                     }),
                 ),
-                "InputBinding" | "OutputBinding" => {
-                    tracing::warn!(target: SCOPE, "pluggable component '{name}' serves '{service}', which is left out: this release of Outrider has no bindings");
-                    continue;
-                }
+                // One component has both sides.
+                "InputBinding" | "OutputBinding" => *binding.get_or_insert_with(|| {
+                    registry.bindings.add_discovered(
+                        &name,
+                        Arc::new(move |metadata, _| {
+                            Box::pin(bindings::connect(socket.clone(), both, metadata))
+                        }),
+                    )
+                }),
                 _ => continue,
             };
             if !added {

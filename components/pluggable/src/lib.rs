@@ -4,6 +4,7 @@
 //! The name of a socket, without its extension, is the name of the component's
 //! type; the gRPC services of the program say which building blocks it has.
 
+mod bindings;
 mod connection;
 mod discover;
 mod error;

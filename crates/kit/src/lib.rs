@@ -3,6 +3,8 @@
 #![deny(missing_docs)]
 
 pub mod boolean;
+#[cfg(feature = "cron")]
+pub mod cron;
 pub mod duration;
 pub mod environment;
 pub mod error;

@@ -6,6 +6,7 @@ use outrider_host::Tasks;
 use tokio::sync::watch;
 
 use super::SCOPE;
+use crate::blocks::bindings::read::Readers;
 use crate::blocks::pubsub::subscribe::Subscriber;
 use crate::flags::Protocol;
 use outrider_call::channel::connect::Connector;
@@ -22,6 +23,7 @@ pub struct WatchApp {
     pub app_id: String,
     pub asks_config: bool,
     pub subscriber: Subscriber,
+    pub readers: Readers,
     pub tasks: Tasks,
 }
 
@@ -69,11 +71,13 @@ impl WatchApp {
         }
         loop {
             if *healthy_rx.borrow_and_update() {
-                self.subscriber.start().await;
+                tokio::join!(self.subscriber.start(), self.readers.start());
             } else {
                 self.subscriber.stop();
+                self.readers.stop();
             }
-            // Without probes the sidecar is ready when the subscriptions are.
+            // Without probes the sidecar is ready when the subscriptions are, and
+            // the application has been asked about input bindings.
             initialized
                 .take()
                 .into_iter()

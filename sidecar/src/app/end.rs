@@ -97,6 +97,7 @@ impl Runtime {
     async fn block(&mut self, block: Duration, signals: &mut Signals) -> Option<Signal> {
         tracing::info!(target: SCOPE, "Blocking graceful shutdown for {} or until app reports unhealthy...", duration::format(block));
         self.subscriber.finish();
+        self.readers.finish();
         self.leaving.set();
         let mut health = self.health.subscribe();
         let probing = self.probes.is_some();
@@ -122,7 +123,7 @@ impl Runtime {
             {
                 tracing::warn!(target: SCOPE, "error closing name resolver: {error}");
             }
-            self.subscriber.end().await;
+            tokio::join!(self.subscriber.end(), self.readers.end());
             self.serving.stop(None).await;
             self.live.close().await;
             self.tasks.stop(None).await;

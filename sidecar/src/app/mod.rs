@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::end::{Ask, ended_early};
 use self::settings::settings;
+use crate::blocks::bindings::read::Readers;
 use crate::blocks::pubsub::subscribe::Subscriber;
 use crate::blocks::shutdown::Asked;
 use crate::components::live::Live;
@@ -111,6 +112,7 @@ struct Runtime {
     leaving: Leaving,
     live: Arc<Live>,
     subscriber: Subscriber,
+    readers: Readers,
     resolver: Option<Arc<dyn Resolver>>,
     channel: Option<(Arc<Channel>, Connector)>,
     probes: Option<channel::health::Settings>,
@@ -149,6 +151,7 @@ impl Runtime {
             app_id: self.app_id.clone(),
             asks_config: self.config_endpoint,
             subscriber: self.subscriber.clone(),
+            readers: self.readers.clone(),
             tasks: self.tasks.clone(),
         };
         self.tasks.spawn("application", watch.run(initialized));

@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use super::serve::Servers;
 use super::settings::Settings;
 use super::{Failure, Runtime, SCOPE, host, parts};
+use crate::blocks::bindings::read::{self, Readers};
 use crate::blocks::invoke::external::{self, Endpoint};
 use crate::blocks::pubsub::subscribe::{self, Subscriber};
 use crate::blocks::shutdown::Asked;
@@ -85,6 +86,7 @@ struct Application {
     channel: Option<(Arc<Channel>, Connector)>,
     subscriber: Subscriber,
     tracer: Tracer,
+    readers: Readers,
 }
 
 impl Application {
@@ -168,6 +170,7 @@ impl Runtime {
             leaving: servers.leaving,
             live: blocks.live,
             subscriber: app.subscriber,
+            readers: app.readers,
             resolver: blocks.resolver,
             channel: app.channel,
             probes: flags.app.probed.then(|| flags.app.probes.clone()),
@@ -408,10 +411,27 @@ impl Start<'_> {
             workers: workers.clone(),
             tasks: self.tasks.child(),
         });
+        let readers = Readers::new(read::Options {
+            api: bindings::Api {
+                bindings: blocks.components.bindings.clone(),
+            },
+            stores: blocks.components.state.clone(),
+            channel: channel.as_ref().map(|(channel, _)| channel.clone()),
+            probe_limit: flags.app.binding_probe,
+            resiliency: blocks.resiliency.clone(),
+            workers: workers.clone(),
+            tasks: self.tasks.child(),
+        });
+        let following = readers.clone().follow(blocks.live.changes());
+        let stopping = self.tasks.stopping();
+        self.tasks.spawn("components of bindings", async move {
+            stopping.run_until_cancelled(following).await;
+        });
         Ok(Application {
             channel,
             subscriber,
             tracer,
+            readers,
         })
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use outrider_components::secrets;
 use outrider_crds::Component;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::SCOPE;
@@ -27,6 +28,7 @@ pub struct Live {
     pub secrets: Arc<SecretStores>,
     /// How resources are doing, of all kinds.
     pub status: Arc<Table>,
+    changes: watch::Sender<()>,
 }
 
 /// Closes a component when the last call on it has ended, or the time for that
@@ -58,7 +60,13 @@ impl Live {
             blocks,
             secrets,
             status: Arc::default(),
+            changes: watch::Sender::new(()),
         }
+    }
+
+    /// Told when other components are in use.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// The components of the block whose types begin with `category`.
@@ -76,13 +84,16 @@ impl Live {
         let mut others = self.blocks.iter().filter(|b| b.category() != category);
         let before = before.or_else(|| others.find_map(|block| block.clone().take(&name)));
         self.status.running::<Component>(&name);
+        self.changes.send_replace(());
         before
     }
 
     /// Takes a component out of use.
     pub fn take(&self, name: &str) -> Option<Box<dyn Installed>> {
         let mut blocks = self.blocks.iter();
-        blocks.find_map(|block| block.clone().take(name))
+        let taken = blocks.find_map(|block| block.clone().take(name));
+        self.changes.send_replace(());
+        taken
     }
 
     pub fn has(&self, name: &str) -> bool {

@@ -78,6 +78,7 @@ impl Dapr for Service {
         &self,
         request: Request<wire::InvokeBindingRequest>,
     ) -> Answer<wire::InvokeBindingResponse> {
+        describe(&request);
         bindings::grpc::invoke(&self.apis.blocks.bindings, request).await
     }
 

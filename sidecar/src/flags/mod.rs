@@ -75,6 +75,8 @@ pub struct App {
     /// Whether its health is probed, and how.
     pub probed: bool,
     pub probes: health::Settings,
+    /// How long it may take to say whether it wants the events of a binding.
+    pub binding_probe: Duration,
     /// Sent to the application with every call.
     pub token: Option<String>,
 }

@@ -218,8 +218,20 @@ impl Reader<'_> {
                 .filter(|n| *n > 0),
             probed: self.switch("enable-app-health-check"),
             probes: self.probes()?,
+            binding_probe: self.binding_probe()?,
             token: self.variable("APP_API_TOKEN"),
         })
+    }
+
+    /// What is not positive means the default.
+    fn binding_probe(&self) -> Result<Duration, String> {
+        const NAME: &str = "app-binding-options-timeout";
+        let text = self.text(NAME);
+        let nanoseconds = duration::parse_signed(&text).map_err(|error| {
+            format!("invalid argument \"{text}\" for \"--{NAME}\" flag: {error}")
+        })?;
+        let positive = u64::try_from(nanoseconds).ok().filter(|n| *n > 0);
+        Ok(positive.map_or(Duration::from_secs(3), Duration::from_nanos))
     }
 
     /// Numbers that are not positive mean the defaults.

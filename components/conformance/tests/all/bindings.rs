@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use outrider_components::bindings::Binding;
 use outrider_components::{Context, Error, Metadata};
-use outrider_conformance::bindings::{Keeps, has_directions, invoke, keeps, output};
+use outrider_conformance::bindings::{Keeps, has_directions, invoke, keeps, output, reads};
 use outrider_conformance::server;
 
 pub async fn connect(type_name: &str, properties: &[(&str, &str)]) -> Result<Arc<Binding>, Error> {
@@ -16,6 +16,17 @@ pub async fn connect(type_name: &str, properties: &[(&str, &str)]) -> Result<Arc
         .expect("is registered");
     let metadata = Metadata::new("binding", properties.iter().copied());
     (found.constructor)(metadata, Context::default()).await
+}
+
+#[tokio::test]
+async fn cron() {
+    let binding = connect("bindings.cron", &[("schedule", "@every 50ms")]).await;
+    reads(&binding.expect("connects")).await;
+    has_directions((true, false), |direction| async move {
+        let properties = [("schedule", "@daily"), ("direction", direction)];
+        connect("bindings.cron", &properties).await
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use outrider_components::{Context, Metadata, Registry, Tested, pubsub, state};
 
 /// The types that the tests of this folder run a suite on.
-const TYPES: [&str; 10] = [
+const TYPES: [&str; 11] = [
     "state.in-memory",
     "pubsub.in-memory",
     "secretstores.local.env",
@@ -21,6 +21,7 @@ const TYPES: [&str; 10] = [
     "state.redis",
     "pubsub.redis",
     "state.sqlite",
+    "bindings.cron",
     "bindings.localstorage",
     "bindings.redis",
     "bindings.http",

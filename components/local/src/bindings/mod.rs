@@ -1,3 +1,4 @@
 //! Bindings.
 
+pub mod cron;
 pub mod localstorage;

@@ -35,13 +35,22 @@ impl GrpcApp {
     pub async fn start(
         invoke: impl Fn(InvokeRequest) -> Result<InvokeResponse, Status> + Send + Sync + 'static,
     ) -> Result<GrpcApp> {
-        let listener = TcpListener::bind(("127.0.0.1", crate::port::free())).await?;
-        let port = listener.local_addr()?.port();
         let seen = Seen::default();
         let service = Service {
             invoke: Box::new(invoke),
             seen: Arc::clone(&seen),
         };
+        GrpcApp::with(service, seen).await
+    }
+
+    /// The same with callbacks of the test's own, which are not recorded.
+    pub async fn serving(callbacks: impl AppCallback) -> Result<GrpcApp> {
+        GrpcApp::with(callbacks, Seen::default()).await
+    }
+
+    async fn with(service: impl AppCallback, seen: Seen) -> Result<GrpcApp> {
+        let listener = TcpListener::bind(("127.0.0.1", crate::port::free())).await?;
+        let port = listener.local_addr()?.port();
         let router = tonic::transport::Server::builder()
             .add_service(AppCallbackServer::new(service))
             .add_service(PlacementServer::new(Streams));

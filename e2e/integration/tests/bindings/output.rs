@@ -162,9 +162,8 @@ async fn what_is_refused() -> Result<()> {
         .post("/v1.0/bindings/web", &json!({"operation": "get"}))
         .await?;
     assert_eq!(answer.status, 400);
-    let (code, message) = answer.error()?;
-    assert_eq!(code, "ERR_MALFORMED_REQUEST");
-    assert!(message.starts_with("invalid baggage header: "), "{message}");
+    let text = answer.text();
+    assert!(text.starts_with("invalid baggage header: "), "{text}");
     let answer = http
         .request(http::Method::POST, "/v1.0/bindings/web", "{")
         .await?;

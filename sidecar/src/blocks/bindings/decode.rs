@@ -11,7 +11,17 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::blocks::error::{Result, malformed};
+use crate::blocks::json::shape::{self, Shape};
 use crate::blocks::state::decode::first;
+
+const INVOCATION: Shape = Shape::Struct(
+    "http.OutputBindingRequest",
+    &[
+        ("metadata", shape::PAIRS),
+        ("data", Shape::Any),
+        ("operation", Shape::Text),
+    ],
+);
 
 /// An invocation over HTTP. What comes behind the object is not looked at.
 #[derive(Default)]
@@ -66,7 +76,7 @@ impl<'de> Deserialize<'de> for Invocation<'de> {
 /// The request of an HTTP client. Its data goes on as the JSON that it is,
 /// text with its quotes.
 pub fn request(body: &Bytes) -> Result<Request> {
-    let invocation: Invocation<'_> = first(body).map_err(malformed)?;
+    let invocation: Invocation<'_> = first(body, &INVOCATION).map_err(malformed)?;
     let data = invocation.data.map(|data| data.get().as_bytes());
     Ok(Request {
         operation: invocation.operation,
@@ -102,8 +112,14 @@ mod tests {
         let message = |body: &'static [u8]| request(&Bytes::from(body)).unwrap_err().message;
         assert_eq!(message(b""), "EOF");
         assert_eq!(message(b"{\"data\":"), "unexpected EOF");
-        assert!(message(b"[]").contains("invalid type"));
-        assert!(message(br#"{"metadata":{"a":1}}"#).contains("expected a string"));
+        assert_eq!(
+            message(b"[]"),
+            "json: cannot unmarshal array into Go value of type http.OutputBindingRequest"
+        );
+        assert_eq!(
+            message(br#"{"metadata":{"a":1}}"#),
+            "json: cannot unmarshal number into Go struct field OutputBindingRequest.metadata of type string"
+        );
     }
 
     proptest! {

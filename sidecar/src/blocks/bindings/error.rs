@@ -16,15 +16,6 @@ pub fn invoke(binding: &str, cause: impl Display) -> Error {
     )
 }
 
-pub fn baggage(cause: &str) -> Error {
-    Error::legacy(
-        "ERR_MALFORMED_REQUEST",
-        StatusCode::BAD_REQUEST,
-        Code::InvalidArgument,
-        format!("invalid baggage header: {cause}"),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

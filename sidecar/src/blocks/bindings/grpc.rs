@@ -7,9 +7,9 @@ use outrider_proto::runtime::v1 as wire;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::{Api, baggage, error};
+use super::{Api, error, ops};
 use crate::blocks::http::add_metadata;
-use outrider_call::trace;
+use outrider_trace::{self as trace, baggage::BAGGAGE};
 
 pub async fn invoke(
     api: &Api,
@@ -51,8 +51,8 @@ fn answer_headers(metadata: &Pairs) -> MetadataMap {
 /// Adds what came with the call to its metadata, which counts first. Binary
 /// values stay out: components take metadata for text.
 fn complete(metadata: &mut Pairs, headers: &HeaderMap) -> Result<(), Status> {
-    if let Some(given) = baggage::of_headers(headers).map_err(|cause| error::baggage(&cause))? {
-        metadata.insert(baggage::HEADER.to_owned(), given);
+    if let Some(baggage) = ops::baggage(headers)? {
+        metadata.insert(BAGGAGE.to_owned(), baggage);
     }
     for name in headers.keys() {
         let lower = name.as_str();

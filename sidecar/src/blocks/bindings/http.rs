@@ -3,11 +3,11 @@
 use http::{Response, StatusCode};
 use outrider_components::bindings::Answer;
 
-use super::{Api, baggage, decode, error};
+use super::{Api, decode, error, ops};
 use crate::blocks::error::{Result, malformed};
 use crate::blocks::http::{Request, add_metadata, json, no_content};
-use outrider_call::trace;
 use outrider_net::body::Body;
+use outrider_trace::{self as trace, baggage::BAGGAGE};
 
 pub async fn invoke(api: &Api, request: Request, name: &str) -> Response<Body> {
     answer(api, request, name).await.unwrap_or_else(Into::into)
@@ -29,9 +29,8 @@ async fn answer(api: &Api, mut request: Request, name: &str) -> Result<Response<
     if !trace.state.is_empty() {
         metadata.insert(trace::TRACESTATE.to_owned(), trace.state);
     }
-    let given = baggage::of_headers(&request.headers).map_err(|cause| error::baggage(&cause))?;
-    if let Some(given) = given {
-        metadata.insert(baggage::HEADER.to_owned(), given);
+    if let Some(baggage) = ops::baggage(&request.headers)? {
+        metadata.insert(BAGGAGE.to_owned(), baggage);
     }
     Ok(match api.invoke(name, &invocation).await {
         Ok(None) => no_content(),

@@ -1,12 +1,12 @@
 //! Bindings, in both directions.
 //! <https://docs.dapr.io/developing-applications/building-blocks/bindings/>
 
-mod baggage;
 pub mod decode;
 pub mod error;
 pub mod grpc;
 pub mod http;
 pub mod ops;
+pub mod read;
 
 use std::sync::Arc;
 
@@ -46,7 +46,6 @@ pub struct Api {
 }
 
 /// A binding that is in use.
-#[expect(dead_code, reason = "input bindings are not read yet")]
 pub struct Binding {
     pub instance: Instance<component::Binding>,
     pub settings: Settings,
@@ -54,7 +53,6 @@ pub struct Binding {
 }
 
 /// What the sidecar itself reads of a binding's metadata.
-#[expect(dead_code, reason = "input bindings are not read yet")]
 pub struct Settings {
     /// The application's path for its events.
     pub route: String,

@@ -3,12 +3,15 @@
 use std::fmt;
 use std::time::Instant;
 
+use http::HeaderMap;
 use outrider_components::Error as Cause;
 use outrider_components::bindings::{Answer, Failure, Output, Request};
 use outrider_resiliency::{Error as Unserved, Matching};
 
 use super::{Api, Binding};
+use crate::blocks::error::malformed;
 use crate::components::instance::{is_among, is_permanent};
+use outrider_trace::baggage::{self, BAGGAGE};
 
 impl Api {
     /// Invokes an operation. The error comes with what the binding answered
@@ -37,6 +40,21 @@ impl Api {
         binding.metrics.invoked(operation, success, took);
         invoked
     }
+}
+
+/// All baggage of a request as one text; none where there is none.
+pub fn baggage(headers: &HeaderMap) -> crate::blocks::error::Result<Option<String>> {
+    let values: Vec<_> = headers
+        .get_all(BAGGAGE)
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .collect();
+    let text = values.join(",");
+    if text.is_empty() {
+        return Ok(None);
+    }
+    baggage::check(text.as_bytes()).map_err(|cause| malformed(cause.to_string()))?;
+    Ok(Some(text))
 }
 
 impl Binding {

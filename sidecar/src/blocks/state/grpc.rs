@@ -157,7 +157,7 @@ fn store(api: &Api, name: &str) -> Result<std::sync::Arc<super::Store>, Status> 
     })
 }
 
-fn set(item: StateItem) -> Result<SetRequest, Status> {
+pub(crate) fn set(item: StateItem) -> Result<SetRequest, Status> {
     let content_type = item.metadata.get("contentType").cloned();
     let value = if content_type.as_deref() == Some("application/json") {
         let text = item.value.as_ref();

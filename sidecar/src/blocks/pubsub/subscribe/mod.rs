@@ -3,7 +3,7 @@
 
 pub(crate) mod app;
 pub(crate) mod bulk;
-mod deliver;
+pub(crate) mod deliver;
 mod inlet;
 pub(crate) mod rules;
 pub mod stream;

@@ -1,5 +1,7 @@
 //! A program that serves components on a unix socket.
 
+mod bindings;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +19,8 @@ use tonic::codegen::BoxStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_reflection::pb::v1alpha as reflection;
+use wire::input_binding_server::InputBindingServer;
+use wire::output_binding_server::OutputBindingServer;
 use wire::pub_sub_server::{PubSub, PubSubServer};
 use wire::queriable_state_store_server::{QueriableStateStore, QueriableStateStoreServer};
 use wire::secret_store_server::{SecretStore, SecretStoreServer};
@@ -37,16 +41,18 @@ fn done<T: Default>() -> Answer<T> {
 
 /// How many operations fit into a transaction.
 pub const MOST: i64 = 2;
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 8] = [
     "StateStore",
     "TransactionalStateStore",
     "TransactionalStoreMultiMaxSize",
     "QueriableStateStore",
     "PubSub",
     "SecretStore",
+    "InputBinding",
+    "OutputBinding",
 ];
 
-/// A program with a state store, a broker and a secret store in memory, which
+/// A program with a state store, a broker, a secret store and a binding in memory, which
 /// remembers how it was called.
 pub struct Program {
     folder: TempDir,
@@ -75,6 +81,8 @@ struct Inner {
         mpsc::Sender<Result<wire::PullMessagesResponse, Status>>,
     )>,
     pausable: bool,
+    readers: Vec<mpsc::Sender<Result<wire::ReadResponse, Status>>>,
+    verdicts: Arc<Mutex<Vec<wire::ReadRequest>>>,
     streams: JoinSet<()>,
 }
 
@@ -103,6 +111,8 @@ impl Program {
             .add_service(QueriableStateStoreServer::from_arc(memory.clone()))
             .add_service(PubSubServer::from_arc(memory.clone()))
             .add_service(SecretStoreServer::from_arc(memory.clone()))
+            .add_service(InputBindingServer::from_arc(memory.clone()))
+            .add_service(OutputBindingServer::from_arc(memory.clone()))
             .add_service(
                 reflection::server_reflection_server::ServerReflectionServer::from_arc(
                     memory.clone(),
@@ -118,6 +128,7 @@ impl Program {
     pub async fn restart(&mut self, name: &str) -> Result<()> {
         self.server.shutdown().await;
         self.memory.inner().subscribers.clear();
+        self.memory.inner().readers.clear();
         self.memory.inner().streams.abort_all();
         std::fs::remove_file(self.folder.path().join(format!("{name}.sock")))?;
         self.serve(name)
