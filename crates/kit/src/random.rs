@@ -1,5 +1,4 @@
-//! Randomness that spreads work over time and tells things apart. Not for
-//! secrets.
+//! Random numbers for pauses, trace ids and the like. Not for secrets.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
@@ -8,7 +7,7 @@ pub fn fraction() -> f64 {
     (bits() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// A number like no other.
+/// 64 random bits.
 pub fn bits() -> u64 {
     // Every hasher of the standard library has keys of its own.
     RandomState::new().build_hasher().finish()

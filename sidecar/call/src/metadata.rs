@@ -34,7 +34,7 @@ impl Text {
     }
 
     pub fn as_str(&self) -> &str {
-        // It was checked when it was made; once more costs little.
+        // Checked in `new`; without unsafe code it is checked again.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }

@@ -21,11 +21,7 @@ use crate::blocks::pubsub::subscribe::Subscriber;
 use crate::components::live::Live;
 use crate::components::map::Map;
 use crate::flags::{Flags, Mode, Protocol};
-use crate::resources::component::Components;
-use crate::resources::configuration;
-use crate::resources::disk::Folders;
 use crate::resources::operator::{Operator, retry_until_answered};
-use crate::resources::pipeline::{Appliers, Pipeline};
 use outrider_call::channel::connect::Connector;
 use outrider_call::channel::{self, Channel, Healthy};
 use outrider_metrics::Metrics;
@@ -75,31 +71,6 @@ pub async fn config_of_operator(operator: &Operator, names: &[String]) -> Result
     let what = format!("configuration {name}");
     let answered = retry_until_answered(&what, async || operator.configuration(name).await).await;
     Ok(answered?.spec)
-}
-
-/// Follows the source of resources for as long as the process lives.
-pub fn follow(
-    flags: &Flags,
-    pipeline: &Pipeline,
-    components: Components,
-    appliers: Appliers,
-    operator: Option<Operator>,
-    folders: &Folders,
-    spec: &Spec,
-) {
-    match operator {
-        Some(operator) => {
-            if let Some(name) = flags.config.first() {
-                let status = pipeline.status.clone();
-                let applier = configuration::Applier::new(name.clone(), spec.clone(), status);
-                let named = configuration::Named(name.clone());
-                pipeline.follow_configuration(&operator, named, applier);
-            }
-            pipeline.follow_operator(&operator, components, appliers);
-        }
-        None if flags.resources.is_empty() => {}
-        None => pipeline.follow_files(folders.clone(), &components, appliers),
-    }
 }
 
 /// Makes the name resolver. If that fails it is logged: only invocation needs it.

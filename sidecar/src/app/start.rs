@@ -41,10 +41,13 @@ use crate::config;
 use crate::edge::{Apis, allow, cors, log};
 use crate::flags::{Flags, Mode};
 use crate::resources::disk::Folders;
+use crate::resources::follow::Restart;
 use crate::resources::operator::reports::Reports;
 use crate::resources::operator::{Operator, retry_until_answered};
 use crate::resources::pipeline::{self, Appliers, Pipeline};
-use crate::resources::{Resources, component, http_endpoint, resiliency, subscription};
+use crate::resources::{
+    Resources, component, configuration, http_endpoint, resiliency, subscription,
+};
 
 /// What every step of the start needs.
 struct Start<'a> {
@@ -141,16 +144,8 @@ impl Runtime {
         let (subscriber, status) = (app.subscriber.clone(), blocks.live.status.clone());
         let subscriptions = subscription::Applier::new(subscriber, status, subscriptions);
         if hot_reload {
-            let pipeline = Pipeline {
-                status: blocks.live.status.clone(),
-                demands: demand,
-                tasks: tasks.clone(),
-            };
             let appliers = start.appliers(&blocks, &app, loaded, subscriptions, operator.as_ref());
-            let components = start.components();
-            parts::follow(
-                flags, &pipeline, components, appliers, operator, folders, &spec,
-            );
+            start.follow(&blocks, appliers, operator, &spec, demand);
         }
         let endpoints = endpoints(http_endpoints, &blocks, &pools).await;
 
@@ -189,6 +184,36 @@ impl Runtime {
 }
 
 impl Start<'_> {
+    /// Follows the source of resources for as long as the process lives.
+    fn follow(
+        &self,
+        blocks: &Blocks,
+        appliers: Appliers,
+        operator: Option<Operator>,
+        spec: &Spec,
+        demands: mpsc::UnboundedSender<Restart>,
+    ) {
+        let pipeline = Pipeline {
+            status: blocks.live.status.clone(),
+            demands,
+            tasks: self.tasks.clone(),
+        };
+        let components = self.components();
+        match operator {
+            Some(operator) => {
+                if let Some(name) = self.flags.config.first() {
+                    let status = pipeline.status.clone();
+                    let applier = configuration::Applier::new(name.clone(), spec.clone(), status);
+                    let named = configuration::Named(name.clone());
+                    pipeline.follow_configuration(&operator, named, applier);
+                }
+                pipeline.follow_operator(&operator, components, appliers);
+            }
+            None if self.flags.resources.is_empty() => {}
+            None => pipeline.follow_files(self.folders.clone(), &components, appliers),
+        }
+    }
+
     /// Where resources come from in Kubernetes, and the Configuration.
     async fn configuration(
         &self,

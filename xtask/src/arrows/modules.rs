@@ -49,7 +49,7 @@ const CRATES: [Modules; 5] = [
     Modules {
         source: "sidecar/call/src",
         order: &[
-            "metadata", "token", "message", "method", "trace", "headers", "channel",
+            "metadata", "token", "message", "method", "headers", "channel",
         ],
     },
     Modules {

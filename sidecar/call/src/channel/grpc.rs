@@ -151,8 +151,8 @@ impl Client {
         Ok(answer.map(|body| permit.hold(body::stream(body))))
     }
 
-    /// Calls a method. Whether it is `traced` says whether a call without a
-    /// trace says so.
+    /// Calls a method. With `traced` a call without a trace context gets the
+    /// context of zeros.
     pub async fn invoke(
         &self,
         permit: Permit,

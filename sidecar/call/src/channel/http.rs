@@ -89,8 +89,8 @@ impl Client {
         outrider_kit::error::chain(error)
     }
 
-    /// Calls a method. The answer's body holds the permit. Whether it is
-    /// `traced` says whether a call without a trace says so.
+    /// Calls a method. The answer's body holds the permit. With `traced` a call
+    /// without a trace context gets the context of zeros.
     pub async fn invoke(
         &self,
         permit: Permit,

@@ -194,7 +194,7 @@ impl<H: Handler> Server<H> {
                 let single = request.version() < Version::HTTP_2;
                 let is_head = *request.method() == Method::HEAD;
                 let request = request.map(|body| Incoming::new(body, phase.clone()));
-                // What answering takes is moved once, not with every step of the connection.
+                // Boxed: the future of the connection stays small and is cheap to move.
                 let mut answer = Box::pin(handler.call(request, peer.as_ref())).await;
                 if is_head && !single {
                     answer = without_body(answer);

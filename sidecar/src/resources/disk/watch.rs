@@ -112,6 +112,10 @@ impl Reader {
         let (changed, mut events) = mpsc::unbounded_channel();
         // Without one there are no events.
         let _watcher = self.watch(changed);
+        // What changed between the load at the start and now.
+        if !self.read().await {
+            return;
+        }
         let first = Instant::now() + self.interval;
         let mut ticks = tokio::time::interval_at(first, self.interval);
         loop {

@@ -1,9 +1,9 @@
 //! Connections to an application that speaks HTTP, kept per slot of the
-//! workers, so that a call never leaves the thread it began on.
+//! workers: a call uses one that was opened on its own thread.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use tokio::time::Instant;
 
 use super::connect::Connector;
 
+/// What the tasks of a pool are called in the log.
+const TASK: &str = "application connection";
 /// Idle connections that a slot keeps, and for how long.
 const IDLE: usize = 64;
 const IDLE_TIME: Duration = Duration::from_secs(90);
@@ -49,6 +51,10 @@ struct Shared {
     /// Bytes of headers that an answer of HTTP/1 may have.
     read_buffer: usize,
     slots: Box<[Mutex<Slot>]>,
+    /// One connection of HTTP/2 at a time is opened in a slot.
+    connecting: Box<[tokio::sync::Mutex<()>]>,
+    /// Connections, which end with the pool: the process does not wait for them,
+    /// as those that rest do so for long.
     tasks: Tasks,
 }
 
@@ -79,12 +85,21 @@ impl Slot {
     }
 
     fn keep(&mut self, sender: http1::SendRequest<Body>) {
-        let is_old = |idle: &Idle| idle.since.elapsed() >= IDLE_TIME;
-        while self.idle.len() >= IDLE || self.idle.front().is_some_and(is_old) {
+        self.close_old();
+        if self.idle.len() >= IDLE {
             self.idle.pop_front();
         }
         let since = Instant::now();
         self.idle.push_back(Idle { sender, since });
+    }
+}
+
+impl Slot {
+    fn close_old(&mut self) {
+        let is_old = |idle: &Idle| idle.since.elapsed() >= IDLE_TIME;
+        while self.idle.front().is_some_and(is_old) {
+            self.idle.pop_front();
+        }
     }
 }
 
@@ -95,6 +110,7 @@ impl Pool {
         read_buffer: usize,
         slots: usize,
     ) -> Result<Self, http::Error> {
+        let slots = slots.max(1);
         let address = connector.address();
         let shared = Shared {
             authority: Authority::try_from(address.as_str()).map_err(http::Error::from)?,
@@ -102,10 +118,13 @@ impl Pool {
             connector,
             h2c,
             read_buffer,
-            slots: (0..slots.max(1)).map(|_| Mutex::default()).collect(),
+            slots: (0..slots).map(|_| Mutex::default()).collect(),
+            connecting: (0..slots).map(|_| tokio::sync::Mutex::default()).collect(),
             tasks: Tasks::new(),
         };
-        Ok(Self(Arc::new(shared)))
+        let pool = Self(Arc::new(shared));
+        pool.0.tasks.spawn(TASK, close_old(Arc::downgrade(&pool.0)));
+        Ok(pool)
     }
 
     /// Sends a request, which has a path and a query only. A connection that
@@ -122,7 +141,8 @@ impl Pool {
         let headers = request.headers_mut();
         headers.entry(HOST).or_insert_with(|| self.0.host.clone());
         loop {
-            let idle = self.slot().idle();
+            let slot = self.own_slot();
+            let idle = self.slot(slot).idle();
             let is_used = idle.is_some();
             let mut sender = match idle {
                 Some(sender) => sender,
@@ -130,8 +150,12 @@ impl Pool {
             };
             match sender.try_send_request(request).await {
                 Ok(answer) => {
-                    let connection = Some((sender, self.clone()));
-                    return Ok(answer.map(|body| Answer::new(body, connection)));
+                    let connection = Connection {
+                        sender,
+                        pool: self.clone(),
+                        slot,
+                    };
+                    return Ok(answer.map(|body| Answer::new(body, Some(connection))));
                 }
                 Err(failed) => request = again(failed, is_used)?,
             }
@@ -146,8 +170,7 @@ impl Pool {
             .path_and_query(path.unwrap_or(PathAndQuery::from_static("/")))
             .build()?;
         loop {
-            let shared = self.slot().shared.clone();
-            let shared = shared.filter(|sender| !sender.is_closed());
+            let shared = self.shared();
             let is_used = shared.is_some();
             let mut sender = match shared {
                 Some(sender) => sender,
@@ -167,49 +190,81 @@ impl Pool {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(Error::Send)?;
-        self.0.tasks.spawn("application connection", async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(target: "dapr.runtime.channel.http", "a connection to the application ended: {error}");
-            }
-        });
+        self.0
+            .tasks
+            .spawn(TASK, async move { ended(connection.await) });
         Ok(sender)
     }
 
+    /// The connection that requests share, if it is open.
+    fn shared(&self) -> Option<http2::SendRequest<Body>> {
+        let shared = self.slot(self.own_slot()).shared.clone();
+        shared.filter(|sender| !sender.is_closed())
+    }
+
     async fn connect_http2(&self) -> Result<http2::SendRequest<Body>, Error> {
+        let slot = self.own_slot();
+        let _connecting = self.0.connecting[slot].lock().await;
+        // Another request may have opened it by now.
+        if let Some(shared) = self.shared() {
+            return Ok(shared);
+        }
         let stream = self.0.connector.connect().await.map_err(Error::Connect)?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .handshake(TokioIo::new(stream))
             .await
             .map_err(Error::Send)?;
-        self.0.tasks.spawn("application connection", async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(target: "dapr.runtime.channel.http", "a connection to the application ended: {error}");
-            }
-        });
-        self.slot().shared = Some(sender.clone());
+        self.0
+            .tasks
+            .spawn(TASK, async move { ended(connection.await) });
+        self.slot(slot).shared = Some(sender.clone());
         Ok(sender)
     }
 
     /// Keeps a connection for later, once its answer is out of the way.
-    fn keep(&self, mut sender: http1::SendRequest<Body>) {
+    fn keep(&self, mut sender: http1::SendRequest<Body>, slot: usize) {
         if sender.is_ready() {
-            return self.slot().keep(sender);
+            return self.slot(slot).keep(sender);
         }
         // Nothing is kept at the very end of a process.
         if sender.is_closed() || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
-        let pool = self.clone();
-        self.0.tasks.spawn("application connection", async move {
-            if sender.ready().await.is_ok() {
-                pool.slot().keep(sender);
+        let shared = Arc::downgrade(&self.0);
+        self.0.tasks.spawn(TASK, async move {
+            let is_ready = sender.ready().await.is_ok();
+            if let (true, Some(shared)) = (is_ready, shared.upgrade()) {
+                Self(shared).slot(slot).keep(sender);
             }
         });
     }
 
-    fn slot(&self) -> MutexGuard<'_, Slot> {
-        let slot = &self.0.slots[Workers::slot() % self.0.slots.len()];
-        slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// That of this thread.
+    fn own_slot(&self) -> usize {
+        Workers::slot() % self.0.slots.len()
+    }
+
+    fn slot(&self, slot: usize) -> MutexGuard<'_, Slot> {
+        locked(&self.0.slots[slot])
+    }
+}
+
+fn locked(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
+    slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Closes connections that were not used for long, as long as there is a pool.
+async fn close_old(pool: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(IDLE_TIME / 2).await;
+        let Some(pool) = pool.upgrade() else { return };
+        pool.slots.iter().for_each(|slot| locked(slot).close_old());
+    }
+}
+
+fn ended(ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        tracing::debug!(target: "dapr.runtime.channel.http", "a connection to the application ended: {error}");
     }
 }
 
@@ -225,11 +280,17 @@ fn again(mut failed: TrySendError<Request<Body>>, is_used: bool) -> Result<Reque
 pub struct Answer {
     body: Incoming,
     /// Of HTTP/1, until the end.
-    connection: Option<(http1::SendRequest<Body>, Pool)>,
+    connection: Option<Connection>,
+}
+
+struct Connection {
+    sender: http1::SendRequest<Body>,
+    pool: Pool,
+    slot: usize,
 }
 
 impl Answer {
-    fn new(body: Incoming, connection: Option<(http1::SendRequest<Body>, Pool)>) -> Self {
+    fn new(body: Incoming, connection: Option<Connection>) -> Self {
         let mut answer = Self { body, connection };
         answer.keep_if_ended();
         answer
@@ -243,8 +304,8 @@ impl Answer {
 
     /// Gives the connection back.
     fn keep(&mut self) {
-        if let Some((sender, pool)) = self.connection.take() {
-            pool.keep(sender);
+        if let Some(Connection { sender, pool, slot }) = self.connection.take() {
+            pool.keep(sender, slot);
         }
     }
 }

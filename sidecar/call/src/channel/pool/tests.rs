@@ -84,8 +84,9 @@ async fn a_connection_is_used_again() {
         for _ in 0..20 {
             get(&pool).await.unwrap();
             // The connection itself may be a step behind.
-            tokio::task::yield_now().await;
-            tokio::task::yield_now().await;
+            while pool.slot(0).idle.is_empty() {
+                tokio::task::yield_now().await;
+            }
         }
         assert_eq!(app.connections(), 1);
     }
@@ -122,11 +123,53 @@ async fn requests_at_once_have_connections_of_their_own() {
         assert_eq!(answer.unwrap(), "hello");
     }
     assert_eq!(app.connections(), IDLE + 10);
-    assert!(pool.slot().idle.len() <= IDLE);
+    assert!(pool.slot(0).idle.len() <= IDLE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed_some_time() {
+    let app = App::start(HELLO, usize::MAX).await;
+    let pool = app.pool();
+    get(&pool).await.unwrap();
+    while pool.slot(0).idle.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(IDLE_TIME * 2).await;
+    assert!(pool.slot(0).idle.is_empty());
 }
 
 #[tokio::test]
-async fn nobody_listens() {
+async fn requests_of_http2_share_a_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connections = Arc::<AtomicUsize>::default();
+    let counted = connections.clone();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut served = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            served.spawn(async move {
+                let service = hyper::service::service_fn(async |_| {
+                    Ok::<_, std::convert::Infallible>(Response::new(body::full("hello")))
+                });
+                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await
+            });
+        }
+    });
+    let connector = Connector::new("127.0.0.1", port, false, &[]).unwrap();
+    let pool = Pool::new(connector, true, 4096, 1).unwrap();
+    let all = (0..20).map(|_| get(&pool));
+    for answer in futures_util::future::join_all(all).await {
+        assert_eq!(answer.unwrap(), "hello");
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn where_nobody_listens_it_cannot_connect() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);

@@ -39,7 +39,7 @@ enum Value<'a> {
     Text(Cow<'a, str>),
     /// JSON as a publisher gave it.
     Json(&'a str),
-    /// The same, shared with the event that it was read of.
+    /// The same, as a part of the text that the event was read from.
     Shared(Text),
 }
 

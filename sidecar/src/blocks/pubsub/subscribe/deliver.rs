@@ -158,7 +158,7 @@ pub async fn send(channel: &Channel, request: Request) -> Result<(u16, bytes::By
     Ok((status, body))
 }
 
-/// What the trace of the event stands for.
+/// Trace headers of a publisher; those of the event's trace replace them.
 const TRACE: [&str; 4] = [
     trace::TRACEPARENT,
     trace::TRACESTATE,
