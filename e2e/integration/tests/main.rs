@@ -4,6 +4,7 @@
 mod access;
 mod allow;
 mod bindings;
+mod encryption;
 mod flood;
 mod health;
 mod injector;

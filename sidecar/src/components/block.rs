@@ -33,6 +33,11 @@ pub trait ComponentBlock: Sized + Send + Sync + 'static {
         Error::create(resource, missing.to_string())
     }
 
+    /// Fails where the component cannot even be made.
+    fn check(_new: &ToConnect<'_>) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Fails before the component is connected.
     fn settings(new: &ToConnect<'_>) -> Result<Self::Settings, String>;
 
@@ -152,6 +157,7 @@ impl<B: ComponentBlock> ComponentMap for Map<B> {
         if let Some(warning) = found.warning {
             tracing::warn!(target: super::SCOPE, "{warning}");
         }
+        B::check(&new).map_err(|cause| Error::create(resource, cause))?;
         let settings = B::settings(&new).map_err(init)?;
         let connected = (found.constructor)(new.metadata, new.context).await;
         let inner = connected.map_err(|cause| init(cause.to_string()))?;

@@ -78,7 +78,7 @@ pub async fn save(api: &Api, request: wire::SaveStateRequest) -> Answer<()> {
         if item.key.is_empty() {
             return Err(error::key_empty().into());
         }
-        sets.push(set(item)?);
+        sets.push(set_in(&store, item)?);
     }
     store.save(sets).await?;
     Ok(Response::new(()))
@@ -115,7 +115,7 @@ pub async fn transact(api: &Api, request: wire::ExecuteStateTransactionRequest) 
     for operation in request.operations {
         let item = operation.request.unwrap_or_default();
         operations.push(match operation.operation_type.as_str() {
-            "upsert" => Operation::Upsert(set(item)?),
+            "upsert" => Operation::Upsert(set_in(&store, item)?),
             "delete" => {
                 Operation::Delete(removal(item.key, item.etag, item.options, item.metadata))
             }
@@ -155,6 +155,16 @@ fn store(api: &Api, name: &str) -> Result<std::sync::Arc<super::Store>, Status> 
         }
         error.status()
     })
+}
+
+/// A save to `store`. One that encrypts keeps the bytes that were sent.
+fn set_in(store: &super::Store, item: StateItem) -> Result<SetRequest, Status> {
+    let sent = store.keys.as_ref().map(|_| item.value.clone());
+    let mut request = set(item)?;
+    if let Some(sent) = sent {
+        request.value = Value::Binary(sent);
+    }
+    Ok(request)
 }
 
 pub(crate) fn set(item: StateItem) -> Result<SetRequest, Status> {

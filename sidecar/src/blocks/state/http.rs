@@ -1,5 +1,6 @@
 //! State over HTTP. <https://docs.dapr.io/reference/api/state_api/>
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use http::{HeaderValue, Response, StatusCode, header};
@@ -86,7 +87,7 @@ pub async fn delete(api: &Api, request: Request, store: &str, key: &str) -> Resp
 struct Row<'a> {
     key: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<&'a RawValue>,
+    data: Option<Cow<'a, RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     etag: Option<&'a str>,
     #[serde(skip_serializing_if = "HashMap::is_empty")]
@@ -133,7 +134,12 @@ pub async fn bulk_get(api: &Api, mut request: Request, store: &str) -> Response<
                         row.etag = found.etag.as_deref().filter(|etag| !etag.is_empty());
                         row.metadata = &found.metadata;
                         match raw(&found.value) {
-                            Ok(data) => row.data = data,
+                            Ok(data) => row.data = data.map(Cow::Borrowed),
+                            // The text of a string, which was encrypted
+                            // without its quotes.
+                            Err(_) if store.keys.is_some() => {
+                                row.data = quoted(&found.value).map(Cow::Owned)
+                            }
                             Err(reason) => row.error = Some(reason.to_owned()),
                         }
                     }
@@ -227,6 +233,11 @@ fn raw(value: &[u8]) -> std::result::Result<Option<&RawValue>, &'static str> {
     serde_json::from_slice(value)
         .map(Some)
         .map_err(|_| "the stored value is not JSON: read it with a single get")
+}
+
+/// Text as a JSON string.
+fn quoted(text: &[u8]) -> Option<Box<RawValue>> {
+    serde_json::value::to_raw_value(&String::from_utf8_lossy(text)).ok()
 }
 
 async fn answer(work: impl Future<Output = Result<Response<Body>>>) -> Response<Body> {

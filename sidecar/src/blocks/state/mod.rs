@@ -3,6 +3,7 @@
 
 mod bulk;
 pub mod decode;
+pub mod encryption;
 pub mod error;
 pub mod grpc;
 pub mod http;
@@ -21,6 +22,9 @@ use crate::blocks::descriptor::{self, Method, Route};
 use crate::components::block::{ComponentBlock, ToConnect};
 use crate::components::instance::Instance;
 use crate::components::map::Map;
+use encryption::Keys;
+
+const SCOPE: &str = "dapr.runtime.processor.state";
 
 /// The building block.
 pub const BLOCK: descriptor::Block = descriptor::Block {
@@ -112,11 +116,26 @@ pub struct Api {
 pub struct Store {
     pub instance: Instance<dyn state::Store>,
     pub prefix: prefix::Prefix,
+    /// None where values are kept as they are.
+    pub keys: Option<Keys>,
+}
+
+/// What is read of a store's properties besides its own.
+pub struct Settings {
+    prefix: prefix::Prefix,
+    keys: Option<Keys>,
+}
+
+/// The encryption keys among the properties of a store.
+fn keys(new: &ToConnect<'_>) -> Result<Option<Keys>, String> {
+    let values = new.metadata.iter().map(|(_, value)| value);
+    let properties = new.resource.spec.metadata.iter().zip(values);
+    Keys::of(&new.resource.metadata.name, properties)
 }
 
 impl ComponentBlock for Store {
     type Trait = dyn state::Store;
-    type Settings = prefix::Prefix;
+    type Settings = Settings;
 
     const CATEGORY: &'static str = "state";
     const COMPONENT_TYPE: resiliency::Block = resiliency::Block::StateStore;
@@ -125,13 +144,24 @@ impl ComponentBlock for Store {
         &registry.state
     }
 
-    fn settings(new: &ToConnect<'_>) -> Result<prefix::Prefix, String> {
-        prefix::Prefix::new(
+    fn check(new: &ToConnect<'_>) -> Result<(), String> {
+        if keys(new)?.is_some() {
+            let name = &new.resource.metadata.name;
+            tracing::info!(target: SCOPE, "Automatic encryption enabled for state store {name}");
+            tracing::info!(target: SCOPE, "WARNING: Automatic state store encryption should never be used to store more than 4 billion items in the state store (including updates). Storing more items than that can cause the private key to be exposed.");
+        }
+        Ok(())
+    }
+
+    fn settings(new: &ToConnect<'_>) -> Result<Settings, String> {
+        let prefix = prefix::Prefix::new(
             new.metadata.get("keyPrefix"),
             &new.context.app_id,
             &new.context.namespace,
             &new.resource.metadata.name,
-        )
+        )?;
+        let keys = keys(new)?;
+        Ok(Settings { prefix, keys })
     }
 
     fn capabilities(store: &dyn state::Store) -> Vec<&'static str> {
@@ -148,8 +178,13 @@ impl ComponentBlock for Store {
         metrics.state(name)
     }
 
-    fn new(instance: Instance<dyn state::Store>, prefix: prefix::Prefix, _: &Metrics) -> Self {
-        Self { instance, prefix }
+    fn new(instance: Instance<dyn state::Store>, settings: Settings, _: &Metrics) -> Self {
+        let Settings { prefix, keys } = settings;
+        Self {
+            instance,
+            prefix,
+            keys,
+        }
     }
 
     fn instance(&self) -> &Instance<dyn state::Store> {

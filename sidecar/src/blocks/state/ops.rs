@@ -31,13 +31,32 @@ impl Store {
         stored.ok_or_else(|| error::illegal_key(key, self.instance.name()))
     }
 
+    /// What is written in place of a value.
+    fn encrypt(&self, request: &mut SetRequest) -> std::result::Result<(), Cause> {
+        if let Some(keys) = &self.keys {
+            request.value = keys.encrypt(&request.value)?;
+        }
+        Ok(())
+    }
+
+    /// An item that was read, with the value that was saved.
+    fn readable(&self, item: Option<Item>) -> std::result::Result<Option<Item>, Cause> {
+        let Some(keys) = &self.keys else {
+            return Ok(item);
+        };
+        let decrypted = item.map(|mut item| {
+            item.value = keys.decrypt(&item.value)?;
+            Ok(item)
+        });
+        decrypted.transpose()
+    }
+
     pub async fn get(&self, mut request: GetRequest) -> Result<Option<Item>> {
         let key = std::mem::take(&mut request.key);
         request.key = self.stored(&key)?;
         let getting = self.instance.call(|store| store.get(&request));
-        self.instance
-            .count(Operation::Get, getting)
-            .await
+        let got = self.instance.count(Operation::Get, getting).await;
+        got.and_then(|item| self.readable(item))
             .map_err(|cause| error::get(&key, self.instance.name(), &cause))
     }
 
@@ -68,6 +87,10 @@ impl Store {
             .map_err(|cause| error::bulk_get(&cause))?;
         for item in &mut items {
             item.key = self.prefix.strip(&item.key).to_owned();
+            if self.keys.is_some() {
+                let result = std::mem::replace(&mut item.result, Ok(None));
+                item.result = result.and_then(|item| self.readable(item));
+            }
         }
         Ok(items)
     }
@@ -77,6 +100,8 @@ impl Store {
     pub async fn save(&self, mut requests: Vec<SetRequest>) -> Result<()> {
         for request in &mut requests {
             request.key = self.stored(&request.key)?;
+            self.encrypt(request)
+                .map_err(|cause| error::save(self.instance.name(), &cause))?;
         }
         if requests.is_empty() {
             return Ok(());
@@ -127,6 +152,9 @@ impl Store {
         let name = self.instance.name();
         if !self.instance.direct().can_query() {
             return Err(error::no_queries(name));
+        }
+        if self.keys.is_some() {
+            return Err(error::query(name, "cannot query encrypted store"));
         }
         let mut query = Query::parse(document).map_err(|cause| {
             error::query(name, format!("failed to parse JSON query body: {cause}"))
@@ -186,6 +214,12 @@ impl Store {
                 operations.len(),
                 most,
             ));
+        }
+        for operation in &mut operations {
+            if let state::Operation::Upsert(request) = operation {
+                self.encrypt(request)
+                    .map_err(|cause| error::transaction(&cause))?;
+            }
         }
         let transacting = self
             .instance
