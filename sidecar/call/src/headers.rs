@@ -274,7 +274,8 @@ pub fn to_http(metadata: Metadata, origin: Origin, into: &mut HeaderMap) {
         let lower = name.as_str();
         if lower == DESTINATION
             || lower.ends_with("-bin")
-            || matches!(lower, "content-length" | "content-type")
+            // The host is the application's own.
+            || matches!(lower, "host" | "content-length" | "content-type")
             || HOP_BY_HOP.contains(&lower)
         {
             continue;
@@ -530,6 +531,7 @@ mod tests {
             (Name::from("grpc-timeout"), value("1S")),
             (Name::from(":authority"), value("a")),
             (Name::from("x-bin"), value("AA")),
+            (Name::from("Host"), value("other.example")),
             (Name::from("Baggage"), value("a=1")),
             (Name::from("Baggage"), value("b=2")),
             (Name::from("X-Two"), value("1")),
@@ -540,6 +542,7 @@ mod tests {
         assert_eq!(headers["dapr-grpc-timeout"], "1S");
         assert_eq!(headers["dapr-authority"], "a");
         assert!(!headers.contains_key("x-bin"));
+        assert!(!headers.contains_key("host"));
         assert_eq!(headers.get_all("baggage").iter().count(), 1);
         assert_eq!(headers.get_all("x-two").iter().count(), 2);
         assert_eq!(headers["traceparent"], trace::NOTHING);

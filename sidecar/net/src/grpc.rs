@@ -1,6 +1,7 @@
 //! gRPC on the wire, for the paths that handle messages as bytes:
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -164,6 +165,25 @@ pub fn status_of(headers: &HeaderMap) -> Option<Status> {
     Status::from_header_map(headers)
 }
 
+/// Bytes of a status's message that are sent. One that quotes what a client sent
+/// may be as long, and long headers make the other end close the connection,
+/// with the calls of others on it.
+const MESSAGE: usize = 4 << 10;
+
+fn bounded(status: &Status) -> Cow<'_, Status> {
+    let message = status.message();
+    if message.len() <= MESSAGE {
+        return Cow::Borrowed(status);
+    }
+    let cut = &message[..message.floor_char_boundary(MESSAGE)];
+    Cow::Owned(Status::with_details_and_metadata(
+        status.code(),
+        format!("{cut}... ({} bytes)", message.len()),
+        Bytes::copy_from_slice(status.details()),
+        status.metadata().clone(),
+    ))
+}
+
 /// An answer with nothing but a status.
 pub fn refuse(status: &Status) -> Response<body::Body> {
     let mut response = Response::new(body::empty());
@@ -171,7 +191,7 @@ pub fn refuse(status: &Status) -> Response<body::Body> {
         http::header::CONTENT_TYPE,
         HeaderValue::from_static(CONTENT_TYPE),
     );
-    if status.add_header(response.headers_mut()).is_err() {
+    if bounded(status).add_header(response.headers_mut()).is_err() {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     }
     response
@@ -182,7 +202,7 @@ pub fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
     if status.code() == Code::Ok && status.message().is_empty() {
         trailers.insert("grpc-status", HeaderValue::from_static("0"));
-    } else if status.add_header(&mut trailers).is_err() {
+    } else if bounded(status).add_header(&mut trailers).is_err() {
         trailers.insert("grpc-status", HeaderValue::from_static("13"));
     }
     trailers
@@ -253,6 +273,19 @@ pub fn code_of(status: u16) -> Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_message_is_cut() {
+        let status = Status::internal("é".repeat(1 << 20));
+        for headers in [refuse(&status).headers().clone(), trailers(&status)] {
+            assert!(headers["grpc-message"].len() < 16 << 10);
+            let read = status_of(&headers).unwrap();
+            assert_eq!(read.code(), Code::Internal);
+            assert!(read.message().ends_with("... (2097152 bytes)"));
+        }
+        let short = Status::internal("short");
+        assert_eq!(trailers(&short)["grpc-message"], "short");
+    }
     use http_body_util::StreamBody;
     use prost::Message as _;
 

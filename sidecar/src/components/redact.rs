@@ -1,5 +1,7 @@
 //! Keeps the values of secrets out of messages about components.
 
+use std::borrow::Cow;
+
 use outrider_crds::property::NameValue;
 
 /// Shorter values, in bytes, are parts of words rather than secrets.
@@ -7,7 +9,8 @@ const SHORTEST: usize = 4;
 const MASK: &str = "***";
 
 /// The text without what `values`, one for each of the items, have from
-/// secrets. Parts of a secret, and what a program has encoded, are not found.
+/// secrets, plain or quoted. Parts of a secret, and what a program has encoded
+/// in another way, are not found.
 pub fn without_secrets(mut text: String, items: &[NameValue], values: &[String]) -> String {
     let pairs = items.iter().zip(values);
     let secrets = pairs.filter(|(item, _)| !item.secret_key_ref.is_unset());
@@ -16,11 +19,29 @@ pub fn without_secrets(mut text: String, items: &[NameValue], values: &[String])
     // One may be part of another.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     for secret in secrets {
-        if text.contains(secret) {
-            text = text.replace(secret, MASK);
+        for form in forms(secret) {
+            if text.contains(&*form) {
+                text = text.replace(&*form, MASK);
+            }
         }
     }
     text
+}
+
+/// A secret as messages may show it.
+fn forms(secret: &str) -> Vec<Cow<'_, str>> {
+    let quoted = [
+        outrider_kit::quote::go(secret),
+        format!("{secret:?}"),
+        serde_json::Value::from(secret).to_string(),
+    ];
+    let mut forms = vec![Cow::Borrowed(secret)];
+    for quoted in quoted {
+        let bare = quoted.strip_prefix('"').and_then(|q| q.strip_suffix('"'));
+        let bare = bare.filter(|bare| *bare != secret);
+        forms.extend(bare.map(|bare| Cow::Owned(bare.to_owned())));
+    }
+    forms
 }
 
 #[cfg(test)]
@@ -41,5 +62,11 @@ mod tests {
             without_secrets(text, &items, &values),
             "user *** (***) at host.example: no db"
         );
+        let secret = "s\"ecr\\et".to_owned();
+        let quoted = outrider_kit::quote::go(&secret);
+        for text in [format!("{secret:?}"), format!("got {secret}"), quoted] {
+            let masked = without_secrets(text, &[item("odd")], std::slice::from_ref(&secret));
+            assert!(!masked.contains("ecr"), "{masked}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -19,6 +20,11 @@ use crate::token;
 use outrider_metrics as metrics;
 use outrider_net::body::{self, Body};
 use outrider_net::grpc;
+
+/// Of the answer to a probe nobody reads the body: so much of it is read, in
+/// this time.
+const UNREAD: usize = 64 << 10;
+const UNREAD_TIME: Duration = Duration::from_millis(20);
 
 /// An application, and the connections to it.
 pub struct Client {
@@ -156,7 +162,11 @@ impl Client {
         *request.uri_mut() = uri(path, "")?;
         let sent = self.pool.send(request).await;
         let answer = sent.map_err(|error| self.explain(&error))?;
-        Ok(answer.status())
+        let status = answer.status();
+        // A short body that is there is read, so that the connection is used again.
+        let rest = body::collect(answer.into_body(), Some(UNREAD));
+        let _ = tokio::time::timeout(UNREAD_TIME, rest).await;
+        Ok(status)
     }
 }
 
@@ -168,7 +178,8 @@ fn uri(path: &str, query: &str) -> Result<Uri, String> {
     text.push_str(path);
     if !query.is_empty() {
         text.push('?');
-        text.push_str(query);
+        // It would begin a fragment, which is not sent.
+        text.push_str(&query.replace('#', "%23"));
     }
     let parsed = Uri::from_maybe_shared(Bytes::from(text.clone()));
     parsed.map_err(|error| format!("parse {}: {error}", outrider_kit::quote::go(&text)))

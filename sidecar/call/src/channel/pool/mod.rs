@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use outrider_host::{Tasks, Workers};
 use outrider_net::body::Body;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::connect::Connector;
 
@@ -67,30 +68,37 @@ struct Slot {
 }
 
 struct Idle {
-    sender: http1::SendRequest<Body>,
+    connection: Http1,
     since: Instant,
 }
 
+/// A connection of HTTP/1.
+struct Http1 {
+    sender: http1::SendRequest<Body>,
+    /// Closes it at once.
+    close: CancellationToken,
+}
+
 impl Slot {
-    fn idle(&mut self) -> Option<http1::SendRequest<Body>> {
-        while let Some(Idle { sender, since }) = self.idle.pop_back() {
+    fn idle(&mut self) -> Option<Http1> {
+        while let Some(Idle { connection, since }) = self.idle.pop_back() {
             if since.elapsed() >= IDLE_TIME {
                 // All the others are older.
                 self.idle.clear();
-            } else if sender.is_ready() {
-                return Some(sender);
+            } else if connection.sender.is_ready() {
+                return Some(connection);
             }
         }
         None
     }
 
-    fn keep(&mut self, sender: http1::SendRequest<Body>) {
+    fn keep(&mut self, connection: Http1) {
         self.close_old();
         if self.idle.len() >= IDLE {
             self.idle.pop_front();
         }
         let since = Instant::now();
-        self.idle.push_back(Idle { sender, since });
+        self.idle.push_back(Idle { connection, since });
     }
 }
 
@@ -144,14 +152,14 @@ impl Pool {
             let slot = self.own_slot();
             let idle = self.slot(slot).idle();
             let is_used = idle.is_some();
-            let mut sender = match idle {
-                Some(sender) => sender,
+            let mut connection = match idle {
+                Some(connection) => connection,
                 None => self.connect_http1().await?,
             };
-            match sender.try_send_request(request).await {
+            match connection.sender.try_send_request(request).await {
                 Ok(answer) => {
                     let connection = Connection {
-                        sender,
+                        connection,
                         pool: self.clone(),
                         slot,
                     };
@@ -183,17 +191,21 @@ impl Pool {
         }
     }
 
-    async fn connect_http1(&self) -> Result<http1::SendRequest<Body>, Error> {
+    async fn connect_http1(&self) -> Result<Http1, Error> {
         let stream = self.0.connector.connect().await.map_err(Error::Connect)?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size((self.0.read_buffer + 4096).max(8192))
             .handshake(TokioIo::new(stream))
             .await
             .map_err(Error::Send)?;
-        self.0
-            .tasks
-            .spawn(TASK, async move { ended(connection.await) });
-        Ok(sender)
+        let close = CancellationToken::new();
+        let closed = close.clone();
+        self.0.tasks.spawn(TASK, async move {
+            if let Some(result) = closed.run_until_cancelled(connection).await {
+                ended(result);
+            }
+        });
+        Ok(Http1 { sender, close })
     }
 
     /// The connection that requests share, if it is open.
@@ -222,9 +234,10 @@ impl Pool {
     }
 
     /// Keeps a connection for later, once its answer is out of the way.
-    fn keep(&self, mut sender: http1::SendRequest<Body>, slot: usize) {
+    fn keep(&self, mut connection: Http1, slot: usize) {
+        let sender = &mut connection.sender;
         if sender.is_ready() {
-            return self.slot(slot).keep(sender);
+            return self.slot(slot).keep(connection);
         }
         // Nothing is kept at the very end of a process.
         if sender.is_closed() || tokio::runtime::Handle::try_current().is_err() {
@@ -232,9 +245,9 @@ impl Pool {
         }
         let shared = Arc::downgrade(&self.0);
         self.0.tasks.spawn(TASK, async move {
-            let is_ready = sender.ready().await.is_ok();
+            let is_ready = connection.sender.ready().await.is_ok();
             if let (true, Some(shared)) = (is_ready, shared.upgrade()) {
-                Self(shared).slot(slot).keep(sender);
+                Self(shared).slot(slot).keep(connection);
             }
         });
     }
@@ -284,7 +297,7 @@ pub struct Answer {
 }
 
 struct Connection {
-    sender: http1::SendRequest<Body>,
+    connection: Http1,
     pool: Pool,
     slot: usize,
 }
@@ -304,8 +317,8 @@ impl Answer {
 
     /// Gives the connection back.
     fn keep(&mut self) {
-        if let Some(Connection { sender, pool, slot }) = self.connection.take() {
-            pool.keep(sender, slot);
+        if let Some(taken) = self.connection.take() {
+            taken.pool.keep(taken.connection, taken.slot);
         }
     }
 }
@@ -340,9 +353,10 @@ impl http_body::Body for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        // Where all that is left has come it is thrown away, and the connection
-        // is used again; else it closes.
-        self.keep();
+        // The rest of an answer that nobody reads any more may never come.
+        if let Some(taken) = &self.connection {
+            taken.connection.close.cancel();
+        }
     }
 }
 

@@ -114,6 +114,26 @@ async fn an_answer_that_nobody_reads_spoils_no_other() {
     }
 }
 
+/// The application learns that nobody waits for the rest.
+#[tokio::test]
+async fn an_answer_that_is_left_closes_its_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connector = Connector::new("127.0.0.1", port, false, &[]).unwrap();
+    let pool = Pool::new(connector, false, 4096, 1).unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhello";
+        stream.write_all(head).await.unwrap();
+        let mut sent = Vec::new();
+        stream.read_to_end(&mut sent).await.unwrap();
+    });
+    drop(pool.send(Request::new(body::empty())).await.unwrap());
+    let closed = tokio::time::timeout(Duration::from_secs(5), tasks.join_next());
+    closed.await.unwrap().unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn requests_at_once_have_connections_of_their_own() {
     let app = App::start(HELLO, usize::MAX).await;
