@@ -81,6 +81,7 @@ async fn a_call_is_one_trace_from_the_client_to_the_application() -> Result<()> 
     assert_eq!(answer.header("baggage"), Some("k=v"));
     let seen = app.last().context("was not called")?;
     assert_eq!(seen.header("traceparent"), Some(header(&inner).as_str()));
+    assert_eq!(seen.header("tracestate"), Some("vendor=1"));
     assert_eq!(seen.header("baggage"), Some("k=v"));
     let tags: BTreeMap<String, String> = serde_json::from_value(outer["tags"].clone())?;
     for (name, value) in [

@@ -13,7 +13,6 @@ use http_body::Frame;
 use outrider_proto::Any;
 use outrider_proto::common::v1::{HttpExtension, InvokeRequest, StreamPayload, http_extension};
 use outrider_security::Security;
-use outrider_trace::Context as Trace;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -160,11 +159,8 @@ impl Peers {
             header::CONTENT_TYPE,
             HeaderValue::from_static(grpc::CONTENT_TYPE),
         );
-        if let Some(context) = trace.and_then(|trace| Trace::parse(trace.as_bytes())) {
-            headers.insert(outrider_trace::TRACEPARENT, context.header());
-            if let Some(binary) = context.binary_header() {
-                headers.insert(outrider_trace::BINARY, binary);
-            }
+        if let Some(trace) = trace {
+            headers.insert(outrider_trace::TRACEPARENT, trace.clone());
         }
         let answer = place.send(outgoing).await?;
         self.read(answer).await

@@ -8,7 +8,7 @@ use outrider_proto::Any;
 use outrider_proto::common::v1::{InvokeResponse, http_extension};
 use outrider_security::acl::{self, AccessControl, Call, Verb};
 use outrider_security::{Peer, SpiffeId};
-use outrider_trace::{self as trace, Context, Kind, Span, Tracer};
+use outrider_trace::{self as trace, Context, Kind, Span, Tracer, Wire};
 use prost::Message as _;
 use tonic::Status;
 
@@ -169,16 +169,14 @@ impl Callee {
         if !self.tracer.is_on() {
             return None;
         }
-        let mut span = if came.headers.contains_key(trace::BINARY)
-            || came.headers.contains_key(trace::TRACEPARENT)
-        {
-            self.tracer.received(came.headers)?
-        } else {
-            // Callers that pass contexts on only have them with the call.
-            let parent = metadata::find(&call.metadata, trace::TRACEPARENT);
-            let parent = parent.and_then(|value| Context::parse(value.as_bytes()));
-            self.tracer.start(parent, None, Kind::Server)?
-        };
+        let said = |name| metadata::find(&call.metadata, name);
+        let parent = Context::of_headers(came.headers, Wire::Grpc)
+            // Of a caller that says it with the call only.
+            .or_else(|| Context::parse(said(trace::TRACEPARENT)?.as_bytes()))
+            .or_else(|| Context::parse_binary(said(trace::BINARY)?.as_bytes()));
+        let state = parent.and_then(|_| said(trace::TRACESTATE).cloned());
+        let state = state.filter(|state| trace::state::is_valid(state.as_bytes()));
+        let mut span = self.tracer.start(parent, state, Kind::Server)?;
         headers::set_trace(&mut call.metadata, call.origin, &span);
         if let Some(recording) = span.recording() {
             let own = self.app_id.as_ref().map(HeaderValue::as_bytes);

@@ -104,14 +104,15 @@ impl Edge {
         if !is_ours && !self.apis.allowed.allows_proxying() {
             return grpc::refuse(&Status::unimplemented("Not Implemented"));
         }
-        let kind = match is_ours || !proxy::is_for(&self.apis.blocks.invoke, request.headers()) {
-            true => Kind::Client,
-            false => Kind::Server,
+        let tracer = &self.apis.tracer;
+        let is_called = !is_ours
+            && tracer.is_on()
+            && proxy::is_for(&self.apis.blocks.invoke, request.headers());
+        let kind = match is_called {
+            true => Kind::Server,
+            false => Kind::Client,
         };
-        let begun = self
-            .apis
-            .tracer
-            .request(request.headers_mut(), kind, Wire::Grpc);
+        let begun = tracer.request(request.headers_mut(), kind, Wire::Grpc);
         let mut traced = match begun {
             Ok(traced) => traced,
             Err(invalid) => return grpc::refuse(&Status::invalid_argument(invalid.to_string())),

@@ -61,7 +61,7 @@ impl Tracer {
     }
 
     fn below(&self, headers: &mut HeaderMap, kind: Kind, wire: Wire) -> Traced {
-        let parent = parent(headers, wire);
+        let parent = Context::of_headers(headers, wire);
         let state = parent.and_then(|_| state::of_headers(headers));
         let span = self.start(parent, state.clone(), kind);
         if let Some(span) = &span {
@@ -82,20 +82,22 @@ impl Tracer {
     /// Begins the span of a call by another sidecar, if spans are made.
     pub fn received(&self, headers: &HeaderMap) -> Option<Span> {
         self.is_on().then_some(())?;
-        let parent = parent(headers, Wire::Grpc);
+        let parent = Context::of_headers(headers, Wire::Grpc);
         let state = parent.and_then(|_| state::of_headers(headers));
         self.start(parent, state, Kind::Server)
     }
 }
 
-/// The context that a request came with.
-fn parent(headers: &HeaderMap, wire: Wire) -> Option<Context> {
-    let binary = match wire {
-        Wire::Http => None,
-        Wire::Grpc => headers.get(BINARY),
-    };
-    let binary = binary.and_then(|value| Context::parse_binary(value.as_bytes()));
-    binary.or_else(|| Context::parse(headers.get(TRACEPARENT)?.as_bytes()))
+impl Context {
+    /// The context that a request came with.
+    pub fn of_headers(headers: &HeaderMap, wire: Wire) -> Option<Self> {
+        let binary = match wire {
+            Wire::Http => None,
+            Wire::Grpc => headers.get(BINARY),
+        };
+        let binary = binary.and_then(|value| Self::parse_binary(value.as_bytes()));
+        binary.or_else(|| Self::parse(headers.get(TRACEPARENT)?.as_bytes()))
+    }
 }
 
 impl Span {
