@@ -22,6 +22,7 @@ const CRATES: [Modules; 5] = [
             "flags",
             "components",
             "blocks",
+            "profiling",
             "config",
             "edge",
             "resources",
