@@ -16,6 +16,7 @@ mod metadata;
 mod metrics;
 mod mtls;
 mod operator;
+mod outbox;
 mod pluggable;
 mod profiling;
 mod pubsub;

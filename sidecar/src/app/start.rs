@@ -435,6 +435,8 @@ impl Start<'_> {
             resiliency: blocks.resiliency.clone(),
             workers: workers.clone(),
             tasks: self.tasks.child(),
+            stores: blocks.components.state.clone(),
+            namespace: self.settings.namespace.clone(),
         });
         let readers = Readers::new(read::Options {
             api: bindings::Api {
@@ -559,6 +561,11 @@ impl Start<'_> {
                 state: state::Api {
                     app_id: flags.app_id.clone(),
                     stores: components.state.clone(),
+                    outbox: state::outbox::Outbox {
+                        app_id: flags.app_id.clone(),
+                        namespace: self.settings.namespace.clone(),
+                        brokers: components.pubsub.clone(),
+                    },
                 },
                 secrets: secrets::Api {
                     stores: components.secrets.clone(),

@@ -71,7 +71,7 @@ impl Dapr for Service {
         &self,
         request: Request<wire::ExecuteStateTransactionRequest>,
     ) -> Answer<()> {
-        state::grpc::transact(&self.apis.blocks.state, request.into_inner()).await
+        state::grpc::transact(&self.apis.blocks.state, request).await
     }
 
     async fn invoke_binding(

@@ -172,6 +172,18 @@ pub fn transaction(cause: &Cause) -> Error {
     )
 }
 
+/// Of an event that could not be published before its transaction.
+pub fn outbox(app_id: &str, cause: &str) -> Error {
+    Error::rich(
+        "ERR_PUBLISH_OUTBOX",
+        "DAPR_PUBSUB_OUTBOX",
+        StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Internal,
+        format!("error while publishing outbox message: {cause}"),
+    )
+    .with_metadata([("appID", app_id), ("error", cause)])
+}
+
 fn failed(code: &'static str, message: String, cause: &Cause) -> Error {
     let (http, grpc) = (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal);
     refused(Error::rich_on_grpc(code, http, grpc, message), cause)

@@ -7,7 +7,8 @@ use outrider_components::state::{
 use outrider_proto::common::v1::state_options::{StateConcurrency, StateConsistency};
 use outrider_proto::common::v1::{Etag, StateItem, StateOptions};
 use outrider_proto::runtime::v1 as wire;
-use tonic::{Response, Status};
+use outrider_trace::Parent;
+use tonic::{Request, Response, Status};
 
 use super::{Api, error};
 use crate::blocks::json;
@@ -108,7 +109,12 @@ pub async fn bulk_delete(api: &Api, request: wire::DeleteBulkStateRequest) -> An
     Ok(Response::new(()))
 }
 
-pub async fn transact(api: &Api, request: wire::ExecuteStateTransactionRequest) -> Answer<()> {
+pub async fn transact(
+    api: &Api,
+    request: Request<wire::ExecuteStateTransactionRequest>,
+) -> Answer<()> {
+    let (headers, _, request) = request.into_parts();
+    let trace = || Parent::of_headers(headers.as_ref());
     let store = store(api, &request.store_name)?;
     store.check_transactional()?;
     let mut operations = Vec::with_capacity(request.operations.len());
@@ -122,7 +128,9 @@ pub async fn transact(api: &Api, request: wire::ExecuteStateTransactionRequest) 
             other => return Err(error::unsupported_operation(other).into()),
         });
     }
-    store.transact(operations, &request.metadata).await?;
+    store
+        .transact(operations, &request.metadata, &api.outbox, trace)
+        .await?;
     Ok(Response::new(()))
 }
 

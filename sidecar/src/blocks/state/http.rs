@@ -13,6 +13,7 @@ use crate::blocks::error::{Error, Result, body_read, malformed};
 use crate::blocks::http::{self as api, Request, no_content};
 use crate::blocks::json;
 use outrider_net::body::{Body, ReadError};
+use outrider_trace::Parent;
 
 pub async fn get(api: &Api, request: Request, store: &str, key: &str) -> Response<Body> {
     answer(async {
@@ -167,7 +168,11 @@ pub async fn transact(api: &Api, mut request: Request, store: &str) -> Response<
             .collect::<Result<_>>()?;
         let mut all = asked.metadata;
         all.extend(metadata);
-        store.transact(operations, &all).await.map_err(wrapped)?;
+        let trace = || Parent::of_headers(&request.headers);
+        store
+            .transact(operations, &all, &api.outbox, trace)
+            .await
+            .map_err(wrapped)?;
         Ok(no_content())
     })
     .await

@@ -8,6 +8,7 @@ pub mod error;
 pub mod grpc;
 pub mod http;
 pub mod ops;
+pub mod outbox;
 pub mod prefix;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::components::block::{ComponentBlock, ToConnect};
 use crate::components::instance::Instance;
 use crate::components::map::Map;
 use encryption::Keys;
+use outbox::Outbox;
 
 const SCOPE: &str = "dapr.runtime.processor.state";
 
@@ -103,6 +105,7 @@ pub const BLOCK: descriptor::Block = descriptor::Block {
     errors: &[
         ("ERR_STATE_", "state"),
         ("ERR_NOT_SUPPORTED_STATE_OPERATION", "state"),
+        ("ERR_PUBLISH_OUTBOX", "pubsub"),
     ],
 };
 
@@ -110,6 +113,7 @@ pub const BLOCK: descriptor::Block = descriptor::Block {
 pub struct Api {
     pub app_id: String,
     pub stores: Arc<Map<Store>>,
+    pub outbox: Outbox,
 }
 
 /// A state store that is in use.
@@ -118,12 +122,15 @@ pub struct Store {
     pub prefix: prefix::Prefix,
     /// None where values are kept as they are.
     pub keys: Option<Keys>,
+    /// Where what transactions write is published, if it is.
+    pub outbox: Option<outbox::Settings>,
 }
 
 /// What is read of a store's properties besides its own.
 pub struct Settings {
     prefix: prefix::Prefix,
     keys: Option<Keys>,
+    outbox: Option<outbox::Settings>,
 }
 
 /// The encryption keys among the properties of a store.
@@ -160,8 +167,11 @@ impl ComponentBlock for Store {
             &new.context.namespace,
             &new.resource.metadata.name,
         )?;
-        let keys = keys(new)?;
-        Ok(Settings { prefix, keys })
+        Ok(Settings {
+            prefix,
+            keys: keys(new)?,
+            outbox: outbox::Settings::of(&new.metadata),
+        })
     }
 
     fn capabilities(store: &dyn state::Store) -> Vec<&'static str> {
@@ -179,11 +189,11 @@ impl ComponentBlock for Store {
     }
 
     fn new(instance: Instance<dyn state::Store>, settings: Settings, _: &Metrics) -> Self {
-        let Settings { prefix, keys } = settings;
         Self {
             instance,
-            prefix,
-            keys,
+            prefix: settings.prefix,
+            keys: settings.keys,
+            outbox: settings.outbox,
         }
     }
 

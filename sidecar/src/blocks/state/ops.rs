@@ -7,9 +7,11 @@ use outrider_components::state::{
 };
 use outrider_components::{Error as Cause, Pairs};
 
+use super::outbox::Outbox;
 use super::{Api, Store, bulk, error};
 use crate::blocks::error::Result;
 use outrider_metrics::component::Operation;
+use outrider_trace::Parent;
 
 impl Api {
     /// The store of this name. Its absence is reported before anything else that
@@ -187,10 +189,14 @@ impl Store {
         }
     }
 
+    /// `outbox` publishes what is written where the store says so; `trace` is
+    /// only asked then.
     pub async fn transact(
         &self,
         mut operations: Vec<state::Operation>,
         metadata: &Pairs,
+        outbox: &Outbox,
+        trace: impl FnOnce() -> Parent,
     ) -> Result<()> {
         for operation in &mut operations {
             let key = match operation {
@@ -215,12 +221,23 @@ impl Store {
                 most,
             ));
         }
+        // Events carry what was saved; markers are not encrypted.
+        let mut markers = Vec::new();
+        if let Some(settings) = &self.outbox {
+            markers = Box::pin(outbox.publish(settings, &mut operations, &trace()))
+                .await
+                .map_err(|cause| error::outbox(&outbox.app_id, &cause))?;
+            if operations.is_empty() {
+                return Ok(());
+            }
+        }
         for operation in &mut operations {
             if let state::Operation::Upsert(request) = operation {
                 self.encrypt(request)
                     .map_err(|cause| error::transaction(&cause))?;
             }
         }
+        operations.extend(markers);
         let transacting = self
             .instance
             .call(|store| store.transact(&operations, metadata));

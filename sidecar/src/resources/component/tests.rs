@@ -86,6 +86,8 @@ fn applier(registry: Registry) -> Applier {
         asks: true,
         resiliency: Resiliency::default(),
         workers: Workers::with_threads(1).unwrap(),
+        stores: Arc::default(),
+        namespace: String::new(),
         tasks: Tasks::new(),
     });
     Applier::new(Arc::new(starter), subscriber, None, Vec::new(), Vec::new())

@@ -86,6 +86,11 @@ impl<'a> Event<'a> {
         if is(given.content_type, CONTENT_TYPE) {
             return Self::adopted(given, over);
         }
+        Ok(Self::around(given, over))
+    }
+
+    /// The event around data. `over` is what stands in place of an attribute.
+    pub fn around(given: Given<'a>, over: impl Fn(&str) -> Option<&'a str>) -> Self {
         let trace_id = over("traceparent")
             .or_else(|| over("traceid"))
             .unwrap_or(&given.trace.parent);
@@ -120,7 +125,7 @@ impl<'a> Event<'a> {
             over("tracestate").unwrap_or(&given.trace.state),
         );
         event.set("type", over("type").unwrap_or(TYPE));
-        Ok(event)
+        event
     }
 
     /// The publisher's own event. Its trace stays; without one, that of its
@@ -300,6 +305,11 @@ impl<'a> Event<'a> {
 
     fn set(&mut self, name: &'static str, value: impl Into<Cow<'a, str>>) {
         self.insert(Text::from_static(name), Value::Text(value.into()));
+    }
+
+    /// Sets an attribute to text.
+    pub fn set_attribute(&mut self, name: String, value: impl Into<Cow<'a, str>>) {
+        self.insert(Text::from(name), Value::Text(value.into()));
     }
 
     fn insert(&mut self, name: Text, value: Value<'a>) {

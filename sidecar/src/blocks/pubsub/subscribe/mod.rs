@@ -21,6 +21,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Broker, ops};
+use crate::blocks::state::Store;
+use crate::blocks::state::outbox::Outbox;
+use crate::blocks::state::outbox::relay::Relay;
 use crate::components::map::Map;
 use inlet::{Inlet, To};
 use outrider_call::channel::Channel;
@@ -80,6 +83,7 @@ struct Inner {
     tasks: Tasks,
     /// Cancelled when subscriptions end for good.
     ending: CancellationToken,
+    relay: Relay,
     state: Mutex<State>,
 }
 
@@ -134,10 +138,20 @@ pub struct Options {
     pub resiliency: Resiliency,
     pub workers: Workers,
     pub tasks: Tasks,
+    /// Whose outboxes are emptied; whatever becomes of the application.
+    pub stores: Arc<Map<Store>>,
+    pub namespace: String,
 }
 
 impl Subscriber {
     pub fn new(options: Options) -> Self {
+        let outbox = Outbox {
+            app_id: options.app_id.clone(),
+            namespace: options.namespace,
+            brokers: options.brokers.clone(),
+        };
+        let (workers, tasks) = (options.workers.clone(), options.tasks.clone());
+        let relay = Relay::new(outbox, options.stores, workers, tasks);
         Self(Arc::new(Inner {
             app_id: options.app_id,
             brokers: options.brokers,
@@ -147,6 +161,7 @@ impl Subscriber {
             workers: options.workers,
             tasks: options.tasks,
             ending: CancellationToken::new(),
+            relay,
             state: Mutex::default(),
         }))
     }
@@ -366,6 +381,7 @@ impl Inner {
 
     /// Stops what is not wanted any more and starts what is missing.
     fn reconcile(self: &Arc<Self>, state: &mut State) {
+        self.relay.follow(self.ending.is_cancelled());
         let wanted = self.wanted(state);
         let kept: HashSet<&Key> = wanted.iter().map(|w| &w.key).collect();
         state.running.retain(|key, running| {

@@ -96,6 +96,8 @@ fn subscriber(brokers: Arc<Map<Broker>>) -> Subscriber {
         resiliency: Resiliency::default(),
         workers: Workers::with_threads(1).unwrap(),
         tasks: Tasks::new(),
+        stores: Arc::default(),
+        namespace: String::new(),
     })
 }
 
