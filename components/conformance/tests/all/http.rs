@@ -237,7 +237,7 @@ async fn limits_of_size_and_time() {
 }
 
 #[tokio::test]
-async fn a_token_is_not_sent_to_another_server() {
+async fn what_is_for_one_server_is_not_sent_to_another() {
     let server = Server::start(None).await;
     let other = Server::start(None).await;
     let url = format!("{}/base", server.url);
@@ -252,8 +252,25 @@ async fn a_token_is_not_sent_to_another_server() {
     assert_eq!(error, "received status code 307");
 
     let binding = with(&url, &[]).await;
-    let moved = invoke(output(&binding), "post", "x", &[("path", &there)]).await;
-    assert!(text(moved).starts_with("POST /base/there\n"));
+    let key = ("X-More", "key");
+    let http = output(&binding);
+    for (operation, data, metadata) in [
+        ("post", "x", vec![("path", &*there)]),
+        ("get", "", vec![("path", &there), key]),
+    ] {
+        let moved = invoke(http, operation, data, &metadata).await;
+        let failure = moved.expect_err("is not followed");
+        assert_eq!(failure.to_string(), "received status code 307");
+        let answer = failure.answer.expect("came back");
+        let location = format!("{}/base/there", other.url);
+        assert_eq!(answer.metadata["Location"], location);
+        let metadata = [&metadata[..], &[("path", &*here)]].concat();
+        let moved = text(invoke(http, operation, data, &metadata).await);
+        assert!(moved.contains(" /base/here\n"), "{moved}");
+    }
+    let trace = ("traceparent", "00");
+    let moved = invoke(http, "get", "", &[("path", &there), trace]).await;
+    assert!(text(moved).starts_with("GET /base/there\n"));
 }
 
 #[tokio::test]
@@ -283,6 +300,9 @@ async fn certificates_of_both_sides() {
     let acceptor = TlsAcceptor::from(Arc::new(config.expect("is valid")));
     let server = Server::start(Some(acceptor)).await;
 
+    let other = Server::start(None).await;
+    let moved = format!("base/moved?{}/base/there", other.url);
+
     let (client, client_key) = issue("client");
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str, text: &str| {
@@ -308,6 +328,9 @@ async fn certificates_of_both_sides() {
         let binding = with(&server.url, &more).await;
         let answered = text(invoke(output(&binding), "get", "", &[]).await);
         assert!(answered.starts_with("GET /"), "{answered}");
+        let moved = invoke(output(&binding), "get", "", &[("path", &moved)]).await;
+        let error = moved.expect_err("is not followed").to_string();
+        assert_eq!(error, "received status code 307");
     }
     let without_client = with(&server.url, &[("MTLSRootCA", &root)]).await;
     assert!(

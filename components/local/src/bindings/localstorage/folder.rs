@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Component as Part, Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
@@ -12,6 +12,9 @@ use rustix::io::Errno;
 const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
+
+/// Bytes of a file that are read: the answer is held in memory as a whole.
+pub const LONGEST: u64 = 100 * 1024 * 1024;
 
 /// A folder that is open.
 pub struct Folder {
@@ -110,11 +113,24 @@ impl Folder {
         file.write_all(data)
     }
 
+    /// Reads a file of at most [`LONGEST`] bytes.
     pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        let mut file = regular(self.open(path, flags, Mode::empty())?)?;
+        let file = regular(self.open(path, flags, Mode::empty())?)?;
+        let too_long = |size: u64| {
+            let text = format!("the file has {size} bytes, and at most {LONGEST} are read");
+            io::Error::new(io::ErrorKind::FileTooLarge, text)
+        };
+        let size = file.metadata()?.len();
+        if size > LONGEST {
+            return Err(too_long(size));
+        }
         let mut data = Vec::new();
-        file.read_to_end(&mut data)?;
+        // It may grow meanwhile.
+        let read = file.take(LONGEST + 1).read_to_end(&mut data)? as u64;
+        if read > LONGEST {
+            return Err(too_long(read));
+        }
         Ok(data)
     }
 
@@ -130,39 +146,69 @@ impl Folder {
     /// Everything below a folder that is none itself, in the order of names,
     /// with absolute paths. Links are listed and not followed.
     pub fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        let folder = self.open(path, FOLDER, Mode::empty())?;
-        let mut found = Vec::new();
-        let shown = match path.as_os_str().is_empty() {
+        let top = match path.as_os_str().is_empty() {
             true => self.path.clone(),
             false => self.path.join(path),
         };
-        let mut left = vec![(folder, shown)];
-        while let Some((folder, shown)) = left.pop() {
+        let top = Folder {
+            path: top,
+            root: self.open(path, FOLDER, Mode::empty())?,
+        };
+        let mut found = Vec::new();
+        // Paths and not open folders: there may be more than descriptors.
+        let mut left = vec![PathBuf::new()];
+        while let Some(below) = left.pop() {
+            let is_top = below.as_os_str().is_empty();
+            let folder = match top.open_without_links(&below, FOLDER, Mode::empty()) {
+                Ok(folder) => folder,
+                Err(error) if !is_top && is_passed_over(&error) => continue,
+                Err(error) if !is_top && is_no_folder(&error) => {
+                    found.push(top.path.join(below));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             for entry in Dir::read_from(&folder)? {
                 let entry = entry?;
                 let name = entry.file_name();
                 if matches!(name.to_bytes(), b"." | b"..") {
                     continue;
                 }
-                let shown = shown.join(os_str(name.to_bytes()));
-                let below = fs::openat(
-                    folder.as_fd(),
-                    name,
-                    FOLDER | OFlags::NOFOLLOW,
-                    Mode::empty(),
-                );
-                match below {
-                    Ok(below) => left.push((below, shown)),
-                    Err(Errno::NOTDIR | Errno::LOOP) => found.push(shown),
-                    // It is gone, or nobody may look into it.
-                    Err(_) if entry.file_type() == FileType::Directory => {}
-                    Err(_) => found.push(shown),
+                let path = below.join(os_str(name.to_bytes()));
+                // Some file systems do not tell what an entry is.
+                let is_folder = match entry.file_type() {
+                    FileType::Directory => true,
+                    FileType::Unknown => match fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)
+                    {
+                        Ok(stat) => FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
+                        Err(Errno::NOENT) => continue,
+                        Err(error) => return Err(error.into()),
+                    },
+                    _ => false,
+                };
+                if is_folder {
+                    left.push(path);
+                } else {
+                    found.push(top.path.join(path));
                 }
             }
         }
         found.sort();
         Ok(found)
     }
+}
+
+/// Whether a folder that could not be opened is gone, or nobody may look into
+/// it: the list goes on without it.
+fn is_passed_over(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotFound, PermissionDenied};
+    matches!(error.kind(), NotFound | PermissionDenied)
+}
+
+/// Whether what was a folder is a file or a link by now.
+fn is_no_folder(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::NOTDIR | Errno::LOOP))
 }
 
 fn os_str(bytes: &[u8]) -> &std::ffi::OsStr {
@@ -257,6 +303,49 @@ mod tests {
         let all = folder.list(Path::new("")).expect("a folder");
         let root = folder.path();
         assert_eq!(all, [root.join("..data/file"), root.join("file")]);
+    }
+
+    #[test]
+    fn more_folders_than_descriptors_are_listed() {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let (_outer, folder) = beside_a_secret();
+        let mut wanted = Vec::new();
+        for n in 0..600 {
+            let path = PathBuf::from(format!("{n:03}/file"));
+            folder.write(&path, b"x").expect("write");
+            wanted.push(folder.path().join(path));
+        }
+        // Enough for the tests that run meanwhile.
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = Some(500);
+        setrlimit(Resource::Nofile, limit).expect("less is allowed");
+        assert_eq!(folder.list(Path::new("")).expect("a folder"), wanted);
+    }
+
+    #[test]
+    fn only_what_is_gone_or_forbidden_is_left_out_of_a_list() {
+        for (errno, passed_over) in [
+            (Errno::NOENT, true),
+            (Errno::ACCESS, true),
+            (Errno::MFILE, false),
+            (Errno::NFILE, false),
+            (Errno::NOMEM, false),
+            (Errno::IO, false),
+        ] {
+            assert_eq!(is_passed_over(&errno.into()), passed_over, "{errno}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_not_read() {
+        let (_outer, folder) = beside_a_secret();
+        let file = File::create(folder.path().join("long")).expect("is made");
+        file.set_len(LONGEST + 1).expect("a hole");
+        let error = folder.read(Path::new("long")).expect_err("is too long");
+        assert_eq!(
+            error.to_string(),
+            "the file has 104857601 bytes, and at most 104857600 are read"
+        );
     }
 
     #[test]

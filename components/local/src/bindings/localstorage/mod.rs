@@ -28,7 +28,8 @@ const FILE_NAME: &str = "fileName";
 outrider_components::fields! {
     struct Fields {
         /// The folder of the files. Requests name a file in the metadata
-        /// `fileName`, and reach none outside the folder.
+        /// `fileName`, and reach none outside the folder. A file that is
+        /// read has at most 100 MiB.
         "rootPath" => root: String,
             missing "failed to parse metadata: property rootPath must not be empty";
     }
@@ -174,9 +175,11 @@ fn of_io(what: String, error: &std::io::Error) -> Error {
         Io::NotFound => (Kind::NotFound, "no such file or directory".to_owned()),
         Io::PermissionDenied => (Kind::Denied, "permission denied".to_owned()),
         Io::IsADirectory => (Kind::Invalid, "is a directory".to_owned()),
-        Io::NotADirectory | Io::InvalidFilename | Io::InvalidInput | Io::DirectoryNotEmpty => {
-            (Kind::Invalid, error.to_string())
-        }
+        Io::NotADirectory
+        | Io::InvalidFilename
+        | Io::InvalidInput
+        | Io::DirectoryNotEmpty
+        | Io::FileTooLarge => (Kind::Invalid, error.to_string()),
         _ => (Kind::Internal, error.to_string()),
     };
     Error::new(kind, format!("{what}: {reason}"))

@@ -8,6 +8,7 @@ use outrider_kit::{error, quote, truthy};
 use reqwest::{Response, Url};
 
 use super::Http;
+use super::redirects::Sent;
 
 const JSON: &str = "application/json; charset=utf-8";
 /// Metadata that become headers under their names although they are not
@@ -36,16 +37,22 @@ pub async fn run(http: &Http, request: &Request) -> Result<Answer, Failure> {
     };
     let url = http.base.with(text("path"))?;
     let has_body = matches!(method, Method::PUT | Method::POST | Method::PATCH);
+    let body = match has_body {
+        true => request.data.clone(),
+        false => bytes::Bytes::new(),
+    };
+    let headers = headers(http, metadata, has_body)?;
+    let sent = Sent::new(&method, &body, &headers, http.certified);
     let mut call = http
         .client
         .request(method.clone(), url.clone())
-        .headers(headers(http, metadata, has_body)?);
+        .headers(headers);
     if has_body {
-        call = call.body(request.data.clone());
+        call = call.body(body);
     }
     let work = async {
-        let answer = call
-            .send()
+        let answer = sent
+            .during(call.send())
             .await
             .map_err(|error| failed(&method, &url, &error))?;
         read(http, answer)

@@ -1,6 +1,7 @@
 //! `bindings.http`: <https://docs.dapr.io/reference/components-reference/supported-bindings/http/>.
 
 mod call;
+mod redirects;
 mod tls;
 pub mod url;
 
@@ -12,14 +13,12 @@ use outrider_components::bindings::{Answer, Binding, Failure, Output, Request};
 use outrider_components::{Context, Error, Field, FieldValue, Metadata, Secret, Truthy};
 use outrider_kit::quantity;
 use reqwest::Client;
-use reqwest::redirect::Policy;
 
 /// The metadata fields.
 pub const FIELDS: &[&[Field]] = &[Fields::FIELDS];
 
 /// How long connecting and a TLS handshake may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
-const MOST_REDIRECTS: usize = 10;
 
 const OPERATIONS: [&str; 9] = [
     "create", "get", "head", "post", "put", "patch", "delete", "options", "trace",
@@ -79,6 +78,8 @@ struct Http {
     longest: Option<usize>,
     /// Header and token.
     token: Option<(String, Secret)>,
+    /// Whether the client has a certificate.
+    certified: bool,
     strict: bool,
 }
 
@@ -100,11 +101,12 @@ pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<Binding>, Err
             )));
         }
     }
+    let certified = fields.certificate.is_some() && fields.key.is_some();
     let token = fields.token_header.zip(fields.token);
     let builder = Client::builder()
         .connect_timeout(CONNECT_LIMIT)
         .user_agent("Go-http-client/1.1")
-        .redirect(redirects(token.is_some()));
+        .redirect(redirects::policy());
     let builder = tls::configure(
         builder,
         fields.root.as_deref(),
@@ -122,24 +124,10 @@ pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<Binding>, Err
         timeout: fields.timeout.filter(|timeout| !timeout.is_zero()),
         longest: usize::try_from(fields.longest.0).ok().filter(|n| *n > 0),
         token,
+        certified,
         strict: fields.strict.0,
     };
     Ok(Binding::of_output(&metadata, http))
-}
-
-/// A token is for one server: with one, no redirect to another is followed.
-fn redirects(has_token: bool) -> Policy {
-    Policy::custom(move |attempt| {
-        if attempt.previous().len() > MOST_REDIRECTS {
-            return attempt.error(format!("stopped after {MOST_REDIRECTS} redirects"));
-        }
-        let origin = |url: &reqwest::Url| url.origin();
-        let first = attempt.previous().first().map(origin);
-        if has_token && first.is_some_and(|first| first != origin(attempt.url())) {
-            return attempt.stop();
-        }
-        attempt.follow()
-    })
 }
 
 #[async_trait]

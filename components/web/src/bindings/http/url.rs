@@ -2,8 +2,11 @@
 
 use outrider_components::Error;
 use outrider_kit::quote;
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 use reqwest::Url;
+
+/// How often a path is decoded until nothing changes; others are refused.
+const MOST_DECODED: usize = 8;
 
 /// The URL of the component.
 #[derive(Debug, Clone)]
@@ -70,10 +73,22 @@ impl Base {
     }
 }
 
-/// Whether a server that decodes the path could find `..` in it.
+/// Whether a server could find `..` in the path, which it and proxies before it
+/// may decode once each. What follows a `;` are parameters, which some servers
+/// cut off.
 fn climbs(path: &str) -> bool {
-    let decoded = percent_decode_str(path).decode_utf8_lossy();
-    decoded.split(['/', '\\']).any(|part| part == "..")
+    let mut decoded = path.as_bytes().to_vec();
+    for _ in 0..MOST_DECODED {
+        let next: Vec<u8> = percent_decode(&decoded).collect();
+        if next == decoded {
+            return decoded
+                .split(|byte| matches!(byte, b'/' | b'\\'))
+                .any(|part| part.split(|byte| *byte == b';').next() == Some(b".."));
+        }
+        decoded = next;
+    }
+    // Nobody means that.
+    true
 }
 
 #[cfg(test)]
@@ -97,6 +112,8 @@ mod tests {
             ("http://a/b", "c/../d", "http://a/b/d"),
             ("http://u:p@a/b", "//c", "http://u:p@a/b/c"),
             ("https://a", "@evil", "https://a/@evil"),
+            ("http://a/b", "c;v=1/d..;e", "http://a/b/c;v=1/d..;e"),
+            ("http://a/b", "100%25/%2541", "http://a/b/100%25/%2541"),
         ] {
             assert_eq!(with(base, path).as_deref(), Some(wanted), "{base} {path}");
         }
@@ -116,9 +133,17 @@ mod tests {
             "..%2fadmin",
             "..%5cadmin",
             "c/%2e%2e%2f%2e%2e%2fadmin",
+            "..;/admin",
+            "..;a=b/admin",
+            "%2e%2e%3ba/admin",
+            "%252e%252e/admin",
+            "%25252e%25252e%25252fadmin",
+            "..%253b/admin",
         ] {
             assert_eq!(with("http://a/b", path), None, "{path}");
         }
+        let often = format!("%{}2e./admin", "25".repeat(20));
+        assert_eq!(with("http://a/b", &often), None);
         assert_eq!(
             with("http://a", ":80@evil/x").as_deref(),
             Some("http://a/:80@evil/x")
