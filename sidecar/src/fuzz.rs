@@ -151,8 +151,11 @@ pub fn answers(bytes: &[u8]) {
 /// Trace context in headers, one a line.
 pub fn traces(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let parent = trace::Parent::of_headers(&header_map(text.lines()));
-    assert!(parent.parent.is_empty() || trace::is_valid(parent.parent.as_bytes()));
+    let headers = header_map(text.lines());
+    for wire in [trace::Wire::Http, trace::Wire::Grpc] {
+        let parent = trace::Parent::of_headers(&headers, wire);
+        assert!(parent.parent.is_empty() || trace::is_valid(parent.parent.as_bytes()));
+    }
     if let Some(parsed) = trace::of_binary(&text) {
         assert!(trace::is_valid(parsed.as_bytes()));
     }

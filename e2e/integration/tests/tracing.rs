@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use outrider_harness::{Builder, Daprd, HttpApp, Pair, wait};
+use outrider_harness::{Builder, Daprd, HttpApp, Pair, Sentry, wait};
 use serde_json::{Value, json};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -89,7 +89,7 @@ async fn a_call_is_one_trace_from_the_client_to_the_application() -> Result<()> 
         ("dapr.protocol", "http"),
         ("dapr.status_code", "200"),
         ("http.request.method", "GET"),
-        ("url.full", "/v1.0/invoke/called/method/a/b?q=1"),
+        ("url.full", "/v1.0/invoke/called/method/a/b"),
         ("rpc.service", "ServiceInvocation"),
         ("net.peer.name", "called"),
         ("dapr-mine", "shown"),
@@ -110,13 +110,10 @@ async fn tokens_are_in_no_span_and_errors_are() -> Result<()> {
         .start()
         .await?;
     let http = daprd.http();
-    let refused = http.get("/v1.0/state/none/k").await?;
-    assert_eq!(refused.status, 401);
-    assert!(
-        refused
-            .header("traceparent")
-            .is_some_and(|value| value != ZEROS)
-    );
+    let stranger = http.clone().with("baggage", "bad");
+    let refused = stranger.get("/v1.0/state/none/refused").await?;
+    assert_eq!(refused.status, 401, "the token is judged before all else");
+    assert_eq!(refused.header("traceparent"), None);
     let answer = http
         .with("dapr-api-token", "secret")
         .get("/v1.0/state/none/k")
@@ -140,6 +137,53 @@ async fn tokens_are_in_no_span_and_errors_are() -> Result<()> {
     }
     let all: Vec<String> = spans(&collector).iter().map(Value::to_string).collect();
     assert!(!all.concat().contains("secret"), "{all:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn credentials_in_urls_are_in_no_span() -> Result<()> {
+    let collector = collector().await?;
+    let builder = at_once(Daprd::builder()).config(&zipkin(&collector));
+    let daprd = builder.start().await?;
+    let http = daprd.http();
+    for target in [
+        "http://user:passw0rd@127.0.0.1:1",
+        "http%3A%2F%2Fuser%3Apassw0rd%40127.0.0.1:1",
+    ] {
+        http.get(&format!("/v1.0/invoke/{target}/method/x?api_key=q"))
+            .await?;
+    }
+    wait::until("both spans arrive", || async {
+        (spans(&collector).len() >= 2).then_some(())
+    })
+    .await?;
+    let all: Vec<String> = spans(&collector).iter().map(Value::to_string).collect();
+    for secret in ["passw0rd", "api_key"] {
+        assert!(!all.concat().contains(secret), "{all:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_denied_caller_makes_no_span() -> Result<()> {
+    let sentry = Sentry::start().await?;
+    let collector = collector().await?;
+    let app = HttpApp::start(Router::new().fallback(async || "ok")).await?;
+    let access = "accessControl: {defaultAction: deny, trustDomain: public, policies: [{appId: caller, defaultAction: deny, trustDomain: public, namespace: default, operations: [{name: /open, httpVerb: ['*'], action: allow}]}]}";
+    let pair = Pair::mtls(&sentry, |called| {
+        at_once(called)
+            .app(&app)
+            .config(access)
+            .config(&zipkin(&collector))
+    })
+    .await?;
+    let http = pair.caller.http();
+    let refused = http.get("/v1.0/invoke/called/method/closed").await?;
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    let answer = http.get("/v1.0/invoke/called/method/open").await?;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    span(&collector, "SERVER", "calllocal/called/open").await?;
+    assert_eq!(spans(&collector).len(), 1);
     Ok(())
 }
 

@@ -143,10 +143,20 @@ impl Callee {
         came: &Came<'_>,
     ) -> Result<message::Response, Status> {
         call.method = method::normal(call.method)?;
-        let Some(mut span) = self.begin(&mut call, came) else {
-            return self.admitted(call, peer).await;
+        let Some(channel) = &self.channel else {
+            return Err(Status::internal("app channel is not initialized"));
         };
-        let answered = self.admitted(call, peer).await;
+        let way = if channel.is_grpc() {
+            Call::Grpc
+        } else {
+            Call::Http(verb(call.verb.as_ref()))
+        };
+        // A caller who may not call makes no spans.
+        self.admit(peer.and_then(|p| p.id.as_ref()), &call.method, way)?;
+        let Some(mut span) = self.begin(&mut call, came) else {
+            return self.admitted(channel, call, peer).await;
+        };
+        let answered = self.admitted(channel, call, peer).await;
         let Some(recording) = span.recording() else {
             return answered;
         };
@@ -181,7 +191,7 @@ impl Callee {
         if let Some(recording) = span.recording() {
             let own = self.app_id.as_ref().map(HeaderValue::as_bytes);
             let own = String::from_utf8_lossy(own.unwrap_or_default());
-            recording.name(format!("CallLocal/{own}/{}", call.method));
+            recording.name(format_args!("CallLocal/{own}/{}", call.method));
             recording.set("rpc.service", "ServiceInvocation");
             recording.set("dapr.invoke_method", call.method.as_str());
             recording.set("dapr.protocol", "grpc");
@@ -192,18 +202,10 @@ impl Callee {
 
     async fn admitted(
         &self,
+        channel: &Channel,
         mut call: message::Request,
         peer: Option<&Peer>,
     ) -> Result<message::Response, Status> {
-        let Some(channel) = &self.channel else {
-            return Err(Status::internal("app channel is not initialized"));
-        };
-        let way = if channel.is_grpc() {
-            Call::Grpc
-        } else {
-            Call::Http(verb(call.verb.as_ref()))
-        };
-        self.admit(peer.and_then(|p| p.id.as_ref()), &call.method, way)?;
         let last = |name: &str| {
             let mut last_first = call.metadata.iter().rev();
             let (_, value) = last_first.find(|(known, _)| known.as_bytes() == name.as_bytes())?;

@@ -42,7 +42,10 @@ impl Edge {
             return answer;
         }
         let origin = parts.headers.get(header::ORIGIN).cloned();
-        let mut traced = if clean.contains("/healthz") {
+        // The path as it was sent: another spelling may mean something else.
+        let is_health = router::is_health(&parts.method, uri.path());
+        let admitted = token::admit(&mut parts.headers, apis.token.as_deref()) || is_health;
+        let mut traced = if !admitted || clean.contains("/healthz") {
             Traced::silent()
         } else {
             let begun = apis
@@ -56,9 +59,6 @@ impl Edge {
         if let Some(recording) = traced.recording() {
             spans::http(recording, &parts, &clean);
         }
-        // The path as it was sent: another spelling may mean something else.
-        let is_health = router::is_health(&parts.method, uri.path());
-        let admitted = token::admit(&mut parts.headers, apis.token.as_deref()) || is_health;
         let mut logged = apis
             .log
             .and_then(|log| log.http(&parts.method, &clean, &parts.headers));

@@ -8,6 +8,7 @@ use outrider_crds::configuration;
 use outrider_trace as trace;
 
 use super::router;
+use super::userinfo::Without;
 use outrider_net::body::{self, Body, Meter};
 use outrider_net::grpc;
 
@@ -45,7 +46,7 @@ impl Log {
         let shown = if self.obfuscate {
             router::name(method, path, headers)
         } else {
-            format!("{method} {path}")
+            format!("{method} {}", Without(path))
         };
         Some(Call::new(shown, headers))
     }
@@ -139,6 +140,19 @@ impl Meter for Grpc {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_in_urls_are_not_logged() {
+        let path = "/v1.0/invoke/http:/user:passw0rd@host/method/x";
+        for obfuscate in [false, true] {
+            let log = Log {
+                obfuscate,
+                omit_health: false,
+            };
+            let call = log.http(&Method::GET, path, &HeaderMap::new()).unwrap();
+            assert!(call.method.contains("http:/host"), "{}", call.method);
+        }
+    }
 
     #[test]
     fn the_flag_beats_the_configuration() {

@@ -11,6 +11,7 @@ pub mod public;
 pub mod router;
 pub mod service;
 pub mod spans;
+pub mod userinfo;
 
 use outrider_trace::Tracer;
 

@@ -10,6 +10,7 @@ use crate::blocks::error::{malformed, unimplemented};
 use crate::blocks::http::{Request, text};
 use crate::blocks::{self, absent, invoke};
 use crate::edge::Apis;
+use crate::edge::userinfo::Without;
 
 /// What a request is for, with names still escaped.
 struct Match<'a> {
@@ -115,7 +116,7 @@ pub fn name(verb: &Method, path: &str, headers: &HeaderMap) -> String {
         Some(Matched::Absent(name)) => name.to_owned(),
         Some(Matched::Route(route)) => route.name.to_owned(),
         None => match invoke::address::of_http(headers, path) {
-            Ok(address) => format!("InvokeService/{}", address.target),
+            Ok(address) => format!("InvokeService/{}", Without(&address.target)),
             Err(_) => "InvokeService".to_owned(),
         },
     }

@@ -1,6 +1,7 @@
 //! What is told about the spans of requests: their names and attributes.
 //! Nothing here happens where a request is not sampled.
 
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::request::Parts;
@@ -10,10 +11,11 @@ use outrider_net::body::{self, Body, Meter};
 use outrider_net::grpc;
 use outrider_net::path::query_unescape;
 use outrider_proto::runtime::v1 as wire;
-use outrider_trace::{Recording, Span};
+use outrider_trace::{Recording, Span, cut};
 use tonic::Request;
 
 use super::router;
+use super::userinfo::Without;
 use crate::blocks::invoke::address;
 
 /// Headers with this beginning become attributes.
@@ -25,9 +27,9 @@ const INVOCATION: &str = "ServiceInvocation";
 /// Tells about a request of the HTTP API. `clean` is the cleaned path.
 pub fn http(recording: &mut Recording, parts: &Parts, clean: &str) {
     let verb = &parts.method;
-    recording.name(clean.to_owned());
+    recording.name(Without(clean));
     of_client(recording, &parts.headers);
-    let call = format!("{verb} {clean}");
+    let call = format!("{verb} {}", Without(clean));
     match router::target(verb, clean) {
         Some((group @ ("state" | "secrets" | "bindings"), name, _)) => {
             recording.set("db.system", group);
@@ -48,19 +50,16 @@ pub fn http(recording: &mut Recording, parts: &Parts, clean: &str) {
     }
     recording.set("dapr.protocol", "http");
     recording.set("dapr.api", call);
-    recording.set("http.request.method", verb.as_str());
-    let full = parts
-        .uri
-        .path_and_query()
-        .map_or(clean, |full| full.as_str());
-    recording.set("url.full", full);
+    recording.set("http.request.method", verb);
+    // Queries have secrets in them, as the keys of APIs.
+    recording.set("url.full", Without(parts.uri.path()));
     let host = parts.headers.get(http::header::HOST);
     let host = host.and_then(|host| host.to_str().ok()?.parse().ok());
     let authority = host.or_else(|| parts.uri.authority().cloned());
     if let Some(authority) = authority {
         recording.set("server.address", authority.host());
         if let Some(port) = authority.port_u16() {
-            recording.set("server.port", port.to_string());
+            recording.set("server.port", port);
         }
     }
 }
@@ -72,9 +71,17 @@ pub fn http_ended(recording: &mut Recording, status: StatusCode) {
 }
 
 fn invocation(recording: &mut Recording, target: &str, method: &str) {
-    recording.name(format!("CallLocal/{target}/{method}"));
+    recording.name(call_local(target, method));
     recording.set("rpc.service", INVOCATION);
-    recording.set("net.peer.name", target);
+    recording.set("net.peer.name", Without(target));
+}
+
+fn call_local(target: &str, method: &str) -> String {
+    cut(format_args!(
+        "CallLocal/{}/{}",
+        Without(target),
+        Without(method)
+    ))
 }
 
 fn unescaped(name: &str) -> String {
@@ -90,7 +97,7 @@ fn of_client(recording: &mut Recording, headers: &HeaderMap) {
             && lower != token::HEADER
             && let Ok(value) = value.to_str()
         {
-            recording.set(lower.to_owned(), value);
+            recording.set(lower.to_owned(), Without(value));
         }
     }
 }
@@ -98,11 +105,11 @@ fn of_client(recording: &mut Recording, headers: &HeaderMap) {
 /// Tells about a request of the gRPC API. What its message says is told where
 /// the message is decoded.
 pub fn grpc<B>(recording: &mut Recording, request: &mut http::Request<B>) -> Details {
-    let method = request.uri().path().to_owned();
-    recording.name(method.clone());
+    let method = cut(request.uri().path());
+    recording.name(&method);
     of_client(recording, request.headers());
     recording.set("dapr.protocol", "grpc");
-    recording.set("dapr.api", method.as_str());
+    recording.set("dapr.api", &method);
     let said = Said {
         method,
         ..Said::default()
@@ -114,7 +121,7 @@ pub fn grpc<B>(recording: &mut Recording, request: &mut http::Request<B>) -> Det
 
 /// Tells about a call that is passed on to an application.
 pub fn proxied<B>(recording: &mut Recording, request: &http::Request<B>) {
-    recording.name(request.uri().path().to_owned());
+    recording.name(request.uri().path());
     of_client(recording, request.headers());
 }
 
@@ -158,8 +165,8 @@ pub fn describe<M: Described>(request: &Request<M>) {
 }
 
 impl Said {
-    fn set(&mut self, name: &'static str, value: &str) {
-        self.attributes.push((name, value.to_owned()));
+    fn set(&mut self, name: &'static str, value: impl Display) {
+        self.attributes.push((name, cut(value)));
     }
 
     fn component(&mut self, system: &str, name: &str) {
@@ -181,9 +188,9 @@ impl Said {
 impl Described for wire::InvokeServiceRequest {
     fn describe(&self, said: &mut Said) {
         let method = self.message.as_ref().map_or("", |m| m.method.as_str());
-        said.name = Some(format!("CallLocal/{}/{method}", self.id));
+        said.name = Some(call_local(&self.id, method));
         said.set("rpc.service", INVOCATION);
-        said.set("net.peer.name", &self.id);
+        said.set("net.peer.name", Without(&self.id));
     }
 }
 

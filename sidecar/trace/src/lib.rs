@@ -24,6 +24,6 @@ pub use context::{
 pub use export::{Counts, Exporting};
 pub use parent::Parent;
 pub use settings::{Error, Settings};
-pub use span::{Kind, Name, Recording, Span};
+pub use span::{Kind, Name, Recording, Span, cut};
 pub use traced::{Traced, Wire};
 pub use tracer::Tracer;

@@ -2,8 +2,9 @@
 
 use http::HeaderMap;
 
-use crate::context::{BINARY, TRACEPARENT, TRACESTATE, is_valid, of_binary};
+use crate::context::TRACESTATE;
 use crate::span::Span;
+use crate::traced::{self, Wire};
 
 /// As messages carry it; empty without one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,16 +15,15 @@ pub struct Parent {
 
 impl Parent {
     /// Of the headers of an HTTP client or the metadata of a gRPC one.
-    pub fn of_headers(headers: &HeaderMap) -> Self {
-        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
-        let parent = text(TRACEPARENT)
-            .map(str::to_owned)
-            .or_else(|| text(BINARY).and_then(of_binary))
-            .filter(|parent| is_valid(parent.as_bytes()));
-        let state = parent.as_ref().and_then(|_| text(TRACESTATE));
+    pub fn of_headers(headers: &HeaderMap, wire: Wire) -> Self {
+        let found = traced::find(headers, wire);
+        let Some(parent) = found.as_ref().and_then(|(_, text)| text.to_str().ok()) else {
+            return Self::default();
+        };
+        let state = headers.get(TRACESTATE).and_then(|v| v.to_str().ok());
         Self {
+            parent: parent.to_owned(),
             state: state.unwrap_or_default().to_owned(),
-            parent: parent.unwrap_or_default(),
         }
     }
 

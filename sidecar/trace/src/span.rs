@@ -1,6 +1,7 @@
 //! One span, from its begin to its end.
 
 use std::borrow::Cow;
+use std::fmt::{self, Display, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,10 +9,11 @@ use http::{HeaderValue, StatusCode};
 
 use crate::context::Context;
 use crate::export::Exporting;
+use crate::state;
 
 pub type Name = Cow<'static, str>;
 
-/// Bytes of one value that are kept.
+/// Bytes that are kept of one text.
 const VALUE: usize = 4 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +46,7 @@ pub struct Finished {
     pub parent: Option<[u8; 8]>,
     pub state: String,
     pub kind: Kind,
-    pub name: Name,
+    pub name: String,
     pub attributes: Vec<(Name, String)>,
     pub start: SystemTime,
     pub took: Duration,
@@ -53,11 +55,16 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Bytes that it takes in a queue, roughly.
+    /// Bytes that it takes in a queue: what is held, which may be more than
+    /// what is shown.
     pub fn size(&self) -> usize {
+        let texts = [&self.name, &self.state];
+        let texts = texts.into_iter().chain(&self.error);
+        let texts = texts.map(String::capacity);
         let attributes = self.attributes.iter();
-        let attributes = attributes.map(|(name, value)| 48 + name.len() + value.len());
-        256 + self.name.len() + self.state.len() + attributes.sum::<usize>()
+        let attributes = attributes.map(|(name, value)| held(name) + value.capacity());
+        let places = self.attributes.capacity() * size_of::<(Name, String)>();
+        size_of::<Self>() + places + texts.sum::<usize>() + attributes.sum::<usize>()
     }
 
     pub fn end(&self) -> SystemTime {
@@ -82,12 +89,13 @@ impl Span {
         exporting: Arc<Exporting>,
     ) -> Self {
         let state = self.state.as_ref().and_then(|state| state.to_str().ok());
+        let state = state.filter(|state| state.len() <= state::MAX);
         let finished = Finished {
             context: self.context,
             parent,
             state: state.unwrap_or_default().to_owned(),
             kind,
-            name: Name::Borrowed(""),
+            name: String::new(),
             attributes: Vec::new(),
             start: SystemTime::now(),
             took: Duration::ZERO,
@@ -117,17 +125,16 @@ impl Span {
 }
 
 impl Recording {
-    pub fn name(&mut self, name: impl Into<Name>) {
-        self.finished.name = cut_name(name.into());
+    pub fn name(&mut self, name: impl Display) {
+        self.finished.name = cut(name);
     }
 
     /// Sets an attribute, if it has a value.
-    pub fn set(&mut self, name: impl Into<Name>, value: impl Into<String>) {
-        let (name, value) = (cut_name(name.into()), value.into());
+    pub fn set(&mut self, name: impl Into<Name>, value: impl Display) {
+        let (name, value) = (cut_name(name.into()), cut(value));
         if value.is_empty() {
             return;
         }
-        let value = cut(value);
         let mut known = self.finished.attributes.iter_mut();
         match known.find(|(known, _)| *known == name) {
             Some((_, old)) => *old = value,
@@ -141,12 +148,12 @@ impl Recording {
             let code = StatusCode::from_u16(status).ok();
             let reason = code.and_then(|code| code.canonical_reason());
             let reason = reason.unwrap_or("Unknown");
-            self.fail(format!("Code({status}): {reason}"));
+            self.fail(format_args!("Code({status}): {reason}"));
         }
     }
 
-    pub fn fail(&mut self, cause: impl Into<String>) {
-        self.finished.error = Some(cut(cause.into()));
+    pub fn fail(&mut self, cause: impl Display) {
+        self.finished.error = Some(cut(cause));
     }
 }
 
@@ -164,14 +171,80 @@ impl Drop for Span {
     }
 }
 
-fn cut(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(VALUE));
-    text
+/// The beginning of a text, as much as spans keep. The rest is not copied.
+pub fn cut(text: impl Display) -> String {
+    let mut begin = Begin(String::new());
+    // It fails where the text is longer.
+    let _ = write!(begin, "{text}");
+    begin.0
+}
+
+struct Begin(String);
+
+impl fmt::Write for Begin {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let fits = text.floor_char_boundary(VALUE - self.0.len());
+        self.0.push_str(&text[..fits]);
+        if fits < text.len() {
+            return Err(fmt::Error);
+        }
+        Ok(())
+    }
 }
 
 fn cut_name(name: Name) -> Name {
-    if name.len() <= VALUE {
-        return name;
+    match name {
+        Name::Owned(name) if name.capacity() > VALUE => Name::Owned(cut(name)),
+        name => name,
     }
-    Name::Owned(cut(name.into_owned()))
+}
+
+fn held(name: &Name) -> usize {
+    match name {
+        Name::Borrowed(_) => 0,
+        Name::Owned(name) => name.capacity(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::tests::collecting;
+    use crate::sampler::Sampler;
+    use crate::tracer::Tracer;
+
+    #[test]
+    fn a_span_holds_no_more_than_the_beginning_of_a_long_text() {
+        let exporting = collecting();
+        let tracer = Tracer::on(Sampler::parse("1").0, exporting.clone());
+        let long = "\u{e4}".repeat(2 << 20);
+        let mut span = tracer.start(None, None, Kind::Server).unwrap();
+        let recording = span.recording().unwrap();
+        recording.name(format_args!("CallLocal/a/{long}"));
+        recording.set("dapr.invoke_method", &long);
+        recording.set(long.clone(), "value");
+        recording.fail(long.clone());
+        drop(span);
+        let spans = exporting.waiting();
+        let finished = &spans[0];
+        assert!(finished.name.starts_with("CallLocal/a/\u{e4}"));
+        assert_eq!(finished.attributes[0].1.len(), VALUE);
+        let error = finished.error.as_ref().unwrap();
+        for text in [&finished.name, &finished.attributes[0].1, error] {
+            assert!(text.capacity() <= 2 * VALUE, "{}", text.capacity());
+        }
+        assert!(held(&finished.attributes[1].0) <= 2 * VALUE);
+    }
+
+    #[test]
+    fn the_size_counts_the_error_and_what_is_held() {
+        let mut finished = crate::export::tests::span("n");
+        let small = finished.size();
+        finished.error = Some(String::with_capacity(10_000));
+        finished.name = String::with_capacity(20_000);
+        let mut value = String::with_capacity(40_000);
+        value.push('v');
+        finished.attributes.push(("a".into(), value));
+        assert!(finished.size() >= small - 1 + 70_000, "{}", finished.size());
+    }
 }

@@ -24,7 +24,7 @@ pub struct Traced {
     /// What few clients send.
     rare: Option<Box<Rare>>,
     is_off: bool,
-    /// Requests of health routes are not traced at all.
+    /// The request is not traced at all.
     is_silent: bool,
 }
 
@@ -91,13 +91,24 @@ impl Tracer {
 impl Context {
     /// The context that a request came with.
     pub fn of_headers(headers: &HeaderMap, wire: Wire) -> Option<Self> {
-        let binary = match wire {
-            Wire::Http => None,
-            Wire::Grpc => headers.get(BINARY),
-        };
-        let binary = binary.and_then(|value| Self::parse_binary(value.as_bytes()));
-        binary.or_else(|| Self::parse(headers.get(TRACEPARENT)?.as_bytes()))
+        find(headers, wire).map(|(context, _)| context)
     }
+}
+
+/// The context that a request came with, and its text as the value of
+/// `traceparent`, as it was sent where it was sent so. Of the two headers the
+/// first counts that can be read.
+pub(crate) fn find(headers: &HeaderMap, wire: Wire) -> Option<(Context, HeaderValue)> {
+    let binary = match wire {
+        Wire::Http => None,
+        Wire::Grpc => headers.get(BINARY),
+    };
+    let binary = binary.and_then(|value| Context::parse_binary(value.as_bytes()));
+    if let Some(context) = binary {
+        return Some((context, context.header()));
+    }
+    let sent = headers.get(TRACEPARENT)?;
+    Some((Context::parse(sent.as_bytes())?, sent.clone()))
 }
 
 impl Span {
@@ -115,7 +126,7 @@ impl Span {
 }
 
 impl Traced {
-    /// Of a request of a health route.
+    /// Of a request of a health route, or of a client that is not admitted.
     pub fn silent() -> Self {
         Self {
             is_silent: true,
@@ -124,14 +135,7 @@ impl Traced {
     }
 
     fn passing(headers: &HeaderMap, wire: Wire) -> Self {
-        let parent = match (headers.get(TRACEPARENT), wire) {
-            (Some(value), _) => Context::parse(value.as_bytes()).map(|_| value.clone()),
-            (None, Wire::Grpc) => headers
-                .get(BINARY)
-                .and_then(|value| Context::parse_binary(value.as_bytes()))
-                .map(|context| context.header()),
-            (None, Wire::Http) => None,
-        };
+        let parent = find(headers, wire).map(|(_, text)| text);
         let state = parent.as_ref().and_then(|_| state::of_headers(headers));
         Self {
             parent,
@@ -214,6 +218,7 @@ fn add(headers: &mut HeaderMap, name: &'static str, value: Option<HeaderValue>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Parent;
     use crate::export::tests::collecting;
     use crate::sampler::Sampler;
 
@@ -307,6 +312,40 @@ mod tests {
         let mut answer = HeaderMap::new();
         traced.answer_grpc(&mut answer, false);
         assert!(answer.is_empty());
+    }
+
+    #[test]
+    fn the_same_context_is_found_whether_spans_are_made_or_not() {
+        let other = "00-11111111111111111111111111111111-1111111111111111-01";
+        let binary = crate::to_binary(PARENT).unwrap();
+        let (binary, bad) = (Some(binary.as_str()), Some("hello"));
+        // The two headers, and what is found over HTTP and over gRPC.
+        let cases = [
+            (Some(PARENT), None, Some(PARENT), Some(PARENT)),
+            (None, binary, None, Some(PARENT)),
+            (Some(other), binary, Some(other), Some(PARENT)),
+            (bad, binary, None, Some(PARENT)),
+            (Some(PARENT), bad, Some(PARENT), Some(PARENT)),
+            (bad, bad, None, None),
+        ];
+        let id = |context: Option<Context>| context.map(|context| context.trace_id);
+        let id_of = |text: &str| id(Context::parse(text.as_bytes()));
+        for (parent, binary, over_http, over_grpc) in cases {
+            for (wire, expected) in [(Wire::Http, over_http), (Wire::Grpc, over_grpc)] {
+                let pairs = [(TRACEPARENT, parent), (BINARY, binary)];
+                let pairs = pairs.into_iter().filter_map(|(n, v)| Some((n, v?)));
+                let mut sent: HeaderMap = pairs
+                    .map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap()))
+                    .collect();
+                let expected = expected.and_then(id_of);
+                let passing = request(&Tracer::default(), &mut sent.clone(), wire);
+                assert_eq!(id(passing.context()), expected, "{sent:?}");
+                let carried = Parent::of_headers(&sent, wire);
+                assert_eq!(id_of(&carried.parent), expected, "{sent:?}");
+                let made = id(request(&on(), &mut sent, wire).context());
+                assert_eq!(made == expected, expected.is_some(), "{sent:?}");
+            }
+        }
     }
 
     #[test]

@@ -70,7 +70,7 @@ fn complete(metadata: &mut Pairs, headers: &HeaderMap) -> Result<(), Status> {
             metadata.insert(key, value.to_owned());
         }
     }
-    let trace = trace::Parent::of_headers(headers);
+    let trace = trace::Parent::of_headers(headers, trace::Wire::Grpc);
     let parent = match trace.parent.is_empty() {
         true => trace::NOTHING.to_owned(),
         false => trace.parent,

@@ -20,7 +20,7 @@ async fn answer(api: &Api, mut request: Request, name: &str) -> Result<Response<
         .map_err(|cause| malformed(cause.to_string()).of_body(&cause))?;
     let mut invocation = decode::request(&body)?;
     let metadata = &mut invocation.metadata;
-    let trace = trace::Parent::of_headers(&request.headers);
+    let trace = trace::Parent::of_headers(&request.headers, trace::Wire::Http);
     if trace.parent.is_empty() {
         metadata.insert(trace::TRACEPARENT.to_owned(), trace::NOTHING.to_owned());
     } else {

@@ -15,7 +15,7 @@ const BULK: &str = "/dapr.proto.runtime.v1.Dapr/BulkPublishEvent";
 type Answer<T> = Result<Response<T>, Status>;
 
 pub async fn publish(api: &Api, request: Request<wire::PublishEventRequest>) -> Answer<()> {
-    let trace = trace::Parent::of_headers(request.metadata().as_ref());
+    let trace = trace::Parent::of_headers(request.metadata().as_ref(), trace::Wire::Grpc);
     let request = request.into_inner();
     let to = api.topic(&request.pubsub_name, &request.topic, &request.metadata)?;
     let message = Publish {
@@ -32,7 +32,7 @@ pub async fn bulk_publish(
     api: &Api,
     request: Request<wire::BulkPublishRequest>,
 ) -> Answer<wire::BulkPublishResponse> {
-    let trace = trace::Parent::of_headers(request.metadata().as_ref());
+    let trace = trace::Parent::of_headers(request.metadata().as_ref(), trace::Wire::Grpc);
     let request = request.into_inner();
     let to = api.topic(&request.pubsub_name, &request.topic, &request.metadata)?;
     let entries = request.entries.into_iter().map(|entry| Entry {

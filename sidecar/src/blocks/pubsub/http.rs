@@ -20,7 +20,7 @@ pub async fn publish(api: &Api, mut request: Request, pubsub: &str, topic: &str)
             data: request.bytes().await.map_err(body_read)?,
             content_type: content_type(&request),
             metadata,
-            trace: trace::Parent::of_headers(&request.headers),
+            trace: trace::Parent::of_headers(&request.headers, trace::Wire::Http),
         };
         api.publish(&to, message).await?;
         Ok(no_content())
@@ -42,7 +42,7 @@ pub async fn bulk_publish(
             decode::Wrong::Form(cause) => error::malformed(pubsub, topic, &api.app_id, &cause),
             decode::Wrong::Event(cause) => error::mismatch(pubsub, topic, &api.app_id, &cause),
         })?;
-        let trace = trace::Parent::of_headers(&request.headers);
+        let trace = trace::Parent::of_headers(&request.headers, trace::Wire::Http);
         let call = request.uri.path();
         let failed = api
             .bulk_publish(&to, entries, metadata, &trace, call)

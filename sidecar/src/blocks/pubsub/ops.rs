@@ -84,7 +84,7 @@ impl Api {
         let state = state.filter(|state| !state.is_empty());
         let mut span = self.tracer.start(context, state, trace::Kind::Producer)?;
         if let Some(recording) = span.recording() {
-            recording.name(call.to_owned());
+            recording.name(call);
         }
         Some(span)
     }

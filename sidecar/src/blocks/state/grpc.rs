@@ -7,7 +7,7 @@ use outrider_components::state::{
 use outrider_proto::common::v1::state_options::{StateConcurrency, StateConsistency};
 use outrider_proto::common::v1::{Etag, StateItem, StateOptions};
 use outrider_proto::runtime::v1 as wire;
-use outrider_trace::Parent;
+use outrider_trace::{Parent, Wire};
 use tonic::{Request, Response, Status};
 
 use super::{Api, error};
@@ -114,7 +114,7 @@ pub async fn transact(
     request: Request<wire::ExecuteStateTransactionRequest>,
 ) -> Answer<()> {
     let (headers, _, request) = request.into_parts();
-    let trace = || Parent::of_headers(headers.as_ref());
+    let trace = || Parent::of_headers(headers.as_ref(), Wire::Grpc);
     let store = store(api, &request.store_name)?;
     store.check_transactional()?;
     let mut operations = Vec::with_capacity(request.operations.len());

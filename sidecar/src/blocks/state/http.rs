@@ -13,7 +13,7 @@ use crate::blocks::error::{Error, Result, body_read, malformed};
 use crate::blocks::http::{self as api, Request, no_content};
 use crate::blocks::json;
 use outrider_net::body::{Body, ReadError};
-use outrider_trace::Parent;
+use outrider_trace::{Parent, Wire};
 
 pub async fn get(api: &Api, request: Request, store: &str, key: &str) -> Response<Body> {
     answer(async {
@@ -168,7 +168,7 @@ pub async fn transact(api: &Api, mut request: Request, store: &str) -> Response<
             .collect::<Result<_>>()?;
         let mut all = asked.metadata;
         all.extend(metadata);
-        let trace = || Parent::of_headers(&request.headers);
+        let trace = || Parent::of_headers(&request.headers, Wire::Http);
         store
             .transact(operations, &all, &api.outbox, trace)
             .await

@@ -197,7 +197,7 @@ fn message(batch: &[Arc<Finished>], resource: &Resource) -> ExportRequest {
         span_id: span.context.span_id.to_vec(),
         trace_state: span.state.clone(),
         parent_span_id: span.parent.map(|id| id.to_vec()).unwrap_or_default(),
-        name: span.name.clone().into_owned(),
+        name: span.name.clone(),
         kind: match span.kind {
             Kind::Server => 2,
             Kind::Client => 3,

@@ -184,7 +184,7 @@ impl Inlet {
         let mut span = tracer.start(parent, state, trace::Kind::Client)?;
         if let Some(recording) = span.recording() {
             let name = self.binding.instance.name();
-            recording.name(format!("bindings/{name}"));
+            recording.name(format_args!("bindings/{name}"));
             recording.set("db.system", "bindings");
             recording.set("db.name", name);
             recording.set("db.connection_string", call);

@@ -183,7 +183,7 @@ async fn deliver_once(
         if let (Some(mut span), Outcome::Failed(failed)) = (span, outcome)
             && let Some(recording) = span.recording()
         {
-            recording.fail(failed.to_string());
+            recording.fail(failed);
         }
     }
     outcomes

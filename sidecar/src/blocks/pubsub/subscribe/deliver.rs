@@ -102,7 +102,7 @@ pub fn begin(channel: &Channel, topic: &str, event: &Event<'_>) -> Option<Span> 
     let state = state.filter(|state| trace::state::is_valid(state.as_bytes()));
     let mut span = channel.tracer.start(parent, state, trace::Kind::Client)?;
     if let Some(recording) = span.recording() {
-        recording.name(format!("pubsub/{topic}"));
+        recording.name(format_args!("pubsub/{topic}"));
         recording.set("messaging.system", "pubsub");
         recording.set("messaging.destination.name", topic);
     }
