@@ -30,8 +30,14 @@ struct Plane {
 
 impl Plane {
     async fn start() -> Result<Plane> {
+        Self::with(|_| {}).await
+    }
+
+    /// With resources that are there before the operator is.
+    async fn with(resources: impl FnOnce(&Kubernetes)) -> Result<Plane> {
         let authority = Authority::new()?;
         let cluster = Kubernetes::start().await?;
+        resources(&cluster);
         let sentry = Sentry::of(&authority, "24h").await?;
         Ok(Plane {
             operator: Operator::start(&cluster, &sentry).await?,
@@ -296,26 +302,26 @@ async fn clients_that_drip_are_disconnected_and_do_not_block_others() -> Result<
 
 #[tokio::test]
 async fn one_wrong_resource_does_not_affect_others() -> Result<()> {
-    let plane = Plane::start().await?;
-    plane.component("default", "good", memory());
     let mut odd = memory();
     odd["spec"]["colour"] = json!({"is": ["not", "known"]});
     odd["more"] = json!(7);
-    plane.component("default", "odd", odd);
-    plane.component(
-        "default",
-        "wanting",
-        json!({
-            "spec": {
-                "type": "state.redis", "version": "v1", "ignoreErrors": true,
-                "metadata": [
-                    {"name": "redisHost", "value": "127.0.0.1:1"},
-                    {"name": "redisPassword", "secretKeyRef": {"name": "nope", "key": "nope"}},
-                ],
-            },
-            "auth": {"secretStore": "kubernetes"},
-        }),
-    );
+    let wanting = json!({
+        "spec": {
+            "type": "state.redis", "version": "v1", "ignoreErrors": true,
+            "metadata": [
+                {"name": "redisHost", "value": "127.0.0.1:1"},
+                {"name": "redisPassword", "secretKeyRef": {"name": "nope", "key": "nope"}},
+            ],
+        },
+        "auth": {"secretStore": "kubernetes"},
+    });
+    // The sidecar's first list has them all.
+    let plane = Plane::with(|cluster| {
+        cluster.put("components", "default", "good", memory());
+        cluster.put("components", "default", "odd", odd);
+        cluster.put("components", "default", "wanting", wanting);
+    })
+    .await?;
     let daprd = plane.daprd(plane.operator.port())?.start().await?;
     plane.operator.line("secret default/nope not found").await?;
     let metadata = daprd.http().get("/v1.0/metadata").await?.json()?;
