@@ -80,12 +80,8 @@ impl Name {
     }
 
     /// How many bytes [`Self::put`] writes.
-    pub fn len(&self) -> usize {
+    pub fn encoded_len(&self) -> usize {
         self.as_bytes().len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Writes it as it is spelled.
@@ -200,7 +196,7 @@ mod tests {
             let mut written = Vec::new();
             name.put(&mut written);
             assert_eq!(written, spelling.as_bytes());
-            assert_eq!(name.len(), spelling.len());
+            assert_eq!(name.encoded_len(), spelling.len());
             assert_eq!(name, Name::from(spelling));
             assert_eq!(name.cmp(&Name::from(spelling)), std::cmp::Ordering::Equal);
             assert_ne!(name, Name::from("content_type"));

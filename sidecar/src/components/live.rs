@@ -64,7 +64,7 @@ impl Live {
         }
     }
 
-    /// Told when other components are in use.
+    /// Changes when other components are in use.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }

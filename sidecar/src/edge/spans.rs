@@ -1,4 +1,4 @@
-//! What is told about the spans of requests: their names and attributes.
+//! Names and attributes of the spans of requests.
 //! Nothing here happens where a request is not sampled.
 
 use std::fmt::Display;
@@ -24,7 +24,7 @@ const OURS: &str = "dapr-";
 const BINARY: &str = "-bin";
 const INVOCATION: &str = "ServiceInvocation";
 
-/// Tells about a request of the HTTP API. `clean` is the cleaned path.
+/// Describes a request of the HTTP API. `clean` is the cleaned path.
 pub fn http(recording: &mut Recording, parts: &Parts, clean: &str) {
     let verb = &parts.method;
     recording.name(Without(clean));
@@ -102,7 +102,7 @@ fn of_client(recording: &mut Recording, headers: &HeaderMap) {
     }
 }
 
-/// Tells about a request of the gRPC API. What its message says is told where
+/// Describes a request of the gRPC API. What its message says is added where
 /// the message is decoded.
 pub fn grpc<B>(recording: &mut Recording, request: &mut http::Request<B>) -> Details {
     let method = cut(request.uri().path());
@@ -119,7 +119,7 @@ pub fn grpc<B>(recording: &mut Recording, request: &mut http::Request<B>) -> Det
     details
 }
 
-/// Tells about a call that is passed on to an application.
+/// Describes a call that is passed on to an application.
 pub fn proxied<B>(recording: &mut Recording, request: &http::Request<B>) {
     recording.name(request.uri().path());
     of_client(recording, request.headers());

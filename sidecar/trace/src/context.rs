@@ -14,7 +14,7 @@ pub const NOTHING: &str = "00-00000000000000000000000000000000-0000000000000000-
 /// The same in gRPC's binary form.
 pub const BINARY_NOTHING: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAQAAAAAAAAAAAgA";
 
-/// The bit that says that whoever made the context records it.
+/// The bit that says that the caller may have recorded the trace.
 const SAMPLED: u8 = 1;
 const HEX: &[u8; 16] = b"0123456789abcdef";
 

@@ -31,7 +31,7 @@ pub struct Span {
     recording: Option<Box<Recording>>,
 }
 
-/// What is told about a span.
+/// What is recorded of a span.
 pub struct Recording {
     exporting: Arc<Exporting>,
     began: Instant,
@@ -118,7 +118,7 @@ impl Span {
         self.state.as_ref()
     }
 
-    /// What is told about it, where somebody wants to know.
+    /// What is recorded of it; none if nothing is.
     pub fn recording(&mut self) -> Option<&mut Recording> {
         self.recording.as_deref_mut()
     }

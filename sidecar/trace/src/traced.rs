@@ -157,7 +157,7 @@ impl Traced {
         }
     }
 
-    /// What is told about the span, where somebody wants to know.
+    /// What is recorded of the span; none if nothing is.
     pub fn recording(&mut self) -> Option<&mut Recording> {
         self.span.as_mut()?.recording()
     }

@@ -112,9 +112,9 @@ impl Headers {
         for (name, values) in self.entries() {
             let list = length(values.clone());
             encode_key(tag, WireType::LengthDelimited, buffer);
-            encode_varint((field(name.len()) + field(list)) as u64, buffer);
+            encode_varint((field(name.encoded_len()) + field(list)) as u64, buffer);
             encode_key(NAME, WireType::LengthDelimited, buffer);
-            encode_varint(name.len() as u64, buffer);
+            encode_varint(name.encoded_len() as u64, buffer);
             name.put(buffer);
             encode_key(LIST, WireType::LengthDelimited, buffer);
             encode_varint(list as u64, buffer);
@@ -128,7 +128,7 @@ impl Headers {
 
     pub(super) fn encoded_len(&self, tag: u32) -> usize {
         let entries = self.entries().map(|(name, values)| {
-            let entry = field(name.len()) + field(length(values));
+            let entry = field(name.encoded_len()) + field(length(values));
             key_len(tag) + encoded_len_varint(entry as u64) + entry
         });
         entries.sum()

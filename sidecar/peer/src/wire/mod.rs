@@ -28,12 +28,8 @@ impl prost::Message for Request {
             int32::encode(1, &self.ver, buffer);
         }
         self.metadata.encode(2, buffer);
-        if let Some(message) = &self.message {
-            message::encode(3, message, buffer);
-        }
-        if let Some(actor) = &self.actor {
-            message::encode(4, actor, buffer);
-        }
+        encode(3, self.message.as_ref(), buffer);
+        encode(4, self.actor.as_ref(), buffer);
     }
 
     fn merge_field(
@@ -57,12 +53,10 @@ impl prost::Message for Request {
             0 => 0,
             ver => int32::encoded_len(1, &ver),
         };
-        let message = self.message.as_ref();
-        let actor = self.actor.as_ref();
         number
             + self.metadata.encoded_len(2)
-            + message.map_or(0, |message| message::encoded_len(3, message))
-            + actor.map_or(0, |actor| message::encoded_len(4, actor))
+            + encoded_len(3, self.message.as_ref())
+            + encoded_len(4, self.actor.as_ref())
     }
 
     fn clear(&mut self) {
@@ -81,14 +75,10 @@ pub struct Response {
 
 impl prost::Message for Response {
     fn encode_raw(&self, buffer: &mut impl BufMut) {
-        if let Some(status) = &self.status {
-            message::encode(1, status, buffer);
-        }
+        encode(1, self.status.as_ref(), buffer);
         self.headers.encode(2, buffer);
         self.trailers.encode(3, buffer);
-        if let Some(message) = &self.message {
-            message::encode(4, message, buffer);
-        }
+        encode(4, self.message.as_ref(), buffer);
     }
 
     fn merge_field(
@@ -108,17 +98,26 @@ impl prost::Message for Response {
     }
 
     fn encoded_len(&self) -> usize {
-        let status = self.status.as_ref();
-        let message = self.message.as_ref();
-        status.map_or(0, |status| message::encoded_len(1, status))
+        encoded_len(1, self.status.as_ref())
             + self.headers.encoded_len(2)
             + self.trailers.encoded_len(3)
-            + message.map_or(0, |message| message::encoded_len(4, message))
+            + encoded_len(4, self.message.as_ref())
     }
 
     fn clear(&mut self) {
         *self = Self::default();
     }
+}
+
+/// Writes a field that may be missing.
+fn encode<M: prost::Message>(tag: u32, field: Option<&M>, buffer: &mut impl BufMut) {
+    if let Some(field) = field {
+        message::encode(tag, field, buffer);
+    }
+}
+
+fn encoded_len<M: prost::Message>(tag: u32, field: Option<&M>) -> usize {
+    field.map_or(0, |field| message::encoded_len(tag, field))
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

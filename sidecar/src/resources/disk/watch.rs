@@ -27,7 +27,7 @@ pub struct Files<W: Watch> {
 
 struct Listed<W: Watch> {
     all: Vec<W::Resource>,
-    /// Told when they have been applied, dropped when that ended everything.
+    /// Sent to when they have been applied, dropped when that ended everything.
     applied: oneshot::Sender<()>,
 }
 
@@ -75,7 +75,7 @@ pub struct Reader {
     subscriptions: Feed<Subscriptions>,
 }
 
-/// What the kinds are told by a [`Reader`].
+/// What the kinds get from a [`Reader`].
 pub struct Sources {
     pub http_endpoints: Files<HttpEndpoints>,
     pub resiliencies: Files<Resiliencies>,
@@ -216,12 +216,12 @@ mod tests {
             let early = tokio::time::timeout(pause, names(&mut resiliencies)).await;
             early.unwrap_err();
             // Asking for more says that what came before was applied.
-            let (next, told) = tokio::join!(
+            let (next, seen) = tokio::join!(
                 tokio::time::timeout(pause, names(&mut http_endpoints)),
                 names(&mut resiliencies),
             );
             next.unwrap_err();
-            assert_eq!(told, ["Resiliency"]);
+            assert_eq!(seen, ["Resiliency"]);
             drop(resiliencies);
         };
         let (goes_on, ()) = tokio::join!(reader.read(), kinds);

@@ -62,7 +62,7 @@ impl Exporting {
                 queue: queue.clone(),
                 collector,
                 resource: resource.clone(),
-                told: (0, None),
+                logged: Logged::default(),
             };
             tasks.spawn("trace exporter", sending.run(tasks.stopping()));
             queue
@@ -153,8 +153,15 @@ struct Sending {
     queue: Arc<Queue>,
     collector: Collector,
     resource: Arc<Resource>,
-    /// Dropped spans that the log tells of, and since when.
-    told: (u64, Option<Instant>),
+    logged: Logged,
+}
+
+/// What the log says of dropped spans.
+#[derive(Default)]
+struct Logged {
+    dropped: u64,
+    /// When the last line about them was written.
+    at: Option<Instant>,
 }
 
 impl Sending {
@@ -182,7 +189,7 @@ impl Sending {
                 // Those under way are not known to be lost.
                 let left = self.queue.len();
                 self.queue.lost(left);
-                self.tell("the sidecar ended before they were sent", true);
+                self.log_dropped("the sidecar ended before they were sent", true);
             }
         }
     }
@@ -203,7 +210,7 @@ impl Sending {
                     let refused = taken.refused.min(batch.len());
                     self.queue.arrived(batch.len() - refused);
                     self.queue.lost(refused);
-                    self.tell(&taken.why, false);
+                    self.log_dropped(&taken.why, false);
                     return;
                 }
                 Ok(Err(failed)) => failed,
@@ -221,7 +228,7 @@ impl Sending {
                 }
                 None => {
                     self.queue.lost(batch.len());
-                    self.tell(&failed.cause, false);
+                    self.log_dropped(&failed.cause, false);
                     return;
                 }
             }
@@ -242,19 +249,25 @@ impl Sending {
 
     /// Says how many spans were dropped since the last line about it, now and
     /// then.
-    fn tell(&mut self, cause: &str, last: bool) {
+    fn log_dropped(&mut self, cause: &str, last: bool) {
         let dropped = self.queue.dropped();
-        let (told, when) = self.told;
+        let Logged {
+            dropped: before,
+            at: when,
+        } = self.logged;
         let is_due = when.is_none_or(|when| when.elapsed() >= QUIET);
-        if dropped == told || !(is_due || last) {
+        if dropped == before || !(is_due || last) {
             return;
         }
-        let number = dropped - told;
+        let number = dropped - before;
         let cause = match cause {
             "" => "the collector takes spans too slowly",
             cause => cause,
         };
         tracing::warn!(target: SCOPE, "{number} spans were dropped on their way to {}: {cause}", self.queue.name);
-        self.told = (dropped, Some(Instant::now()));
+        self.logged = Logged {
+            dropped,
+            at: Some(Instant::now()),
+        };
     }
 }

@@ -18,6 +18,13 @@ struct App {
 impl App {
     /// Answers each request with `answer`, `times` on one connection.
     async fn start(answer: &'static [u8], times: usize) -> Self {
+        Self::serving(move |stream| serve(stream, answer, times)).await
+    }
+
+    /// Has each connection served by `serve`.
+    async fn serving<F: Future<Output = ()> + Send + 'static>(
+        serve: impl Fn(TcpStream) -> F + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let connections = Arc::<AtomicUsize>::default();
@@ -27,7 +34,7 @@ impl App {
             let mut served = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::SeqCst);
-                served.spawn(serve(stream, answer, times));
+                served.spawn(serve(stream));
             }
         });
         Self {
@@ -160,32 +167,23 @@ async fn an_idle_connection_is_closed_some_time() {
 
 #[tokio::test]
 async fn requests_of_http2_share_a_connection() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let connections = Arc::<AtomicUsize>::default();
-    let counted = connections.clone();
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        let mut served = JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            counted.fetch_add(1, Ordering::SeqCst);
-            served.spawn(async move {
-                let service = hyper::service::service_fn(async |_| {
-                    Ok::<_, std::convert::Infallible>(Response::new(body::full("hello")))
-                });
-                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await
-            });
-        }
-    });
-    let connector = Connector::new("127.0.0.1", port, false, &[]).unwrap();
+    let app = App::serving(async move |stream| {
+        let service = hyper::service::service_fn(async |_| {
+            Ok::<_, std::convert::Infallible>(Response::new(body::full("hello")))
+        });
+        let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service);
+        // The client ends it.
+        let _ = served.await;
+    })
+    .await;
+    let connector = Connector::new("127.0.0.1", app.port, false, &[]).unwrap();
     let pool = Pool::new(connector, true, 4096, 1).unwrap();
     let all = (0..20).map(|_| get(&pool));
     for answer in futures_util::future::join_all(all).await {
         assert_eq!(answer.unwrap(), "hello");
     }
-    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    assert_eq!(app.connections(), 1);
 }
 
 #[tokio::test]

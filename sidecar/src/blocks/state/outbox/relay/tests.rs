@@ -11,7 +11,7 @@ use crate::blocks::state::prefix::Prefix;
 use crate::components::instance::{Description, Instance, Policies};
 
 /// A broker that tells who subscribes and what is published, and fails as often
-/// as it is told to.
+/// as the test wants.
 struct Bus {
     subscribed: mpsc::UnboundedSender<(String, Arc<dyn Handler>)>,
     published: Arc<Mutex<Vec<(String, Json)>>>,
@@ -48,7 +48,7 @@ impl pubsub::Broker for Bus {
     }
 }
 
-/// The keys that are there. Deletes fail where it is told to.
+/// The keys that are there. Deletes fail where the test wants it.
 #[derive(Default)]
 struct Shelf {
     keys: Mutex<BTreeSet<String>>,
