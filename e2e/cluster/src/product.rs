@@ -203,6 +203,36 @@ spec:
             image = self.image(APP),
         )
     }
+
+    /// An annotated Job that stores an order with the Job's name as its id.
+    pub fn job(&self, id: &str) -> String {
+        format!(
+            "\
+apiVersion: batch/v1
+kind: Job
+metadata: {{name: {id}}}
+spec:
+  backoffLimit: 0
+  template:
+    metadata:
+      labels: {{app: {id}}}
+      annotations: {{dapr.io/enabled: \"true\", dapr.io/app-id: {id}}}
+    spec:
+      restartPolicy: Never
+      securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
+      containers:
+      - name: {id}
+        image: {image}
+        imagePullPolicy: IfNotPresent
+        env: [{{name: STORE_ONCE, value: {id}}}]
+        securityContext:
+          allowPrivilegeEscalation: false
+          readOnlyRootFilesystem: true
+          capabilities: {{drop: [ALL]}}
+",
+            image = self.image(APP),
+        )
+    }
 }
 
 /// What an application's Deployment may have besides.

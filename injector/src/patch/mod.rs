@@ -13,6 +13,7 @@ mod volumes;
 use outrider_crds::annotations::{self, Map};
 use serde_json::{Value, json};
 
+use pluggable::Components;
 pub use pluggable::Declared;
 pub use pod::Pod;
 pub use settings::{Actors, Settings};
@@ -30,11 +31,6 @@ pub enum Error {
     AppId(#[from] outrider_crds::app_id::Error),
     #[error(transparent)]
     Annotation(#[from] annotations::Error),
-    #[error(
-        "annotation {} asks for a native sidecar, which this release does not inject: remove it, or set it to \"false\"",
-        annotations::ENABLE_NATIVE_SIDECAR.name
-    )]
-    Native,
 }
 
 /// What is known at the time of the admission.
@@ -79,12 +75,9 @@ pub fn patch(pod: &Pod, situation: &Situation<'_>) -> Result<Patch, Error> {
         return Ok(Patch::default());
     }
     let map = &pod.metadata.annotations;
-    if annotations::ENABLE_NATIVE_SIDECAR
+    let native = annotations::ENABLE_NATIVE_SIDECAR
         .read(map)
-        .unwrap_or(situation.settings.native_sidecar)
-    {
-        return Err(Error::Native);
-    }
+        .unwrap_or(situation.settings.native_sidecar);
     let metrics = annotations::ENABLE_METRICS.read(map);
     let grpc_port = annotations::GRPC_PORT.read(map)?;
     let components = pluggable::containers(pod, situation);
@@ -99,7 +92,11 @@ pub fn patch(pod: &Pod, situation: &Situation<'_>) -> Result<Patch, Error> {
         patch.add("/metadata/labels", json!({}));
     }
     volumes.add_to(pod, &mut patch);
-    patch.add("/spec/containers/-", sidecar);
+    if native {
+        add_native_sidecars(pod, &components, sidecar, &mut patch);
+    } else {
+        patch.add("/spec/containers/-", sidecar);
+    }
     patch.add("/metadata/labels/dapr.io~1sidecar-injected", "true");
     patch.add("/metadata/labels/dapr.io~1app-id", app_id);
     patch.add(
@@ -117,8 +114,25 @@ pub fn patch(pod: &Pod, situation: &Situation<'_>) -> Result<Patch, Error> {
             }
         }
     }
-    for component in components.added {
-        patch.add("/spec/containers/-", component);
+    if !native {
+        for component in components.added {
+            patch.add("/spec/containers/-", component);
+        }
     }
     Ok(patch)
+}
+
+/// Adds the sidecar, and the component containers that it waits for, as init
+/// containers that are restarted: they end with the pod's other containers,
+/// so that a Job completes. They come after the pod's own init containers,
+/// which may prepare what the sidecar mounts.
+/// <https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/>
+fn add_native_sidecars(pod: &Pod, components: &Components, sidecar: Value, patch: &mut Patch) {
+    if pod.spec.init_containers.is_empty() {
+        patch.add("/spec/initContainers", json!([]));
+    }
+    for mut container in components.added.iter().cloned().chain([sidecar]) {
+        container["restartPolicy"] = json!("Always");
+        patch.add("/spec/initContainers/-", container);
+    }
 }

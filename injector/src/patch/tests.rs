@@ -465,7 +465,6 @@ fn an_error_names_the_wrong_annotation() {
         ("volume-mounts", "data"),
         ("volume-mounts-rw", "a:b:c"),
         ("env", "x"),
-        ("enable-native-sidecar", "true"),
     ] {
         let error = Case::default()
             .patch(&pod(&[(name, value)]))
@@ -476,6 +475,19 @@ fn an_error_names_the_wrong_annotation() {
             "{error}"
         );
     }
+}
+
+/// The names in a list of containers.
+fn names(pod: &Value, list: &str) -> Vec<String> {
+    let containers = pod["spec"][list].as_array().into_iter().flatten();
+    containers
+        .map(|container| container["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_native_sidecar_is_the_last_init_container_and_is_restarted() {
+    let plain = Case::default();
     let native = Case {
         settings: Settings {
             native_sidecar: true,
@@ -483,8 +495,64 @@ fn an_error_names_the_wrong_annotation() {
         },
         ..Case::default()
     };
-    assert_eq!(native.patch(&pod(&[])), Err(Error::Native));
-    native.sidecar(&[("enable-native-sidecar", "false")]);
+    let mut expected = plain.sidecar(&[]);
+    expected["restartPolicy"] = json!("Always");
+
+    let (by_setting, _) = native.apply(&pod(&[]));
+    assert_eq!(by_setting["spec"]["initContainers"], json!([expected]));
+    assert_eq!(names(&by_setting, "containers"), ["app"]);
+    assert_eq!(
+        by_setting["spec"]["containers"][0]["env"],
+        plain.apply(&pod(&[])).0["spec"]["containers"][0]["env"]
+    );
+
+    let mut prepared = pod(&[("enable-native-sidecar", "true")]);
+    prepared["spec"]["initContainers"] = json!([{"name": "prepare", "image": "p"}]);
+    let (by_annotation, _) = plain.apply(&prepared);
+    assert_eq!(
+        names(&by_annotation, "initContainers"),
+        ["prepare", "daprd"]
+    );
+    assert_eq!(plain.patch(&by_annotation).unwrap(), Patch::default());
+
+    let (refused, _) = native.apply(&pod(&[("enable-native-sidecar", "false")]));
+    assert_eq!(names(&refused, "initContainers"), [""; 0]);
+    assert_eq!(names(&refused, "containers"), ["app", "daprd"]);
+}
+
+#[test]
+fn component_containers_are_native_beside_a_native_sidecar() {
+    let case = Case {
+        declared: vec![Declared {
+            name: "store".into(),
+            scopes: Vec::new(),
+            container: r#"{"image": "a", "restartPolicy": "Never"}"#.into(),
+        }],
+        ..Case::default()
+    };
+    let mut with_own = pod(&[
+        ("enable-native-sidecar", "true"),
+        ("inject-pluggable-components", "true"),
+        ("pluggable-components", "own"),
+    ]);
+    with_own["spec"]["containers"] =
+        json!([{"name": "app", "image": "app"}, {"name": "own", "image": "own"}]);
+    let (pod, _) = case.apply(&with_own);
+    assert_eq!(names(&pod, "containers"), ["app", "own"]);
+    assert_eq!(names(&pod, "initContainers"), ["store", "daprd"]);
+    assert_eq!(pod["spec"]["initContainers"][0]["restartPolicy"], "Always");
+    let socket = "dapr-components-unix-domain-socket";
+    for container in [
+        &pod["spec"]["initContainers"][0],
+        &pod["spec"]["initContainers"][1],
+        &pod["spec"]["containers"][1],
+    ] {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        assert!(
+            mounts.iter().any(|mount| mount["name"] == socket),
+            "{container}"
+        );
+    }
 }
 
 #[test]

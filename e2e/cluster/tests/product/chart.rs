@@ -333,3 +333,28 @@ async fn an_invalid_value_is_refused_by_name() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn native_sidecars_are_on_where_the_cluster_is_known_to_have_them() -> Result<()> {
+    let value = |chosen: &'static str| async move {
+        let set = format!("dapr_sidecar_injector.nativeSidecar={chosen}");
+        let Some(objects) = rendered(&[&set]).await? else {
+            return anyhow::Ok(None);
+        };
+        let injector = named(&objects, "Deployment", "dapr-sidecar-injector")?;
+        let after = injector.text.split_once("name: NATIVE_SIDECAR_ENABLED");
+        let (_, after) = after.context("no variable")?;
+        let line = after.lines().nth(1).unwrap_or_default();
+        Ok(Some(line.trim().to_owned()))
+    };
+    // `helm template` asks no cluster.
+    for (chosen, wanted) in [("auto", "false"), ("true", "true"), ("false", "false")] {
+        let Some(line) = value(chosen).await? else {
+            return Ok(());
+        };
+        ensure!(line == format!("value: \"{wanted}\""), "{chosen}: {line}");
+    }
+    let error = value("perhaps").await.err().context("was rendered")?;
+    ensure!(format!("{error:#}").contains("nativeSidecar"), "{error:#}");
+    Ok(())
+}

@@ -160,9 +160,12 @@ impl Stage {
         let selector = format!("app={app}");
         let words = ["pods", "-n", self.namespace.name(), "-l", &selector];
         let pods = self.cluster.get(words).await?;
-        let statuses = pods["items"][0]["status"]["containerStatuses"]
-            .as_array()
-            .context("no containers")?;
+        let pod = &pods["items"][0]["status"];
+        let of = |list: &str| pod[list].as_array().into_iter().flatten();
+        let statuses: Vec<_> = of("containerStatuses")
+            .chain(of("initContainerStatuses"))
+            .collect();
+        ensure!(statuses.len() > 1, "no sidecar: {pod}");
         for status in statuses {
             ensure!(status["restartCount"] == 0, "{status}");
         }
@@ -175,6 +178,30 @@ impl Stage {
             .kubectl(["logs", "-n", self.namespace.name(), &of, "-c", "daprd"])
             .await
     }
+}
+
+#[tokio::test]
+async fn a_job_with_a_sidecar_ends_by_itself() -> Result<()> {
+    let Some(stage) = Stage::set("job").await? else {
+        return Ok(());
+    };
+    stage.apply(&stage.product.job("once")).await?;
+    let words = ["job", "once", "-n", stage.namespace.name()];
+    let ended = wait("the end of the job", TIMEOUT, async || {
+        let status = stage.cluster.get(words).await?["status"].clone();
+        let over = !status["succeeded"].is_null() || !status["failed"].is_null();
+        Ok(over.then_some(status))
+    });
+    let status = ended.await?;
+    ensure!(status["succeeded"] == 1, "{status}");
+    let words = ["pods", "-n", stage.namespace.name(), "-l", "app=once"];
+    let pods = stage.cluster.get(words).await?;
+    let pod = &pods["items"][0];
+    ensure!(pod["spec"]["initContainers"][0]["name"] == "daprd", "{pod}");
+    let sidecar = &pod["status"]["initContainerStatuses"][0];
+    ensure!(sidecar["restartCount"] == 0, "{sidecar}");
+    ensure!(sidecar["state"]["terminated"]["exitCode"] == 0, "{sidecar}");
+    Ok(())
 }
 
 #[tokio::test]
