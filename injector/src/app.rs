@@ -8,6 +8,7 @@ use outrider_host::server::Limits;
 use outrider_host::{Target, listen};
 use outrider_k8s::Client;
 use outrider_k8s::webhook as registration;
+use outrider_security::identity::Key;
 use outrider_security::{Security, TrustAnchors, user};
 use outrider_service::{Failure, Identity, Process, Publication, Service, flag};
 
@@ -49,7 +50,7 @@ async fn start(flags: Flags, process: Process) -> anyhow::Result<()> {
     user::refuse_root(true, flags.run_as_root)?;
     let client = flags.service.client().await?;
     let identity = identity(&flags)?;
-    let (security, anchors) = identity.start(&client, &process).await?;
+    let (security, anchors) = identity.start(Some(&client), &process).await?;
     security_ready.ready();
     serve_webhook(flags, matcher, &client, &security, &anchors, &process).await?;
     webhook_ready.ready();
@@ -76,6 +77,8 @@ fn identity(flags: &Flags) -> anyhow::Result<Identity> {
         sentry_address: flags.sentry_address.clone(),
         trust_anchors_file: flags.trust_anchors_file.clone(),
         sentry_token_file: flags.sentry_token_file.clone(),
+        // Some API servers of cloud providers refuse Ed25519 of a webhook.
+        key: Key::Rsa,
     })
 }
 

@@ -11,6 +11,7 @@ use outrider_host::{Target, listen};
 use outrider_k8s::{Client, webhook};
 use outrider_proto::operator::v1::operator_server::OperatorServer;
 use outrider_proto::reports::v1::reports_server::ReportsServer;
+use outrider_security::identity::Key;
 use outrider_security::{Clients, Expected, Security, TrustAnchors, user};
 use outrider_service::{
     Election, Failure, Identity, Process, Publication, Service, flag, wait_for_configuration,
@@ -64,7 +65,7 @@ async fn start(flags: Flags, process: Process) -> anyhow::Result<()> {
     let client = flags.service.client().await?;
     let configuration = control_plane_configuration(&client, &flags).await?;
     let identity = identity(&flags, configuration)?;
-    let (security, anchors) = identity.start(&client, &process).await?;
+    let (security, anchors) = identity.start(Some(&client), &process).await?;
     security_ready.ready();
     tracing::info!(target: "dapr.operator", "Dapr Operator is starting");
     let resources = Resources::watch(&client, flags.watch_namespace.as_deref(), &process.tasks);
@@ -109,6 +110,8 @@ fn identity(flags: &Flags, configuration: Configuration) -> anyhow::Result<Ident
         sentry_address: mtls.sentry_address,
         trust_anchors_file: flags.trust_anchors_file.clone(),
         sentry_token_file: flags.sentry_token_file.clone(),
+        // Some API servers of cloud providers refuse Ed25519 of a webhook.
+        key: Key::Rsa,
     })
 }
 

@@ -28,6 +28,11 @@ pub mod internals {
         package!("dapr.proto.internals.v1");
     }
 }
+pub mod election {
+    pub mod v1 {
+        package!("outrider.placement.v1");
+    }
+}
 pub mod operator {
     pub mod v1 {
         package!("dapr.proto.operator.v1");

@@ -22,18 +22,23 @@ pub struct Identity {
     pub trust_anchors_file: PathBuf,
     /// The value of `DAPR_SENTRY_TOKEN_FILE`, if it is set.
     pub sentry_token_file: Option<String>,
+    pub key: Key,
 }
 
 impl Identity {
     /// Waits for trust anchors and for sentry. Certificate and trust anchors are
-    /// kept up to date for as long as the process lives.
+    /// kept up to date for as long as the process lives. Without a client of the
+    /// API server the trust anchors are in their file.
     pub async fn start(
         self,
-        client: &Client,
+        client: Option<&Client>,
         process: &Process,
     ) -> anyhow::Result<(Security, TrustAnchors)> {
         let file = self.trust_anchors_file;
-        let source = trust::source(client, &self.namespace, &file).await;
+        let source = match client {
+            Some(client) => trust::source(client, &self.namespace, &file).await,
+            None => anchors::Source::File(file.clone()),
+        };
         let is_mounted = matches!(source, anchors::Source::File(_));
         let options = Options {
             app_id: self.app_id.to_owned(),
@@ -44,9 +49,8 @@ impl Identity {
             },
             anchors: source,
             sentry_address: self.sentry_address,
-            token: token::Source::choose(true, self.sentry_token_file)?,
-            // Some API servers of cloud providers refuse Ed25519.
-            key: Key::Rsa,
+            token: token::Source::choose(client.is_some(), self.sentry_token_file)?,
+            key: self.key,
             jwt_audiences: Vec::new(),
             directory: None,
         };

@@ -5,6 +5,7 @@ use std::future::Future;
 use anyhow::Context;
 use bytes::Bytes;
 use http_body::Body;
+use outrider_host::health::JsonPage;
 use outrider_host::server::{self, Limits};
 use outrider_host::{Readiness, Target, Tasks, health, metrics};
 use outrider_security::Acceptor;
@@ -39,9 +40,19 @@ impl Process {
         settings: &Settings,
         targets: [&'static str; N],
     ) -> anyhow::Result<[Target; N]> {
+        self.serve_pages_and(settings, targets, None).await
+    }
+
+    /// The same, with a page of JSON beside the health page.
+    pub async fn serve_pages_and<const N: usize>(
+        &self,
+        settings: &Settings,
+        targets: [&'static str; N],
+        more: Option<JsonPage>,
+    ) -> anyhow::Result<[Target; N]> {
         let targets = targets.map(|name| self.readiness.target(name));
         let (address, port) = &settings.health;
-        health::serve(address, *port, self.readiness.clone(), &self.tasks)
+        health::serve(address, *port, self.readiness.clone(), more, &self.tasks)
             .await
             .with_context(|| format!("health page on {address}:{port}"))?;
         if let Some((address, port)) = &settings.metrics {

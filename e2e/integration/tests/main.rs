@@ -17,6 +17,7 @@ mod metrics;
 mod mtls;
 mod operator;
 mod outbox;
+mod placement;
 mod pluggable;
 mod profiling;
 mod pubsub;

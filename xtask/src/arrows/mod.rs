@@ -12,7 +12,14 @@ use crate::run;
 /// Crates by layer, lowest first. A crate may depend on those of lower layers.
 const LAYERS: [&[&str]; 6] = [
     &["kit", "proto"],
-    &["components", "condition", "crds", "security", "telemetry"],
+    &[
+        "components",
+        "condition",
+        "crds",
+        "placement-engine",
+        "security",
+        "telemetry",
+    ],
     &[
         "components-kubernetes",
         "components-local",
@@ -34,7 +41,7 @@ const LAYERS: [&[&str]; 6] = [
         "service",
         "trace",
     ],
-    &["injector", "operator", "sentry", "sidecar"],
+    &["injector", "operator", "placement", "sentry", "sidecar"],
     &[
         "apps",
         "bench",
@@ -116,7 +123,7 @@ fn refused(from: &str, to: &str, is_test: bool) -> Option<String> {
     if from.starts_with("components-") && !FAMILY.contains(&to) && !is_test && !wire {
         return Some("a component family knows components/api and kit only".to_owned());
     }
-    let plane = ["injector", "operator", "sentry"].contains(&from);
+    let plane = ["injector", "operator", "placement", "sentry"].contains(&from);
     if plane && (to.starts_with("components") || (lower == 3 && to != "service")) {
         return Some(
             "the control plane has neither components nor parts of the sidecar".to_owned(),

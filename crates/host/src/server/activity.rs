@@ -74,7 +74,8 @@ impl Requests {
         let is_served = !self.answering.is_empty() || !self.sending.is_empty();
         let head = self.head.filter(|_| !is_served);
         let head = head.map(|since| since + limits.head_time);
-        let body = first(&self.receiving).map(|since| since + limits.body_time + AFTER_BODY);
+        let body = first(&self.receiving).zip(limits.body_time);
+        let body = body.map(|(since, time)| since + time + AFTER_BODY);
         let answers = [first(&self.answering), first(&self.sending)];
         let answer = answers.into_iter().flatten().min().zip(limits.answer_time);
         let answer = answer.map(|(since, time)| since + time);
@@ -256,7 +257,7 @@ mod tests {
     fn limits() -> Limits {
         Limits {
             head_time: 10 * SECOND,
-            body_time: 20 * SECOND,
+            body_time: Some(20 * SECOND),
             answer_time: Some(60 * SECOND),
             idle_time: 120 * SECOND,
             bodies: 100,

@@ -5,6 +5,7 @@ use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -59,6 +60,7 @@ struct Owed {
     /// Bytes that may still come.
     left: usize,
     limits: Limits,
+    time: Duration,
     deadline: Pin<Box<Sleep>>,
 }
 
@@ -69,16 +71,18 @@ impl Received {
         limits: Limits,
         is_grpc: bool,
     ) -> Self {
-        let owed = if body.is_end_stream() {
-            request.received();
-            None
-        } else {
-            Some(Owed {
+        let owed = match limits.body_time {
+            Some(time) if !body.is_end_stream() => Some(Owed {
                 request,
                 left: limits.body,
                 limits,
-                deadline: Box::pin(tokio::time::sleep(limits.body_time)),
-            })
+                time,
+                deadline: Box::pin(tokio::time::sleep(time)),
+            }),
+            _ => {
+                request.received();
+                None
+            }
         };
         Self {
             body,
@@ -112,7 +116,7 @@ impl Body for Received {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         };
         if owed.deadline.as_mut().poll(context).is_ready() {
-            let refused = BodyError::TooSlow(owed.limits.body_time.as_secs());
+            let refused = BodyError::TooSlow(owed.time.as_secs());
             return Poll::Ready(Some(Err(this.refuse(refused))));
         }
         let frame = ready!(Pin::new(&mut this.body).poll_frame(context));

@@ -24,13 +24,18 @@ pub struct Limits {
     /// From the accept to the end of the first request's head, and from the
     /// first byte of a later head to its end.
     pub head_time: Duration,
-    /// From the head of a request to the end of its body.
-    pub body_time: Duration,
+    /// From the head of a request to the end of its body; none where requests are
+    /// streams without end, whose messages the reader bounds.
+    pub body_time: Option<Duration>,
     /// From the head of a request to the end of its answer; none where answers
     /// are streams without end.
     pub answer_time: Option<Duration>,
     /// Without a request.
     pub idle_time: Duration,
+    /// Clients of HTTP/2 are pinged after this much silence.
+    pub ping_after: Duration,
+    /// Those that do not answer a ping for this long are given up.
+    pub ping_timeout: Duration,
 }
 
 /// Connections with an unfinished handshake, head or body: of all sources, and
@@ -49,9 +54,11 @@ impl Limits {
         body: 256 << 10,
         bodies: 8 << 20,
         head_time: Duration::from_secs(10),
-        body_time: Duration::from_secs(10),
+        body_time: Some(Duration::from_secs(10)),
         answer_time: Some(Duration::from_secs(60)),
         idle_time: Duration::from_secs(120),
+        ping_after: Duration::from_secs(30),
+        ping_timeout: Duration::from_secs(10),
     };
 
     /// For reviews of single objects by the API server, which knows no
@@ -60,7 +67,7 @@ impl Limits {
         streams: 128,
         body: 4 << 20,
         bodies: 12 << 20,
-        body_time: Duration::from_secs(20),
+        body_time: Some(Duration::from_secs(20)),
         ..Self::UNAUTHENTICATED
     };
 
@@ -80,6 +87,13 @@ impl Limits {
         answer_time: None,
         idle_time: Duration::from_secs(600),
         ..Self::UNAUTHENTICATED
+    };
+
+    /// For clients with certificates of ours that send streams for as long as they
+    /// live.
+    pub const STREAMS: Self = Self {
+        body_time: None,
+        ..Self::WORKLOADS
     };
 
     /// For pages of text about the process.

@@ -39,10 +39,6 @@ use stream::{Greeted, Watched};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Clients of HTTP/2 are pinged after this much silence, and given up when they
-/// do not answer in the time below.
-const PING_AFTER: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// What HTTP/2 clients may send ahead of the reader, per connection.
 const WINDOW: u32 = 64 << 10;
 /// How long before its certificate expires a client is asked to reconnect.
@@ -257,8 +253,7 @@ async fn until_due(due: Due) {
     }
 }
 
-/// With TLS the protocol is known from the handshake; plaintext listeners serve
-/// pages, over HTTP/1.1 alone.
+/// For the protocol that the client has begun with.
 fn builder(limits: &Limits, single: bool) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let headers = limits.headers;
@@ -274,8 +269,8 @@ fn builder(limits: &Limits, single: bool) -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(limits.streams)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
-        .keep_alive_interval(Some(PING_AFTER))
-        .keep_alive_timeout(PING_TIMEOUT);
+        .keep_alive_interval(Some(limits.ping_after))
+        .keep_alive_timeout(limits.ping_timeout);
     match single {
         true => builder.http1_only(),
         false => builder.http2_only(),

@@ -1,0 +1,589 @@
+//! One leader among the replicas of placement, by votes.
+//!
+//! Replicas keep nothing but who leads, in memory: there is no log to agree on.
+//! A leader leads for as long as most replicas answer its heartbeats, and stops
+//! before any of them would vote for another one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// Between heartbeats.
+pub const HEARTBEAT: Duration = Duration::from_millis(150);
+/// A leader that most replicas have not answered for this long stops leading.
+const LEASE: Duration = Duration::from_millis(600);
+/// Nobody votes for another leader within this time of a heartbeat.
+const LOYALTY: Duration = Duration::from_millis(800);
+/// Added at random, so that replicas do not stand for election at once.
+const SPREAD: Duration = Duration::from_millis(400);
+
+/// What a replica asks another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Stands for election, or asks whether it would be elected: a replica that
+    /// others cannot hear does not raise the term, and so does not depose the
+    /// leader when they hear it again.
+    Vote {
+        term: u64,
+        candidate: String,
+        stands: bool,
+    },
+    /// Leads.
+    Heartbeat { term: u64, leader: String },
+    /// Leads no more: an election may begin at once.
+    Resign { term: u64, leader: String },
+}
+
+/// `term` is that of the replica that answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    pub term: u64,
+    pub granted: bool,
+}
+
+/// To all other replicas. The answers count from the time at which it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broadcast(pub Request);
+
+#[derive(Debug)]
+pub struct Election {
+    id: String,
+    /// All replicas, this one too.
+    replicas: usize,
+    term: u64,
+    voted_for: Option<String>,
+    role: Role,
+    /// No vote is given before.
+    loyal_until: Instant,
+    /// Whether another replica led before.
+    followed: bool,
+    /// State of a linear generator.
+    random: u64,
+}
+
+#[derive(Debug)]
+enum Role {
+    Follower {
+        leader: Option<String>,
+        stands_at: Instant,
+    },
+    Candidate {
+        /// Of the term to come, until it stands.
+        term: u64,
+        stands: bool,
+        votes: BTreeSet<String>,
+        gives_up_at: Instant,
+    },
+    Leader {
+        /// When the last heartbeat that each replica answered was sent.
+        answered: BTreeMap<String, Instant>,
+        beats_at: Instant,
+    },
+}
+
+impl Election {
+    /// `seed` differs from replica to replica. A replica that has just begun may
+    /// have voted before: it votes for nobody until that vote has no effect.
+    pub fn new(id: String, replicas: usize, seed: u64, now: Instant) -> Self {
+        let mut election = Self {
+            id,
+            replicas,
+            term: 0,
+            voted_for: None,
+            role: Role::Follower {
+                leader: None,
+                stands_at: now,
+            },
+            loyal_until: now,
+            followed: false,
+            random: seed,
+        };
+        if replicas > 1 {
+            election.loyal_until = now + LOYALTY;
+            election.follow(now, None);
+        }
+        election
+    }
+
+    pub fn leads(&self) -> bool {
+        matches!(self.role, Role::Leader { .. })
+    }
+
+    /// Whether it would take over from another replica.
+    pub fn takes_over(&self) -> bool {
+        self.followed
+    }
+
+    /// When [`Election::wake`] is due.
+    pub fn next_deadline(&self) -> Instant {
+        match &self.role {
+            Role::Follower { stands_at, .. } => *stands_at,
+            Role::Candidate { gives_up_at, .. } => *gives_up_at,
+            Role::Leader { beats_at, .. } => (*beats_at).min(self.lease_ends(*beats_at)),
+        }
+    }
+
+    /// Handles what is due.
+    pub fn wake(&mut self, now: Instant) -> Option<Broadcast> {
+        let lease_ended = self.replicas > 1 && self.lease_ends(now) <= now;
+        match &mut self.role {
+            Role::Follower { stands_at, .. } if *stands_at <= now => self.ask(now),
+            Role::Candidate { gives_up_at, .. } if *gives_up_at <= now => self.ask(now),
+            Role::Leader { .. } if lease_ended => {
+                self.follow(now, None);
+                None
+            }
+            Role::Leader { beats_at, .. } if *beats_at <= now => {
+                *beats_at = now + HEARTBEAT;
+                self.heartbeat()
+            }
+            _ => None,
+        }
+    }
+
+    /// Answers another replica.
+    pub fn request(&mut self, now: Instant, request: &Request) -> Answer {
+        let granted = match request {
+            Request::Vote {
+                term,
+                candidate,
+                stands,
+            } => self.vote(now, *term, candidate, *stands),
+            Request::Heartbeat { term, leader } => {
+                let current = *term >= self.term;
+                if current {
+                    self.enter(*term);
+                    self.loyal_until = now + LOYALTY;
+                    self.followed = true;
+                    self.follow(now, Some(leader.clone()));
+                }
+                current
+            }
+            Request::Resign { term, leader } => {
+                let led =
+                    matches!(&self.role, Role::Follower { leader: Some(it), .. } if it == leader);
+                if led && *term == self.term {
+                    self.loyal_until = now;
+                    let spread = self.random_spread() / 4;
+                    self.role = Role::Follower {
+                        leader: None,
+                        stands_at: now + spread,
+                    };
+                }
+                led
+            }
+        };
+        Answer {
+            term: self.term,
+            granted,
+        }
+    }
+
+    /// Takes the answer of a replica to what was sent to it at `sent`.
+    pub fn answer(
+        &mut self,
+        now: Instant,
+        replica: &str,
+        sent: Instant,
+        request: &Request,
+        answer: Answer,
+    ) -> Option<Broadcast> {
+        if answer.term > self.term {
+            self.enter(answer.term);
+            self.follow(now, None);
+            return None;
+        }
+        if !answer.granted {
+            return None;
+        }
+        let majority = self.majority();
+        match (&mut self.role, request) {
+            (
+                Role::Candidate {
+                    term,
+                    stands,
+                    votes,
+                    ..
+                },
+                Request::Vote {
+                    term: of,
+                    stands: stood,
+                    ..
+                },
+            ) if term == of && stands == stood => {
+                votes.insert(replica.to_owned());
+                if votes.len() < majority {
+                    return None;
+                }
+                if !*stands {
+                    return self.stand(now);
+                }
+                let answered = votes.iter().map(|it| (it.clone(), sent)).collect();
+                self.lead(now, answered)
+            }
+            (Role::Leader { answered, .. }, Request::Heartbeat { term, .. })
+                if *term == self.term =>
+            {
+                let last = answered.entry(replica.to_owned()).or_insert(sent);
+                *last = sent.max(*last);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Gives up the lead, for a process that ends.
+    pub fn resign(&mut self, now: Instant) -> Option<Broadcast> {
+        if !self.leads() {
+            return None;
+        }
+        let request = Request::Resign {
+            term: self.term,
+            leader: self.id.clone(),
+        };
+        self.follow(now, None);
+        Some(Broadcast(request))
+    }
+
+    fn majority(&self) -> usize {
+        self.replicas / 2 + 1
+    }
+
+    fn vote(&mut self, now: Instant, term: u64, candidate: &str, stands: bool) -> bool {
+        if term < self.term || now < self.loyal_until || self.leads() {
+            return false;
+        }
+        if !stands {
+            return term > self.term;
+        }
+        self.enter(term);
+        let free = self.voted_for.as_deref().is_none_or(|it| it == candidate);
+        if free {
+            self.voted_for = Some(candidate.to_owned());
+            self.loyal_until = now + LOYALTY;
+            self.follow(now, None);
+        }
+        free
+    }
+
+    fn enter(&mut self, term: u64) {
+        if term > self.term {
+            self.term = term;
+            self.voted_for = None;
+        }
+    }
+
+    fn follow(&mut self, now: Instant, leader: Option<String>) {
+        let stands_at = now + LOYALTY + self.random_spread();
+        self.role = Role::Follower { leader, stands_at };
+    }
+
+    /// Asks whether it would be elected.
+    fn ask(&mut self, now: Instant) -> Option<Broadcast> {
+        if self.replicas == 1 {
+            self.term += 1;
+            return self.lead(now, BTreeMap::new());
+        }
+        self.candidate(now, self.term + 1, false)
+    }
+
+    fn stand(&mut self, now: Instant) -> Option<Broadcast> {
+        self.term += 1;
+        self.voted_for = Some(self.id.clone());
+        self.candidate(now, self.term, true)
+    }
+
+    fn candidate(&mut self, now: Instant, term: u64, stands: bool) -> Option<Broadcast> {
+        self.role = Role::Candidate {
+            term,
+            stands,
+            votes: BTreeSet::from([self.id.clone()]),
+            gives_up_at: now + LOYALTY / 2 + self.random_spread(),
+        };
+        Some(Broadcast(Request::Vote {
+            term,
+            candidate: self.id.clone(),
+            stands,
+        }))
+    }
+
+    fn lead(&mut self, now: Instant, answered: BTreeMap<String, Instant>) -> Option<Broadcast> {
+        self.role = Role::Leader {
+            answered,
+            beats_at: now + HEARTBEAT,
+        };
+        self.heartbeat()
+    }
+
+    fn heartbeat(&self) -> Option<Broadcast> {
+        (self.replicas > 1).then(|| {
+            Broadcast(Request::Heartbeat {
+                term: self.term,
+                leader: self.id.clone(),
+            })
+        })
+    }
+
+    /// When most replicas will not have answered for too long. A replica that
+    /// is alone needs no answers; for it that is `alone`.
+    fn lease_ends(&self, alone: Instant) -> Instant {
+        let Role::Leader { answered, .. } = &self.role else {
+            return alone;
+        };
+        let others = answered.iter().filter(|(replica, _)| **replica != self.id);
+        let mut times: Vec<Instant> = others.map(|(_, at)| *at).collect();
+        times.sort_unstable_by(|a, b| b.cmp(a));
+        // This replica is one of the majority.
+        let needed = self.majority() - 1;
+        match needed.checked_sub(1).and_then(|last| times.get(last)) {
+            Some(oldest) => *oldest + LEASE,
+            None => alone,
+        }
+    }
+
+    fn random_spread(&mut self) -> Duration {
+        // The constants of Knuth's MMIX.
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let thousandth = u32::try_from((self.random >> 33) % 1000).unwrap_or(0);
+        SPREAD * thousandth / 1000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A message on its way: to a replica, or back with an answer.
+    struct Message {
+        due: Instant,
+        sent: Instant,
+        from: usize,
+        to: usize,
+        request: Request,
+        answer: Option<Answer>,
+    }
+
+    /// Replicas and a network that loses and delays.
+    struct World {
+        now: Instant,
+        replicas: Vec<Election>,
+        /// Replicas that do nothing and hear nothing before.
+        frozen_until: Vec<Instant>,
+        messages: Vec<Message>,
+        random: u64,
+        /// Of 100 messages.
+        lost: u64,
+        slowest: Duration,
+    }
+
+    impl World {
+        fn new(replicas: usize, seed: u64) -> Self {
+            let now = Instant::now();
+            let new = |index| Election::new(name(index), replicas, seed ^ index as u64, now);
+            Self {
+                now,
+                replicas: (0..replicas).map(new).collect(),
+                frozen_until: vec![now; replicas],
+                messages: Vec::new(),
+                random: seed | 1,
+                lost: 0,
+                slowest: Duration::from_millis(5),
+            }
+        }
+
+        fn below(&mut self, limit: u64) -> u64 {
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 7;
+            self.random ^= self.random << 17;
+            self.random % limit
+        }
+
+        fn post(
+            &mut self,
+            from: usize,
+            to: usize,
+            request: Request,
+            sent: Instant,
+            answer: Option<Answer>,
+        ) {
+            if self.below(100) < self.lost {
+                return;
+            }
+            let slowest = u64::try_from(self.slowest.as_millis()).unwrap();
+            let due = self.now + Duration::from_millis(self.below(slowest + 1));
+            self.messages.push(Message {
+                due,
+                sent,
+                from,
+                to,
+                request,
+                answer,
+            });
+        }
+
+        fn broadcast(&mut self, from: usize, broadcast: Option<Broadcast>) {
+            let Some(Broadcast(request)) = broadcast else {
+                return;
+            };
+            for to in (0..self.replicas.len()).filter(|to| *to != from) {
+                self.post(from, to, request.clone(), self.now, None);
+            }
+        }
+
+        fn step(&mut self) {
+            self.now += Duration::from_millis(10);
+            let now = self.now;
+            let all: Vec<_> = std::mem::take(&mut self.messages);
+            let (due, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|it| it.due <= now);
+            self.messages = later;
+            for Message {
+                sent,
+                from,
+                to,
+                request,
+                answer,
+                ..
+            } in due
+            {
+                if self.frozen_until[to] > now {
+                    continue;
+                }
+                match answer {
+                    None => {
+                        let answer = self.replicas[to].request(now, &request);
+                        self.post(to, from, request, sent, Some(answer));
+                    }
+                    Some(answer) => {
+                        let next =
+                            self.replicas[to].answer(now, &name(from), sent, &request, answer);
+                        self.broadcast(to, next);
+                    }
+                }
+            }
+            for index in 0..self.replicas.len() {
+                if self.frozen_until[index] <= now && self.replicas[index].next_deadline() <= now {
+                    let next = self.replicas[index].wake(now);
+                    self.broadcast(index, next);
+                }
+            }
+        }
+
+        /// Those that lead and would serve now. One that is frozen serves
+        /// nobody, and looks at its lease before anything else when it goes on.
+        fn leaders(&self) -> Vec<usize> {
+            let leads = |index: &usize| {
+                self.replicas[*index].leads() && self.frozen_until[*index] <= self.now
+            };
+            (0..self.replicas.len()).filter(leads).collect()
+        }
+
+        fn run(&mut self, time: Duration) {
+            let end = self.now + time;
+            while self.now < end {
+                self.step();
+                assert!(
+                    self.leaders().len() < 2,
+                    "{:?} lead at once",
+                    self.leaders()
+                );
+            }
+        }
+    }
+
+    fn name(index: usize) -> String {
+        format!("placement-{index}")
+    }
+
+    #[test]
+    fn a_lone_replica_leads_at_once_and_for_ever() {
+        let now = Instant::now();
+        let mut alone = Election::new(name(0), 1, 7, now);
+        assert_eq!(alone.next_deadline(), now);
+        assert_eq!(alone.wake(now), None);
+        assert!(alone.leads());
+        assert_eq!(alone.wake(now + Duration::from_secs(3600)), None);
+        assert!(alone.leads());
+    }
+
+    #[test]
+    fn the_others_replace_a_leader_that_resigns_within_a_quarter_of_a_second() {
+        let mut world = World::new(3, 11);
+        world.run(Duration::from_secs(3));
+        let [leader] = world.leaders()[..] else {
+            panic!("no leader")
+        };
+        let resigned = world.replicas[leader].resign(world.now);
+        world.broadcast(leader, resigned);
+        world.frozen_until[leader] = world.now + Duration::from_secs(60);
+        world.run(Duration::from_millis(250));
+        let [next] = world.leaders()[..] else {
+            panic!("no leader")
+        };
+        assert_ne!(next, leader);
+    }
+
+    #[test]
+    fn a_leader_without_its_majority_stops() {
+        let mut world = World::new(3, 5);
+        world.run(Duration::from_secs(3));
+        let [leader] = world.leaders()[..] else {
+            panic!("no leader")
+        };
+        for index in (0..3).filter(|index| *index != leader) {
+            world.frozen_until[index] = world.now + Duration::from_secs(60);
+        }
+        world.run(Duration::from_secs(1));
+        assert_eq!(world.leaders(), [0; 0]);
+    }
+
+    #[test]
+    fn a_replica_that_was_cut_off_does_not_depose_the_leader() {
+        let mut world = World::new(3, 23);
+        world.run(Duration::from_secs(3));
+        let [leader] = world.leaders()[..] else {
+            panic!("no leader")
+        };
+        let term = world.replicas[leader].term;
+        let other = (leader + 1) % 3;
+        world.lost = 0;
+        // It hears nobody, but goes on by itself.
+        for _ in 0..500 {
+            world
+                .messages
+                .retain(|message| message.to != other && message.from != other);
+            world.step();
+        }
+        world.run(Duration::from_secs(3));
+        assert_eq!(world.leaders(), [leader]);
+        assert_eq!(world.replicas[leader].term, term);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(120))]
+        /// `run` looks for two leaders at every step.
+        #[test]
+        fn there_are_never_two_leaders_and_soon_one(
+            replicas in prop_oneof![Just(2usize), Just(3), Just(5)],
+            seed in any::<u64>(),
+            phases in proptest::collection::vec((0..60u64, 1..400u64, 0..5usize, 0..4000u64), 1..6),
+        ) {
+            let mut world = World::new(replicas, seed);
+            for (lost, slowest, frozen, time) in phases {
+                world.lost = lost;
+                world.slowest = Duration::from_millis(slowest);
+                if frozen < replicas {
+                    world.frozen_until[frozen] = world.now + Duration::from_millis(time);
+                }
+                world.run(Duration::from_secs(4));
+            }
+            world.lost = 0;
+            world.slowest = Duration::from_millis(5);
+            world.run(Duration::from_secs(5));
+            prop_assert_eq!(world.leaders().len(), 1);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The engine of placement: which sidecars host which actor types, and the
+//! rounds in which all sidecars of a namespace take over a new table.
+//!
+//! It does no I/O, and has no clock of its own: [`Placement::handle`] takes an
+//! event and the time, and says what is to be sent and which streams are to be
+//! closed. A recorded list of events is a test.
+
+mod authorize;
+pub mod election;
+mod host;
+mod rounds;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use authorize::{Caller, Refused, authorize};
+pub use host::Host;
+use rounds::Rounds;
+
+/// A stream of a sidecar. The one who opens streams numbers them upwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// The three phases of a round. Each ends when every stream has acknowledged it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Lock,
+    Update,
+    Unlock,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The first message of a stream.
+    Opened {
+        stream: StreamId,
+        host: Host,
+    },
+    /// A later message that says which types the sidecar hosts now.
+    Reported {
+        stream: StreamId,
+        host: Host,
+    },
+    /// Nothing for the phase or for the version means that which is running.
+    Acknowledged {
+        stream: StreamId,
+        phase: Option<Phase>,
+        version: Option<u64>,
+    },
+    Closed {
+        stream: StreamId,
+    },
+    /// A deadline may have passed.
+    Woken,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    Send {
+        streams: Vec<StreamId>,
+        order: Order,
+    },
+    /// The streams were silent for `timeout` in a round. They are forgotten already.
+    Close {
+        streams: Vec<StreamId>,
+        timeout: Duration,
+        version: u64,
+    },
+}
+
+/// What a sidecar is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    Lock { version: u64 },
+    Update { version: u64, tables: Tables },
+    Unlock { version: u64 },
+}
+
+/// Of each actor type, the addresses of its hosts with their app ids.
+pub type Tables = Arc<BTreeMap<String, BTreeMap<String, String>>>;
+
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Longest time of a phase.
+    pub timeout: Duration,
+    /// How long after a round changes are gathered for the next one.
+    pub window: Duration,
+}
+
+/// All namespaces.
+#[derive(Debug)]
+pub struct Placement {
+    settings: Settings,
+    /// No round begins before.
+    first_round: Instant,
+    namespaces: BTreeMap<String, Rounds>,
+    streams: HashMap<StreamId, String>,
+}
+
+/// The hosts of a namespace, as an operator may want to see them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    pub version: u64,
+    /// Those with actor types, by name.
+    pub hosts: Vec<Host>,
+    /// Open streams, with and without actor types.
+    pub streams: usize,
+}
+
+impl Placement {
+    /// Of a leader that has just begun to lead. Before `first_round` it only
+    /// gathers hosts: with those of the leader before it in the first table,
+    /// their actors stay where they are.
+    pub fn new(settings: Settings, first_round: Instant) -> Self {
+        Self {
+            settings,
+            first_round,
+            namespaces: BTreeMap::new(),
+            streams: HashMap::new(),
+        }
+    }
+
+    pub fn handle(&mut self, now: Instant, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Opened { stream, host } => {
+                let name = host.namespace.clone();
+                self.streams.insert(stream, name.clone());
+                let (settings, first) = (self.settings, self.first_round);
+                let rounds = self.namespaces.entry(name);
+                let rounds = rounds.or_insert_with(|| Rounds::new(settings, first, now));
+                rounds.open(now, stream, host, effects);
+            }
+            Event::Reported { stream, host } => {
+                if let Some(rounds) = self.of(stream) {
+                    rounds.report(now, stream, host, effects);
+                }
+            }
+            Event::Acknowledged {
+                stream,
+                phase,
+                version,
+            } => {
+                if let Some(rounds) = self.of(stream) {
+                    rounds.acknowledge(now, stream, phase, version, effects);
+                }
+            }
+            Event::Closed { stream } => self.close(now, stream, effects),
+            Event::Woken => {
+                for rounds in self.namespaces.values_mut() {
+                    rounds.wake(now, effects);
+                }
+                self.forget_closed(effects);
+            }
+        }
+    }
+
+    /// When [`Event::Woken`] is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let deadlines = self.namespaces.values().filter_map(Rounds::deadline);
+        deadlines.min()
+    }
+
+    /// The namespaces that have streams, by name.
+    pub fn memberships(&self) -> impl Iterator<Item = (&str, Membership)> {
+        let namespaces = self.namespaces.iter();
+        namespaces.map(|(name, rounds)| (name.as_str(), rounds.membership()))
+    }
+
+    fn of(&mut self, stream: StreamId) -> Option<&mut Rounds> {
+        self.namespaces.get_mut(self.streams.get(&stream)?)
+    }
+
+    /// A namespace without streams is dropped; its versions begin again.
+    fn close(&mut self, now: Instant, stream: StreamId, effects: &mut Vec<Effect>) {
+        let Some(name) = self.streams.remove(&stream) else {
+            return;
+        };
+        if let Some(rounds) = self.namespaces.get_mut(&name) {
+            rounds.close(now, stream, effects);
+            if rounds.is_empty() {
+                self.namespaces.remove(&name);
+            }
+        }
+    }
+
+    fn forget_closed(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::Close { streams, .. } = effect {
+                for stream in streams {
+                    if let Some(name) = self.streams.remove(stream)
+                        && self.namespaces.get(&name).is_some_and(Rounds::is_empty)
+                    {
+                        self.namespaces.remove(&name);
+                    }
+                }
+            }
+        }
+    }
+}

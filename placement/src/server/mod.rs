@@ -1,0 +1,95 @@
+//! The gRPC API that sidecars use.
+
+mod lead;
+mod session;
+mod wire;
+
+use std::convert::Infallible;
+use std::future::Ready;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use outrider_placement_engine::Caller;
+use outrider_proto::placement::v1::Host;
+use outrider_security::{Peer, SpiffeId};
+use tonic::body::Body;
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::{Status, Streaming};
+
+pub use lead::Lead;
+use session::Session;
+
+/// `dapr.proto.placement.v1.Placement`. It is not the generated one, because
+/// that would encode the same tables for each stream.
+#[derive(Clone)]
+pub struct Server {
+    pub lead: Lead,
+    /// Whether callers have certificates.
+    pub mtls: bool,
+}
+
+impl NamedService for Server {
+    const NAME: &'static str = "dapr.proto.placement.v1.Placement";
+}
+
+impl<B> tower_service::Service<Request<B>> for Server
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let server = self.clone();
+        Box::pin(async move {
+            if request.uri().path() != "/dapr.proto.placement.v1.Placement/ReportDaprStatus" {
+                return Ok(Status::unimplemented("").into_http());
+            }
+            let mut grpc = Grpc::new(wire::OrderCodec);
+            Ok(grpc.streaming(server, request).await)
+        })
+    }
+}
+
+impl StreamingService<Host> for Server {
+    type Response = Bytes;
+    type ResponseStream = Session;
+    type Future = Ready<Result<tonic::Response<Session>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<Host>>) -> Self::Future {
+        std::future::ready(self.session(request))
+    }
+}
+
+impl Server {
+    fn session(
+        &self,
+        request: tonic::Request<Streaming<Host>>,
+    ) -> Result<tonic::Response<Session>, Status> {
+        self.lead.serves()?;
+        let peer = request.extensions().get::<Peer>();
+        let id = peer.and_then(|peer| peer.id.clone());
+        if self.mtls && caller(id.as_ref()).is_none() {
+            let text = "failed to get client ID from context";
+            return Err(Status::unauthenticated(text));
+        }
+        let session = Session::new(self.lead.clone(), request.into_inner(), id);
+        Ok(tonic::Response::new(session))
+    }
+}
+
+fn caller(id: Option<&SpiffeId>) -> Option<Caller<'_>> {
+    let workload = id?.as_workload()?;
+    Some(Caller {
+        app_id: workload.app_id,
+        namespace: workload.namespace,
+    })
+}
