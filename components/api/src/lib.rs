@@ -5,8 +5,10 @@
 #![warn(missing_docs)]
 
 pub mod bindings;
+pub mod configuration;
 mod error;
 mod fields;
+pub mod lock;
 mod metadata;
 pub mod pubsub;
 mod registry;
@@ -41,6 +43,10 @@ pub struct Context {
     pub host: String,
     /// The port of the internal gRPC server, for other sidecars.
     pub internal_port: u16,
+    /// The port of the HTTP API.
+    pub http_port: u16,
+    /// The port of the application, if there is one.
+    pub app_port: Option<u16>,
     /// The environment of the process.
     pub environment: Arc<BTreeMap<String, String>>,
 }

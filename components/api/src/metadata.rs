@@ -11,6 +11,7 @@ use crate::Error;
 pub struct Metadata {
     component: String,
     properties: Vec<(String, String)>,
+    object: Option<Value>,
 }
 
 impl Metadata {
@@ -29,6 +30,7 @@ impl Metadata {
                 .into_iter()
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
+            object: None,
         }
     }
 
@@ -50,7 +52,16 @@ impl Metadata {
         let properties: Vec<_> = properties
             .filter(|(name, _)| seen.insert(name.to_lowercase()))
             .collect();
-        Metadata::new(component, properties)
+        Metadata {
+            object: Some(object.clone()),
+            ..Metadata::new(component, properties)
+        }
+    }
+
+    /// The JSON that the properties are of, with its lists and objects, where
+    /// they come from there.
+    pub fn object(&self) -> Option<&Value> {
+        self.object.as_ref()
     }
 
     /// The component's name.

@@ -3,7 +3,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{Context, Error, Field, Metadata, bindings, pubsub, resolve, secrets, state};
+use crate::{
+    Context, Error, Field, Metadata, bindings, configuration, lock, pubsub, resolve, secrets, state,
+};
 
 /// Which versions of a type one constructor serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,6 +291,10 @@ pub struct Registry {
     pub bindings: Table<bindings::Binding>,
     /// Secret stores.
     pub secrets: Table<dyn secrets::Store>,
+    /// Configuration stores.
+    pub configuration: Table<dyn configuration::Store>,
+    /// Lock stores.
+    pub lock: Table<dyn lock::Store>,
     /// Name resolvers.
     pub nameresolution: Table<dyn resolve::Resolver>,
 }
@@ -301,6 +307,8 @@ impl Registry {
             pubsub: Table::new("pubsub", "message bus"),
             bindings: Table::new("bindings", "binding"),
             secrets: Table::new("secretstores", "secret store"),
+            configuration: Table::new("configuration", "configuration store"),
+            lock: Table::new("lock", "lock store"),
             nameresolution: Table::new("nameresolution", "name resolver"),
         }
     }
@@ -313,6 +321,8 @@ impl Registry {
             .chain(self.pubsub.rows())
             .chain(self.bindings.rows())
             .chain(self.secrets.rows())
+            .chain(self.configuration.rows())
+            .chain(self.lock.rows())
             .chain(self.nameresolution.rows())
     }
 }

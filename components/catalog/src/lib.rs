@@ -59,10 +59,15 @@ mod tests {
                 "secretstores.local.env",
                 "secretstores.local.file",
                 "secretstores.kubernetes",
+                "configuration.redis",
+                "configuration.kubernetes",
+                "lock.redis",
                 "nameresolution.mdns",
                 "nameresolution.kubernetes",
                 "nameresolution.nameformat",
                 "nameresolution.sqlite",
+                "nameresolution.hashicorp.consul",
+                "nameresolution.consul",
             ]
         );
     }

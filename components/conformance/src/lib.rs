@@ -2,6 +2,8 @@
 //! do, and panics where that fails.
 
 pub mod bindings;
+pub mod configuration;
+pub mod lock;
 pub mod pubsub;
 pub mod secrets;
 pub mod server;

@@ -1,6 +1,7 @@
 //! Components on the Kubernetes API.
 
 mod client;
+mod configuration;
 mod secrets;
 
 outrider_components::components! {
@@ -10,5 +11,13 @@ outrider_components::components! {
         status: Stable,
         tested: Unit("an API server of the test"),
         file: "components/kubernetes/src/secrets/mod.rs",
+    }
+
+    configuration: configuration {
+        names: &["kubernetes"],
+        versions: Initial,
+        status: Alpha,
+        tested: Conformance("an API server of the test"),
+        file: "components/kubernetes/src/configuration/mod.rs",
     }
 }

@@ -1,6 +1,8 @@
 //! Components on Redis, Valkey and what speaks their protocol.
 
 mod bindings;
+mod configuration;
+mod lock;
 mod pubsub;
 mod server;
 mod settings;
@@ -32,5 +34,21 @@ outrider_components::components! {
         status: Stable,
         tested: Conformance("redis-server: one node, a cluster"),
         file: "components/redis/src/pubsub.rs",
+    }
+
+    configuration: configuration {
+        names: &["redis"],
+        versions: Initial,
+        status: Stable,
+        tested: Conformance("redis-server: one node, a cluster without subscriptions, behind a sentinel"),
+        file: "components/redis/src/configuration/mod.rs",
+    }
+
+    lock: lock {
+        names: &["redis"],
+        versions: Initial,
+        status: Stable,
+        tested: Conformance("redis-server: one node, behind a sentinel"),
+        file: "components/redis/src/lock.rs",
     }
 }

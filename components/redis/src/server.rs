@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrider_components::{Error, Kind};
-use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
@@ -222,6 +222,42 @@ impl Server {
         current.generation += 1;
         current.connection = Some(connection.clone());
         Ok((connection, current.generation))
+    }
+
+    /// A connection of its own for events. Not for clusters, where each node
+    /// has its own events.
+    pub async fn pubsub(&self) -> RedisResult<PubSub> {
+        let connecting = async {
+            match &self.client {
+                Client::Node(client) => client.get_async_pubsub().await,
+                Client::Sentinel(client) => {
+                    let master = client.lock().await.async_get_client().await?;
+                    master.get_async_pubsub().await
+                }
+                Client::Cluster(_) => Err((
+                    ErrorKind::InvalidClientConfig,
+                    "a cluster has several nodes",
+                )
+                    .into()),
+            }
+        };
+        let late = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
+        let limit = self.settings.dial_timeout;
+        tokio::time::timeout(limit, connecting)
+            .await
+            .map_err(late)?
+    }
+
+    /// How many replicas the server has.
+    pub async fn replicas(&self) -> RedisResult<usize> {
+        let info: String = self
+            .call(&redis::cmd("INFO").arg("replication").take())
+            .await?;
+        Ok(info
+            .lines()
+            .find_map(|line| line.strip_prefix("connected_slaves:"))
+            .and_then(|count| count.trim().parse().ok())
+            .unwrap_or(0))
     }
 
     /// Whether the server answers.

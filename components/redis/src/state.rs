@@ -149,15 +149,7 @@ async fn replicas(server: &Server) -> Result<usize, Error> {
         // Every node has its own.
         return Ok(0);
     }
-    let info: String = server
-        .call(&redis::cmd("INFO").arg("replication").take())
-        .await
-        .map_err(Error::from_redis)?;
-    Ok(info
-        .lines()
-        .find_map(|line| line.strip_prefix("connected_slaves:"))
-        .and_then(|count| count.trim().parse().ok())
-        .unwrap_or(0))
+    server.replicas().await.map_err(Error::from_redis)
 }
 
 /// Seconds to live, if the request has them; 0 and less mean for ever.

@@ -1,6 +1,7 @@
 //! Components that need nothing but an HTTP client.
 
 pub mod bindings;
+pub mod nameresolution;
 
 outrider_components::components! {
     bindings: bindings::http {
@@ -9,5 +10,13 @@ outrider_components::components! {
         status: Stable,
         tested: Conformance("an HTTP server, with and without TLS"),
         file: "components/web/src/bindings/http/mod.rs",
+    }
+
+    nameresolution: nameresolution::consul {
+        names: &["hashicorp.consul", "consul"],
+        versions: Initial,
+        status: Alpha,
+        tested: Unit("an agent of the test"),
+        file: "components/web/src/nameresolution/consul/mod.rs",
     }
 }

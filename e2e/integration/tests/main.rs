@@ -4,6 +4,7 @@
 mod access;
 mod allow;
 mod bindings;
+mod configuration;
 mod encryption;
 mod flood;
 mod health;
@@ -11,6 +12,7 @@ mod injector;
 mod invoke;
 mod limits;
 mod listeners;
+mod lock;
 mod logs;
 mod metadata;
 mod metrics;

@@ -12,6 +12,7 @@ pub struct Components {
     namespace: String,
     state: Timed,
     secrets: Timed,
+    configuration: Timed,
     inputs: Timed,
     outputs: Timed,
     ingress: Timed,
@@ -102,6 +103,11 @@ impl Components {
             namespace: names.namespace.to_owned(),
             state: timed("state", "Operations on state stores", OPERATION),
             secrets: timed("secret", "Operations on secret stores", OPERATION),
+            configuration: timed(
+                "configuration",
+                "Operations on configuration stores",
+                OPERATION,
+            ),
             inputs: timed(
                 "input_binding",
                 "Events of bindings delivered to the application",
@@ -156,10 +162,12 @@ pub enum Operation {
     BulkDelete,
     Query,
     Transaction,
+    Subscribe,
+    Unsubscribe,
 }
 
 impl Operation {
-    const COUNT: usize = 7;
+    const COUNT: usize = 9;
 
     fn name(self) -> &'static str {
         match self {
@@ -170,6 +178,8 @@ impl Operation {
             Self::BulkDelete => "bulk_delete",
             Self::Query => "query",
             Self::Transaction => "transaction",
+            Self::Subscribe => "subscribe",
+            Self::Unsubscribe => "unsubscribe",
         }
     }
 }
@@ -193,6 +203,10 @@ impl Operations {
 
     pub(super) fn secrets(components: Option<Arc<Components>>, component: &str) -> Self {
         Self::new(components, component, |c| &c.secrets)
+    }
+
+    pub(super) fn configuration(components: Option<Arc<Components>>, component: &str) -> Self {
+        Self::new(components, component, |c| &c.configuration)
     }
 
     fn new(

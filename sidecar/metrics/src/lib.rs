@@ -187,6 +187,12 @@ impl Metrics {
         component::Operations::secrets(inner.map(|inner| inner.components.clone()), component)
     }
 
+    /// Operations on one configuration store.
+    pub fn configuration(&self, component: &str) -> component::Operations {
+        let inner = self.0.as_ref();
+        component::Operations::configuration(inner.map(|inner| inner.components.clone()), component)
+    }
+
     /// Events and operations of one binding.
     pub fn binding(&self, component: &str) -> component::Binding {
         let inner = self.0.as_ref();

@@ -123,7 +123,11 @@ impl Runtime {
             {
                 tracing::warn!(target: SCOPE, "error closing name resolver: {error}");
             }
-            tokio::join!(self.subscriber.end(), self.readers.end());
+            tokio::join!(
+                self.subscriber.end(),
+                self.readers.end(),
+                self.configuration.finish()
+            );
             self.serving.stop(None).await;
             self.live.close().await;
             self.tasks.stop(None).await;

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use self::end::{Ask, ended_early};
 use self::settings::settings;
 use crate::blocks::bindings::read::Readers;
+use crate::blocks::configuration::subscriptions::Subscriptions;
 use crate::blocks::pubsub::subscribe::Subscriber;
 use crate::blocks::shutdown::Asked;
 use crate::components::live::Live;
@@ -113,6 +114,7 @@ struct Runtime {
     live: Arc<Live>,
     subscriber: Subscriber,
     readers: Readers,
+    configuration: Subscriptions,
     resolver: Option<Arc<dyn Resolver>>,
     channel: Option<(Arc<Channel>, Connector)>,
     probes: Option<channel::health::Settings>,

@@ -27,11 +27,13 @@ use super::serve::Servers;
 use super::settings::Settings;
 use super::{Failure, Runtime, SCOPE, host, parts};
 use crate::blocks::bindings::read::{self, Readers};
+use crate::blocks::configuration::Api as ConfigurationApi;
+use crate::blocks::configuration::subscriptions::Subscriptions;
 use crate::blocks::invoke::external::{self, Endpoint};
 use crate::blocks::pubsub::subscribe::{self, Subscriber};
 use crate::blocks::shutdown::Asked;
 use crate::blocks::{
-    Components, absent, bindings, health, invoke, pubsub, secrets, shutdown, state,
+    Components, absent, bindings, health, invoke, lock, pubsub, secrets, shutdown, state,
 };
 use crate::components::live::Live;
 use crate::components::map::Map;
@@ -90,6 +92,7 @@ struct Application {
     subscriber: Subscriber,
     tracer: Tracer,
     readers: Readers,
+    configuration: Subscriptions,
 }
 
 impl Application {
@@ -166,6 +169,7 @@ impl Runtime {
             live: blocks.live,
             subscriber: app.subscriber,
             readers: app.readers,
+            configuration: app.configuration,
             resolver: blocks.resolver,
             channel: app.channel,
             probes: flags.app.probed.then(|| flags.app.probes.clone()),
@@ -326,6 +330,8 @@ impl Start<'_> {
                 false => internal.host.clone(),
             },
             internal_port: internal.port,
+            http_port: self.settings.http_port,
+            app_port: Some(self.settings.app_port).filter(|port| *port != 0),
             environment: Arc::new(flags.environment.clone().into_iter().collect()),
         };
         let mut registry: ComponentRegistry = catalog::registry()?;
@@ -454,11 +460,20 @@ impl Start<'_> {
         self.tasks.spawn("components of bindings", async move {
             stopping.run_until_cancelled(following).await;
         });
+        let stores = blocks.components.configuration.clone();
+        let configuration = Subscriptions::new(stores, self.tasks.child());
+        let following = configuration.clone().follow(blocks.live.changes());
+        let stopping = self.tasks.stopping();
+        self.tasks
+            .spawn("components of subscriptions to configuration", async move {
+                stopping.run_until_cancelled(following).await;
+            });
         Ok(Application {
             channel,
             subscriber,
             tracer,
             readers,
+            configuration,
         })
     }
 
@@ -579,6 +594,15 @@ impl Start<'_> {
                 },
                 bindings: bindings::Api {
                     bindings: components.bindings.clone(),
+                },
+                configuration: ConfigurationApi {
+                    stores: components.configuration.clone(),
+                    subscriptions: app.configuration.clone(),
+                    channel: app.channel(),
+                    resiliency: blocks.resiliency.clone(),
+                },
+                lock: lock::Api {
+                    stores: components.lock.clone(),
                 },
                 invoke,
                 metadata: about.api(flags, self.settings),

@@ -4,11 +4,8 @@
 use super::descriptor::{Block, Method, V1, V1_ALPHA1, V1_ALPHA2, V1_BETA1};
 
 /// By their names in URLs, which are those in lists as well.
-pub const NAMES: [&str; 9] = [
-    "configuration",
+pub const NAMES: [&str; 6] = [
     "actors",
-    "lock",
-    "unlock",
     "crypto",
     "subtlecrypto",
     "jobs",
@@ -17,13 +14,7 @@ pub const NAMES: [&str; 9] = [
 ];
 
 /// What the types of their components begin with.
-pub const CATEGORIES: &[&str] = &[
-    "lock",
-    "configuration",
-    "crypto",
-    "conversation",
-    "middleware",
-];
+pub const CATEGORIES: &[&str] = &["crypto", "conversation", "middleware"];
 
 pub const BLOCK: Block = Block {
     routes: &[],
@@ -31,13 +22,7 @@ pub const BLOCK: Block = Block {
     errors: &[],
 };
 
-const METHODS: [Method; 54] = [
-    Method::new("GetConfiguration", V1, "configuration"),
-    Method::new("GetConfigurationAlpha1", V1_ALPHA1, "configuration"),
-    Method::new("SubscribeConfiguration", V1, "configuration"),
-    Method::new("SubscribeConfigurationAlpha1", V1_ALPHA1, "configuration"),
-    Method::new("UnsubscribeConfiguration", V1, "configuration"),
-    Method::new("UnsubscribeConfigurationAlpha1", V1_ALPHA1, "configuration"),
+const METHODS: [Method; 46] = [
     Method::new("RegisterActorTimer", V1, "actors"),
     Method::new("UnregisterActorTimer", V1, "actors"),
     Method::new("RegisterActorReminder", V1, "actors"),
@@ -49,8 +34,6 @@ const METHODS: [Method; 54] = [
     Method::new("ExecuteActorStateTransaction", V1, "actors"),
     Method::new("InvokeActor", V1, "actors"),
     Method::new("SubscribeActorEventsAlpha1", V1_ALPHA1, "actors"),
-    Method::new("TryLockAlpha1", V1_ALPHA1, "lock"),
-    Method::new("UnlockAlpha1", V1_ALPHA1, "unlock"),
     Method::new("EncryptAlpha1", V1_ALPHA1, "crypto"),
     Method::new("DecryptAlpha1", V1_ALPHA1, "crypto"),
     Method::new("SubtleGetKeyAlpha1", V1_ALPHA1, "subtlecrypto"),

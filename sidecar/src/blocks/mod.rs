@@ -3,12 +3,14 @@
 
 pub mod absent;
 pub mod bindings;
+pub mod configuration;
 pub mod descriptor;
 pub mod error;
 pub mod health;
 pub mod http;
 pub mod invoke;
 pub mod json;
+pub mod lock;
 pub mod metadata;
 pub mod pubsub;
 pub mod secrets;
@@ -21,11 +23,13 @@ use crate::components::live::{Live, SecretStores};
 use crate::components::map::Map;
 
 /// Every building block. The first route that fits counts.
-pub const ALL: [&descriptor::Block; 9] = [
+pub const ALL: [&descriptor::Block; 11] = [
     &state::BLOCK,
     &secrets::BLOCK,
     &pubsub::BLOCK,
     &bindings::BLOCK,
+    &configuration::BLOCK,
+    &lock::BLOCK,
     &invoke::BLOCK,
     &metadata::BLOCK,
     &health::BLOCK,
@@ -39,6 +43,8 @@ pub struct Apis {
     pub secrets: secrets::Api,
     pub pubsub: pubsub::Api,
     pub bindings: bindings::Api,
+    pub configuration: configuration::Api,
+    pub lock: lock::Api,
     pub invoke: invoke::Api,
     pub metadata: metadata::Api,
     pub health: health::Api,
@@ -51,6 +57,8 @@ pub struct Components {
     pub state: Arc<Map<state::Store>>,
     pub pubsub: Arc<Map<pubsub::Broker>>,
     pub bindings: Arc<Map<bindings::Binding>>,
+    pub configuration: Arc<Map<configuration::Store>>,
+    pub lock: Arc<Map<lock::Store>>,
     pub secrets: Arc<SecretStores>,
 }
 
@@ -61,6 +69,8 @@ impl Components {
             self.state.clone(),
             self.pubsub.clone(),
             self.bindings.clone(),
+            self.configuration.clone(),
+            self.lock.clone(),
             self.secrets.clone(),
         ];
         Live::new(blocks, self.secrets.clone())

@@ -30,8 +30,12 @@ use outrider_net::server::phase::Incoming;
 
 const OURS: &str = "/dapr.proto.runtime.v1.Dapr/";
 const INVOKE: &str = "/dapr.proto.runtime.v1.Dapr/InvokeService";
-/// Lasts as long as a client stays, which is no latency of anything.
-const SUBSCRIBE: &str = "/dapr.proto.runtime.v1.Dapr/SubscribeTopicEventsAlpha1";
+/// These last as long as a client stays, which is no latency of anything.
+const SUBSCRIBE: [&str; 3] = [
+    "/dapr.proto.runtime.v1.Dapr/SubscribeTopicEventsAlpha1",
+    "/dapr.proto.runtime.v1.Dapr/SubscribeConfiguration",
+    "/dapr.proto.runtime.v1.Dapr/SubscribeConfigurationAlpha1",
+];
 
 /// The handler of the gRPC API's listeners.
 #[derive(Clone)]
@@ -150,7 +154,7 @@ impl Edge {
 
     /// Answers a call of this API.
     async fn own(&self, request: Request<Incoming>) -> Response<Body> {
-        if request.uri().path() == SUBSCRIBE {
+        if SUBSCRIBE.contains(&request.uri().path()) {
             return self.serve(request).await;
         }
         let served = self.apis.grpc_metrics.call(request.uri().path());

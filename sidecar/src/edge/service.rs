@@ -7,7 +7,7 @@ use outrider_proto::runtime::v1 as wire;
 use outrider_proto::runtime::v1::dapr_server::Dapr;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::blocks::{bindings, invoke, metadata, pubsub, secrets, state};
+use crate::blocks::{bindings, configuration, invoke, lock, metadata, pubsub, secrets, state};
 use crate::edge::Apis;
 use crate::edge::spans::describe;
 
@@ -123,6 +123,63 @@ impl Dapr for Service {
         request: Request<Streaming<wire::SubscribeTopicEventsRequestAlpha1>>,
     ) -> Answer<pubsub::subscribe::stream::Responses> {
         pubsub::grpc::subscribe(&self.apis.blocks.pubsub, request).await
+    }
+
+    async fn get_configuration(
+        &self,
+        request: Request<wire::GetConfigurationRequest>,
+    ) -> Answer<wire::GetConfigurationResponse> {
+        configuration::grpc::get(&self.apis.blocks.configuration, request.into_inner()).await
+    }
+
+    async fn get_configuration_alpha1(
+        &self,
+        request: Request<wire::GetConfigurationRequest>,
+    ) -> Answer<wire::GetConfigurationResponse> {
+        self.get_configuration(request).await
+    }
+
+    async fn subscribe_configuration(
+        &self,
+        request: Request<wire::SubscribeConfigurationRequest>,
+    ) -> Answer<configuration::grpc::Changes> {
+        configuration::grpc::subscribe(&self.apis.blocks.configuration, request.into_inner()).await
+    }
+
+    async fn subscribe_configuration_alpha1(
+        &self,
+        request: Request<wire::SubscribeConfigurationRequest>,
+    ) -> Answer<configuration::grpc::Changes> {
+        self.subscribe_configuration(request).await
+    }
+
+    async fn unsubscribe_configuration(
+        &self,
+        request: Request<wire::UnsubscribeConfigurationRequest>,
+    ) -> Answer<wire::UnsubscribeConfigurationResponse> {
+        let api = &self.apis.blocks.configuration;
+        Ok(configuration::grpc::unsubscribe(api, request.get_ref()))
+    }
+
+    async fn unsubscribe_configuration_alpha1(
+        &self,
+        request: Request<wire::UnsubscribeConfigurationRequest>,
+    ) -> Answer<wire::UnsubscribeConfigurationResponse> {
+        self.unsubscribe_configuration(request).await
+    }
+
+    async fn try_lock_alpha1(
+        &self,
+        request: Request<wire::TryLockRequest>,
+    ) -> Answer<wire::TryLockResponse> {
+        lock::grpc::try_lock(&self.apis.blocks.lock, request.get_ref()).await
+    }
+
+    async fn unlock_alpha1(
+        &self,
+        request: Request<wire::UnlockRequest>,
+    ) -> Answer<wire::UnlockResponse> {
+        lock::grpc::unlock(&self.apis.blocks.lock, request.get_ref()).await
     }
 
     async fn get_metadata(

@@ -1,8 +1,10 @@
 //! Runs the suites on the components of the `lean` set.
 
 mod bindings;
+mod configuration;
 mod http;
 mod in_memory;
+mod kubernetes;
 mod redis;
 mod secrets;
 mod sqlite;
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use outrider_components::{Context, Metadata, Registry, Tested, pubsub, state};
 
 /// The types that the tests of this folder run a suite on.
-const TYPES: [&str; 11] = [
+const TYPES: [&str; 14] = [
     "state.in-memory",
     "pubsub.in-memory",
     "secretstores.local.env",
@@ -25,6 +27,9 @@ const TYPES: [&str; 11] = [
     "bindings.localstorage",
     "bindings.redis",
     "bindings.http",
+    "configuration.redis",
+    "configuration.kubernetes",
+    "lock.redis",
 ];
 
 fn registry() -> Registry {
@@ -32,6 +37,7 @@ fn registry() -> Registry {
     outrider_components_local::register(&mut registry).expect("no type twice");
     outrider_components_redis::register(&mut registry).expect("no type twice");
     outrider_components_sql::register(&mut registry).expect("no type twice");
+    outrider_components_kubernetes::register(&mut registry).expect("no type twice");
     outrider_components_web::register(&mut registry).expect("no type twice");
     registry
 }

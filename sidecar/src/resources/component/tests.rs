@@ -70,6 +70,8 @@ fn applier(registry: Registry) -> Applier {
             namespace: String::new(),
             host: String::new(),
             internal_port: 0,
+            http_port: 0,
+            app_port: None,
             environment: Arc::default(),
         },
         absent: &[],

@@ -1,0 +1,222 @@
+//! `configuration.kubernetes`: <https://docs.dapr.io/reference/components-reference/supported-configuration-stores/kubernetes-configuration-store/>.
+//!
+//! The items are the entries of one ConfigMap, which is kept in memory and
+//! watched. A subscription begins with what is there.
+
+mod follow;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::ConfigMap;
+use outrider_components::configuration::{Handler, Item, Items, Request, Store, Subscription};
+use outrider_components::{Context, Error, Field, Metadata, Pairs};
+use outrider_kit::kubernetes;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use self::follow::Source;
+use crate::client;
+
+/// The metadata fields.
+pub const FIELDS: &[&[Field]] = &[Fields::FIELDS, client::Fields::FIELDS];
+
+outrider_components::fields! {
+    struct Fields {
+        /// Name of the ConfigMap, which need not be there yet.
+        "configMapName" => name: String, missing "failed to parse metadata: configMapName is required";
+        /// Accepted and ignored: the watch tells every change, and nothing has
+        /// to be read again.
+        "resyncPeriod" => _resync: Option<std::time::Duration>;
+    }
+}
+
+/// The namespace of sidecars that have none.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// What the ConfigMap has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Entries {
+    /// The version of the object, also of one that was deleted.
+    version: String,
+    /// Values without versions.
+    items: Items,
+}
+
+struct Kubernetes {
+    entries: watch::Receiver<Arc<Entries>>,
+    following: std::sync::Mutex<JoinSet<()>>,
+}
+
+/// Reads the ConfigMap, and follows it from then on.
+pub async fn connect(metadata: Metadata, context: Context) -> Result<Arc<dyn Store>, Error> {
+    let fields = Fields::read(&metadata)?;
+    kubernetes::check_name(&fields.name).map_err(|error| {
+        Error::invalid(format!("failed to parse metadata: configMapName {error}"))
+    })?;
+    let client = client::connect(&client::Fields::read(&metadata)?, &context)
+        .await
+        .map_err(|error| error.context("failed to create Kubernetes client"))?;
+    let namespace = match context.namespace.as_str() {
+        "" => DEFAULT_NAMESPACE.to_owned(),
+        own => own.to_owned(),
+    };
+    let source = Source {
+        client,
+        namespace,
+        name: fields.name,
+    };
+    let list = source.list().await.map_err(|error| {
+        let name = &source.name;
+        error.context(&format!("failed to start informer: ConfigMap {name:?}"))
+    })?;
+    let (sender, entries) = watch::channel(Arc::new(list.entries));
+    let mut following = JoinSet::new();
+    following.spawn(source.run(list.version, sender));
+    Ok(Arc::new(Kubernetes {
+        entries,
+        following: following.into(),
+    }))
+}
+
+impl Entries {
+    fn of(map: ConfigMap) -> Entries {
+        let mut items = Items::new();
+        for (key, value) in map.data.unwrap_or_default() {
+            let item = Item {
+                value,
+                ..Item::default()
+            };
+            items.insert(key, item);
+        }
+        for (key, value) in map.binary_data.unwrap_or_default() {
+            // As the API writes it.
+            let text = serde_json::to_value(&value).unwrap_or_default();
+            let item = Item {
+                value: text.as_str().unwrap_or_default().to_owned(),
+                metadata: Pairs::from([("encoding".to_owned(), "base64".to_owned())]),
+                ..Item::default()
+            };
+            items.insert(key, item);
+        }
+        let version = map.metadata.resource_version.unwrap_or_default();
+        Entries { version, items }
+    }
+
+    /// The items that are asked for, with their version.
+    fn asked(&self, request: &Request) -> Items {
+        let asked = self.items.iter().filter(|(key, _)| request.asks_for(key));
+        asked
+            .map(|(key, item)| (key.clone(), self.versioned(item.clone())))
+            .collect()
+    }
+
+    fn versioned(&self, item: Item) -> Item {
+        Item {
+            version: self.version.clone(),
+            ..item
+        }
+    }
+
+    /// What has changed since `before`; keys that are gone say so.
+    fn since(&self, before: &Entries, request: &Request) -> Items {
+        let is_new = |key: &String, item: &Item| before.items.get(key) != Some(item);
+        let mut changed = self.asked(request);
+        changed.retain(|key, _| self.items.get(key).is_some_and(|item| is_new(key, item)));
+        let gone = before
+            .items
+            .keys()
+            .filter(|key| !self.items.contains_key(*key));
+        for key in gone.filter(|key| request.asks_for(key)) {
+            let item = Item {
+                metadata: Pairs::from([("deleted".to_owned(), "true".to_owned())]),
+                ..Item::default()
+            };
+            changed.insert(key.clone(), self.versioned(item));
+        }
+        changed
+    }
+}
+
+/// Passes changes on until the store is closed.
+async fn pass_on(
+    mut entries: watch::Receiver<Arc<Entries>>,
+    request: Request,
+    handler: Arc<dyn Handler>,
+) {
+    let mut known = Arc::<Entries>::default();
+    loop {
+        let current = entries.borrow_and_update().clone();
+        let changed = current.since(&known, &request);
+        known = current;
+        if !changed.is_empty() {
+            handler.handle(changed).await;
+        }
+        if entries.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Kubernetes {
+    async fn get(&self, request: &Request) -> Result<Items, Error> {
+        Ok(self.entries.borrow().asked(request))
+    }
+
+    async fn subscribe(
+        &self,
+        request: &Request,
+        handler: Arc<dyn Handler>,
+    ) -> Result<Subscription, Error> {
+        let mut subscription = Subscription::default();
+        let stopping = subscription.stopping();
+        let passing = pass_on(self.entries.clone(), request.clone(), handler);
+        subscription.spawn(async move {
+            stopping.run_until_cancelled(passing).await;
+        });
+        Ok(subscription)
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        let mut following = self.following.lock().unwrap_or_else(|e| e.into_inner());
+        following.abort_all();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn entries(version: &str, data: serde_json::Value, binary: serde_json::Value) -> Entries {
+        let map = json!({
+            "metadata": {"name": "m", "resourceVersion": version},
+            "data": data, "binaryData": binary,
+        });
+        Entries::of(serde_json::from_value(map).expect("is a ConfigMap"))
+    }
+
+    #[test]
+    fn changes_are_new_values_and_keys_that_are_gone() {
+        let before = entries("1", json!({"a": "1", "b": "2", "c": "3"}), json!({}));
+        let after = entries("2", json!({"a": "1", "b": "x"}), json!({"d": "AAE="}));
+        let changed = after.since(&before, &Request::default());
+        let keys: Vec<_> = changed.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["b", "c", "d"]);
+        assert_eq!((&*changed["b"].value, &*changed["b"].version), ("x", "2"));
+        assert_eq!(changed["c"].metadata["deleted"], "true");
+        assert_eq!(changed["c"].value, "");
+        assert_eq!(changed["d"].value, "AAE=");
+        assert_eq!(changed["d"].metadata["encoding"], "base64");
+        let only = Request {
+            keys: vec!["a".to_owned(), "c".to_owned()],
+            ..Request::default()
+        };
+        let keys: Vec<_> = after.since(&before, &only).into_keys().collect();
+        assert_eq!(keys, ["c"]);
+        assert!(after.since(&after, &Request::default()).is_empty());
+    }
+}

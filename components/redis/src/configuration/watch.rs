@@ -1,0 +1,356 @@
+//! The connection over which the server tells what has changed.
+//! <https://redis.io/docs/latest/develop/use/keyspace-notifications/>
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use outrider_components::{Error, Kind};
+use redis::aio::PubSubSink;
+use redis::{Msg, RedisResult, cmd};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::listener::Listener;
+use super::{CHUNK, SCOPE, Values};
+
+/// Events of keys (`K`) that matter: general commands, strings, expiry and
+/// eviction.
+const EVENTS: &str = "Kg$xe";
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often is looked whether the server still answers, and how long it may
+/// take.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_LIMIT: Duration = Duration::from_secs(5);
+/// How long a new subscription waits until the server has confirmed it.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(3);
+
+/// The listeners, and the task that serves them.
+pub struct Watch {
+    shared: Arc<Shared>,
+    /// There from the first subscription on.
+    task: Mutex<Option<(mpsc::UnboundedSender<Order>, JoinSet<()>)>>,
+}
+
+struct Shared {
+    values: Arc<Values>,
+    /// The beginning of the names of channels.
+    prefix: String,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    by_key: HashMap<String, Vec<Arc<Listener>>>,
+    all: Vec<Arc<Listener>>,
+}
+
+/// What the task has to change at the server.
+enum Order {
+    /// Listen to these too; answered when the server has confirmed it.
+    Add(Channels, oneshot::Sender<()>),
+    Remove(Channels),
+}
+
+#[derive(Default)]
+struct Channels {
+    keys: Vec<String>,
+    all: bool,
+}
+
+/// A listener that is served until this is dropped.
+pub struct Watched {
+    listener: Arc<Listener>,
+    shared: Weak<Shared>,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            let channels = shared.table().remove(&self.listener);
+            let _ = self.orders.send(Order::Remove(channels));
+        }
+    }
+}
+
+impl Watch {
+    pub fn new(values: Arc<Values>) -> Self {
+        let prefix = format!("__keyspace@{}__:", values.server.settings().database);
+        Self {
+            shared: Arc::new(Shared {
+                values,
+                prefix,
+                table: Mutex::default(),
+            }),
+            task: Mutex::default(),
+        }
+    }
+
+    /// Serves a listener. Returns when the server has confirmed it, or does not
+    /// answer; then it is served once the server does.
+    pub async fn add(&self, listener: &Arc<Listener>) -> Result<Watched, Error> {
+        let orders = self.orders();
+        let watched = Watched {
+            listener: listener.clone(),
+            shared: Arc::downgrade(&self.shared),
+            orders: orders.clone(),
+        };
+        let channels = self.shared.table().add(listener);
+        let (done, confirmed) = oneshot::channel();
+        let closed = || Error::new(Kind::Precondition, "the configuration store is closed");
+        orders
+            .send(Order::Add(channels, done))
+            .map_err(|_| closed())?;
+        if tokio::time::timeout(CONFIRMED_WITHIN, confirmed)
+            .await
+            .is_err()
+        {
+            let host = &self.shared.values.server.settings().host;
+            tracing::warn!(target: SCOPE, "redis at {host} has not confirmed a subscription yet: changes are told when it does");
+        }
+        Ok(watched)
+    }
+
+    fn orders(&self) -> mpsc::UnboundedSender<Order> {
+        let mut task = self.task.lock().unwrap_or_else(|e| e.into_inner());
+        let (orders, _) = task.get_or_insert_with(|| {
+            let (orders, received) = mpsc::unbounded_channel();
+            let mut running = JoinSet::new();
+            running.spawn(self.shared.clone().run(received));
+            (orders, running)
+        });
+        orders.clone()
+    }
+
+    pub fn close(&self) {
+        let mut task = self.task.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some((_, running)) = task.as_mut() {
+            running.abort_all();
+        }
+    }
+}
+
+impl Table {
+    /// Adds a listener. Returns the channels that nobody listened to before.
+    fn add(&mut self, listener: &Arc<Listener>) -> Channels {
+        let mut channels = Channels::default();
+        let Some(keys) = listener.keys() else {
+            channels.all = self.all.is_empty();
+            self.all.push(listener.clone());
+            return channels;
+        };
+        for key in keys {
+            let listeners = self.by_key.entry(key.clone()).or_default();
+            if listeners.is_empty() {
+                channels.keys.push(key.clone());
+            }
+            listeners.push(listener.clone());
+        }
+        channels
+    }
+
+    /// Removes a listener. Returns the channels that nobody listens to now.
+    fn remove(&mut self, listener: &Arc<Listener>) -> Channels {
+        let mut channels = Channels::default();
+        let is_other = |other: &Arc<Listener>| !Arc::ptr_eq(other, listener);
+        let Some(keys) = listener.keys() else {
+            self.all.retain(is_other);
+            channels.all = self.all.is_empty();
+            return channels;
+        };
+        for key in keys {
+            if let Some(listeners) = self.by_key.get_mut(key) {
+                listeners.retain(is_other);
+                if listeners.is_empty() {
+                    self.by_key.remove(key);
+                    channels.keys.push(key.clone());
+                }
+            }
+        }
+        channels
+    }
+
+    /// All channels that somebody listens to.
+    fn channels(&self) -> Channels {
+        Channels {
+            keys: self.by_key.keys().cloned().collect(),
+            all: !self.all.is_empty(),
+        }
+    }
+}
+
+impl Shared {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Listens for as long as the store is open.
+    async fn run(self: Arc<Self>, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let mut pause = FIRST_PAUSE;
+        let mut is_first = true;
+        loop {
+            let mut confirmed = false;
+            let ended = self.listen(&mut orders, is_first, &mut confirmed).await;
+            let Err(error) = ended else { return };
+            if confirmed {
+                (pause, is_first) = (FIRST_PAUSE, false);
+            }
+            let host = &self.values.server.settings().host;
+            tracing::warn!(target: SCOPE, "cannot listen to changes of redis at {host}, trying again: {error}");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Listens over one connection until it breaks. `confirmed` is set when the
+    /// server has confirmed all channels.
+    async fn listen(
+        &self,
+        orders: &mut mpsc::UnboundedReceiver<Order>,
+        is_first: bool,
+        confirmed: &mut bool,
+    ) -> RedisResult<()> {
+        let server = &self.values.server;
+        let enabling = cmd("CONFIG")
+            .arg("SET")
+            .arg("notify-keyspace-events")
+            .arg(EVENTS)
+            .take();
+        if let Err(error) = server.call::<()>(&enabling).await
+            && is_first
+        {
+            tracing::warn!(target: SCOPE, "cannot set notify-keyspace-events of redis to {EVENTS}; changes are told if its own configuration says so: {error}");
+        }
+        let (mut sink, mut messages) = server.pubsub().await?.split();
+        let all = self.table().channels();
+        self.subscribe(&mut sink, &all).await?;
+        *confirmed = true;
+        if !is_first {
+            self.missed().await;
+        }
+        let mut pings = tokio::time::interval(PING_INTERVAL);
+        loop {
+            tokio::select! {
+                message = messages.next() => match message {
+                    Some(message) => self.told(&message),
+                    None => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+                },
+                order = orders.recv() => match order {
+                    None => return Ok(()),
+                    Some(Order::Add(channels, done)) => {
+                        self.subscribe(&mut sink, &channels).await?;
+                        let _ = done.send(());
+                    }
+                    Some(Order::Remove(channels)) => {
+                        self.unsubscribe(&mut sink, channels).await?;
+                    }
+                },
+                _ = pings.tick() => {
+                    let pinging = tokio::time::timeout(PING_LIMIT, sink.ping::<redis::Value>());
+                    let late = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
+                    pinging.await.map_err(late)??;
+                }
+            }
+        }
+    }
+
+    fn channels(&self, keys: &[String]) -> Vec<String> {
+        let prefix = &self.prefix;
+        keys.iter().map(|key| format!("{prefix}{key}")).collect()
+    }
+
+    async fn subscribe(&self, sink: &mut PubSubSink, channels: &Channels) -> RedisResult<()> {
+        for keys in channels.keys.chunks(CHUNK) {
+            sink.subscribe(self.channels(keys)).await?;
+        }
+        if channels.all {
+            sink.psubscribe(format!("{}*", self.prefix)).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends what nobody listens to; somebody new may do so by now.
+    async fn unsubscribe(&self, sink: &mut PubSubSink, mut channels: Channels) -> RedisResult<()> {
+        {
+            let table = self.table();
+            channels.keys.retain(|key| !table.by_key.contains_key(key));
+            channels.all &= table.all.is_empty();
+        }
+        for keys in channels.keys.chunks(CHUNK) {
+            sink.unsubscribe(self.channels(keys)).await?;
+        }
+        if channels.all {
+            sink.punsubscribe(format!("{}*", self.prefix)).await?;
+        }
+        Ok(())
+    }
+
+    /// Passes an event to those who listen to its key.
+    fn told(&self, message: &Msg) {
+        let channel = message.get_channel_name();
+        let Some(key) = channel.strip_prefix(self.prefix.as_str()) else {
+            return;
+        };
+        let table = self.table();
+        let listeners = match message.from_pattern() {
+            true => Some(&table.all),
+            false => table.by_key.get(key),
+        };
+        for listener in listeners.into_iter().flatten() {
+            listener.changed(key);
+        }
+    }
+
+    /// Any key may have changed while there was no connection.
+    async fn missed(&self) {
+        let has_all = {
+            let table = self.table();
+            for (key, listeners) in &table.by_key {
+                listeners.iter().for_each(|listener| listener.changed(key));
+            }
+            !table.all.is_empty()
+        };
+        if !has_all {
+            return;
+        }
+        match self.values.keys().await {
+            Ok(keys) => {
+                let table = self.table();
+                for key in &keys {
+                    table.all.iter().for_each(|listener| listener.changed(key));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(target: SCOPE, "subscriptions to all keys may have missed changes: {error}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_are_those_of_the_first_and_the_last_listener() {
+        let listener = |keys: &[&str]| {
+            let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+            Arc::new(Listener::new(&keys))
+        };
+        let mut table = Table::default();
+        let (one, two) = (listener(&["a"]), listener(&["b", "a"]));
+        assert_eq!(table.add(&one).keys, ["a"]);
+        assert_eq!(table.add(&two).keys, ["b"]);
+        assert!(table.remove(&one).keys.is_empty());
+        let mut last = table.remove(&two).keys;
+        last.sort();
+        assert_eq!(last, ["a", "b"]);
+        assert!(table.by_key.is_empty());
+        let all = listener(&[]);
+        assert!(table.add(&all).all && !table.add(&listener(&[])).all);
+        assert!(!table.remove(&all).all);
+    }
+}

@@ -1,0 +1,3 @@
+//! Name resolvers.
+
+pub mod consul;
