@@ -10,6 +10,7 @@ mod flood;
 mod health;
 mod injector;
 mod invoke;
+mod jobs;
 mod limits;
 mod listeners;
 mod lock;

@@ -7,6 +7,7 @@
 pub mod component;
 pub mod grpc;
 pub mod http;
+pub mod job;
 pub mod label;
 pub mod service;
 mod settings;
@@ -43,6 +44,7 @@ struct Inner {
     http: Arc<http::Http>,
     grpc: Arc<grpc::Grpc>,
     components: Arc<component::Components>,
+    jobs: Arc<job::Families>,
     service: Arc<service::Service>,
 }
 
@@ -73,6 +75,7 @@ impl Metrics {
             http: Arc::new(http::Http::new(&names, &spec, errors.clone())),
             grpc: Arc::new(grpc::Grpc::new(&names, errors)),
             components: Arc::new(component::Components::new(&names)),
+            jobs: Arc::new(job::Families::new(&names)),
             service: Arc::new(service::Service::new(&names)),
         })))
     }
@@ -203,6 +206,10 @@ impl Metrics {
     pub fn topics(&self, component: &str) -> component::Topics {
         let inner = self.0.as_ref();
         component::Topics::new(inner.map(|inner| inner.components.clone()), component)
+    }
+
+    pub fn jobs(&self) -> job::Jobs {
+        job::Jobs(self.0.as_ref().map(|inner| inner.jobs.clone()))
     }
 
     pub fn calls(&self) -> service::Calls {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use outrider_host::Tasks;
+use outrider_scheduler_client::Wanted;
 use tokio::sync::watch;
 
 use super::SCOPE;
@@ -24,6 +25,8 @@ pub struct WatchApp {
     pub asks_config: bool,
     pub subscriber: Subscriber,
     pub readers: Readers,
+    /// The jobs that it takes.
+    pub jobs: watch::Sender<Wanted>,
     pub tasks: Tasks,
 }
 
@@ -72,7 +75,9 @@ impl WatchApp {
         loop {
             if *healthy_rx.borrow_and_update() {
                 tokio::join!(self.subscriber.start(), self.readers.start());
+                self.jobs.send_modify(|wanted| wanted.jobs = true);
             } else {
+                self.jobs.send_modify(|wanted| wanted.jobs = false);
                 self.subscriber.stop();
                 self.readers.stop();
             }

@@ -11,6 +11,7 @@ use outrider_components::resolve::Resolver;
 use outrider_host::signal::Signals;
 use outrider_host::{Tasks, Workers};
 use outrider_net::server::phase::Leaving;
+use outrider_scheduler_client::Wanted;
 use outrider_security::user;
 use outrider_telemetry::log;
 use tokio::sync::{mpsc, watch};
@@ -29,6 +30,7 @@ use crate::resources::follow::Restart;
 mod application;
 mod end;
 mod host;
+mod jobs;
 mod parts;
 mod serve;
 mod settings;
@@ -115,6 +117,8 @@ struct Runtime {
     subscriber: Subscriber,
     readers: Readers,
     configuration: Subscriptions,
+    /// What this sidecar takes of the scheduler.
+    jobs: watch::Sender<Wanted>,
     resolver: Option<Arc<dyn Resolver>>,
     channel: Option<(Arc<Channel>, Connector)>,
     probes: Option<channel::health::Settings>,
@@ -154,6 +158,7 @@ impl Runtime {
             asks_config: self.config_endpoint,
             subscriber: self.subscriber.clone(),
             readers: self.readers.clone(),
+            jobs: self.jobs.clone(),
             tasks: self.tasks.clone(),
         };
         self.tasks.spawn("application", watch.run(initialized));

@@ -8,6 +8,7 @@ use outrider_crds::configuration::Spec;
 use outrider_host::Tasks;
 use outrider_kit::duration;
 use outrider_resiliency::Resiliency;
+use outrider_scheduler_client::Scheduler;
 use outrider_security::identity::Key;
 use outrider_security::{Security, anchors, token};
 use outrider_trace::Tracer;
@@ -178,6 +179,7 @@ pub struct About {
     pub endpoints: Arc<Map<Endpoint>>,
     pub subscriber: Subscriber,
     pub resiliency: Resiliency,
+    pub scheduler: Scheduler,
 }
 
 impl About {
@@ -190,6 +192,7 @@ impl About {
             endpoints: self.endpoints,
             subscriber: self.subscriber,
             resiliency: self.resiliency,
+            scheduler: self.scheduler,
             app: metadata::App {
                 port: settings.app_port,
                 protocol: settings.protocol.name(),

@@ -17,6 +17,7 @@ use outrider_net::server::phase::Leaving;
 use outrider_peer::call::Peers;
 use outrider_peer::reach::Sidecars;
 use outrider_resiliency::Resiliency;
+use outrider_scheduler_client::Scheduler;
 use outrider_security::Security;
 use outrider_telemetry::metrics::Registry;
 use outrider_trace::Tracer;
@@ -25,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::serve::Servers;
 use super::settings::Settings;
-use super::{Failure, Runtime, SCOPE, host, parts};
+use super::{Failure, Runtime, SCOPE, host, jobs, parts};
 use crate::blocks::bindings::read::{self, Readers};
 use crate::blocks::configuration::Api as ConfigurationApi;
 use crate::blocks::configuration::subscriptions::Subscriptions;
@@ -156,7 +157,11 @@ impl Runtime {
         let external = external::Client::new(&pools, &metrics);
         let invoke = start.invoke(&blocks, &app, &metrics, peers, endpoints, external);
         let (ask, asked) = mpsc::unbounded_channel();
-        let apis = start.apis(&spec, &metrics, &blocks, &app, features, invoke, ask)?;
+        let scheduler = start.scheduler(&security)?;
+        let jobs = jobs::deliver(&scheduler, app.channel(), &metrics, &tasks);
+        let apis = start.apis(
+            &spec, &metrics, &blocks, &app, features, invoke, scheduler, ask,
+        )?;
         let mut servers = start.servers(&workers, &serving);
         servers.open_apis(&settings, &apis).await?;
         let callee = start.callee(&spec, &app, &metrics)?;
@@ -170,6 +175,7 @@ impl Runtime {
             subscriber: app.subscriber,
             readers: app.readers,
             configuration: app.configuration,
+            jobs,
             resolver: blocks.resolver,
             channel: app.channel,
             probes: flags.app.probed.then(|| flags.app.probes.clone()),
@@ -249,11 +255,6 @@ impl Start<'_> {
             tracing::info!(target: SCOPE, "Actor runtime disabled: no placement address was given");
         } else {
             tracing::warn!(target: SCOPE, "actors are not part of this release of Outrider: the placement address {} is not used", plane.placement.join(","));
-        }
-        if plane.scheduler.is_empty() {
-            tracing::info!(target: SCOPE, "Scheduler disabled: no scheduler address was given");
-        } else {
-            tracing::warn!(target: SCOPE, "jobs are not part of this release of Outrider: the scheduler address {} is not used", plane.scheduler.join(","));
         }
         features
     }
@@ -503,6 +504,16 @@ impl Start<'_> {
         }
     }
 
+    fn scheduler(&self, security: &Security) -> Result<Scheduler, Failure> {
+        jobs::scheduler(
+            self.flags,
+            self.settings,
+            security,
+            &self.readiness,
+            self.tasks,
+        )
+    }
+
     /// Connections to other sidecars.
     fn peers(&self, security: &Security, internal: &Internal, workers: &Workers) -> Peers {
         let flags = self.flags;
@@ -560,6 +571,7 @@ impl Start<'_> {
         app: &Application,
         features: Vec<String>,
         invoke: invoke::Api,
+        scheduler: Scheduler,
         ask: mpsc::UnboundedSender<Asked>,
     ) -> Result<Arc<Apis>, Failure> {
         let flags = self.flags;
@@ -570,6 +582,7 @@ impl Start<'_> {
             endpoints: invoke.endpoints.clone(),
             subscriber: app.subscriber.clone(),
             resiliency: blocks.resiliency.clone(),
+            scheduler: scheduler.clone(),
         };
         Ok(Arc::new(Apis {
             blocks: crate::blocks::Apis {
@@ -603,6 +616,11 @@ impl Start<'_> {
                 },
                 lock: lock::Api {
                     stores: components.lock.clone(),
+                },
+                jobs: crate::blocks::jobs::Api {
+                    scheduler: scheduler.clone(),
+                    app_id: flags.app_id.clone(),
+                    namespace: self.settings.namespace.clone(),
                 },
                 invoke,
                 metadata: about.api(flags, self.settings),

@@ -4,11 +4,10 @@
 use super::descriptor::{Block, Method, V1, V1_ALPHA1, V1_ALPHA2, V1_BETA1};
 
 /// By their names in URLs, which are those in lists as well.
-pub const NAMES: [&str; 6] = [
+pub const NAMES: &[&str] = &[
     "actors",
     "crypto",
     "subtlecrypto",
-    "jobs",
     "workflows",
     "conversation",
 ];
@@ -18,11 +17,11 @@ pub const CATEGORIES: &[&str] = &["crypto", "conversation", "middleware"];
 
 pub const BLOCK: Block = Block {
     routes: &[],
-    methods: &METHODS,
+    methods: METHODS,
     errors: &[],
 };
 
-const METHODS: [Method; 46] = [
+const METHODS: &[Method] = &[
     Method::new("RegisterActorTimer", V1, "actors"),
     Method::new("UnregisterActorTimer", V1, "actors"),
     Method::new("RegisterActorReminder", V1, "actors"),
@@ -57,16 +56,6 @@ const METHODS: [Method; 46] = [
     Method::new("PauseWorkflowBeta1", V1_BETA1, "workflows"),
     Method::new("ResumeWorkflowBeta1", V1_BETA1, "workflows"),
     Method::new("RaiseEventWorkflowBeta1", V1_BETA1, "workflows"),
-    Method::new("ScheduleJob", V1, "jobs"),
-    Method::new("ScheduleJobAlpha1", V1_ALPHA1, "jobs"),
-    Method::new("GetJob", V1, "jobs"),
-    Method::new("GetJobAlpha1", V1_ALPHA1, "jobs"),
-    Method::new("DeleteJob", V1, "jobs"),
-    Method::new("DeleteJobAlpha1", V1_ALPHA1, "jobs"),
-    Method::new("DeleteJobsByPrefix", V1, "jobs"),
-    Method::new("DeleteJobsByPrefixAlpha1", V1_ALPHA1, "jobs"),
-    Method::new("ListJobs", V1, "jobs"),
-    Method::new("ListJobsAlpha1", V1_ALPHA1, "jobs"),
     Method::new("ConverseAlpha1", V1_ALPHA1, "conversation"),
     Method::new("ConverseAlpha2", V1_ALPHA2, "conversation"),
 ];

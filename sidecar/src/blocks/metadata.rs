@@ -10,6 +10,7 @@ use outrider_crds::{Component, Kind as _, Subscription as SubscriptionResource};
 use outrider_proto::runtime::v1 as wire;
 use outrider_proto::runtime::v1::actor_runtime::ActorRuntimeStatus;
 use outrider_resiliency::Resiliency;
+use outrider_scheduler_client::Scheduler;
 use outrider_telemetry::log;
 use serde_json::{Map, Value, json};
 
@@ -69,6 +70,7 @@ pub struct Api {
     pub endpoints: Arc<map::Map<Endpoint>>,
     pub subscriber: Subscriber,
     pub resiliency: Resiliency,
+    pub scheduler: Scheduler,
     pub app: App,
     /// What clients have added.
     pub extended: RwLock<BTreeMap<String, String>>,
@@ -186,6 +188,10 @@ pub fn http_get(api: &Api) -> Response<Body> {
         "actorRuntime",
         json!({"runtimeStatus": "DISABLED", "hostReady": false, "placement": PLACEMENT}),
     );
+    let members = api.scheduler.addresses();
+    if !members.is_empty() {
+        put("scheduler", json!({"connected_addresses": members}));
+    }
     // Of ours: there is nothing in it as long as all resources are in use.
     let not_running = api.live.status.not_running().into_iter();
     let resources: Vec<Value> = not_running.map(resource).collect();
@@ -341,6 +347,11 @@ pub fn grpc_get(api: &Api) -> wire::GetMetadataResponse {
             placement: PLACEMENT.to_owned(),
             ..Default::default()
         }),
+        scheduler: Some(api.scheduler.addresses())
+            .filter(|addresses| !addresses.is_empty())
+            .map(|connected_addresses| wire::MetadataScheduler {
+                connected_addresses,
+            }),
         ..Default::default()
     }
 }

@@ -9,6 +9,7 @@ pub mod error;
 pub mod health;
 pub mod http;
 pub mod invoke;
+pub mod jobs;
 pub mod json;
 pub mod lock;
 pub mod metadata;
@@ -23,13 +24,14 @@ use crate::components::live::{Live, SecretStores};
 use crate::components::map::Map;
 
 /// Every building block. The first route that fits counts.
-pub const ALL: [&descriptor::Block; 11] = [
+pub const ALL: &[&descriptor::Block] = &[
     &state::BLOCK,
     &secrets::BLOCK,
     &pubsub::BLOCK,
     &bindings::BLOCK,
     &configuration::BLOCK,
     &lock::BLOCK,
+    &jobs::BLOCK,
     &invoke::BLOCK,
     &metadata::BLOCK,
     &health::BLOCK,
@@ -45,6 +47,7 @@ pub struct Apis {
     pub bindings: bindings::Api,
     pub configuration: configuration::Api,
     pub lock: lock::Api,
+    pub jobs: jobs::Api,
     pub invoke: invoke::Api,
     pub metadata: metadata::Api,
     pub health: health::Api,

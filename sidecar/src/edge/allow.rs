@@ -43,7 +43,10 @@ fn names() -> Vec<&'static str> {
         .flat_map(|block| block.routes)
         .map(|r| r.group);
     let methods = blocks.flat_map(|block| block.methods).map(|m| m.group);
-    let mut names: Vec<_> = routes.chain(methods).chain(absent::NAMES).collect();
+    let mut names: Vec<_> = routes
+        .chain(methods)
+        .chain(absent::NAMES.iter().copied())
+        .collect();
     names.sort_unstable();
     names.dedup();
     names

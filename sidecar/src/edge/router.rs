@@ -63,7 +63,7 @@ fn route<'a>(verb: &Method, path: &'a str) -> Option<Match<'a>> {
         }
     }
     let (block, _) = path.split_once('/')?;
-    let name = absent::NAMES.into_iter().find(|name| *name == block)?;
+    let name = absent::NAMES.iter().find(|name| **name == block)?;
     Some(Match {
         to: Matched::Absent(name),
         version,
@@ -221,8 +221,9 @@ mod tests {
 
     #[test]
     fn what_is_absent_says_so() {
-        assert_eq!(found(Method::POST, "/v1.0/jobs/b"), Some(("jobs", "", "")));
-        assert_eq!(found(Method::POST, "/v1.0/jobs"), None);
+        let path = "/v1.0/actors/cat/1/state";
+        assert_eq!(found(Method::POST, path), Some(("actors", "", "")));
+        assert_eq!(found(Method::POST, "/v1.0/actors"), None);
         assert_eq!(
             found(Method::GET, "/v1.0-beta1/workflows/dapr/1"),
             Some(("workflows", "", ""))

@@ -7,7 +7,9 @@ use outrider_proto::runtime::v1 as wire;
 use outrider_proto::runtime::v1::dapr_server::Dapr;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::blocks::{bindings, configuration, invoke, lock, metadata, pubsub, secrets, state};
+use crate::blocks::{
+    bindings, configuration, invoke, jobs, lock, metadata, pubsub, secrets, state,
+};
 use crate::edge::Apis;
 use crate::edge::spans::describe;
 
@@ -26,6 +28,76 @@ impl Dapr for Service {
     ) -> Answer<outrider_proto::common::v1::InvokeResponse> {
         describe(&request);
         invoke::grpc::invoke(&self.apis.blocks.invoke, request).await
+    }
+
+    async fn schedule_job(
+        &self,
+        request: Request<wire::ScheduleJobRequest>,
+    ) -> Answer<wire::ScheduleJobResponse> {
+        jobs::grpc::schedule(&self.apis.blocks.jobs, request.into_inner()).await
+    }
+
+    async fn schedule_job_alpha1(
+        &self,
+        request: Request<wire::ScheduleJobRequest>,
+    ) -> Answer<wire::ScheduleJobResponse> {
+        jobs::grpc::schedule(&self.apis.blocks.jobs, request.into_inner()).await
+    }
+
+    async fn get_job(&self, request: Request<wire::GetJobRequest>) -> Answer<wire::GetJobResponse> {
+        jobs::grpc::get(&self.apis.blocks.jobs, request.into_inner()).await
+    }
+
+    async fn get_job_alpha1(
+        &self,
+        request: Request<wire::GetJobRequest>,
+    ) -> Answer<wire::GetJobResponse> {
+        jobs::grpc::get(&self.apis.blocks.jobs, request.into_inner()).await
+    }
+
+    async fn delete_job(
+        &self,
+        request: Request<wire::DeleteJobRequest>,
+    ) -> Answer<wire::DeleteJobResponse> {
+        jobs::grpc::delete(&self.apis.blocks.jobs, request.into_inner()).await
+    }
+
+    async fn delete_job_alpha1(
+        &self,
+        request: Request<wire::DeleteJobRequest>,
+    ) -> Answer<wire::DeleteJobResponse> {
+        jobs::grpc::delete(&self.apis.blocks.jobs, request.into_inner()).await
+    }
+
+    async fn delete_jobs_by_prefix(
+        &self,
+        request: Request<wire::DeleteJobsByPrefixRequest>,
+    ) -> Answer<wire::DeleteJobsByPrefixResponse> {
+        let prefix = request.into_inner().name_prefix.unwrap_or_default();
+        self.apis.blocks.jobs.delete_by_prefix(prefix).await?;
+        Ok(Response::new(wire::DeleteJobsByPrefixResponse {}))
+    }
+
+    async fn delete_jobs_by_prefix_alpha1(
+        &self,
+        request: Request<wire::DeleteJobsByPrefixRequestAlpha1>,
+    ) -> Answer<wire::DeleteJobsByPrefixResponseAlpha1> {
+        let prefix = request.into_inner().name_prefix.unwrap_or_default();
+        self.apis.blocks.jobs.delete_by_prefix(prefix).await?;
+        Ok(Response::new(wire::DeleteJobsByPrefixResponseAlpha1 {}))
+    }
+
+    async fn list_jobs(&self, _: Request<wire::ListJobsRequest>) -> Answer<wire::ListJobsResponse> {
+        let jobs = self.apis.blocks.jobs.list().await?;
+        Ok(Response::new(wire::ListJobsResponse { jobs }))
+    }
+
+    async fn list_jobs_alpha1(
+        &self,
+        _: Request<wire::ListJobsRequestAlpha1>,
+    ) -> Answer<wire::ListJobsResponseAlpha1> {
+        let jobs = self.apis.blocks.jobs.list().await?;
+        Ok(Response::new(wire::ListJobsResponseAlpha1 { jobs }))
     }
 
     async fn get_state(

@@ -124,6 +124,8 @@ pub struct ControlPlane {
     pub placement: Vec<String>,
     /// Empty: no jobs.
     pub scheduler: Vec<String>,
+    /// Streams of jobs to each of its members.
+    pub scheduler_streams: usize,
 }
 
 #[derive(Debug, Clone)]

@@ -11,6 +11,9 @@ use outrider_telemetry::log;
 
 use super::{Api, App, ControlPlane, Flags, Metrics, Peers, SOCKETS_FOLDER, Shutdown};
 
+/// Streams of jobs to each member of the scheduler, at most.
+const MOST_STREAMS: usize = 64;
+
 /// Reads one value after the other: from the command line, or where that says
 /// nothing from the environment.
 pub struct Reader<'a> {
@@ -131,7 +134,7 @@ impl Reader<'_> {
             log: self.log()?,
             app: self.app()?,
             api: self.api()?,
-            control_plane: self.control_plane(),
+            control_plane: self.control_plane()?,
             metrics: Metrics {
                 enabled: self.switch("enable-metrics"),
                 port: self.text("metrics-port"),
@@ -289,7 +292,7 @@ impl Reader<'_> {
         })
     }
 
-    fn control_plane(&self) -> ControlPlane {
+    fn control_plane(&self) -> Result<ControlPlane, String> {
         let mut scheduler = self.list("scheduler-host-address");
         if !self.is_given("scheduler-host-address") {
             scheduler = self
@@ -297,7 +300,7 @@ impl Reader<'_> {
                 .map_or(Vec::new(), |v| go::list([v.as_str()]));
         }
         let placement = self.text("placement-host-address");
-        ControlPlane {
+        Ok(ControlPlane {
             address: self.text("control-plane-address"),
             namespace: self
                 .optional("control-plane-namespace")
@@ -315,7 +318,10 @@ impl Reader<'_> {
             local_identity: self.variable("SENTRY_LOCAL_IDENTITY"),
             placement: self.addresses(go::list([placement.as_str()])),
             scheduler: self.addresses(scheduler),
-        }
+            scheduler_streams: usize::try_from(self.integer("scheduler-job-streams")?)
+                .map_err(|error| format!("--scheduler-job-streams: {error}"))?
+                .min(MOST_STREAMS),
+        })
     }
 
     fn shutdown(&self) -> Result<Shutdown, String> {

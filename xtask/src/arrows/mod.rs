@@ -38,6 +38,7 @@ const LAYERS: [&[&str]; 6] = [
         "metrics",
         "net",
         "peer",
+        "scheduler-client",
         "service",
         "trace",
     ],

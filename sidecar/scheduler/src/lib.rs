@@ -1,0 +1,135 @@
+//! The sidecar's side of the scheduler: where its members are, calls to any of
+//! them, and the jobs that all of them trigger.
+
+mod hosts;
+mod watch;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use outrider_proto::scheduler::v1::scheduler_client::SchedulerClient;
+use outrider_security::Connector;
+use tokio::sync::watch as channel;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+
+use hosts::Host;
+pub use watch::{Deliver, Outcome, Trigger, Wanted};
+
+const SCOPE: &str = "dapr.runtime.scheduler";
+/// Between tries of a call that no member has received.
+const RETRY: Duration = Duration::from_millis(150);
+/// What a member may answer, in bytes: lists of jobs are one message.
+const LARGEST: usize = 256 << 20;
+
+pub struct Options {
+    /// As configured, `host:port`. None where the scheduler is off.
+    pub addresses: Vec<String>,
+    pub connector: Connector,
+    pub app_id: String,
+    pub namespace: String,
+    /// To each member.
+    pub streams: usize,
+}
+
+/// Cloning shares it.
+#[derive(Clone)]
+pub struct Scheduler(Arc<Inner>);
+
+struct Inner {
+    options: Options,
+    /// The members as last announced.
+    hosts: channel::Sender<Vec<Host>>,
+    next: AtomicUsize,
+}
+
+impl Scheduler {
+    pub fn new(options: Options) -> Self {
+        Self(Arc::new(Inner {
+            options,
+            hosts: channel::Sender::new(Vec::new()),
+            next: AtomicUsize::new(0),
+        }))
+    }
+
+    pub fn is_enabled(&self) -> bool {
+        !self.0.options.addresses.is_empty()
+    }
+
+    /// Addresses of the members that are known.
+    pub fn addresses(&self) -> Vec<String> {
+        let hosts = self.0.hosts.borrow();
+        hosts.iter().map(|host| host.address.clone()).collect()
+    }
+
+    /// Asks one member after the other until one has received the call, for at
+    /// most `wait`. What a member answers counts, errors too.
+    pub async fn call<T, F>(
+        &self,
+        wait: Duration,
+        ask: impl Fn(SchedulerClient<Channel>) -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        if !self.is_enabled() {
+            return Err(Status::unknown("scheduler clients are disabled"));
+        }
+        let deadline = Instant::now() + wait;
+        let tried = async {
+            loop {
+                let client = self.client().await;
+                match ask(client).await {
+                    Ok(answer) => return Ok(answer.into_inner()),
+                    Err(status) if was_not_received(&status) => {
+                        if Instant::now() + RETRY >= deadline {
+                            return Err(status);
+                        }
+                        tokio::time::sleep(RETRY).await;
+                    }
+                    Err(status) => return Err(status),
+                }
+            }
+        };
+        // A call under way may be a little late: what it did would be lost.
+        let late = tokio::time::timeout_at(deadline + RETRY, tried).await;
+        late.unwrap_or_else(|_| {
+            Err(Status::deadline_exceeded(format!(
+                "no scheduler answered within {}s",
+                wait.as_secs()
+            )))
+        })
+    }
+
+    /// One member after the other; waits until one is known.
+    async fn client(&self) -> SchedulerClient<Channel> {
+        let mut changes = self.0.hosts.subscribe();
+        let turn = self.0.next.fetch_add(1, Ordering::Relaxed);
+        loop {
+            {
+                let hosts = changes.borrow_and_update();
+                if let Some(host) = hosts.get(turn % hosts.len().max(1)) {
+                    return host.client();
+                }
+            }
+            // The sender is this one's own.
+            let _ = changes.changed().await;
+        }
+    }
+}
+
+/// Whether no member has seen the call, so that it may be made again.
+fn was_not_received(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return error.kind() == std::io::ErrorKind::ConnectionRefused
+                || error.kind() == std::io::ErrorKind::NotFound;
+        }
+        cause = error.source();
+    }
+    // A member that is about to stop, or does not lead yet.
+    status.code() == Code::Cancelled
+}

@@ -1,0 +1,198 @@
+//! Jobs that are due: streams to every member, as long as something is wanted.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use outrider_proto::Any;
+use outrider_proto::scheduler::v1 as wire;
+use outrider_proto::scheduler::v1::watch_jobs_request::WatchJobRequestType;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::hosts::Host;
+use crate::{SCOPE, Scheduler};
+
+/// Between tries to open a stream; doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Jobs of one stream that are delivered at once. Others stay with the scheduler.
+const MOST_AT_ONCE: usize = 1024;
+
+/// What this sidecar takes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Jobs of the application.
+    pub jobs: bool,
+    /// Reminders of these actor types.
+    pub actor_types: Vec<String>,
+}
+
+impl Wanted {
+    fn is_nothing(&self) -> bool {
+        !self.jobs && self.actor_types.is_empty()
+    }
+}
+
+/// A job that is due.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trigger {
+    pub name: String,
+    pub metadata: wire::JobMetadata,
+    pub data: Option<Any>,
+}
+
+/// What the scheduler is told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Success,
+    /// It is tried again, as the job's failure policy says.
+    Failed,
+}
+
+/// Has jobs done.
+#[async_trait]
+pub trait Deliver: Send + Sync + 'static {
+    async fn deliver(&self, trigger: Trigger) -> Outcome;
+}
+
+impl Scheduler {
+    /// Takes what is wanted from all members, until `stopping` is cancelled. The
+    /// streams are opened anew whenever something else is wanted; a job under
+    /// way is then triggered again.
+    pub async fn watch_jobs(
+        self,
+        mut wanted: watch::Receiver<Wanted>,
+        deliver: Arc<dyn Deliver>,
+        stopping: CancellationToken,
+    ) {
+        let mut hosts = self.0.hosts.subscribe();
+        let mut open: HashMap<String, JoinSet<()>> = HashMap::new();
+        let mut opened_for = Wanted::default();
+        loop {
+            let now = wanted.borrow_and_update().clone();
+            if now != opened_for {
+                open.clear();
+                opened_for = now;
+            }
+            let members = hosts.borrow_and_update().clone();
+            open.retain(|address, _| members.iter().any(|host| host.address == *address));
+            if !opened_for.is_nothing() {
+                for host in members {
+                    let streams = || self.streams(&host, &opened_for, &deliver);
+                    open.entry(host.address.clone()).or_insert_with(streams);
+                }
+            }
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                changed = wanted.changed() => if changed.is_err() { return },
+                // The sender is the scheduler's own.
+                _ = hosts.changed() => {}
+            }
+        }
+    }
+
+    fn streams(&self, host: &Host, wanted: &Wanted, deliver: &Arc<dyn Deliver>) -> JoinSet<()> {
+        let mut streams = JoinSet::new();
+        for _ in 0..self.0.options.streams {
+            let initial = self.initial(wanted);
+            streams.spawn(keep_open(host.clone(), initial, deliver.clone()));
+        }
+        streams
+    }
+
+    fn initial(&self, wanted: &Wanted) -> wire::WatchJobsRequestInitial {
+        let jobs = wanted.jobs.then_some(wire::JobTargetType::Job.into());
+        let reminders = !wanted.actor_types.is_empty();
+        let reminders = reminders.then_some(wire::JobTargetType::ActorReminder.into());
+        wire::WatchJobsRequestInitial {
+            app_id: self.0.options.app_id.clone(),
+            namespace: self.0.options.namespace.clone(),
+            actor_types: wanted.actor_types.clone(),
+            accept_job_types: jobs.into_iter().chain(reminders).collect(),
+            ..Default::default()
+        }
+    }
+}
+
+async fn keep_open(host: Host, initial: wire::WatchJobsRequestInitial, deliver: Arc<dyn Deliver>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let mut opened = false;
+        match stream(&host, initial.clone(), &deliver, &mut opened).await {
+            Ok(()) => {
+                tracing::debug!(target: SCOPE, "scheduler {} has ended a stream of jobs", host.address);
+            }
+            Err(status) => {
+                tracing::debug!(target: SCOPE, "a stream of jobs to scheduler {} has failed, trying again: {status}", host.address);
+            }
+        }
+        if opened {
+            pause = FIRST_PAUSE;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+async fn stream(
+    host: &Host,
+    initial: wire::WatchJobsRequestInitial,
+    deliver: &Arc<dyn Deliver>,
+    opened: &mut bool,
+) -> Result<(), Status> {
+    let (requests_tx, requests) = mpsc::channel(MOST_AT_ONCE);
+    let request = |request| wire::WatchJobsRequest {
+        watch_job_request_type: Some(request),
+    };
+    let first = request(WatchJobRequestType::Initial(initial));
+    // There is room for it.
+    let _ = requests_tx.try_send(first);
+    let mut client = host.client();
+    let answered = client.watch_jobs(ReceiverStream::new(requests)).await;
+    let mut triggers = answered?.into_inner();
+    *opened = true;
+    let mut running = JoinSet::new();
+    loop {
+        tokio::select! {
+            trigger = triggers.message(), if running.len() < MOST_AT_ONCE => {
+                let Some(trigger) = trigger? else {
+                    return Ok(());
+                };
+                let deliver = deliver.clone();
+                running.spawn(async move { (trigger.id, one(deliver, trigger).await) });
+            }
+            Some(done) = running.join_next() => {
+                // A delivery that panicked is never answered: the scheduler
+                // triggers the job again when the stream ends.
+                let Ok((id, status)) = done else {
+                    return Err(Status::internal("a delivery has panicked"));
+                };
+                let result = wire::WatchJobsRequestResult { id, status: status.into() };
+                let result = request(WatchJobRequestType::Result(result));
+                if requests_tx.send(result).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+async fn one(
+    deliver: Arc<dyn Deliver>,
+    trigger: wire::WatchJobsResponse,
+) -> wire::WatchJobsRequestResultStatus {
+    let trigger = Trigger {
+        name: trigger.name,
+        metadata: trigger.metadata.unwrap_or_default(),
+        data: trigger.data,
+    };
+    match deliver.deliver(trigger).await {
+        Outcome::Success => wire::WatchJobsRequestResultStatus::Success,
+        Outcome::Failed => wire::WatchJobsRequestResultStatus::Failed,
+    }
+}

@@ -1,0 +1,228 @@
+//! Data of jobs, as JSON and as messages.
+//! <https://protobuf.dev/programming-guides/json/>
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use outrider_proto::Any;
+use prost::Message;
+use prost_types::value::Kind;
+use prost_types::{Duration, ListValue, Struct};
+use serde_json::{Map, Value, json};
+
+const PREFIX: &str = "type.googleapis.com/";
+const VALUE: &str = "google.protobuf.Value";
+
+/// JSON of any kind, as a message of its own.
+pub fn json_to_any(json: &Value) -> Any {
+    Any {
+        type_url: format!("{PREFIX}{VALUE}"),
+        value: to_value(json).encode_to_vec(),
+    }
+}
+
+fn to_value(json: &Value) -> prost_types::Value {
+    let kind = match json {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(given) => Kind::BoolValue(*given),
+        Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+        Value::String(text) => Kind::StringValue(text.clone()),
+        Value::Array(items) => Kind::ListValue(ListValue {
+            values: items.iter().map(to_value).collect(),
+        }),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, it)| (name.clone(), to_value(it)));
+            Kind::StructValue(Struct {
+                fields: fields.collect(),
+            })
+        }
+    };
+    prost_types::Value { kind: Some(kind) }
+}
+
+fn from_value(value: prost_types::Value) -> Value {
+    match value.kind {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::BoolValue(given)) => given.into(),
+        Some(Kind::NumberValue(number)) => number_to_json(number),
+        Some(Kind::StringValue(text)) => text.into(),
+        Some(Kind::ListValue(list)) => list.values.into_iter().map(from_value).collect(),
+        Some(Kind::StructValue(fields)) => from_struct(fields),
+    }
+}
+
+/// Whole numbers have no decimal point.
+fn number_to_json(number: f64) -> Value {
+    // All whole numbers up to here are exact.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if number.fract() == 0.0 && number.abs() < EXACT {
+        return (number as i64).into();
+    }
+    number.into()
+}
+
+fn from_struct(fields: Struct) -> Value {
+    let fields = fields.fields.into_iter();
+    Value::Object(fields.map(|(name, it)| (name, from_value(it))).collect())
+}
+
+/// The data, with its type. Of a type that is not among the well-known ones
+/// there are the bytes, in base64.
+pub fn any_to_json(any: &Any) -> Value {
+    let value = well_known(any).unwrap_or_else(|| STANDARD.encode(&any.value).into());
+    json!({"@type": any.type_url, "value": value})
+}
+
+fn well_known(any: &Any) -> Option<Value> {
+    let bytes = any.value.as_ref();
+    let name = any.type_url.rsplit('/').next()?;
+    let json = match name.strip_prefix("google.protobuf.")? {
+        "Value" => from_value(prost_types::Value::decode(bytes).ok()?),
+        "Struct" => from_struct(Struct::decode(bytes).ok()?),
+        "ListValue" => {
+            let list = ListValue::decode(bytes).ok()?;
+            list.values.into_iter().map(from_value).collect()
+        }
+        "StringValue" => String::decode(bytes).ok()?.into(),
+        "BytesValue" => STANDARD.encode(Vec::<u8>::decode(bytes).ok()?).into(),
+        "BoolValue" => bool::decode(bytes).ok()?.into(),
+        "Int32Value" => i32::decode(bytes).ok()?.into(),
+        "UInt32Value" => u32::decode(bytes).ok()?.into(),
+        "DoubleValue" => f64::decode(bytes).ok()?.into(),
+        "FloatValue" => f32::decode(bytes).ok()?.into(),
+        // Too large for numbers of JSON.
+        "Int64Value" => i64::decode(bytes).ok()?.to_string().into(),
+        "UInt64Value" => u64::decode(bytes).ok()?.to_string().into(),
+        "Empty" => Value::Object(Map::new()),
+        _ => return None,
+    };
+    Some(json)
+}
+
+/// What an HTTP application gets: JSON if the data came as JSON, else the bytes.
+pub fn body(any: &Any) -> Vec<u8> {
+    if any.type_url.rsplit('/').next() == Some(VALUE)
+        && let Ok(value) = prost_types::Value::decode(any.value.as_ref())
+    {
+        return serde_json::to_vec(&from_value(value)).unwrap_or_default();
+    }
+    any.value.trim_ascii().to_vec()
+}
+
+/// Seconds with up to nine decimals and an `s`.
+pub fn duration_to_text(duration: &Duration) -> String {
+    let (seconds, nanos) = (duration.seconds, duration.nanos.unsigned_abs());
+    let sign = if duration.nanos < 0 && seconds == 0 {
+        "-"
+    } else {
+        ""
+    };
+    match nanos {
+        0 => format!("{seconds}s"),
+        nanos if nanos % 1_000_000 == 0 => format!("{sign}{seconds}.{:03}s", nanos / 1_000_000),
+        nanos if nanos % 1_000 == 0 => format!("{sign}{seconds}.{:06}s", nanos / 1_000),
+        nanos => format!("{sign}{seconds}.{nanos:09}s"),
+    }
+}
+
+/// None if it is not a duration of JSON messages.
+pub fn text_to_duration(text: &str) -> Option<Duration> {
+    let number = text.strip_suffix('s')?;
+    let (negative, digits) = match number.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, number),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || fraction.len() > 9 || !is_number(whole) || !is_number(fraction) {
+        return None;
+    }
+    let seconds: i64 = whole.parse().ok()?;
+    let nanos: i32 = format!("{fraction:0<9}").parse().ok()?;
+    // The limit of the type.
+    if seconds > 315_576_000_000 {
+        return None;
+    }
+    Some(match negative {
+        true => Duration {
+            seconds: -seconds,
+            nanos: -nanos,
+        },
+        false => Duration { seconds, nanos },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn json_comes_back_with_its_type() {
+        let json = json!({"a": [1, "x", null, true, {"b": 2.5}]});
+        let any = json_to_any(&json);
+        assert_eq!(
+            any_to_json(&any),
+            json!({"@type": "type.googleapis.com/google.protobuf.Value", "value": json})
+        );
+        let text = Any {
+            type_url: format!("{PREFIX}google.protobuf.StringValue"),
+            value: "hello".to_owned().encode_to_vec(),
+        };
+        assert_eq!(any_to_json(&text)["value"], "hello");
+        let unknown = Any {
+            type_url: "acme/Thing".to_owned(),
+            value: vec![1, 2],
+        };
+        assert_eq!(
+            any_to_json(&unknown),
+            json!({"@type": "acme/Thing", "value": "AQI="})
+        );
+    }
+
+    #[test]
+    fn an_application_gets_json_or_bytes() {
+        assert_eq!(body(&json_to_any(&json!("x"))), b"\"x\"");
+        let raw = Any {
+            type_url: String::new(),
+            value: b" raw \n".to_vec(),
+        };
+        assert_eq!(body(&raw), b"raw");
+    }
+
+    #[test]
+    fn durations_of_json_messages() {
+        for (text, seconds, nanos) in [
+            ("5s", 5, 0),
+            ("0.500s", 0, 500_000_000),
+            ("-0.000000001s", 0, -1),
+            ("1.000001s", 1, 1000),
+        ] {
+            let duration = Duration { seconds, nanos };
+            assert_eq!(text_to_duration(text), Some(duration), "{text}");
+            assert_eq!(duration_to_text(&duration), text);
+        }
+        for text in [
+            "",
+            "s",
+            "5",
+            "500ms",
+            "1.0000000001s",
+            "+1s",
+            "1e3s",
+            "315576000001s",
+        ] {
+            assert_eq!(text_to_duration(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_duration_or_not(text in "[-+0-9.es]{0,24}") {
+            if let Some(duration) = text_to_duration(&text) {
+                let again = text_to_duration(&duration_to_text(&duration));
+                prop_assert_eq!(again, Some(duration));
+            }
+        }
+    }
+}
