@@ -45,7 +45,15 @@ const CRATES: [Modules; 5] = [
     },
     Modules {
         source: "sidecar/metrics/src",
-        order: &["label", "settings", "component", "grpc", "http", "service"],
+        order: &[
+            "label",
+            "settings",
+            "component",
+            "grpc",
+            "http",
+            "job",
+            "service",
+        ],
     },
     Modules {
         source: "sidecar/call/src",
