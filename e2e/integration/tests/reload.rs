@@ -549,3 +549,19 @@ async fn changing_a_broker_fails_no_publication_and_keeps_its_subscriptions() ->
     })
     .await
 }
+
+#[tokio::test]
+async fn a_configuration_among_the_resources_is_named_and_restarts_nothing() -> Result<()> {
+    let daprd = Daprd::builder().start().await?;
+    let text = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: myconfig}\nspec: {tracing: {samplingRate: '1'}}\n";
+    std::fs::write(daprd.resources().join("config.yaml"), text)?;
+    daprd.line("the Configuration myconfig in ").await?;
+    let store = component("store", "state.in-memory", "");
+    std::fs::write(daprd.resources().join("store.yaml"), store)?;
+    in_use(&daprd, "store", "state.in-memory").await?;
+    let lines = daprd.lines();
+    let count = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(count("myconfig"), 1, "it is said once");
+    assert_eq!(count("triggering SIGHUP reload"), 0);
+    Ok(())
+}

@@ -14,6 +14,7 @@ use outrider_components::{Context, Error, Field, Metadata, Pairs};
 use outrider_kit::kubernetes;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use self::follow::Source;
 use crate::client;
@@ -138,11 +139,13 @@ impl Entries {
     }
 }
 
-/// Passes changes on until the store is closed.
+/// Passes changes on until the store is closed or `stopping` is cancelled, which
+/// waits for the handler.
 async fn pass_on(
     mut entries: watch::Receiver<Arc<Entries>>,
     request: Request,
     handler: Arc<dyn Handler>,
+    stopping: CancellationToken,
 ) {
     let mut known = Arc::<Entries>::default();
     loop {
@@ -152,8 +155,9 @@ async fn pass_on(
         if !changed.is_empty() {
             handler.handle(changed).await;
         }
-        if entries.changed().await.is_err() {
-            return;
+        match stopping.run_until_cancelled(entries.changed()).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) | None => return,
         }
     }
 }
@@ -171,10 +175,8 @@ impl Store for Kubernetes {
     ) -> Result<Subscription, Error> {
         let mut subscription = Subscription::default();
         let stopping = subscription.stopping();
-        let passing = pass_on(self.entries.clone(), request.clone(), handler);
-        subscription.spawn(async move {
-            stopping.run_until_cancelled(passing).await;
-        });
+        let entries = self.entries.clone();
+        subscription.spawn(pass_on(entries, request.clone(), handler, stopping));
         Ok(subscription)
     }
 

@@ -4,18 +4,18 @@
 //! keyspace events of the server, which it sends over one connection for all
 //! subscriptions.
 
-mod listener;
 mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use outrider_components::configuration::{Handler, Item, Items, Request, Store, Subscription};
+use outrider_components::configuration::{
+    Changes, Handler, Item, Items, Read, Request, Store, Subscription,
+};
 use outrider_components::{Context, Error, Field, Kind, Metadata};
 use redis::cmd;
 
-use self::listener::Listener;
 use self::watch::Watch;
 use crate::server::{FromRedis, Server};
 use crate::settings::{self, Settings};
@@ -26,8 +26,10 @@ pub const FIELDS: &[&[Field]] = &[settings::Fields::FIELDS];
 const SCOPE: &str = "dapr.contrib";
 /// Between a value and its version.
 const SEPARATOR: &str = "||";
-/// Keys of one command.
+/// Channels of one command.
 const CHUNK: usize = 500;
+/// Values that are asked for at once, before their size is known.
+const VALUES: usize = 100;
 /// How many keys the server looks at for one `SCAN`.
 const SCAN_COUNT: u32 = 1000;
 /// Bytes of the keys and values of one answer. Without keys the whole database
@@ -68,7 +70,7 @@ impl Values {
     async fn get(&self, keys: &[String]) -> Result<Items, Error> {
         let mut items = Items::new();
         let mut bytes = 0;
-        for keys in keys.chunks(CHUNK) {
+        for keys in keys.chunks(VALUES) {
             let mget = cmd("MGET").arg(keys).take();
             let values = self.server.call::<Vec<Option<Vec<u8>>>>(&mget).await;
             let values = values.map_err(|error| {
@@ -115,6 +117,13 @@ impl Values {
                 return Ok(found.into_iter().collect());
             }
         }
+    }
+}
+
+#[async_trait]
+impl Read for Values {
+    async fn read(&self, keys: &[String]) -> Result<Items, Error> {
+        self.get(keys).await
     }
 }
 
@@ -170,14 +179,13 @@ impl Store for Redis {
                 "subscriptions are not supported with redisType cluster: each of its nodes tells its own changes only",
             ));
         }
-        let listener = Arc::new(Listener::new(&request.keys));
-        let watched = self.watch.add(&listener).await?;
+        let changes = Arc::new(Changes::new(&request.keys));
+        let watched = self.watch.add(&changes).await?;
         let mut subscription = Subscription::default();
         let (values, stopping) = (self.values.clone(), subscription.stopping());
         subscription.spawn(async move {
             let _watched = watched;
-            let passing = listener.pass_on(&values, &*handler);
-            stopping.run_until_cancelled(passing).await;
+            changes.pass_on(&*values, &*handler, &stopping).await;
         });
         Ok(subscription)
     }

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use outrider_components::configuration::Changes;
 use outrider_components::{Error, Kind};
 use redis::aio::PubSubSink;
 use redis::{Msg, RedisResult, cmd};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::listener::Listener;
 use super::{CHUNK, SCOPE, Values};
 
 /// Events of keys (`K`) that matter: general commands, strings, expiry and
@@ -27,7 +27,7 @@ const PING_LIMIT: Duration = Duration::from_secs(5);
 /// How long a new subscription waits until the server has confirmed it.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(3);
 
-/// The listeners, and the task that serves them.
+/// Who listens to changes, and the task that serves them.
 pub struct Watch {
     shared: Arc<Shared>,
     /// There from the first subscription on.
@@ -43,8 +43,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Table {
-    by_key: HashMap<String, Vec<Arc<Listener>>>,
-    all: Vec<Arc<Listener>>,
+    by_key: HashMap<String, Vec<Arc<Changes>>>,
+    all: Vec<Arc<Changes>>,
 }
 
 /// What the task has to change at the server.
@@ -62,7 +62,7 @@ struct Channels {
 
 /// A listener that is served until this is dropped.
 pub struct Watched {
-    listener: Arc<Listener>,
+    listener: Arc<Changes>,
     shared: Weak<Shared>,
     orders: mpsc::UnboundedSender<Order>,
 }
@@ -91,7 +91,7 @@ impl Watch {
 
     /// Serves a listener. Returns when the server has confirmed it, or does not
     /// answer; then it is served once the server does.
-    pub async fn add(&self, listener: &Arc<Listener>) -> Result<Watched, Error> {
+    pub async fn add(&self, listener: &Arc<Changes>) -> Result<Watched, Error> {
         let orders = self.orders();
         let watched = Watched {
             listener: listener.clone(),
@@ -135,7 +135,7 @@ impl Watch {
 
 impl Table {
     /// Adds a listener. Returns the channels that nobody listened to before.
-    fn add(&mut self, listener: &Arc<Listener>) -> Channels {
+    fn add(&mut self, listener: &Arc<Changes>) -> Channels {
         let mut channels = Channels::default();
         let Some(keys) = listener.keys() else {
             channels.all = self.all.is_empty();
@@ -153,9 +153,9 @@ impl Table {
     }
 
     /// Removes a listener. Returns the channels that nobody listens to now.
-    fn remove(&mut self, listener: &Arc<Listener>) -> Channels {
+    fn remove(&mut self, listener: &Arc<Changes>) -> Channels {
         let mut channels = Channels::default();
-        let is_other = |other: &Arc<Listener>| !Arc::ptr_eq(other, listener);
+        let is_other = |other: &Arc<Changes>| !Arc::ptr_eq(other, listener);
         let Some(keys) = listener.keys() else {
             self.all.retain(is_other);
             channels.all = self.all.is_empty();
@@ -338,7 +338,7 @@ mod tests {
     fn channels_are_those_of_the_first_and_the_last_listener() {
         let listener = |keys: &[&str]| {
             let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-            Arc::new(Listener::new(&keys))
+            Arc::new(Changes::new(&keys))
         };
         let mut table = Table::default();
         let (one, two) = (listener(&["a"]), listener(&["b", "a"]));

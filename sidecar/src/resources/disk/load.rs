@@ -70,6 +70,10 @@ impl Folders {
                 if before.is_none_or(|before| before.faults != file.faults) {
                     file.warn(&path, kept);
                 }
+                let is_known = |c: &&Value| before.is_some_and(|b| b.configurations.contains(c));
+                for new in file.configurations.iter().filter(|c| !is_known(c)) {
+                    not_from_here(new, &path);
+                }
                 drop(seen);
                 read.push((path, file));
             }
@@ -164,6 +168,8 @@ type Identity = (&'static str, String, String);
 #[derive(Debug, Default)]
 struct File {
     documents: Vec<(Identity, Value)>,
+    /// These do not come into use from here.
+    configurations: Vec<Value>,
     faults: Vec<Fault>,
     /// Why it may be one that is just being written.
     unfinished: Option<Fault>,
@@ -225,6 +231,7 @@ impl File {
                 let cause = "a document names no known kind of resource";
                 self.unfinished = Some(Fault::of_file(cause));
             }
+            None if Configuration::claims(&document) => self.configurations.push(document),
             None => {}
         }
     }
@@ -269,6 +276,13 @@ fn identity<K: Kind>(document: &Value) -> Option<Result<Identity, Fault>> {
         kind: K::KIND,
         cause: error.to_string(),
     }))
+}
+
+/// Says what a Configuration among the resources is good for.
+fn not_from_here(document: &Value, path: &Path) {
+    let name = document.pointer("/metadata/name").and_then(Value::as_str);
+    let (name, path) = (name.unwrap_or_default(), path.display());
+    tracing::info!(target: SCOPE, "the Configuration {name} in {path} is in use only if --config names that file, and as it is when the sidecar starts");
 }
 
 /// Whether a document that is of no kind that is read here does not say either

@@ -62,9 +62,10 @@ impl Consul {
         Ok(Consul { client, agent })
     }
 
-    /// Where the agent is, for messages.
+    /// Where the agent is, for messages: without a password.
     pub fn address(&self) -> &str {
-        &self.agent.address
+        let address = &self.agent.address;
+        address.rsplit_once('@').map_or(address, |(_, host)| host)
     }
 
     fn request(
@@ -77,7 +78,7 @@ impl Consul {
             scheme, address, ..
         } = &self.agent;
         let url = Url::parse(&format!("{scheme}://{address}{path}"))
-            .map_err(|error| Error::invalid(format!("consul: {address}: {error}")))?;
+            .map_err(|error| Error::invalid(format!("consul: {}: {error}", self.address())))?;
         let mut request = self.client.request(method, url);
         if let Some(Secret(token)) = token.or(self.agent.token.as_ref()) {
             request = request.header(TOKEN, token);

@@ -101,8 +101,8 @@ pub async fn connect(metadata: Metadata, context: Context) -> Result<Arc<dyn Res
         Some(service) => {
             let registered = consul.register(service).await;
             registered.map_err(|e| e.context(&at("failed to register consul service")))?;
-            let id = settings::service_id(service);
-            tracing::info!(target: SCOPE, "service:{id} registered on consul agent");
+            let name = settings::text(service, "name");
+            tracing::info!(target: SCOPE, "service:{name} registered on consul agent");
         }
         None => {
             let checked = consul.check().await;

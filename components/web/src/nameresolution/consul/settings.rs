@@ -365,13 +365,20 @@ fn own(all: &Members<'_>, context: &Context) -> Result<Map<String, Value>, Error
     Ok(service.as_object().cloned().unwrap_or_default())
 }
 
-/// The id of a registration.
-pub fn service_id(registration: &Value) -> &str {
+/// A text of a registration, by name in any case; empty if it has none.
+pub fn text<'a>(registration: &'a Value, name: &str) -> &'a str {
     let members = Members {
         of: "",
         map: registration.as_object(),
     };
-    let text = |name: &str| members.get(name).and_then(Value::as_str);
-    let id = text("id").filter(|id| !id.is_empty());
-    id.or_else(|| text("name")).unwrap_or_default()
+    let text = members.get(name).and_then(Value::as_str);
+    text.unwrap_or_default()
+}
+
+/// The id of a registration; without one the agent takes the name.
+pub fn service_id(registration: &Value) -> &str {
+    match text(registration, "id") {
+        "" => text(registration, "name"),
+        id => id,
+    }
 }

@@ -1,5 +1,7 @@
 //! Configuration stores: <https://docs.dapr.io/developing-applications/building-blocks/configuration/>.
 
+mod changes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,6 +9,7 @@ use async_trait::async_trait;
 
 use crate::{Error, Pairs};
 
+pub use self::changes::{Changes, Read};
 pub use crate::subscription::Subscription;
 
 /// The value of a key.
