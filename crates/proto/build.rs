@@ -3,6 +3,19 @@
 
 use std::path::{Path, PathBuf};
 
+use prost::Message as _;
+
+/// Files with messages that HTTP clients send as JSON, and the types that may
+/// be in an `Any` of theirs.
+const IN_JSON: [&str; 6] = [
+    "dapr/proto/runtime/v1/ai.proto",
+    "dapr/proto/runtime/v1/crypto.proto",
+    "google/protobuf/duration.proto",
+    "google/protobuf/struct.proto",
+    "google/protobuf/timestamp.proto",
+    "google/protobuf/wrappers.proto",
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Asked when it runs: a cached program may have been built for another clone.
     let here = std::env::var_os("CARGO_MANIFEST_DIR").ok_or("run by cargo only")?;
@@ -11,6 +24,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut files = Vec::new();
     collect(&root, &mut files)?;
     files.sort();
+    let in_json = protox::compile(IN_JSON, [&root])?;
+    let into = std::env::var_os("OUT_DIR").ok_or("run by cargo only")?;
+    std::fs::write(
+        Path::new(&into).join("in_json.bin"),
+        in_json.encode_to_vec(),
+    )?;
     let descriptors = protox::compile(&files, [&root])?;
     tonic_prost_build::configure()
         .bytes(".")

@@ -6,6 +6,7 @@
 
 pub mod bindings;
 pub mod configuration;
+pub mod conversation;
 mod error;
 mod fields;
 pub mod lock;

@@ -3,6 +3,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::conversation::Conversation;
 use crate::{
     Context, Error, Field, Metadata, bindings, configuration, lock, pubsub, resolve, secrets, state,
 };
@@ -289,6 +290,8 @@ pub struct Registry {
     pub pubsub: Table<dyn pubsub::Broker>,
     /// Bindings.
     pub bindings: Table<bindings::Binding>,
+    /// Language models.
+    pub conversation: Table<dyn Conversation>,
     /// Secret stores.
     pub secrets: Table<dyn secrets::Store>,
     /// Configuration stores.
@@ -306,6 +309,7 @@ impl Registry {
             state: Table::new("state", "state store"),
             pubsub: Table::new("pubsub", "message bus"),
             bindings: Table::new("bindings", "binding"),
+            conversation: Table::new("conversation", "conversation"),
             secrets: Table::new("secretstores", "secret store"),
             configuration: Table::new("configuration", "configuration store"),
             lock: Table::new("lock", "lock store"),
@@ -320,6 +324,7 @@ impl Registry {
             .rows()
             .chain(self.pubsub.rows())
             .chain(self.bindings.rows())
+            .chain(self.conversation.rows())
             .chain(self.secrets.rows())
             .chain(self.configuration.rows())
             .chain(self.lock.rows())

@@ -3,6 +3,7 @@
 
 pub mod bindings;
 pub mod configuration;
+pub mod conversation;
 pub mod lock;
 pub mod pubsub;
 pub mod secrets;

@@ -1,6 +1,7 @@
 //! Components that need nothing but this process and its files.
 
 pub mod bindings;
+pub mod conversation;
 pub mod in_memory;
 pub mod nameresolution;
 pub mod secrets;
@@ -36,6 +37,14 @@ outrider_components::components! {
         status: Stable,
         tested: Conformance("a folder"),
         file: "components/local/src/bindings/localstorage/mod.rs",
+    }
+
+    conversation: conversation::echo {
+        names: &["echo"],
+        versions: Initial,
+        status: Alpha,
+        tested: Conformance("no server"),
+        file: "components/local/src/conversation/echo.rs",
     }
 
     secrets: secrets::env {

@@ -1,6 +1,7 @@
 //! Components that need nothing but an HTTP client.
 
 pub mod bindings;
+pub mod conversation;
 pub mod nameresolution;
 
 outrider_components::components! {
@@ -18,5 +19,45 @@ outrider_components::components! {
         status: Alpha,
         tested: Unit("an agent of the test"),
         file: "components/web/src/nameresolution/consul/mod.rs",
+    }
+
+    conversation: conversation::openai {
+        names: &["openai"],
+        versions: Initial,
+        status: Alpha,
+        tested: Conformance("an HTTP server of the tests"),
+        file: "components/web/src/conversation/openai.rs",
+    }
+
+    conversation: conversation::ollama {
+        names: &["ollama"],
+        versions: Initial,
+        status: Alpha,
+        tested: Conformance("an HTTP server of the tests"),
+        file: "components/web/src/conversation/ollama.rs",
+    }
+
+    conversation: conversation::deepseek {
+        names: &["deepseek"],
+        versions: Initial,
+        status: Alpha,
+        tested: Conformance("an HTTP server of the tests"),
+        file: "components/web/src/conversation/deepseek.rs",
+    }
+
+    conversation: conversation::mistral {
+        names: &["mistral"],
+        versions: Initial,
+        status: Alpha,
+        tested: Conformance("an HTTP server of the tests"),
+        file: "components/web/src/conversation/mistral.rs",
+    }
+
+    conversation: conversation::anthropic {
+        names: &["anthropic"],
+        versions: Initial,
+        status: Alpha,
+        tested: Conformance("an HTTP server of the tests"),
+        file: "components/web/src/conversation/anthropic.rs",
     }
 }

@@ -4,6 +4,8 @@
 // Generated code is what the generator makes of it.
 #![allow(clippy::all, unused_qualifications, rust_2018_idioms)]
 
+pub mod json;
+
 macro_rules! package {
     ($name:literal) => {
         include!(concat!(env!("OUT_DIR"), "/", $name, ".rs"));

@@ -5,6 +5,7 @@ mod access;
 mod allow;
 mod bindings;
 mod configuration;
+mod conversation;
 mod encryption;
 mod flood;
 mod health;

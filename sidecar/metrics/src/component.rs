@@ -15,6 +15,7 @@ pub struct Components {
     configuration: Timed,
     inputs: Timed,
     outputs: Timed,
+    conversations: Timed,
     ingress: Timed,
     ingress_bulk: Timed,
     ingress_bulk_events: Family<Counter>,
@@ -114,6 +115,11 @@ impl Components {
                 &["app_id", "component", "namespace", "success"],
             ),
             outputs: timed("output_binding", "Operations on bindings", OPERATION),
+            conversations: timed(
+                "conversation",
+                "Requests to language models",
+                &["app_id", "component", "namespace", "success"],
+            ),
             ingress: timed(
                 "pubsub_ingress",
                 "Messages delivered to the application",
@@ -291,6 +297,38 @@ impl Binding {
             let success = truth(success);
             let labels = [app_id, of.component.as_str(), namespace, operation, success];
             of.components.outputs.with(&labels)
+        });
+        series.record(took);
+    }
+}
+
+/// What counts the requests to one language model.
+#[derive(Default)]
+pub struct Conversation(Option<OfModel>);
+
+struct OfModel {
+    components: Arc<Components>,
+    component: String,
+    /// By success.
+    asked: [OnceLock<Series>; 2],
+}
+
+impl Conversation {
+    pub(super) fn new(components: Option<Arc<Components>>, component: &str) -> Self {
+        Self(components.map(|components| OfModel {
+            components,
+            component: component.to_owned(),
+            asked: Default::default(),
+        }))
+    }
+
+    /// It answered, or not.
+    pub fn asked(&self, success: bool, took: Duration) {
+        let Some(of) = &self.0 else { return };
+        let series = of.asked[usize::from(success)].get_or_init(|| {
+            let (app_id, namespace) = (&of.components.app_id, &of.components.namespace);
+            let labels = [app_id, of.component.as_str(), namespace, truth(success)];
+            of.components.conversations.with(&labels)
         });
         series.record(took);
     }

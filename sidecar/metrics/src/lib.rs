@@ -202,6 +202,12 @@ impl Metrics {
         component::Binding::new(inner.map(|inner| inner.components.clone()), component)
     }
 
+    /// Requests to one language model.
+    pub fn conversation(&self, component: &str) -> component::Conversation {
+        let inner = self.0.as_ref();
+        component::Conversation::new(inner.map(|inner| inner.components.clone()), component)
+    }
+
     /// Messages through one broker.
     pub fn topics(&self, component: &str) -> component::Topics {
         let inner = self.0.as_ref();

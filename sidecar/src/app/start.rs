@@ -34,7 +34,8 @@ use crate::blocks::invoke::external::{self, Endpoint};
 use crate::blocks::pubsub::subscribe::{self, Subscriber};
 use crate::blocks::shutdown::Asked;
 use crate::blocks::{
-    Components, absent, bindings, health, invoke, lock, pubsub, secrets, shutdown, state,
+    Components, absent, bindings, conversation, health, invoke, lock, pubsub, secrets, shutdown,
+    state,
 };
 use crate::components::live::Live;
 use crate::components::map::Map;
@@ -621,6 +622,9 @@ impl Start<'_> {
                     scheduler: scheduler.clone(),
                     app_id: flags.app_id.clone(),
                     namespace: self.settings.namespace.clone(),
+                },
+                conversation: conversation::Api {
+                    models: components.conversation.clone(),
                 },
                 invoke,
                 metadata: about.api(flags, self.settings),

@@ -1,19 +1,13 @@
 //! Building blocks that this release does not have. Their routes answer so,
 //! and lists of allowed APIs may name them.
 
-use super::descriptor::{Block, Method, V1, V1_ALPHA1, V1_ALPHA2, V1_BETA1};
+use super::descriptor::{Block, Method, V1, V1_ALPHA1, V1_BETA1};
 
 /// By their names in URLs, which are those in lists as well.
-pub const NAMES: &[&str] = &[
-    "actors",
-    "crypto",
-    "subtlecrypto",
-    "workflows",
-    "conversation",
-];
+pub const NAMES: &[&str] = &["actors", "crypto", "subtlecrypto", "workflows"];
 
 /// What the types of their components begin with.
-pub const CATEGORIES: &[&str] = &["crypto", "conversation", "middleware"];
+pub const CATEGORIES: &[&str] = &["crypto", "middleware"];
 
 pub const BLOCK: Block = Block {
     routes: &[],
@@ -56,6 +50,4 @@ const METHODS: &[Method] = &[
     Method::new("PauseWorkflowBeta1", V1_BETA1, "workflows"),
     Method::new("ResumeWorkflowBeta1", V1_BETA1, "workflows"),
     Method::new("RaiseEventWorkflowBeta1", V1_BETA1, "workflows"),
-    Method::new("ConverseAlpha1", V1_ALPHA1, "conversation"),
-    Method::new("ConverseAlpha2", V1_ALPHA2, "conversation"),
 ];

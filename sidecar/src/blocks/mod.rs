@@ -4,6 +4,7 @@
 pub mod absent;
 pub mod bindings;
 pub mod configuration;
+pub mod conversation;
 pub mod descriptor;
 pub mod error;
 pub mod health;
@@ -13,6 +14,7 @@ pub mod jobs;
 pub mod json;
 pub mod lock;
 pub mod metadata;
+pub mod proto_json;
 pub mod pubsub;
 pub mod secrets;
 pub mod shutdown;
@@ -32,6 +34,7 @@ pub const ALL: &[&descriptor::Block] = &[
     &configuration::BLOCK,
     &lock::BLOCK,
     &jobs::BLOCK,
+    &conversation::BLOCK,
     &invoke::BLOCK,
     &metadata::BLOCK,
     &health::BLOCK,
@@ -48,6 +51,7 @@ pub struct Apis {
     pub configuration: configuration::Api,
     pub lock: lock::Api,
     pub jobs: jobs::Api,
+    pub conversation: conversation::Api,
     pub invoke: invoke::Api,
     pub metadata: metadata::Api,
     pub health: health::Api,
@@ -62,6 +66,7 @@ pub struct Components {
     pub bindings: Arc<Map<bindings::Binding>>,
     pub configuration: Arc<Map<configuration::Store>>,
     pub lock: Arc<Map<lock::Store>>,
+    pub conversation: Arc<Map<conversation::Model>>,
     pub secrets: Arc<SecretStores>,
 }
 
@@ -74,6 +79,7 @@ impl Components {
             self.bindings.clone(),
             self.configuration.clone(),
             self.lock.clone(),
+            self.conversation.clone(),
             self.secrets.clone(),
         ];
         Live::new(blocks, self.secrets.clone())

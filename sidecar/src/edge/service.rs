@@ -8,7 +8,7 @@ use outrider_proto::runtime::v1::dapr_server::Dapr;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::blocks::{
-    bindings, configuration, invoke, jobs, lock, metadata, pubsub, secrets, state,
+    bindings, configuration, conversation, invoke, jobs, lock, metadata, pubsub, secrets, state,
 };
 use crate::edge::Apis;
 use crate::edge::spans::describe;
@@ -252,6 +252,22 @@ impl Dapr for Service {
         request: Request<wire::UnlockRequest>,
     ) -> Answer<wire::UnlockResponse> {
         lock::grpc::unlock(&self.apis.blocks.lock, request.get_ref()).await
+    }
+
+    async fn converse_alpha1(
+        &self,
+        request: Request<wire::ConversationRequest>,
+    ) -> Answer<wire::ConversationResponse> {
+        describe(&request);
+        conversation::grpc::alpha1(&self.apis.blocks.conversation, request.into_inner()).await
+    }
+
+    async fn converse_alpha2(
+        &self,
+        request: Request<wire::ConversationRequestAlpha2>,
+    ) -> Answer<wire::ConversationResponseAlpha2> {
+        describe(&request);
+        conversation::grpc::alpha2(&self.apis.blocks.conversation, request.into_inner()).await
     }
 
     async fn get_metadata(

@@ -236,6 +236,18 @@ impl Described for wire::InvokeBindingRequest {
     }
 }
 
+impl Described for wire::ConversationRequest {
+    fn describe(&self, said: &mut Said) {
+        said.set("rpc.system", &self.name);
+    }
+}
+
+impl Described for wire::ConversationRequestAlpha2 {
+    fn describe(&self, said: &mut Said) {
+        said.set("rpc.system", &self.name);
+    }
+}
+
 /// Has a sampled span end with the answer of a gRPC call, whose status is in
 /// its head or behind its body.
 pub fn ending(mut span: Span, answer: Response<Body>) -> Response<Body> {

@@ -2,6 +2,7 @@
 
 mod bindings;
 mod configuration;
+mod conversation;
 mod http;
 mod in_memory;
 mod kubernetes;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use outrider_components::{Context, Metadata, Registry, Tested, pubsub, state};
 
 /// The types that the tests of this folder run a suite on.
-const TYPES: [&str; 14] = [
+const TYPES: [&str; 20] = [
     "state.in-memory",
     "pubsub.in-memory",
     "secretstores.local.env",
@@ -30,6 +31,12 @@ const TYPES: [&str; 14] = [
     "configuration.redis",
     "configuration.kubernetes",
     "lock.redis",
+    "conversation.echo",
+    "conversation.openai",
+    "conversation.ollama",
+    "conversation.deepseek",
+    "conversation.mistral",
+    "conversation.anthropic",
 ];
 
 fn registry() -> Registry {

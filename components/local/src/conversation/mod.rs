@@ -1,0 +1,3 @@
+//! Language models that are none.
+
+pub mod echo;
