@@ -11,7 +11,7 @@ use outrider_components_local::nameresolution::mdns;
 /// A target panics on a bug.
 pub type Target = fn(&[u8]);
 
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("access", text::access),
     ("address", outrider_sidecar::fuzz::address),
     ("annotations", text::annotations),
@@ -19,9 +19,11 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("bodies", outrider_sidecar::fuzz::bodies),
     ("certificates", text::certificates),
     ("configuration", outrider_sidecar::fuzz::configuration),
+    ("documents", outrider_sidecar::fuzz::documents),
     ("event", outrider_sidecar::fuzz::event),
     ("frames", outrider_sidecar::fuzz::frames),
     ("ids", text::ids),
+    ("keys", text::keys),
     ("mdns", mdns::fuzz::packet),
     ("peer", outrider_sidecar::fuzz::peer),
     ("quantities", text::quantities),

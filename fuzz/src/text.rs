@@ -4,6 +4,7 @@ use std::str::FromStr as _;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use outrider_components_keys::{Form, Key};
 use outrider_crds::annotations::{self, Map};
 use outrider_crds::{
     Component, Configuration, HttpEndpoint, Kind, Resiliency, Subscription, app_id, yaml,
@@ -107,4 +108,14 @@ pub fn schedules(bytes: &[u8]) {
         assert!(next > now, "{text}: {next} after {now}");
         now = next;
     }
+}
+
+/// A key in any form, and a set of keys.
+pub fn keys(bytes: &[u8]) {
+    for form in [Form::Json, Form::Pem, Form::Unknown] {
+        if let Ok(key) = Key::parse(bytes, form) {
+            let _ = key.serialize();
+        }
+    }
+    let _ = Key::parse_set(bytes);
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -13,6 +13,8 @@ use outrider_crds::{Configuration, decode, yaml};
 use prost::Message as _;
 
 use crate::blocks::bindings;
+use crate::blocks::crypto::document;
+use crate::blocks::crypto::document::header::Manifest;
 use crate::blocks::invoke::address;
 use crate::blocks::pubsub;
 use crate::blocks::pubsub::envelope::{CONTENT_TYPE, Event, Given};
@@ -69,6 +71,29 @@ fn header_map<'a>(lines: impl Iterator<Item = &'a str>) -> HeaderMap {
             Some((name, HeaderValue::try_from(value.trim()).ok()?))
         })
         .collect()
+}
+
+/// An encrypted document, cut anywhere: the first byte says where.
+pub fn documents(bytes: &[u8]) {
+    let [cut, body @ ..] = bytes else {
+        return;
+    };
+    for line in body.split(|byte| *byte == b'\n') {
+        if let Some(manifest) = Manifest::parse(line) {
+            assert_eq!(Manifest::parse(&manifest.write()), Some(manifest));
+        }
+    }
+    let pieces: Vec<_> = body
+        .chunks(usize::from(*cut).max(1))
+        .map(|piece| Ok(Bytes::copy_from_slice(piece)))
+        .collect();
+    let source = futures_util::stream::iter(pieces).boxed();
+    let Some(Ok(begun)) = document::begin("key", source).now_or_never() else {
+        return;
+    };
+    if let Ok(mut document) = begun.decrypt(&[0; 32]) {
+        while let Some(Ok(Some(_))) = document.next().now_or_never() {}
+    }
 }
 
 /// A call of another sidecar.

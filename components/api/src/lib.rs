@@ -7,6 +7,7 @@
 pub mod bindings;
 pub mod configuration;
 pub mod conversation;
+pub mod crypto;
 mod error;
 mod fields;
 pub mod lock;

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::conversation::Conversation;
+use crate::crypto::Crypto;
 use crate::{
     Context, Error, Field, Metadata, bindings, configuration, lock, pubsub, resolve, secrets, state,
 };
@@ -292,6 +293,8 @@ pub struct Registry {
     pub bindings: Table<bindings::Binding>,
     /// Language models.
     pub conversation: Table<dyn Conversation>,
+    /// Stores of keys.
+    pub crypto: Table<dyn Crypto>,
     /// Secret stores.
     pub secrets: Table<dyn secrets::Store>,
     /// Configuration stores.
@@ -310,6 +313,7 @@ impl Registry {
             pubsub: Table::new("pubsub", "message bus"),
             bindings: Table::new("bindings", "binding"),
             conversation: Table::new("conversation", "conversation"),
+            crypto: Table::new("crypto", "crypto provider"),
             secrets: Table::new("secretstores", "secret store"),
             configuration: Table::new("configuration", "configuration store"),
             lock: Table::new("lock", "lock store"),
@@ -325,6 +329,7 @@ impl Registry {
             .chain(self.pubsub.rows())
             .chain(self.bindings.rows())
             .chain(self.conversation.rows())
+            .chain(self.crypto.rows())
             .chain(self.secrets.rows())
             .chain(self.configuration.rows())
             .chain(self.lock.rows())

@@ -4,6 +4,7 @@
 pub mod bindings;
 pub mod configuration;
 pub mod conversation;
+pub mod crypto;
 pub mod lock;
 pub mod pubsub;
 pub mod secrets;

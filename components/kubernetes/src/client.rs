@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
+use http::Request;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use outrider_components::{Context, Error, Kind};
+use outrider_kit::kubernetes;
+use serde::de::DeserializeOwned;
 
 outrider_components::fields! {
     /// What the metadata of every component on Kubernetes says about the API.
@@ -52,6 +55,23 @@ async fn from_kubeconfig(fields: &Fields, context: &Context) -> Result<Config, E
     Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
         .await
         .map_err(wrong)
+}
+
+/// Reads one secret, or a page of all. Names may come from applications;
+/// invalid ones are not sent.
+pub async fn read<T: DeserializeOwned>(
+    client: &Client,
+    namespace: &str,
+    name: Option<&str>,
+    query: &str,
+) -> Result<T, Error> {
+    let path = kubernetes::path("/api/v1", "secrets", Some(namespace), name)
+        .map_err(|error| Error::invalid(error.to_string()))?;
+    let request = Request::get(format!("{path}{query}"))
+        .body(Vec::new())
+        .map_err(kube::Error::HttpError)
+        .map_err(failed)?;
+    client.request(request).await.map_err(failed)
 }
 
 /// An error of the API, with the text of the server.

@@ -2,6 +2,8 @@
 
 pub mod bindings;
 pub mod conversation;
+pub mod crypto;
+mod folder;
 pub mod in_memory;
 pub mod nameresolution;
 pub mod secrets;
@@ -45,6 +47,14 @@ outrider_components::components! {
         status: Alpha,
         tested: Conformance("no server"),
         file: "components/local/src/conversation/echo.rs",
+    }
+
+    crypto: crypto::localstorage {
+        names: &["dapr.localstorage"],
+        versions: Initial,
+        status: Alpha,
+        tested: Conformance("a folder of keys"),
+        file: "components/local/src/crypto/localstorage.rs",
     }
 
     secrets: secrets::env {

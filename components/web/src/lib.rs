@@ -2,6 +2,7 @@
 
 pub mod bindings;
 pub mod conversation;
+pub mod crypto;
 pub mod nameresolution;
 
 outrider_components::components! {
@@ -19,6 +20,14 @@ outrider_components::components! {
         status: Alpha,
         tested: Unit("an agent of the test"),
         file: "components/web/src/nameresolution/consul/mod.rs",
+    }
+
+    crypto: crypto::jwks {
+        names: &["dapr.jwks"],
+        versions: Initial,
+        status: Alpha,
+        tested: Conformance("a value, a file and an HTTP server"),
+        file: "components/web/src/crypto/jwks.rs",
     }
 
     conversation: conversation::openai {

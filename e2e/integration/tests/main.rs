@@ -6,6 +6,7 @@ mod allow;
 mod bindings;
 mod configuration;
 mod conversation;
+mod crypto;
 mod encryption;
 mod flood;
 mod health;

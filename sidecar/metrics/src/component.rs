@@ -13,6 +13,7 @@ pub struct Components {
     state: Timed,
     secrets: Timed,
     configuration: Timed,
+    crypto: Timed,
     inputs: Timed,
     outputs: Timed,
     conversations: Timed,
@@ -109,6 +110,7 @@ impl Components {
                 "Operations on configuration stores",
                 OPERATION,
             ),
+            crypto: timed("crypto", "Operations on keys", OPERATION),
             inputs: timed(
                 "input_binding",
                 "Events of bindings delivered to the application",
@@ -170,10 +172,11 @@ pub enum Operation {
     Transaction,
     Subscribe,
     Unsubscribe,
+    Crypto,
 }
 
 impl Operation {
-    const COUNT: usize = 9;
+    const COUNT: usize = 10;
 
     fn name(self) -> &'static str {
         match self {
@@ -186,6 +189,7 @@ impl Operation {
             Self::Transaction => "transaction",
             Self::Subscribe => "subscribe",
             Self::Unsubscribe => "unsubscribe",
+            Self::Crypto => "crypto_op",
         }
     }
 }
@@ -213,6 +217,10 @@ impl Operations {
 
     pub(super) fn configuration(components: Option<Arc<Components>>, component: &str) -> Self {
         Self::new(components, component, |c| &c.configuration)
+    }
+
+    pub(super) fn crypto(components: Option<Arc<Components>>, component: &str) -> Self {
+        Self::new(components, component, |c| &c.crypto)
     }
 
     fn new(

@@ -196,6 +196,12 @@ impl Metrics {
         component::Operations::configuration(inner.map(|inner| inner.components.clone()), component)
     }
 
+    /// Operations on the keys of one store.
+    pub fn crypto(&self, component: &str) -> component::Operations {
+        let inner = self.0.as_ref();
+        component::Operations::crypto(inner.map(|inner| inner.components.clone()), component)
+    }
+
     /// Events and operations of one binding.
     pub fn binding(&self, component: &str) -> component::Binding {
         let inner = self.0.as_ref();

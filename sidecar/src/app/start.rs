@@ -34,8 +34,8 @@ use crate::blocks::invoke::external::{self, Endpoint};
 use crate::blocks::pubsub::subscribe::{self, Subscriber};
 use crate::blocks::shutdown::Asked;
 use crate::blocks::{
-    Components, absent, bindings, conversation, health, invoke, lock, pubsub, secrets, shutdown,
-    state,
+    Components, absent, bindings, conversation, crypto, health, invoke, lock, pubsub, secrets,
+    shutdown, state,
 };
 use crate::components::live::Live;
 use crate::components::map::Map;
@@ -625,6 +625,9 @@ impl Start<'_> {
                 },
                 conversation: conversation::Api {
                     models: components.conversation.clone(),
+                },
+                crypto: crypto::Api {
+                    providers: components.crypto.clone(),
                 },
                 invoke,
                 metadata: about.api(flags, self.settings),

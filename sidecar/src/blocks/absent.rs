@@ -4,10 +4,10 @@
 use super::descriptor::{Block, Method, V1, V1_ALPHA1, V1_BETA1};
 
 /// By their names in URLs, which are those in lists as well.
-pub const NAMES: &[&str] = &["actors", "crypto", "subtlecrypto", "workflows"];
+pub const NAMES: &[&str] = &["actors", "workflows"];
 
 /// What the types of their components begin with.
-pub const CATEGORIES: &[&str] = &["crypto", "middleware"];
+pub const CATEGORIES: &[&str] = &["middleware"];
 
 pub const BLOCK: Block = Block {
     routes: &[],
@@ -27,15 +27,6 @@ const METHODS: &[Method] = &[
     Method::new("ExecuteActorStateTransaction", V1, "actors"),
     Method::new("InvokeActor", V1, "actors"),
     Method::new("SubscribeActorEventsAlpha1", V1_ALPHA1, "actors"),
-    Method::new("EncryptAlpha1", V1_ALPHA1, "crypto"),
-    Method::new("DecryptAlpha1", V1_ALPHA1, "crypto"),
-    Method::new("SubtleGetKeyAlpha1", V1_ALPHA1, "subtlecrypto"),
-    Method::new("SubtleEncryptAlpha1", V1_ALPHA1, "subtlecrypto"),
-    Method::new("SubtleDecryptAlpha1", V1_ALPHA1, "subtlecrypto"),
-    Method::new("SubtleWrapKeyAlpha1", V1_ALPHA1, "subtlecrypto"),
-    Method::new("SubtleUnwrapKeyAlpha1", V1_ALPHA1, "subtlecrypto"),
-    Method::new("SubtleSignAlpha1", V1_ALPHA1, "subtlecrypto"),
-    Method::new("SubtleVerifyAlpha1", V1_ALPHA1, "subtlecrypto"),
     Method::new("StartWorkflowAlpha1", V1_ALPHA1, "workflows"),
     Method::new("GetWorkflowAlpha1", V1_ALPHA1, "workflows"),
     Method::new("PurgeWorkflowAlpha1", V1_ALPHA1, "workflows"),

@@ -5,6 +5,7 @@ pub mod absent;
 pub mod bindings;
 pub mod configuration;
 pub mod conversation;
+pub mod crypto;
 pub mod descriptor;
 pub mod error;
 pub mod health;
@@ -35,6 +36,7 @@ pub const ALL: &[&descriptor::Block] = &[
     &lock::BLOCK,
     &jobs::BLOCK,
     &conversation::BLOCK,
+    &crypto::BLOCK,
     &invoke::BLOCK,
     &metadata::BLOCK,
     &health::BLOCK,
@@ -52,6 +54,7 @@ pub struct Apis {
     pub lock: lock::Api,
     pub jobs: jobs::Api,
     pub conversation: conversation::Api,
+    pub crypto: crypto::Api,
     pub invoke: invoke::Api,
     pub metadata: metadata::Api,
     pub health: health::Api,
@@ -67,6 +70,7 @@ pub struct Components {
     pub configuration: Arc<Map<configuration::Store>>,
     pub lock: Arc<Map<lock::Store>>,
     pub conversation: Arc<Map<conversation::Model>>,
+    pub crypto: Arc<Map<crypto::Provider>>,
     pub secrets: Arc<SecretStores>,
 }
 
@@ -80,6 +84,7 @@ impl Components {
             self.configuration.clone(),
             self.lock.clone(),
             self.conversation.clone(),
+            self.crypto.clone(),
             self.secrets.clone(),
         ];
         Live::new(blocks, self.secrets.clone())

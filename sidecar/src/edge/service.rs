@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use outrider_proto::runtime::v1 as wire;
 use outrider_proto::runtime::v1::dapr_server::Dapr;
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::blocks::{
-    bindings, configuration, conversation, invoke, jobs, lock, metadata, pubsub, secrets, state,
+    bindings, configuration, conversation, crypto, invoke, jobs, lock, metadata, pubsub, secrets,
+    state,
 };
 use crate::edge::Apis;
 use crate::edge::spans::describe;
@@ -268,6 +270,69 @@ impl Dapr for Service {
     ) -> Answer<wire::ConversationResponseAlpha2> {
         describe(&request);
         conversation::grpc::alpha2(&self.apis.blocks.conversation, request.into_inner()).await
+    }
+
+    async fn encrypt_alpha1(
+        &self,
+        request: Request<Streaming<wire::EncryptRequest>>,
+    ) -> Answer<BoxStream<wire::EncryptResponse>> {
+        crypto::grpc::encrypt(&self.apis.blocks.crypto, request).await
+    }
+
+    async fn decrypt_alpha1(
+        &self,
+        request: Request<Streaming<wire::DecryptRequest>>,
+    ) -> Answer<BoxStream<wire::DecryptResponse>> {
+        crypto::grpc::decrypt(&self.apis.blocks.crypto, request).await
+    }
+
+    async fn subtle_get_key_alpha1(
+        &self,
+        request: Request<wire::SubtleGetKeyRequest>,
+    ) -> Answer<wire::SubtleGetKeyResponse> {
+        crypto::grpc::get_key(&self.apis.blocks.crypto, request.into_inner()).await
+    }
+
+    async fn subtle_encrypt_alpha1(
+        &self,
+        request: Request<wire::SubtleEncryptRequest>,
+    ) -> Answer<wire::SubtleEncryptResponse> {
+        crypto::grpc::subtle_encrypt(&self.apis.blocks.crypto, request.into_inner()).await
+    }
+
+    async fn subtle_decrypt_alpha1(
+        &self,
+        request: Request<wire::SubtleDecryptRequest>,
+    ) -> Answer<wire::SubtleDecryptResponse> {
+        crypto::grpc::subtle_decrypt(&self.apis.blocks.crypto, request.into_inner()).await
+    }
+
+    async fn subtle_wrap_key_alpha1(
+        &self,
+        request: Request<wire::SubtleWrapKeyRequest>,
+    ) -> Answer<wire::SubtleWrapKeyResponse> {
+        crypto::grpc::wrap_key(&self.apis.blocks.crypto, request.into_inner()).await
+    }
+
+    async fn subtle_unwrap_key_alpha1(
+        &self,
+        request: Request<wire::SubtleUnwrapKeyRequest>,
+    ) -> Answer<wire::SubtleUnwrapKeyResponse> {
+        crypto::grpc::unwrap_key(&self.apis.blocks.crypto, request.into_inner()).await
+    }
+
+    async fn subtle_sign_alpha1(
+        &self,
+        request: Request<wire::SubtleSignRequest>,
+    ) -> Answer<wire::SubtleSignResponse> {
+        crypto::grpc::sign(&self.apis.blocks.crypto, request.into_inner()).await
+    }
+
+    async fn subtle_verify_alpha1(
+        &self,
+        request: Request<wire::SubtleVerifyRequest>,
+    ) -> Answer<wire::SubtleVerifyResponse> {
+        crypto::grpc::verify(&self.apis.blocks.crypto, request.into_inner()).await
     }
 
     async fn get_metadata(

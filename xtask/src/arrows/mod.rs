@@ -14,6 +14,7 @@ const LAYERS: [&[&str]; 6] = [
     &["kit", "proto"],
     &[
         "components",
+        "components-keys",
         "condition",
         "crds",
         "placement-engine",
@@ -55,8 +56,9 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Arrows within a layer.
-const BESIDE: [(&str, &str); 14] = [
+const BESIDE: [(&str, &str); 15] = [
     ("security", "telemetry"),
+    ("components-keys", "components"),
     ("host", "k8s"),
     ("bench", "harness"),
     ("cluster", "harness"),
@@ -73,7 +75,7 @@ const BESIDE: [(&str, &str); 14] = [
 ];
 
 /// All that a component family may know of ours, and all that the harness may.
-const FAMILY: [&str; 2] = ["components", "kit"];
+const FAMILY: [&str; 3] = ["components", "components-keys", "kit"];
 const HARNESS: [&str; 3] = ["proto", "crds", "kit"];
 
 pub fn check() -> Result<()> {
@@ -122,7 +124,9 @@ fn refused(from: &str, to: &str, is_test: bool) -> Option<String> {
     // Pluggable components are spoken to over gRPC.
     let wire = (from, to) == ("components-pluggable", "proto");
     if from.starts_with("components-") && !FAMILY.contains(&to) && !is_test && !wire {
-        return Some("a component family knows components/api and kit only".to_owned());
+        return Some(
+            "a component family knows components/api, components/keys and kit only".to_owned(),
+        );
     }
     let plane = ["injector", "operator", "placement", "sentry"].contains(&from);
     if plane && (to.starts_with("components") || (lower == 3 && to != "service")) {

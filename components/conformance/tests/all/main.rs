@@ -3,6 +3,7 @@
 mod bindings;
 mod configuration;
 mod conversation;
+mod crypto;
 mod http;
 mod in_memory;
 mod kubernetes;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use outrider_components::{Context, Metadata, Registry, Tested, pubsub, state};
 
 /// The types that the tests of this folder run a suite on.
-const TYPES: [&str; 20] = [
+const TYPES: [&str; 22] = [
     "state.in-memory",
     "pubsub.in-memory",
     "secretstores.local.env",
@@ -31,6 +32,8 @@ const TYPES: [&str; 20] = [
     "configuration.redis",
     "configuration.kubernetes",
     "lock.redis",
+    "crypto.dapr.localstorage",
+    "crypto.dapr.jwks",
     "conversation.echo",
     "conversation.openai",
     "conversation.ollama",

@@ -4,17 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::Request;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::core::ObjectList;
 use outrider_components::secrets::{Feature, GetRequest, Store};
 use outrider_components::{Context, Error, Field, Metadata, Pairs};
-use outrider_kit::kubernetes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
-use crate::client::{self, failed};
+use crate::client;
 
 /// The metadata fields.
 pub const FIELDS: &[&[Field]] = &[Fields::FIELDS, client::Fields::FIELDS];
@@ -65,22 +63,14 @@ impl Kubernetes {
         Ok(namespace)
     }
 
-    /// Reads one secret, or a page of all. Names come from the application;
-    /// invalid ones are not sent.
+    /// Reads one secret, or a page of all.
     async fn read<T: DeserializeOwned>(
         &self,
         metadata: &Pairs,
         name: Option<&str>,
         query: &str,
     ) -> Result<T, Error> {
-        let namespace = Some(self.namespace(metadata)?);
-        let path = kubernetes::path("/api/v1", "secrets", namespace, name)
-            .map_err(|error| Error::invalid(error.to_string()))?;
-        let request = Request::get(format!("{path}{query}"))
-            .body(Vec::new())
-            .map_err(kube::Error::HttpError)
-            .map_err(failed)?;
-        self.client.request(request).await.map_err(failed)
+        client::read(&self.client, self.namespace(metadata)?, name, query).await
     }
 }
 

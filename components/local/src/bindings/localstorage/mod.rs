@@ -1,7 +1,5 @@
 //! `bindings.localstorage`: <https://docs.dapr.io/reference/components-reference/supported-bindings/localstorage/>.
 
-mod folder;
-
 use std::path::{Component as Part, Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +12,7 @@ use outrider_components::bindings::{Answer, Binding, CREATE, Failure, Output, Re
 use outrider_components::{Context, Error, Field, Metadata};
 use serde_json::json;
 
-use folder::Folder;
+use crate::folder::{self, Folder};
 
 /// The metadata fields.
 pub const FIELDS: &[&[Field]] = &[Fields::FIELDS];

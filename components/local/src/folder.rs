@@ -43,6 +43,11 @@ impl Folder {
     /// Opens a folder, and makes it where it is missing.
     pub fn create(path: PathBuf) -> io::Result<Folder> {
         std::fs::create_dir_all(&path)?;
+        Folder::open_existing(path)
+    }
+
+    /// Opens a folder that is there.
+    pub fn open_existing(path: PathBuf) -> io::Result<Folder> {
         let root = fs::open(&path, FOLDER, Mode::empty())?;
         Ok(Folder { path, root })
     }

@@ -1,0 +1,3 @@
+//! Keys of this machine.
+
+pub mod localstorage;

@@ -1,0 +1,3 @@
+//! Keys from elsewhere.
+
+pub mod jwks;
