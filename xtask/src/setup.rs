@@ -15,9 +15,10 @@ type Needed = (&'static str, &'static str);
 /// To compile the C parts of some crates.
 const BUILD: [Needed; 1] = [("cc", "gcc")];
 
-const TESTS: [Needed; 9] = [
+const TESTS: [Needed; 10] = [
     ("cc", "gcc"),
     ("redis-server", "redis-server"),
+    ("etcd", "etcd-server"),
     ("containerd", "containerd"),
     ("runc", "runc"),
     ("iptables", "iptables"),

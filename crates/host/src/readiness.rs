@@ -1,7 +1,7 @@
 //! Readiness as the conjunction of named parts.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Ready when every one of its targets is. Cloning shares it.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +14,8 @@ pub struct Readiness {
 pub struct Target {
     name: &'static str,
     ready: Arc<AtomicBool>,
+    /// Why it is not, where that is known.
+    why: Arc<Mutex<Option<String>>>,
 }
 
 impl Target {
@@ -22,7 +24,26 @@ impl Target {
     }
 
     pub fn not_ready(&self) {
+        self.set_why(None);
         self.ready.store(false, Ordering::Release);
+    }
+
+    /// The health page shows the reason.
+    pub fn not_ready_because(&self, why: String) {
+        self.set_why(Some(why));
+        self.ready.store(false, Ordering::Release);
+    }
+
+    fn set_why(&self, why: Option<String>) {
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    fn described(&self) -> String {
+        let why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*why {
+            Some(why) => format!("{} ({why})", self.name),
+            None => self.name.to_owned(),
+        }
     }
 
     pub fn is_ready(&self) -> bool {
@@ -40,6 +61,7 @@ impl Readiness {
         let target = Target {
             name,
             ready: Arc::default(),
+            why: Arc::default(),
         };
         self.targets
             .write()
@@ -52,12 +74,13 @@ impl Readiness {
         self.read().iter().all(Target::is_ready)
     }
 
-    /// Names of the parts that are not ready, in the order they were added.
-    pub fn pending(&self) -> Vec<&'static str> {
+    /// The parts that are not ready, in the order they were added: their names,
+    /// with reasons where there are some.
+    pub fn pending(&self) -> Vec<String> {
         self.read()
             .iter()
             .filter(|t| !t.is_ready())
-            .map(|t| t.name)
+            .map(Target::described)
             .collect()
     }
 
@@ -80,5 +103,7 @@ mod tests {
         assert!(readiness.is_ready());
         a.not_ready();
         assert_eq!(readiness.pending(), ["a"]);
+        a.not_ready_because("it is late".to_owned());
+        assert_eq!(readiness.pending(), ["a (it is late)"]);
     }
 }

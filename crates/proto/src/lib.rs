@@ -25,6 +25,15 @@ pub mod components {
         package!("dapr.proto.components.v1");
     }
 }
+/// The part of etcd's API that schedulers use and offer.
+pub mod etcd {
+    pub mod etcdserverpb {
+        package!("etcdserverpb");
+    }
+    pub mod mvccpb {
+        package!("mvccpb");
+    }
+}
 pub mod internals {
     pub mod v1 {
         package!("dapr.proto.internals.v1");
@@ -58,6 +67,12 @@ pub mod runtime {
 pub mod scheduler {
     pub mod v1 {
         package!("dapr.proto.scheduler.v1");
+    }
+}
+/// What schedulers keep in their store.
+pub mod stored {
+    pub mod v1 {
+        package!("outrider.scheduler.v1");
     }
 }
 pub mod sentry {

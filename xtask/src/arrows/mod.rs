@@ -18,6 +18,7 @@ const LAYERS: [&[&str]; 6] = [
         "condition",
         "crds",
         "placement-engine",
+        "scheduler-engine",
         "security",
         "telemetry",
     ],
@@ -43,7 +44,14 @@ const LAYERS: [&[&str]; 6] = [
         "service",
         "trace",
     ],
-    &["injector", "operator", "placement", "sentry", "sidecar"],
+    &[
+        "injector",
+        "operator",
+        "placement",
+        "scheduler",
+        "sentry",
+        "sidecar",
+    ],
     &[
         "apps",
         "bench",
@@ -128,7 +136,7 @@ fn refused(from: &str, to: &str, is_test: bool) -> Option<String> {
             "a component family knows components/api, components/keys and kit only".to_owned(),
         );
     }
-    let plane = ["injector", "operator", "placement", "sentry"].contains(&from);
+    let plane = ["injector", "operator", "placement", "scheduler", "sentry"].contains(&from);
     if plane && (to.starts_with("components") || (lower == 3 && to != "service")) {
         return Some(
             "the control plane has neither components nor parts of the sidecar".to_owned(),

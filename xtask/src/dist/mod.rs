@@ -19,19 +19,21 @@ mod sbom;
 mod training;
 mod workload;
 
-const OTHERS: [&str; 5] = [
+const OTHERS: [&str; 6] = [
     "outrider-apps",
     "outrider-operator",
     "outrider-injector",
+    "outrider-scheduler",
     "outrider-sentry",
     "outrider-bench",
 ];
 
 /// Packages and their programs, the sidecar first.
-const SHIPPED: [(&str, &str); 4] = [
+const SHIPPED: [(&str, &str); 5] = [
     ("outrider-sidecar", "daprd"),
     ("outrider-operator", "operator"),
     ("outrider-injector", "injector"),
+    ("outrider-scheduler", "scheduler"),
     ("outrider-sentry", "sentry"),
 ];
 

@@ -23,8 +23,10 @@ pub enum ParseError {
     #[error("provided bad location {0}")]
     Zone(String),
     /// It has more fields or fewer.
-    #[error("expected 5 to 6 fields, found {count}: [{fields}]")]
+    #[error("expected {wanted} fields, found {count}: [{fields}]")]
     Fields {
+        /// How many there should be.
+        wanted: &'static str,
         /// How many there are.
         count: usize,
         /// What they are.
@@ -161,6 +163,15 @@ impl Schedule {
     /// Reads a schedule. Its times are of the zone that it begins with
     /// (`TZ=Asia/Tokyo ..`), or else of `zone`.
     pub fn parse(text: &str, zone: TimeZone) -> Result<Schedule, ParseError> {
+        Self::read(text, zone, "5 to 6")
+    }
+
+    /// The same for a text that must have seconds, where it has fields at all.
+    pub fn parse_with_seconds(text: &str, zone: TimeZone) -> Result<Schedule, ParseError> {
+        Self::read(text, zone, "exactly 6")
+    }
+
+    fn read(text: &str, zone: TimeZone, wanted: &'static str) -> Result<Schedule, ParseError> {
         if text.is_empty() {
             return Err(ParseError::Empty);
         }
@@ -179,12 +190,15 @@ impl Schedule {
         }
         let fields: Vec<&str> = text.split_whitespace().collect();
         let [second, minute, hour, day, month, weekday] = match *fields.as_slice() {
-            [minute, hour, day, month, weekday] => ["0", minute, hour, day, month, weekday],
+            [minute, hour, day, month, weekday] if wanted != "exactly 6" => {
+                ["0", minute, hour, day, month, weekday]
+            }
             [second, minute, hour, day, month, weekday] => {
                 [second, minute, hour, day, month, weekday]
             }
             _ => {
                 return Err(ParseError::Fields {
+                    wanted,
                     count: fields.len(),
                     fields: fields.join(" "),
                 });

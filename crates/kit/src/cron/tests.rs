@@ -208,6 +208,16 @@ fn errors_say_what_is_wrong() {
     }
 }
 
+#[test]
+fn seconds_can_be_required() {
+    let parse = |text| Schedule::parse_with_seconds(text, TimeZone::UTC);
+    assert!(parse("0 0 3 * * *").is_ok() && parse("@daily").is_ok());
+    assert_eq!(
+        parse("0 3 * * *").expect_err("five").to_string(),
+        "expected exactly 6 fields, found 5: [0 3 * * *]"
+    );
+}
+
 proptest! {
     #[test]
     fn prop_the_next_time_is_the_first_that_fits(

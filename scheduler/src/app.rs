@@ -1,0 +1,108 @@
+//! The process, from start to end.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrider_host::Readiness;
+use outrider_k8s::{Client, trust};
+use outrider_security::identity::Key;
+use outrider_security::{ControlPlane, Options, Security, anchors, token};
+use outrider_service::{Failure, Process, Service, flag};
+
+use crate::flags::{self, Etcd, Flags};
+use crate::metrics::Metrics;
+use crate::server::{Ready, Server};
+
+const APP_ID: &str = "dapr-scheduler";
+/// How long the end may take: the server has a time of its own.
+const GRACE: Duration = Duration::from_secs(8);
+
+pub async fn run(flags: Result<Flags, flags::Error>) -> Result<ExitCode, Failure> {
+    let flags = match flags {
+        Err(flags::Error::Usage(error)) => return Ok(flag::print(&error, &flags::command())),
+        flags => flags,
+    };
+    let service = Service {
+        name: "Dapr Scheduler Service",
+        log: |line| tracing::info!(target: "dapr.scheduler", "{line}"),
+        ended: "Scheduler service shut down gracefully",
+        grace: GRACE,
+    };
+    service.run(flags, |flags| &flags.service, start).await
+}
+
+async fn start(flags: Flags, process: Process) -> anyhow::Result<()> {
+    let store = match &flags.etcd {
+        Etcd::Embedded(_) => "scheduler-etcd-embed",
+        Etcd::External(_) => "scheduler-etcd-external",
+    };
+    let targets = ["scheduler-server", store, "scheduler-jobs"];
+    let pages = process.serve_pages(&flags.service, targets);
+    let [server, store, jobs] = pages.await?;
+    let ready = Ready {
+        server,
+        store,
+        jobs,
+        controller: controller(&flags, &process.readiness),
+    };
+    let metrics = Metrics::new(&process.registry);
+    let client = match flags.kubernetes {
+        true => Some(flags.service.client().await?),
+        false => None,
+    };
+    let security = identity(&flags, client.as_ref(), &process).await?;
+    let server = Server {
+        flags: Arc::new(flags),
+        security,
+        client,
+        metrics,
+        ready,
+    };
+    process.spawn("server", |stopping| server.run(stopping));
+    Ok(())
+}
+
+fn controller(flags: &Flags, readiness: &Readiness) -> Option<outrider_host::Target> {
+    flags
+        .kubernetes
+        .then(|| readiness.target("scheduler-controller"))
+}
+
+/// A certificate of sentry, if there is to be one.
+async fn identity(
+    flags: &Flags,
+    client: Option<&Client>,
+    process: &Process,
+) -> anyhow::Result<Security> {
+    if !flags.tls {
+        return Ok(Security::disabled());
+    }
+    let file = &flags.trust_anchors_file;
+    let anchors = match client {
+        Some(client) => trust::source(client, &flags.namespace, file).await,
+        None => anchors::Source::File(file.clone()),
+    };
+    let is_mounted = matches!(anchors, anchors::Source::File(_));
+    let options = Options {
+        app_id: APP_ID.to_owned(),
+        namespace: flags.namespace.clone(),
+        control_plane: ControlPlane {
+            trust_domain: flags.trust_domain.clone(),
+            namespace: flags.namespace.clone(),
+        },
+        anchors,
+        sentry_address: flags.sentry_address.clone(),
+        token: token::Source::choose(flags.kubernetes, flags.sentry_token_file.clone())?,
+        key: Key::Ed25519,
+        jwt_audiences: Vec::new(),
+        directory: Some(flags.identity_directory.clone()),
+    };
+    let (security, upkeep) = Security::start(options).await?;
+    process.spawn("identity", |stopping| upkeep.run(stopping));
+    if let (false, Some(anchors)) = (is_mounted, security.anchors()) {
+        let (anchors, file) = (anchors.clone(), file.clone());
+        process.spawn("anchors", |stopping| trust::follow(anchors, file, stopping));
+    }
+    Ok(security)
+}

@@ -1,0 +1,203 @@
+//! Members that share jobs through an etcd: each has a key under a lease.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrider_kit::random;
+use outrider_proto::Any;
+use outrider_proto::etcd::etcdserverpb::{
+    PutRequest, RangeRequest, RequestOp, TxnRequest, request_op,
+};
+use outrider_proto::etcd::mvccpb::KeyValue;
+use outrider_proto::scheduler::v1::Host;
+use outrider_proto::stored::v1::Leadership;
+use outrider_scheduler_engine::key;
+use prost::Message as _;
+use tokio::sync::{mpsc, watch};
+use tonic::Status;
+
+use crate::kv::{Change, Kv as _, Remote, end_of_prefix};
+use crate::runner::Handle;
+
+/// A member that does not renew its lease for so long is gone, and others do its
+/// part.
+const TTL: Duration = Duration::from_secs(3);
+const RENEWAL: Duration = Duration::from_millis(700);
+const HOST: &str = "type.googleapis.com/dapr.proto.scheduler.v1.Host";
+
+/// This member among all.
+pub struct Member {
+    pub remote: Remote,
+    pub id: String,
+    pub address: String,
+}
+
+/// Keys of members, with their addresses.
+type Members = BTreeMap<Vec<u8>, String>;
+
+impl Member {
+    fn key(&self) -> String {
+        format!("{}{}", key::LEADERSHIP, self.id)
+    }
+
+    /// Announces this member and follows the others. Returns when that does not
+    /// work any more. Its lease goes into `leases`.
+    pub async fn run(
+        &self,
+        engine: &Handle,
+        hosts: &watch::Sender<Arc<[String]>>,
+        leases: &watch::Sender<i64>,
+    ) -> Status {
+        let failed = self.follow(engine, hosts, leases).await;
+        failed
+            .err()
+            .unwrap_or_else(|| Status::unavailable("the member has ended"))
+    }
+
+    async fn follow(
+        &self,
+        engine: &Handle,
+        hosts: &watch::Sender<Arc<[String]>>,
+        leases: &watch::Sender<i64>,
+    ) -> Result<(), Status> {
+        let revision = self.remote.revision().await?;
+        let mut members = self.read().await?;
+        let mut lease = self.lead(members.len()).await?;
+        leases.send_replace(lease);
+        let mut watching = self.remote.watch(key::LEADERSHIP, revision + 1).await?;
+        loop {
+            let changes = tokio::select! {
+                changes = watching.next() => changes?,
+                gone = self.remote.keep_lease(lease, RENEWAL) => {
+                    tracing::warn!(target: "dapr.scheduler.server", "the lease of this scheduler is gone, it takes another one: {}", gone.message());
+                    lease = self.lead(members.len()).await?;
+                    leases.send_replace(lease);
+                    continue;
+                }
+            };
+            let total = members.len();
+            for change in changes {
+                match change {
+                    Change::Put(kv) => drop(members.insert(kv.key.to_vec(), address_of(&kv))),
+                    Change::Delete { key, .. } => drop(members.remove(&*key)),
+                }
+            }
+            self.tell(&members, engine, hosts);
+            if members.len() != total && members.contains_key(self.key().as_bytes()) {
+                self.put(lease, members.len()).await?;
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<Members, Status> {
+        let prefix = key::LEADERSHIP.as_bytes();
+        let request = RangeRequest {
+            key: prefix.to_vec().into(),
+            range_end: end_of_prefix(prefix).into(),
+            ..RangeRequest::default()
+        };
+        let found = self.remote.range(request).await?;
+        let members = found.kvs.iter().map(|kv| (kv.key.to_vec(), address_of(kv)));
+        Ok(members.collect())
+    }
+
+    /// Takes the key of this member under a new lease. The lease of the process
+    /// that had this id before is of no use any more.
+    async fn lead(&self, others: usize) -> Result<i64, Status> {
+        let request = RangeRequest {
+            key: self.key().into(),
+            ..RangeRequest::default()
+        };
+        let before = self.remote.range(request).await?;
+        let lease = self.remote.grant(TTL).await?;
+        self.put(lease, others.max(1)).await?;
+        for kv in before
+            .kvs
+            .iter()
+            .filter(|kv| kv.lease != 0 && kv.lease != lease)
+        {
+            // It may be over already.
+            let _ = self.remote.revoke(kv.lease).await;
+        }
+        Ok(lease)
+    }
+
+    async fn put(&self, lease: i64, total: usize) -> Result<(), Status> {
+        let host = Host {
+            address: self.address.clone(),
+        };
+        let leadership = Leadership {
+            total: total as u64,
+            uid: random::bits(),
+            replica_data: Some(Any {
+                type_url: HOST.to_owned(),
+                value: host.encode_to_vec(),
+            }),
+        };
+        let put = PutRequest {
+            key: self.key().into(),
+            value: leadership.encode_to_vec().into(),
+            lease,
+            ..PutRequest::default()
+        };
+        let op = RequestOp {
+            request: Some(request_op::Request::RequestPut(put)),
+        };
+        let request = TxnRequest {
+            success: vec![op],
+            ..TxnRequest::default()
+        };
+        self.remote.txn(request).await.map(drop)
+    }
+
+    /// Tells sidecars all members, and the engine its part.
+    fn tell(&self, members: &Members, engine: &Handle, hosts: &watch::Sender<Arc<[String]>>) {
+        let own = members.keys().position(|it| it == self.key().as_bytes());
+        let Some(own) = own else {
+            return;
+        };
+        let ids = members.keys().map(|it| hash(it)).collect();
+        engine.members(ids, own);
+        let addresses: Arc<[String]> = members.values().cloned().collect();
+        if *hosts.borrow() != addresses {
+            tracing::info!(target: "dapr.scheduler.server", "schedulers are {}", addresses.join(", "));
+            hosts.send_replace(addresses);
+        }
+    }
+}
+
+fn address_of(kv: &KeyValue) -> String {
+    let leadership = Leadership::decode(kv.value.clone()).unwrap_or_default();
+    let host = leadership.replica_data.unwrap_or_default();
+    Host::decode(host.value.as_slice())
+        .unwrap_or_default()
+        .address
+}
+
+/// The same in every member, whatever it is built with (FNV-1a).
+fn hash(key: &[u8]) -> u64 {
+    key.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// Passes the changes of jobs on to the engine. Returns when that does not work any
+/// more.
+pub async fn follow_jobs(remote: &Remote, revision: i64, changes: mpsc::Sender<Change>) -> Status {
+    let mut watching = match remote.watch(key::JOBS, revision).await {
+        Ok(watching) => watching,
+        Err(status) => return status,
+    };
+    loop {
+        let next = match watching.next().await {
+            Ok(next) => next,
+            Err(status) => return status,
+        };
+        for change in next {
+            if changes.send(change).await.is_err() {
+                return Status::unavailable("the engine has ended");
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! This member: its address, and its key in the store.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrider_kit::random;
+use outrider_proto::etcd::etcdserverpb::{PutRequest, RequestOp, TxnRequest, request_op};
+use outrider_proto::scheduler::v1::Host;
+use outrider_proto::stored::v1::Leadership;
+use outrider_proto::{Any, etcd::etcdserverpb::TxnResponse};
+use outrider_scheduler_engine::key;
+use prost::Message as _;
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::etcd::Etcd;
+use crate::flags::Flags;
+use crate::kv::{Kv, end_of_prefix};
+
+/// Of the lease under which the key is.
+const TTL: Duration = Duration::from_secs(20);
+const CHECK: Duration = Duration::from_secs(1);
+const HOST: &str = "type.googleapis.com/dapr.proto.scheduler.v1.Host";
+
+/// The address that sidecars are told.
+pub fn address(flags: &Flags) -> String {
+    if let Some(address) = &flags.broadcast {
+        return address.clone();
+    }
+    let (host, port) = (&flags.service.listen_address, flags.service.port);
+    let is_local =
+        |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|it| it.is_loopback());
+    if is_local(host) {
+        return joined(host, port);
+    }
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let addresses = interfaces.iter().map(if_addrs::Interface::ip);
+    let mut routable: Vec<IpAddr> = addresses.filter(|ip| !ip.is_loopback()).collect();
+    routable.sort_by_key(|ip| (ip.is_ipv6(), *ip));
+    let own = routable.first().map(IpAddr::to_string);
+    joined(own.as_deref().unwrap_or("127.0.0.1"), port)
+}
+
+fn joined(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+/// The only member of an embedded store.
+pub struct Member {
+    pub etcd: Etcd,
+    pub id: String,
+    pub address: String,
+}
+
+impl Member {
+    fn key(&self) -> String {
+        format!("{}{}", key::LEADERSHIP, self.id)
+    }
+
+    /// Takes the key over, whoever had one before: nobody else can use the store.
+    pub async fn lead(&self) -> Result<i64, Status> {
+        let prefix = key::LEADERSHIP.as_bytes();
+        let end = end_of_prefix(prefix);
+        self.etcd.store.delete_range(prefix, &end).await?;
+        let lease = self.etcd.leases.grant_own(TTL)?;
+        let key = self.key();
+        self.etcd.leases.attach_own(lease, key.as_bytes())?;
+        self.put(key, lease).await?;
+        Ok(lease)
+    }
+
+    async fn put(&self, key: String, lease: i64) -> Result<TxnResponse, Status> {
+        let host = Host {
+            address: self.address.clone(),
+        };
+        let leadership = Leadership {
+            total: 1,
+            uid: random::bits(),
+            replica_data: Some(Any {
+                type_url: HOST.to_owned(),
+                value: host.encode_to_vec(),
+            }),
+        };
+        let put = PutRequest {
+            key: key.into(),
+            value: leadership.encode_to_vec().into(),
+            lease,
+            ..PutRequest::default()
+        };
+        let op = RequestOp {
+            request: Some(request_op::Request::RequestPut(put)),
+        };
+        let request = TxnRequest {
+            success: vec![op],
+            ..TxnRequest::default()
+        };
+        self.etcd.store.txn(request).await
+    }
+
+    /// Announces this member, and takes the key again should somebody revoke the
+    /// lease.
+    pub async fn run(&self, mut lease: i64, hosts: &watch::Sender<Arc<[String]>>) {
+        hosts.send_replace(vec![self.address.clone()].into());
+        loop {
+            tokio::select! {
+                () = self.etcd.leases.changed() => {}
+                () = tokio::time::sleep(CHECK) => {}
+            }
+            if self.etcd.leases.holds(lease) {
+                continue;
+            }
+            tracing::warn!(target: "dapr.scheduler.server", "the lease of this scheduler was revoked: it takes another one");
+            match self.lead().await {
+                Ok(new) => lease = new,
+                Err(error) => {
+                    tracing::error!(target: "dapr.scheduler.server", "cannot take a lease, trying again: {}", error.message());
+                }
+            }
+        }
+    }
+}
