@@ -236,6 +236,18 @@ macro_rules! number {
 
 number!(u16 u32 u64 i32 i64);
 
+impl FieldValue for f64 {
+    const KIND: &'static str = "number";
+
+    fn parse(text: &str) -> Result<f64, String> {
+        let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+        number.ok_or_else(|| {
+            let quoted = outrider_kit::quote::go(text);
+            format!("must be a number, not {quoted}")
+        })
+    }
+}
+
 /// A duration such as `1m30s`, or a bare number of seconds. A negative one
 /// counts as zero.
 impl FieldValue for Duration {
@@ -365,6 +377,8 @@ mod tests {
     fn numbers_and_durations() {
         assert_eq!(u16::parse("12"), Ok(12));
         assert!(u16::parse("-1").is_err());
+        assert_eq!(f64::parse("0.5"), Ok(0.5));
+        assert!(f64::parse("inf").is_err() && f64::parse("1,5").is_err());
         for (text, seconds) in [("12", 12), ("-1", 0), ("1m30s", 90)] {
             assert_eq!(Duration::parse(text), Ok(Duration::from_secs(seconds)));
         }

@@ -1,6 +1,7 @@
 //! What a component is: the trait of each building block, the properties a
 //! component is configured with, its errors, and the registry that finds a
-//! constructor by type and version. It depends on neither HTTP nor gRPC.
+//! constructor by type and version. It depends on neither HTTP nor gRPC, but for
+//! HTTP middleware.
 
 #![warn(missing_docs)]
 
@@ -12,6 +13,7 @@ mod error;
 mod fields;
 pub mod lock;
 mod metadata;
+pub mod middleware;
 pub mod pubsub;
 mod registry;
 pub mod resolve;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::conversation::Conversation;
 use crate::crypto::Crypto;
 use crate::{
-    Context, Error, Field, Metadata, bindings, configuration, lock, pubsub, resolve, secrets, state,
+    Context, Error, Field, Metadata, bindings, configuration, lock, middleware, pubsub, resolve,
+    secrets, state,
 };
 
 /// Which versions of a type one constructor serves.
@@ -301,6 +302,8 @@ pub struct Registry {
     pub configuration: Table<dyn configuration::Store>,
     /// Lock stores.
     pub lock: Table<dyn lock::Store>,
+    /// HTTP middleware; names begin with `http.`.
+    pub middleware: Table<dyn middleware::Middleware>,
     /// Name resolvers.
     pub nameresolution: Table<dyn resolve::Resolver>,
 }
@@ -317,6 +320,7 @@ impl Registry {
             secrets: Table::new("secretstores", "secret store"),
             configuration: Table::new("configuration", "configuration store"),
             lock: Table::new("lock", "lock store"),
+            middleware: Table::new("middleware", "HTTP middleware"),
             nameresolution: Table::new("nameresolution", "name resolver"),
         }
     }
@@ -333,6 +337,7 @@ impl Registry {
             .chain(self.secrets.rows())
             .chain(self.configuration.rows())
             .chain(self.lock.rows())
+            .chain(self.middleware.rows())
             .chain(self.nameresolution.rows())
     }
 }

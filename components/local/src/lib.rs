@@ -5,6 +5,7 @@ pub mod conversation;
 pub mod crypto;
 mod folder;
 pub mod in_memory;
+pub mod middleware;
 pub mod nameresolution;
 pub mod secrets;
 
@@ -71,6 +72,38 @@ outrider_components::components! {
         status: Stable,
         tested: Conformance("a file"),
         file: "components/local/src/secrets/file.rs",
+    }
+
+    middleware: middleware::ratelimit {
+        names: &["http.ratelimit"],
+        versions: Initial,
+        status: Stable,
+        tested: Unit("no server"),
+        file: "components/local/src/middleware/ratelimit.rs",
+    }
+
+    middleware: middleware::routeralias {
+        names: &["http.routeralias"],
+        versions: Initial,
+        status: Alpha,
+        tested: Unit("no server"),
+        file: "components/local/src/middleware/routeralias.rs",
+    }
+
+    middleware: middleware::routerchecker {
+        names: &["http.routerchecker"],
+        versions: Initial,
+        status: Alpha,
+        tested: Unit("no server"),
+        file: "components/local/src/middleware/routerchecker.rs",
+    }
+
+    middleware: middleware::uppercase {
+        names: &["http.uppercase"],
+        versions: Initial,
+        status: Stable,
+        tested: Unit("no server"),
+        file: "components/local/src/middleware/uppercase.rs",
     }
 
     nameresolution: nameresolution::mdns {

@@ -3,6 +3,7 @@
 pub mod bindings;
 pub mod conversation;
 pub mod crypto;
+pub mod middleware;
 pub mod nameresolution;
 
 outrider_components::components! {
@@ -68,5 +69,29 @@ outrider_components::components! {
         status: Alpha,
         tested: Conformance("an HTTP server of the tests"),
         file: "components/web/src/conversation/anthropic.rs",
+    }
+
+    middleware: middleware::bearer {
+        names: &["http.bearer"],
+        versions: Initial,
+        status: Stable,
+        tested: Conformance("an identity provider"),
+        file: "components/web/src/middleware/bearer.rs",
+    }
+
+    middleware: middleware::oauth2 {
+        names: &["http.oauth2"],
+        versions: Initial,
+        status: Alpha,
+        tested: Conformance("an identity provider"),
+        file: "components/web/src/middleware/oauth2.rs",
+    }
+
+    middleware: middleware::oauth2clientcredentials {
+        names: &["http.oauth2clientcredentials"],
+        versions: Initial,
+        status: Alpha,
+        tested: Conformance("an identity provider"),
+        file: "components/web/src/middleware/oauth2clientcredentials.rs",
     }
 }

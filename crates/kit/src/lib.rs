@@ -11,6 +11,8 @@ pub mod error;
 pub mod flags;
 pub mod grpc;
 pub mod kubernetes;
+#[cfg(feature = "pattern")]
+pub mod pattern;
 pub mod quantity;
 pub mod quote;
 pub mod random;

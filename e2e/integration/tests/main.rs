@@ -19,6 +19,7 @@ mod lock;
 mod logs;
 mod metadata;
 mod metrics;
+mod middleware;
 mod mtls;
 mod operator;
 mod outbox;

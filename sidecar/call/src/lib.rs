@@ -6,4 +6,5 @@ pub mod headers;
 pub mod message;
 pub mod metadata;
 pub mod method;
+pub mod pipeline;
 pub mod token;

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Empty, Full};
+use http_body_util::{BodyExt as _, Empty, Full, LengthLimitError};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -254,6 +254,13 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    fn of(error: BoxError) -> Self {
+        match error.is::<LengthLimitError>() {
+            true => Self::TooLarge,
+            false => Self::Broken(error),
+        }
+    }
+
     /// The same for a gRPC client, behind a few words of what was done.
     pub fn status(&self, doing: &str) -> Status {
         let code = match self {
@@ -278,7 +285,7 @@ where
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| ReadError::Broken(e.into()))?;
+        let frame = frame.map_err(|e| ReadError::of(e.into()))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };

@@ -31,6 +31,7 @@ mod application;
 mod end;
 mod host;
 mod jobs;
+mod middleware;
 mod parts;
 mod serve;
 mod settings;

@@ -25,6 +25,7 @@ use crate::flags::{Flags, Mode, Protocol};
 use crate::resources::operator::{Operator, retry_until_answered};
 use outrider_call::channel::connect::Connector;
 use outrider_call::channel::{self, Channel, Healthy};
+use outrider_call::pipeline::Pipeline;
 use outrider_metrics::Metrics;
 
 pub async fn secured(
@@ -119,6 +120,7 @@ pub fn app_channel(
     flags: &Flags,
     settings: &Settings,
     slots: usize,
+    pipeline: Option<Pipeline>,
     metrics: &Metrics,
     tracer: Tracer,
 ) -> Result<Option<(Arc<Channel>, Connector)>, Failure> {
@@ -154,6 +156,7 @@ pub fn app_channel(
             token,
             flags.api.read_buffer,
             slots,
+            pipeline,
             metrics.http_client(),
         )?)
     };

@@ -24,6 +24,7 @@ use outrider_trace::Tracer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
+use super::middleware::Pipelines;
 use super::serve::Servers;
 use super::settings::Settings;
 use super::{Failure, Runtime, SCOPE, host, jobs, parts};
@@ -95,6 +96,7 @@ struct Application {
     tracer: Tracer,
     readers: Readers,
     configuration: Subscriptions,
+    pipelines: Pipelines,
 }
 
 impl Application {
@@ -143,7 +145,8 @@ impl Runtime {
         let http_endpoints = resources.http_endpoints.clone();
         let subscriptions = resources.subscriptions.clone();
         let loaded = start.load(&blocks, resources, lenient).await?;
-        let app = start.application(&blocks, &metrics, &workers, tracer)?;
+        let pipelines = Pipelines::new(&spec, &blocks.components, &blocks.live, &tasks);
+        let app = start.application(&blocks, &metrics, &workers, tracer, pipelines)?;
         let (demand, demands) = mpsc::unbounded_channel();
         let pools = external::Pools::new(workers.slots(), flags.app.max_concurrency);
         let (subscriber, status) = (app.subscriber.clone(), blocks.live.status.clone());
@@ -155,7 +158,7 @@ impl Runtime {
         let endpoints = endpoints(http_endpoints, &blocks, &pools).await;
 
         let peers = start.peers(&security, &internal, &workers);
-        let external = external::Client::new(&pools, &metrics);
+        let external = external::Client::new(&pools, app.pipelines.app.clone(), &metrics);
         let invoke = start.invoke(&blocks, &app, &metrics, peers, endpoints, external);
         let (ask, asked) = mpsc::unbounded_channel();
         let scheduler = start.scheduler(&security)?;
@@ -423,12 +426,14 @@ impl Start<'_> {
         metrics: &Metrics,
         workers: &Workers,
         tracer: Tracer,
+        pipelines: Pipelines,
     ) -> Result<Application, Failure> {
         let flags = self.flags;
         let channel = parts::app_channel(
             flags,
             self.settings,
             workers.slots(),
+            pipelines.app.clone(),
             metrics,
             tracer.clone(),
         )?;
@@ -476,6 +481,7 @@ impl Start<'_> {
             tracer,
             readers,
             configuration,
+            pipelines,
         })
     }
 
@@ -646,6 +652,7 @@ impl Start<'_> {
             token: flags.api.token.clone(),
             tracer: app.tracer.clone(),
             max_body: flags.api.max_body,
+            pipeline: app.pipelines.server.clone(),
         }))
     }
 

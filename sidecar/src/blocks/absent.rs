@@ -7,7 +7,7 @@ use super::descriptor::{Block, Method, V1, V1_ALPHA1, V1_BETA1};
 pub const NAMES: &[&str] = &["actors", "workflows"];
 
 /// What the types of their components begin with.
-pub const CATEGORIES: &[&str] = &["middleware"];
+pub const CATEGORIES: &[&str] = &[];
 
 pub const BLOCK: Block = Block {
     routes: &[],

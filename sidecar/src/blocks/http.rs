@@ -1,10 +1,15 @@
 //! Requests of the HTTP API as building blocks see them, and answers to them.
 
 use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
-use outrider_net::body::{self, Body, ReadError};
+use http_body::{Frame, SizeHint};
+use outrider_components::middleware;
+use outrider_net::body::{self, Body, BoxError, ReadError};
 use outrider_net::server::phase::Incoming;
 
 use super::error::Error;
@@ -14,9 +19,57 @@ pub struct Request {
     pub method: Method,
     pub uri: Uri,
     pub headers: HeaderMap,
-    pub body: Incoming,
+    pub body: Content,
     /// Bytes that the body may have.
     pub limit: Option<usize>,
+}
+
+/// The body of a request.
+pub enum Content {
+    /// As the client sends it.
+    Client(Incoming),
+    /// As middleware passes it on. In a lock that nobody else takes, because
+    /// requests are shared between threads and such bodies are not.
+    Passed(Mutex<middleware::Body>),
+}
+
+impl http_body::Body for Content {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Client(body) => {
+                let frame = Pin::new(body).poll_frame(context);
+                frame.map(|frame| frame.map(|frame| frame.map_err(BoxError::from)))
+            }
+            Self::Passed(body) => {
+                let body = body.get_mut().unwrap_or_else(PoisonError::into_inner);
+                Pin::new(body).poll_frame(context)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(body) => body.is_end_stream(),
+            Self::Passed(body) => locked(body).is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(body) => body.size_hint(),
+            Self::Passed(body) => locked(body).size_hint(),
+        }
+    }
+}
+
+fn locked(body: &Mutex<middleware::Body>) -> MutexGuard<'_, middleware::Body> {
+    body.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Request {

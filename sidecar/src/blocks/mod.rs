@@ -15,6 +15,7 @@ pub mod jobs;
 pub mod json;
 pub mod lock;
 pub mod metadata;
+pub mod middleware;
 pub mod proto_json;
 pub mod pubsub;
 pub mod secrets;
@@ -72,6 +73,7 @@ pub struct Components {
     pub conversation: Arc<Map<conversation::Model>>,
     pub crypto: Arc<Map<crypto::Provider>>,
     pub secrets: Arc<SecretStores>,
+    pub middleware: Arc<Map<middleware::Middleware>>,
 }
 
 impl Components {
@@ -86,6 +88,7 @@ impl Components {
             self.conversation.clone(),
             self.crypto.clone(),
             self.secrets.clone(),
+            self.middleware.clone(),
         ];
         Live::new(blocks, self.secrets.clone())
     }

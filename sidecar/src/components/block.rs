@@ -33,6 +33,11 @@ pub trait ComponentBlock: Sized + Send + Sync + 'static {
         Error::create(resource, missing.to_string())
     }
 
+    /// Why a component cannot start that its constructor has refused.
+    fn not_connected(resource: &outrider_crds::Component, cause: &Cause) -> Error {
+        Error::init(resource, cause.to_string())
+    }
+
     /// Fails where the component cannot even be made.
     fn check(_new: &ToConnect<'_>) -> Result<(), String> {
         Ok(())
@@ -160,7 +165,7 @@ impl<B: ComponentBlock> ComponentMap for Map<B> {
         B::check(&new).map_err(|cause| Error::create(resource, cause))?;
         let settings = B::settings(&new).map_err(init)?;
         let connected = (found.constructor)(new.metadata, new.context).await;
-        let inner = connected.map_err(|cause| init(cause.to_string()))?;
+        let inner = connected.map_err(|cause| B::not_connected(resource, &cause))?;
         let description = Description {
             name: name.clone(),
             component_type: spec.component_type.clone(),

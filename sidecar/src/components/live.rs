@@ -64,9 +64,16 @@ impl Live {
         }
     }
 
-    /// Changes when other components are in use.
+    /// Changes when other components are in use, or are not although they are
+    /// wanted.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
+    }
+
+    /// Tells those who follow [`Live::changes`] that a component which is wanted
+    /// is not in use.
+    pub fn missing(&self) {
+        self.changes.send_replace(());
     }
 
     /// The components of the block whose types begin with `category`.

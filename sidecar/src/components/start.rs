@@ -173,6 +173,14 @@ impl Starter {
     /// Starts one component, and only then lets go of the one that had its
     /// name until now.
     pub async fn start(&self, component: &Component) -> Result<StartOutcome, String> {
+        let outcome = self.bring_into_use(component).await;
+        if outcome != Ok(StartOutcome::InUse) {
+            self.live.missing();
+        }
+        outcome
+    }
+
+    async fn bring_into_use(&self, component: &Component) -> Result<StartOutcome, String> {
         let (name, shown) = (&component.metadata.name, component.log_name());
         self.parked().retain(|parked| parked.metadata.name != *name);
         if !self.is_allowed(component) {

@@ -125,6 +125,14 @@ impl Table {
         all.collect()
     }
 
+    /// Why a resource is not in use as it is wanted, if it is not.
+    pub fn trouble_of<K: Kind>(&self, name: &str) -> Option<Cause> {
+        match self.entries().get(&key::<K>(name))? {
+            Entry::Running => None,
+            Entry::NotRunning(trouble) => Some(trouble.cause.clone()),
+        }
+    }
+
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use http::{Response, StatusCode, header};
+use outrider_call::pipeline::Pipeline;
 use outrider_call::token;
 use outrider_net::body::Body;
 use outrider_net::path;
@@ -12,8 +13,8 @@ use outrider_net::server::phase::Incoming;
 use outrider_security::Peer;
 use outrider_trace::{Kind, Traced, Wire};
 
-use super::{router, spans};
-use crate::blocks::http::{Request, text};
+use super::{pipeline, router, spans};
+use crate::blocks::http::{Content, Request, text};
 use crate::edge::Apis;
 
 /// The handler of the HTTP API's listeners.
@@ -65,17 +66,20 @@ impl Edge {
         if let Some(call) = &mut logged {
             call.of_trace(traced.context());
         }
-        let mut answer = if admitted {
+        let chain = apis.pipeline.as_ref().filter(|_| !is_health);
+        let mut answer = if !admitted {
+            text(StatusCode::UNAUTHORIZED, "invalid api token\n")
+        } else if let Some(chain) = chain.and_then(Pipeline::chain) {
+            pipeline::pass(apis, &chain, parts, body).await
+        } else {
             let request = Request {
                 method: parts.method,
                 uri: parts.uri,
                 headers: parts.headers,
-                body,
+                body: Content::Client(body),
                 limit: apis.max_body,
             };
             router::dispatch(apis, &clean, request).await
-        } else {
-            text(StatusCode::UNAUTHORIZED, "invalid api token\n")
         };
         if let Some(recording) = traced.recording() {
             spans::http_ended(recording, answer.status());

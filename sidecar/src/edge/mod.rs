@@ -7,12 +7,14 @@ pub mod grpc;
 pub mod http;
 pub mod internal;
 pub mod log;
+pub mod pipeline;
 pub mod public;
 pub mod router;
 pub mod service;
 pub mod spans;
 pub mod userinfo;
 
+use outrider_call::pipeline::Pipeline;
 use outrider_trace::Tracer;
 
 use crate::blocks;
@@ -29,6 +31,8 @@ pub struct Apis {
     /// Asked of every caller.
     pub token: Option<String>,
     pub tracer: Tracer,
+    /// What requests of the HTTP API pass, where the Configuration has any.
+    pub pipeline: Option<Pipeline>,
     /// Bytes that a request body may have.
     pub max_body: Option<usize>,
 }

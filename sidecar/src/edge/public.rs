@@ -36,7 +36,7 @@ impl Edge {
             method: parts.method,
             uri: parts.uri,
             headers: parts.headers,
-            body,
+            body: api::Content::Client(body),
             limit: Some(0),
         };
         match (clean.as_str(), request.method == Method::GET) {

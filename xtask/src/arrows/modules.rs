@@ -58,7 +58,7 @@ const CRATES: [Modules; 5] = [
     Modules {
         source: "sidecar/call/src",
         order: &[
-            "metadata", "token", "message", "method", "headers", "channel",
+            "metadata", "token", "message", "method", "headers", "pipeline", "channel",
         ],
     },
     Modules {

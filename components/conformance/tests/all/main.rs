@@ -5,8 +5,10 @@ mod configuration;
 mod conversation;
 mod crypto;
 mod http;
+mod identity;
 mod in_memory;
 mod kubernetes;
+mod middleware;
 mod redis;
 mod secrets;
 mod sqlite;
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use outrider_components::{Context, Metadata, Registry, Tested, pubsub, state};
 
 /// The types that the tests of this folder run a suite on.
-const TYPES: [&str; 22] = [
+const TYPES: &[&str] = &[
     "state.in-memory",
     "pubsub.in-memory",
     "secretstores.local.env",
@@ -40,6 +42,9 @@ const TYPES: [&str; 22] = [
     "conversation.deepseek",
     "conversation.mistral",
     "conversation.anthropic",
+    "middleware.http.bearer",
+    "middleware.http.oauth2",
+    "middleware.http.oauth2clientcredentials",
 ];
 
 fn registry() -> Registry {
@@ -60,7 +65,7 @@ fn a_suite_runs_on_the_types_whose_rows_claim_it() {
         .filter(|(_, row)| matches!(row.tested, Tested::Conformance(_)))
         .map(|(category, row)| format!("{category}.{}", row.names[0]))
         .collect();
-    assert_eq!(claimed, TYPES.map(str::to_owned).into());
+    assert_eq!(claimed, TYPES.iter().map(|it| (*it).to_owned()).collect());
 }
 
 fn context(app: &str) -> Context {

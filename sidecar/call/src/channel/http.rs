@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body::Frame;
@@ -16,7 +17,9 @@ use super::pool::{self, Answer, Pool};
 use crate::headers;
 use crate::message::{Code, Request, Response};
 use crate::method;
+use crate::pipeline::{self, Pipeline};
 use crate::token;
+use outrider_components::middleware::{self, End, Outcome};
 use outrider_metrics as metrics;
 use outrider_net::body::{self, Body};
 use outrider_net::grpc;
@@ -35,7 +38,29 @@ pub struct Client {
     token: Option<HeaderValue>,
     /// Bytes of headers that an answer may have.
     read_buffer: usize,
+    /// What every call passes but probes, where the Configuration has any.
+    pipeline: Option<Pipeline>,
     pub metrics: metrics::http::Client,
+}
+
+/// An application that gave no answer, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unanswered(String);
+
+/// The application, behind its middleware.
+struct Application<'a> {
+    client: &'a Client,
+    permit: &'a Permit,
+}
+
+#[async_trait]
+impl End for Application<'_> {
+    async fn answer(&self, request: middleware::Request) -> Outcome {
+        let request = request.map(pipeline::received);
+        let sent = self.client.send(self.permit, request).await;
+        Ok(pipeline::answer(received(sent.map_err(Unanswered)?)))
+    }
 }
 
 impl Client {
@@ -46,6 +71,7 @@ impl Client {
         token: Option<&str>,
         read_buffer: usize,
         slots: usize,
+        pipeline: Option<Pipeline>,
         metrics: metrics::http::Client,
     ) -> Result<Self, http::Error> {
         Ok(Self {
@@ -53,6 +79,7 @@ impl Client {
             pool: Pool::new(connector, h2c, read_buffer, slots)?,
             token: token.and_then(|t| HeaderValue::try_from(t).ok()),
             read_buffer,
+            pipeline,
             metrics,
         })
     }
@@ -67,6 +94,22 @@ impl Client {
         token::replace(request.headers_mut(), self.token.as_ref());
         let sent = self.pool.send(request).await;
         sent.map_err(|error| self.explain(&error))
+    }
+
+    /// Sends a request through the middleware.
+    async fn pass(
+        &self,
+        permit: &Permit,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, String> {
+        let Some(chain) = self.pipeline.as_ref().and_then(Pipeline::chain) else {
+            return self.send(permit, request).await.map(received);
+        };
+        let client = self;
+        let application = Application { client, permit };
+        pipeline::run(&chain, pipeline::request(request), &application)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     fn explain(&self, error: &pool::Error) -> String {
@@ -112,7 +155,7 @@ impl Client {
         if !traced {
             headers::remove_zero_trace(outgoing.headers_mut());
         }
-        match self.send(&permit, outgoing).await {
+        match self.pass(&permit, outgoing).await {
             Ok(answer) => decode(answer, &asked, |status, body| {
                 permit.hold(called.answer(status, body))
             }),
@@ -141,7 +184,7 @@ impl Client {
                 .headers_mut()
                 .insert(HeaderName::from_static("dapr-app-id"), id);
         }
-        let answer = match self.send(&permit, request).await {
+        let answer = match self.pass(&permit, request).await {
             Ok(answer) => answer,
             Err(cause) => {
                 called.failed();
@@ -149,7 +192,7 @@ impl Client {
             }
         };
         let status = answer.status();
-        let body = called.answer(status, body::stream(answer.into_body()));
+        let body = called.answer(status, answer.into_body());
         let bytes = body::collect(body, Some(16 << 20))
             .await
             .map_err(|e| e.to_string())?;
@@ -220,24 +263,14 @@ pub fn compose(request: Request, verb: Method, uri: Uri) -> http::Request<Body> 
 }
 
 /// The answer to a request with `verb`, with its body passed through `body`.
-pub fn decode<B>(
-    answer: http::Response<B>,
+pub fn decode(
+    answer: http::Response<Body>,
     verb: &Method,
     body: impl FnOnce(StatusCode, Body) -> Body,
-) -> Result<Response, Status>
-where
-    B: http_body::Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static,
-{
+) -> Result<Response, Status> {
     let (parts, incoming) = answer.into_parts();
     let content_type = headers::content_type(&parts.headers)
         .map_err(|_| Status::internal("the answer's content type is not UTF-8"))?;
-    let declared = parts.headers.contains_key(header::CONTENT_LENGTH);
-    let incoming = incoming.map_err(body::BoxError::from);
-    let incoming = if declared {
-        body::stream(Declared(incoming))
-    } else {
-        body::stream(incoming)
-    };
     Ok(Response {
         code: Code::Http(parts.status.as_u16()),
         headers: headers::of_answer(&parts.headers, *verb == Method::HEAD),
@@ -245,6 +278,21 @@ where
         content_type,
         data_type_url: String::new(),
         body: body(parts.status, incoming),
+    })
+}
+
+/// An answer as it comes from a connection.
+pub fn received<B>(answer: http::Response<B>) -> http::Response<Body>
+where
+    B: http_body::Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static,
+{
+    let has_length = answer.headers().contains_key(header::CONTENT_LENGTH);
+    answer.map(|incoming| {
+        let incoming = incoming.map_err(body::BoxError::from);
+        match has_length {
+            true => body::stream(Declared(incoming)),
+            false => body::stream(incoming),
+        }
     })
 }
 

@@ -127,7 +127,7 @@ impl<H: Handler> Server<H> {
         // What serving takes is boxed, so that a connection that sends nothing
         // costs little.
         let Some(acceptor) = acceptor else {
-            return Box::pin(self.serve(stream, None, None, place)).await;
+            return Box::pin(self.serve(stream, Some(address), None, None, place)).await;
         };
         let secured = tokio::select! {
             biased;
@@ -136,7 +136,7 @@ impl<H: Handler> Server<H> {
         };
         if let Some(stream) = secured {
             let (peer, expires) = (stream.peer().clone(), stream.expires());
-            Box::pin(self.serve(stream, Some(peer), expires, place)).await;
+            Box::pin(self.serve(stream, Some(address), Some(peer), expires, place)).await;
         }
     }
 
@@ -158,7 +158,7 @@ impl<H: Handler> Server<H> {
                         server.tasks.spawn_on(&worker, "connection", async move {
                             let moved = stream.into_std().and_then(tokio::net::UnixStream::from_std);
                             if let Ok(stream) = moved {
-                                connection.serve(stream, None, None, None).await;
+                                connection.serve(stream, None, None, None, None).await;
                             }
                         });
                     }
@@ -174,13 +174,14 @@ impl<H: Handler> Server<H> {
     async fn serve(
         self,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        address: Option<SocketAddr>,
         peer: Option<Peer>,
         expires: Option<Instant>,
         place: Option<Place>,
     ) {
         let stopping = self.tasks.stopping();
         let (handler, peer) = (self.handler.clone(), &peer);
-        let phase = Phase::new(self.leaving.clone());
+        let phase = Phase::new(self.leaving.clone(), address);
         let io = TokioIo::new(Stream::new(stream, phase.clone()));
         let first = std::sync::Once::new();
         let service = service_fn(|request: Request<hyper::body::Incoming>| {

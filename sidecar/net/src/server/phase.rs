@@ -1,5 +1,6 @@
 //! Where a client's connection stands between two requests.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -33,12 +34,18 @@ pub struct Phase(Arc<Inner>);
 struct Inner {
     state: AtomicU8,
     leaving: Leaving,
+    /// Of the client; none of a unix socket's.
+    address: Option<SocketAddr>,
 }
 
 impl Phase {
-    pub fn new(leaving: Leaving) -> Self {
+    pub fn new(leaving: Leaving, address: Option<SocketAddr>) -> Self {
         let state = AtomicU8::new(HEAD);
-        Self(Arc::new(Inner { state, leaving }))
+        Self(Arc::new(Inner {
+            state,
+            leaving,
+            address,
+        }))
     }
 
     /// Whether the request at hand is to be the connection's last.
@@ -105,6 +112,11 @@ impl Incoming {
             phase.body();
         }
         Self { body, phase }
+    }
+
+    /// Where the client is, unless it came by a unix socket.
+    pub fn client(&self) -> Option<SocketAddr> {
+        self.phase.0.address
     }
 }
 

@@ -81,7 +81,8 @@ impl App {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let connector = Connector::new("127.0.0.1", port, false, &[b"http/1.1"]).unwrap();
-        let client = app::Client::new(connector, false, None, 4096, 1, Default::default()).unwrap();
+        let client =
+            app::Client::new(connector, false, None, 4096, 1, None, Default::default()).unwrap();
         let channel = Channel {
             kind: Kind::Http(client),
             limit: None,

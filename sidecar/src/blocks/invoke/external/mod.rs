@@ -9,9 +9,13 @@ mod endpoint;
 mod pool;
 mod redirect;
 
+use async_trait::async_trait;
 use http::{HeaderMap, Uri};
+use http_body::Body as _;
 use outrider_call::method;
-use outrider_net::body;
+use outrider_call::pipeline::{self, Pipeline};
+use outrider_components::middleware::{self, End, Outcome};
+use outrider_net::body::{self, Body};
 use outrider_peer::local;
 use tonic::{Code, Status};
 
@@ -30,6 +34,8 @@ const REDIRECTS: usize = 10;
 pub struct Client {
     /// For hosts that are known by their URL only.
     pool: Pool,
+    /// What every call passes, where the Configuration has any.
+    pipeline: Option<Pipeline>,
     metrics: metrics::http::Client,
     calls: metrics::service::Calls,
 }
@@ -46,9 +52,10 @@ struct Host<'a> {
 }
 
 impl Client {
-    pub fn new(pools: &Pools, metrics: &metrics::Metrics) -> Self {
+    pub fn new(pools: &Pools, pipeline: Option<Pipeline>, metrics: &metrics::Metrics) -> Self {
         Self {
             pool: pools.verifying(),
+            pipeline,
             metrics: metrics.http_client(),
             calls: metrics.calls(),
         }
@@ -94,32 +101,20 @@ impl Client {
         for (name, value) in target.headers.into_iter().flatten() {
             outgoing.headers_mut().insert(name, value.clone());
         }
-        let mut followed = 0;
-        let answer = loop {
-            let sent = redirect::Sent::of(&outgoing);
-            let asked = sent.shown();
-            let failed = match target.pool.send(outgoing).await {
-                Err(cause) => cause,
-                Ok(answer) => {
-                    let next = target
-                        .follows_redirects
-                        .then(|| redirect::next(sent, &answer, is_empty, target.headers));
-                    match next.flatten() {
-                        None => break answer,
-                        Some(_) if followed == REDIRECTS => {
-                            format!("stopped after {REDIRECTS} redirects")
-                        }
-                        Some(next) => {
-                            followed += 1;
-                            outgoing = next;
-                            continue;
-                        }
-                    }
-                }
-            };
-            called.failed();
-            let text = format!("{asked}: {failed}");
-            return Err(local::status(Code::Internal, text));
+        let sent = match self.pipeline.as_ref().and_then(Pipeline::chain) {
+            None => target.send(outgoing, is_empty).await,
+            Some(chain) => {
+                let request = pipeline::request(outgoing);
+                let passed = pipeline::run(&chain, request, &Behind(&target, is_empty)).await;
+                passed.map_err(|error| error.to_string())
+            }
+        };
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(text) => {
+                called.failed();
+                return Err(local::status(Code::Internal, text));
+            }
         };
         let mut response = channel::decode(answer, &asked_verb, |status, body| {
             called.answer(status, body)
@@ -130,6 +125,53 @@ impl Client {
             response.body = body::hold(response.body, permit);
         }
         Ok(response)
+    }
+}
+
+impl Host<'_> {
+    /// Sends a request, and follows redirects if it is to. The error says also
+    /// what was asked for.
+    async fn send(
+        &self,
+        mut request: http::Request<Body>,
+        is_empty: bool,
+    ) -> Result<http::Response<Body>, String> {
+        let mut followed = 0;
+        loop {
+            let sent = redirect::Sent::of(&request);
+            let asked = sent.shown();
+            let answer = self.pool.send(request).await;
+            let answer = answer.map_err(|cause| format!("{asked}: {cause}"))?;
+            let next = self
+                .follows_redirects
+                .then(|| redirect::next(sent, &answer, is_empty, self.headers));
+            match next.flatten() {
+                None => return Ok(channel::received(answer)),
+                Some(_) if followed == REDIRECTS => {
+                    return Err(format!("{asked}: stopped after {REDIRECTS} redirects"));
+                }
+                Some(next) => request = next,
+            }
+            followed += 1;
+        }
+    }
+}
+
+/// A host behind middleware, and whether requests have no body.
+struct Behind<'a>(&'a Host<'a>, bool);
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unanswered(String);
+
+#[async_trait]
+impl End for Behind<'_> {
+    async fn answer(&self, request: middleware::Request) -> Outcome {
+        let Self(host, is_empty) = self;
+        let request = request.map(pipeline::received);
+        let is_empty = *is_empty && request.body().is_end_stream();
+        let sent = host.send(request, is_empty).await;
+        Ok(pipeline::answer(sent.map_err(Unanswered)?))
     }
 }
 

@@ -1,0 +1,6 @@
+//! HTTP middleware.
+
+pub mod ratelimit;
+pub mod routeralias;
+pub mod routerchecker;
+pub mod uppercase;
