@@ -146,6 +146,7 @@ fn said(text: &[u8]) -> Option<String> {
     match message {
         Value::String(text) => Some(text.clone()),
         Value::Null => None,
+        Value::Object(nothing) if nothing.is_empty() => None,
         other => Some(other.to_string()),
     }
 }
@@ -160,6 +161,7 @@ mod tests {
         let text = |body: &str| refused(status, body.as_bytes()).to_string();
         let begin = "API returned unexpected status code: 401";
         assert_eq!(text("<html>"), begin);
+        assert_eq!(text("{}"), begin);
         assert_eq!(
             text(r#"{"error":{"message":"wrong key"}}"#),
             format!("{begin}: wrong key")
