@@ -137,8 +137,13 @@ fn keys_in(set: &[u8]) -> Result<Vec<Jwk>, String> {
     let keys = keys.filter_map(|key| serde_json::from_value(key).ok());
     let fits = |key: &Jwk| {
         let signs = key.common.public_key_use.as_ref();
-        let is_secret = matches!(key.algorithm, AlgorithmParameters::OctetKey(_));
-        !is_secret && signs.is_none_or(|purpose| *purpose == PublicKeyUse::Signature)
+        let is_public = matches!(
+            key.algorithm,
+            AlgorithmParameters::RSA(_)
+                | AlgorithmParameters::EllipticCurve(_)
+                | AlgorithmParameters::OctetKeyPair(_)
+        );
+        is_public && signs.is_none_or(|purpose| *purpose == PublicKeyUse::Signature)
     };
     Ok(keys.filter(fits).collect())
 }

@@ -69,7 +69,7 @@ async fn requests_pass_the_first_handler_first_and_health_passes_none() -> Resul
     );
     assert_eq!(http.get("/v1.0/metadata?x=1").await?.status, 400);
     // gRPC is not covered.
-    let message = invocation("echo?x=1");
+    let message = invocation("ECHO");
     let request = InvokeServiceRequest {
         id: "called".to_owned(),
         message: Some(message),
