@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use outrider_kit::duration;
 use outrider_proto::scheduler::v1::scheduler_client::SchedulerClient;
 use outrider_security::Connector;
 use tokio::sync::watch as channel;
@@ -21,6 +22,8 @@ pub use watch::{Deliver, Outcome, Trigger, Wanted};
 const SCOPE: &str = "dapr.runtime.scheduler";
 /// Between tries of a call that no member has received.
 const RETRY: Duration = Duration::from_millis(150);
+/// For the answer to one call.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// What a member may answer, in bytes: lists of jobs are one message.
 const LARGEST: usize = 256 << 20;
 
@@ -64,8 +67,8 @@ impl Scheduler {
         hosts.iter().map(|host| host.address.clone()).collect()
     }
 
-    /// Asks one member after the other until one has received the call, for at
-    /// most `wait`. What a member answers counts, errors too.
+    /// Asks one member after the other, for at most `wait`, until one has received
+    /// the call. What a member answers counts, errors too.
     pub async fn call<T, F>(
         &self,
         wait: Duration,
@@ -74,33 +77,25 @@ impl Scheduler {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        if !self.is_enabled() {
-            return Err(Status::unknown("scheduler clients are disabled"));
-        }
         let deadline = Instant::now() + wait;
-        let tried = async {
-            loop {
-                let client = self.client().await;
-                match ask(client).await {
-                    Ok(answer) => return Ok(answer.into_inner()),
-                    Err(status) if was_not_received(&status) => {
-                        if Instant::now() + RETRY >= deadline {
-                            return Err(status);
-                        }
-                        tokio::time::sleep(RETRY).await;
-                    }
-                    Err(status) => return Err(status),
-                }
+        loop {
+            let Ok(client) = tokio::time::timeout_at(deadline, self.client()).await else {
+                let wait = duration::format(wait);
+                let text = format!("no scheduler is known after {wait}");
+                return Err(Status::unavailable(text));
+            };
+            let Ok(answered) = tokio::time::timeout(ANSWER_LIMIT, ask(client)).await else {
+                let limit = duration::format(ANSWER_LIMIT);
+                let text = format!("the scheduler has not answered within {limit}");
+                return Err(Status::deadline_exceeded(text));
+            };
+            match answered {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) if was_not_received(&status) && Instant::now() + RETRY < deadline => {}
+                Err(status) => return Err(status),
             }
-        };
-        // A call under way may be a little late: what it did would be lost.
-        let late = tokio::time::timeout_at(deadline + RETRY, tried).await;
-        late.unwrap_or_else(|_| {
-            Err(Status::deadline_exceeded(format!(
-                "no scheduler answered within {}s",
-                wait.as_secs()
-            )))
-        })
+            tokio::time::sleep(RETRY).await;
+        }
     }
 
     /// One member after the other; waits until one is known.
@@ -130,6 +125,6 @@ fn was_not_received(status: &Status) -> bool {
         }
         cause = error.source();
     }
-    // A member that is about to stop, or does not lead yet.
+    // What a member that is about to stop answers; Dapr asks again as well.
     status.code() == Code::Cancelled
 }

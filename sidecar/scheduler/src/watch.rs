@@ -121,14 +121,16 @@ impl Scheduler {
 
 async fn keep_open(host: Host, initial: wire::WatchJobsRequestInitial, deliver: Arc<dyn Deliver>) {
     let mut pause = FIRST_PAUSE;
+    let mut logged = String::new();
     loop {
         let mut opened = false;
-        match stream(&host, initial.clone(), &deliver, &mut opened).await {
-            Ok(()) => {
-                tracing::debug!(target: SCOPE, "scheduler {} has ended a stream of jobs", host.address);
-            }
-            Err(status) => {
-                tracing::debug!(target: SCOPE, "a stream of jobs to scheduler {} has failed, trying again: {status}", host.address);
+        if let Err(status) = stream(&host, initial.clone(), &deliver, &mut opened).await {
+            // Each new cause once: without streams no job arrives.
+            if status.message() == logged {
+                tracing::debug!(target: SCOPE, "a stream of jobs to scheduler {} has failed again: {status}", host.address);
+            } else {
+                tracing::warn!(target: SCOPE, "a stream of jobs to scheduler {} has failed, trying again: {}", host.address, status.message());
+                status.message().clone_into(&mut logged);
             }
         }
         if opened {

@@ -19,21 +19,23 @@ mod sbom;
 mod training;
 mod workload;
 
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 7] = [
     "outrider-apps",
     "outrider-operator",
     "outrider-injector",
     "outrider-scheduler",
+    "outrider-placement",
     "outrider-sentry",
     "outrider-bench",
 ];
 
 /// Packages and their programs, the sidecar first.
-const SHIPPED: [(&str, &str); 5] = [
+const SHIPPED: [(&str, &str); 6] = [
     ("outrider-sidecar", "daprd"),
     ("outrider-operator", "operator"),
     ("outrider-injector", "injector"),
     ("outrider-scheduler", "scheduler"),
+    ("outrider-placement", "placement"),
     ("outrider-sentry", "sentry"),
 ];
 

@@ -16,7 +16,7 @@ use crate::blocks::error::Result;
 /// How long a call waits for a scheduler.
 const WAIT: Duration = Duration::from_secs(30);
 /// The same for calls about several jobs.
-const NO_WAIT: Duration = Duration::from_millis(500);
+const SHORT_WAIT: Duration = Duration::from_millis(500);
 
 impl Api {
     pub async fn schedule(&self, job: Option<Job>, overwrite: bool) -> Result<()> {
@@ -89,7 +89,7 @@ impl Api {
             name_prefix: prefix,
             metadata: Some(self.metadata()),
         };
-        let deleted = self.call(NO_WAIT, request, |mut client, request| async move {
+        let deleted = self.call(SHORT_WAIT, request, |mut client, request| async move {
             client.delete_by_name_prefix(request).await
         });
         match deleted.await {
@@ -102,7 +102,7 @@ impl Api {
         let request = wire::ListJobsRequest {
             metadata: Some(self.metadata()),
         };
-        let listed = self.call(NO_WAIT, request, |mut client, request| async move {
+        let listed = self.call(SHORT_WAIT, request, |mut client, request| async move {
             client.list_jobs(request).await
         });
         let listed = listed.await.map_err(|cause| error::list(self, &cause))?;
