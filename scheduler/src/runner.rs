@@ -111,7 +111,7 @@ pub struct Runner {
     health: Target,
     started: Instant,
     /// When health and numbers were last reported.
-    reported: Duration,
+    reported: Option<Duration>,
 }
 
 impl Runner {
@@ -138,7 +138,7 @@ impl Runner {
             metrics,
             health,
             started: Instant::now(),
-            reported: Duration::ZERO,
+            reported: None,
         };
         (runner, handle)
     }
@@ -307,10 +307,11 @@ impl Runner {
     }
 
     fn report(&mut self, now: Now) {
-        if now.steady.saturating_sub(self.reported) < REPORT {
+        let recent = |at| now.steady.saturating_sub(at) < REPORT;
+        if self.reported.is_some_and(recent) {
             return;
         }
-        self.reported = now.steady;
+        self.reported = Some(now.steady);
         let overdue = self.engine.overdue(now);
         let since = overdue.as_ref().map(|it| it.since).unwrap_or_default();
         self.metrics.overdue(since, self.engine.staged());
