@@ -15,10 +15,16 @@ type Needed = (&'static str, &'static str);
 /// To compile the C parts of some crates.
 const BUILD: [Needed; 1] = [("cc", "gcc")];
 
-const TESTS: [Needed; 10] = [
+const TESTS: [Needed; 16] = [
     ("cc", "gcc"),
     ("redis-server", "redis-server"),
+    ("/usr/lib/postgresql", "postgresql"),
+    ("mariadbd", "mariadb-server"),
+    ("memcached", "memcached"),
     ("etcd", "etcd-server"),
+    ("nats-server", "nats-server"),
+    ("mosquitto", "mosquitto"),
+    ("/usr/lib/rabbitmq", "rabbitmq-server"),
     ("containerd", "containerd"),
     ("runc", "runc"),
     ("iptables", "iptables"),

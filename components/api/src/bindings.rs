@@ -142,35 +142,40 @@ pub struct Request {
 }
 
 impl Request {
-    /// How long what it writes is kept: the metadata `ttl` or `ttlInSeconds`, a
-    /// number of seconds or a duration such as `1m`.
+    /// How long what it writes is kept: see [`time_to_live`].
     pub fn ttl(&self) -> Result<Option<Duration>, Error> {
-        let find = |name: &str| {
-            let mut pairs = self.metadata.iter();
-            let found = pairs.find(|(key, _)| key.eq_ignore_ascii_case(name));
-            found.map(|(_, value)| value.as_str())
-        };
-        let Some(text) = find("ttl").or_else(|| find("ttlInSeconds")) else {
-            return Ok(None);
-        };
-        let time = match (text, text.parse::<i64>()) {
-            ("", _) => return Ok(None),
-            (_, Ok(seconds)) => u64::try_from(seconds).ok().map(Duration::from_secs),
-            (_, Err(_)) => match outrider_kit::duration::parse_signed(text) {
-                Ok(nanoseconds) => u64::try_from(nanoseconds).ok().map(Duration::from_nanos),
-                Err(_) => {
-                    return Err(Error::invalid(format!(
-                        "ttl value must be a valid integer: actual is '{text}'"
-                    )));
-                }
-            },
-        };
-        match time.filter(|time| !time.is_zero()) {
-            Some(time) => Ok(Some(time)),
-            None => Err(Error::invalid(format!(
-                "ttl value must be higher than zero: actual is '{text}'"
-            ))),
-        }
+        time_to_live(&self.metadata)
+    }
+}
+
+/// The metadata `ttl` or `ttlInSeconds`, a number of seconds or a duration such
+/// as `1m`.
+pub fn time_to_live(metadata: &Pairs) -> Result<Option<Duration>, Error> {
+    let find = |name: &str| {
+        let mut pairs = metadata.iter();
+        let found = pairs.find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    };
+    let Some(text) = find("ttl").or_else(|| find("ttlInSeconds")) else {
+        return Ok(None);
+    };
+    let time = match (text, text.parse::<i64>()) {
+        ("", _) => return Ok(None),
+        (_, Ok(seconds)) => u64::try_from(seconds).ok().map(Duration::from_secs),
+        (_, Err(_)) => match outrider_kit::duration::parse_signed(text) {
+            Ok(nanoseconds) => u64::try_from(nanoseconds).ok().map(Duration::from_nanos),
+            Err(_) => {
+                return Err(Error::invalid(format!(
+                    "ttl value must be a valid integer: actual is '{text}'"
+                )));
+            }
+        },
+    };
+    match time.filter(|time| !time.is_zero()) {
+        Some(time) => Ok(Some(time)),
+        None => Err(Error::invalid(format!(
+            "ttl value must be higher than zero: actual is '{text}'"
+        ))),
     }
 }
 

@@ -12,10 +12,24 @@ pub fn registry() -> Result<Registry, Duplicate> {
     outrider_components_redis::register(&mut registry)?;
     #[cfg(feature = "sql")]
     outrider_components_sql::register(&mut registry)?;
+    #[cfg(feature = "mysql")]
+    outrider_components_sql::mysql::register(&mut registry)?;
+    #[cfg(feature = "postgresql")]
+    outrider_components_sql::postgresql::register(&mut registry)?;
     #[cfg(feature = "kubernetes")]
     outrider_components_kubernetes::register(&mut registry)?;
     #[cfg(feature = "web")]
     outrider_components_web::register(&mut registry)?;
+    #[cfg(feature = "etcd")]
+    outrider_components_etcd::register(&mut registry)?;
+    #[cfg(feature = "memcached")]
+    outrider_components_memcached::register(&mut registry)?;
+    #[cfg(feature = "mqtt")]
+    outrider_components_mqtt::register(&mut registry)?;
+    #[cfg(feature = "nats")]
+    outrider_components_nats::register(&mut registry)?;
+    #[cfg(feature = "rabbitmq")]
+    outrider_components_rabbitmq::register(&mut registry)?;
     Ok(registry)
 }
 
@@ -28,7 +42,7 @@ pub async fn discover(registry: &mut Registry, folder: &std::path::Path, any_use
     let _ = (registry, folder, any_user);
 }
 
-#[cfg(all(test, feature = "lean"))]
+#[cfg(all(test, feature = "lean", not(feature = "stable")))]
 mod tests {
     use super::registry;
 
@@ -65,9 +79,11 @@ mod tests {
                 "crypto.dapr.localstorage",
                 "crypto.dapr.kubernetes.secrets",
                 "crypto.dapr.jwks",
+                "bindings.graphql",
                 "secretstores.local.env",
                 "secretstores.local.file",
                 "secretstores.kubernetes",
+                "secretstores.hashicorp.vault",
                 "configuration.redis",
                 "configuration.kubernetes",
                 "lock.redis",

@@ -151,6 +151,56 @@ pub async fn reads(binding: &Binding) {
     ended.expect("reading ends");
 }
 
+/// Keeps the events that arrive, and fails on the first.
+struct Once {
+    events: mpsc::UnboundedSender<Event>,
+    failed: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait]
+impl Handler for Once {
+    async fn handle(&self, event: Event) -> Result<Bytes, Error> {
+        let _ = self.events.send(event);
+        if self.failed.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            return Ok(Bytes::new());
+        }
+        Err(Error::internal("failed"))
+    }
+}
+
+/// Tests a binding of both directions, where what is created is read. An event
+/// whose handler failed comes again; `metadata` arrives with it.
+pub async fn passes(binding: &Binding, metadata: &[(&str, &str)]) {
+    let input = binding.input.as_deref().expect("an input binding");
+    let output = output(binding);
+    output.ping().await.expect("ping");
+    let (events, mut events_rx) = mpsc::unbounded_channel();
+    let handler = Arc::new(Once {
+        events,
+        failed: false.into(),
+    });
+    let subscription = input.read(handler).await.expect("reads");
+    // Reading may begin in the background.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    invoke(output, CREATE, "an event", metadata)
+        .await
+        .expect("create");
+    for _ in 0..2 {
+        let event = tokio::time::timeout(Duration::from_secs(10), events_rx.recv()).await;
+        let event = event.expect("in time").expect("an event");
+        assert_eq!(event.data, "an event");
+        for (name, value) in metadata {
+            assert_eq!(event.metadata[*name], *value);
+        }
+    }
+    subscription.close().await;
+    let again = events_rx.recv().await;
+    assert!(again.is_none(), "it was acknowledged: {again:?}");
+    let unknown = invoke(output, "no such operation", "", &[]).await;
+    assert!(unknown.is_err() || output.operations().len() == 1);
+    binding.close().await.expect("close");
+}
+
 /// Tests that `connect` honours `direction`.
 pub async fn has_directions<Connecting>(
     capable: (bool, bool),

@@ -12,6 +12,7 @@ use outrider_components::pubsub::{
 };
 use outrider_components::{Error, Kind, Pairs};
 
+use crate::server::Server;
 use crate::{eventually, unique};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,6 +28,24 @@ pub struct Promises {
     pub groups: bool,
     /// A subscription's messages come in the order of publication.
     pub ordered: bool,
+    /// What the publisher says about a message arrives with it.
+    pub metadata: bool,
+    /// What makes a topic a pattern when it follows, and a topic that matches.
+    pub wildcard: (&'static str, &'static str),
+}
+
+impl Default for Promises {
+    /// The least.
+    fn default() -> Promises {
+        Promises {
+            redelivers: false,
+            durable: false,
+            groups: false,
+            ordered: false,
+            metadata: true,
+            wildcard: ("*", "-1"),
+        }
+    }
 }
 
 /// Connects an instance of an application.
@@ -155,6 +174,9 @@ async fn delivery(connect: &dyn Connect, promises: Promises) {
             .unwrap_or_else(PoisonError::into_inner);
         for message in &*messages {
             assert_eq!(message.topic, topic);
+            if !promises.metadata {
+                continue;
+            }
             let text = String::from_utf8_lossy(&message.data);
             assert_eq!(message.metadata["about"], format!("\"{text}\""));
         }
@@ -183,12 +205,14 @@ async fn delivery(connect: &dyn Connect, promises: Promises) {
     if broker.features().contains(&Feature::SubscribeWildcards) {
         let prefix = unique("star");
         let inbox = Arc::new(Inbox::default());
-        let _subscription = subscribe(&*broker, &format!("{prefix}*"), &inbox).await;
-        for topic in [&prefix, &format!("{prefix}-1"), &unique("other")] {
+        let (pattern, matching) = promises.wildcard;
+        let _subscription = subscribe(&*broker, &format!("{prefix}{pattern}"), &inbox).await;
+        let matching = format!("{prefix}{matching}");
+        for topic in [&unique("other"), &matching] {
             publish(&*broker, topic, topic).await;
         }
         inbox.receives(1).await;
-        assert_eq!(inbox.texts(), [format!("{prefix}-1")]);
+        assert_eq!(inbox.texts(), [matching]);
     }
     broker.close().await.expect("close");
 }
@@ -283,7 +307,7 @@ async fn failed(connect: &dyn Connect) {
 
 /// A message that an instance was handling when it died goes to another.
 async fn interrupted(connect: &dyn Connect) {
-    let (dying, other) = (connect.connect("dies").await, connect.connect("dies").await);
+    let dying = connect.connect("dies").await;
     let topic = unique("interrupted");
     let hanging = Arc::new(Inbox {
         hangs: true,
@@ -293,6 +317,8 @@ async fn interrupted(connect: &dyn Connect) {
     publish(&*dying, &topic, "begun").await;
     hanging.receives(1).await;
     drop(subscription);
+    drop(dying);
+    let other = connect.connect("dies").await;
     let inbox = Arc::new(Inbox::default());
     let _subscription = subscribe(&*other, &topic, &inbox).await;
     inbox.receives(1).await;
@@ -314,4 +340,73 @@ async fn durable(connect: &dyn Connect) {
     inbox.receives(1).await;
     assert_eq!(inbox.texts(), ["kept"]);
     back.close().await.expect("close");
+}
+
+/// A message whose handler fails goes where `dead` says for an application and
+/// a topic.
+pub async fn dead_letters(connect: &dyn Connect, dead: impl Fn(&str, &str) -> String) {
+    let broker = connect.connect("mourned").await;
+    let topic = unique("dead");
+    let (inbox, letters) = (Inbox::failing("bad", 1), Arc::new(Inbox::default()));
+    let _subscription = subscribe(&*broker, &topic, &inbox).await;
+    let other = connect.connect("mourner").await;
+    let _letters = subscribe(&*other, &dead("mourned", &topic), &letters).await;
+    for text in ["good", "bad"] {
+        publish(&*broker, &topic, text).await;
+    }
+    letters.receives(1).await;
+    assert_eq!(letters.texts(), ["bad"]);
+    assert_eq!((inbox.count("good"), inbox.count("bad")), (1, 1));
+    broker.close().await.expect("close");
+    other.close().await.expect("close");
+}
+
+/// While messages are published, the server dies and comes back. What the
+/// broker has acknowledged is delivered, and publishing goes on by itself.
+/// `unwritten` is how long the server may keep what it has acknowledged before
+/// it writes that down.
+pub async fn survives(connect: &dyn Connect, server: &mut Server, unwritten: Duration) {
+    let broker = connect.connect("survivor").await;
+    let topic = unique("survives");
+    let inbox = Arc::new(Inbox::default());
+    let _subscription = subscribe(&*broker, &topic, &inbox).await;
+    let mut acknowledged: Vec<(String, std::time::Instant)> = Vec::new();
+    let publishing = async {
+        for n in 0.. {
+            let request = PublishRequest {
+                topic: topic.clone(),
+                data: Bytes::from(format!("{n}")),
+                ..PublishRequest::default()
+            };
+            match broker.publish(&request).await {
+                Ok(()) => acknowledged.push((n.to_string(), std::time::Instant::now())),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let outage = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let killed = std::time::Instant::now();
+        server.kill().await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        server.restart().await;
+        let back = std::time::Instant::now();
+        tokio::time::sleep(TIMEOUT).await;
+        (killed, back)
+    };
+    let (killed, back) = tokio::select! {
+        times = outage => times,
+        () = publishing => unreachable!("it never ends"),
+    };
+    let resumed = acknowledged.iter().any(|(_, at)| *at > back);
+    assert!(resumed, "publishing goes on within {TIMEOUT:?}");
+    // Between the two it answered nobody, or just before its end.
+    acknowledged.retain(|(_, at)| unwritten.is_zero() || *at + unwritten <= killed || *at > back);
+    eventually("all that was acknowledged arrives", TIMEOUT * 2, || async {
+        let texts: std::collections::HashSet<_> = inbox.texts().into_iter().collect();
+        acknowledged.iter().all(|(text, _)| texts.contains(text))
+    })
+    .await;
+    broker.close().await.expect("close");
 }

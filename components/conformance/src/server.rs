@@ -11,13 +11,112 @@ use tokio::process::{Child, Command};
 
 use crate::eventually;
 
-const STARTED_WITHIN: Duration = Duration::from_secs(10);
+/// RabbitMQ takes longest.
+const STARTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A running server; dropping it ends it and deletes its files.
 pub struct Server {
     pub port: u16,
-    _process: Child,
+    process: Child,
+    launch: Launch,
     folder: TempDir,
+}
+
+/// How a server is started.
+#[derive(Debug, Clone, Default)]
+struct Launch {
+    program: String,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    /// The user and group to run as, if not ours.
+    user: Option<(u32, u32)>,
+    /// A command that ends what the server has started apart from itself.
+    after: Option<Vec<String>>,
+}
+
+impl Launch {
+    fn new(program: &str, arguments: &[&str]) -> Launch {
+        Launch {
+            program: program.to_owned(),
+            arguments: arguments.iter().map(|text| (*text).to_owned()).collect(),
+            ..Launch::default()
+        }
+    }
+
+    fn command(&self, folder: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .envs(self.environment.iter().cloned())
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log(folder))
+            // Some are scripts, with the server as their child.
+            .process_group(0)
+            .kill_on_drop(true);
+        if let Some((user, group)) = self.user {
+            command.uid(user).gid(group);
+        }
+        command
+    }
+
+    /// `None` means that the program is not installed; in CI that panics.
+    fn spawn(&self, folder: &Path, package: &str) -> Option<Child> {
+        let program = &self.program;
+        match self.command(folder).spawn() {
+            Ok(process) => Some(process),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                missing(program, package);
+                None
+            }
+            Err(error) => panic!("cannot start {program}: {error}"),
+        }
+    }
+}
+
+/// What a server says goes to a file in its folder.
+fn log(folder: &Path) -> Stdio {
+    let path = folder.join("server.log");
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path);
+    file.map_or_else(|_| Stdio::null(), Stdio::from)
+}
+
+/// Says that a test is left out; in CI it panics.
+fn missing(program: &str, package: &str) {
+    let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    assert!(!ci, "{program} is missing: apt-get install -y {package}");
+    eprintln!("SKIPPED: {program} is missing, apt-get install -y {package} brings it");
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill_group();
+        if let Some(after) = &self.launch.after {
+            run(after);
+        }
+    }
+}
+
+fn run(command: &[String]) {
+    let mut words = command.iter();
+    let Some(program) = words.next() else { return };
+    // What has ended already cannot be ended.
+    let _ = std::process::Command::new(program)
+        .args(words)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+}
+
+async fn listens(port: u16) {
+    eventually("the server listens", STARTED_WITHIN, || async {
+        TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+    })
+    .await;
 }
 
 impl Server {
@@ -27,6 +126,29 @@ impl Server {
 
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Ends the server as a crash does.
+    pub async fn kill(&mut self) {
+        self.kill_group();
+        self.process.wait().await.expect("it is ours");
+        if let Some(after) = &self.launch.after {
+            run(after);
+        }
+    }
+
+    /// Ends the process and its children at once.
+    fn kill_group(&self) {
+        if let Some(id) = self.process.id() {
+            run(&["kill", "-9", "--", &format!("-{id}")].map(str::to_owned));
+        }
+    }
+
+    /// Starts the server again, with its files and its port.
+    pub async fn restart(&mut self) {
+        let spawned = self.launch.spawn(self.folder.path(), "");
+        self.process = spawned.expect("it has run before");
+        listens(self.port).await;
     }
 }
 
@@ -103,32 +225,253 @@ pub async fn redis_cluster() -> Option<[Server; 2]> {
 
 async fn start(program: &str, arguments: &[&str], port: u16, package: &str) -> Option<Server> {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let started = Command::new(program)
-        .args(arguments)
-        .current_dir(folder.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn();
-    let process = match started {
-        Ok(process) => process,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
-            assert!(!ci, "{program} is missing: apt-get install -y {package}");
-            eprintln!("SKIPPED: {program} is missing, apt-get install -y {package} brings it");
-            return None;
-        }
-        Err(error) => panic!("cannot start {program}: {error}"),
-    };
-    eventually("the server listens", STARTED_WITHIN, || async {
-        TcpStream::connect(("127.0.0.1", port)).await.is_ok()
-    })
-    .await;
+    let launch = Launch::new(program, arguments);
+    started(launch, folder, port, package).await
+}
+
+async fn started(launch: Launch, folder: TempDir, port: u16, package: &str) -> Option<Server> {
+    let process = launch.spawn(folder.path(), package)?;
+    listens(port).await;
     Some(Server {
         port,
-        _process: process,
+        process,
+        launch,
         folder,
     })
+}
+
+/// User and group of a name, if there is one and this process may take it.
+fn user(name: &str) -> Option<(u32, u32)> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    if std::fs::metadata("/proc/self").ok()?.uid() != 0 {
+        return None;
+    }
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let line = users
+        .lines()
+        .find(|line| line.starts_with(&format!("{name}:")))?;
+    let mut numbers = line.split(':').skip(2).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Starts PostgreSQL with the superuser `postgres`, who needs no password.
+pub async fn postgresql() -> Option<Server> {
+    const PACKAGE: &str = "postgresql";
+    let programs = std::fs::read_dir("/usr/lib/postgresql");
+    let newest = programs.ok().and_then(|versions| {
+        let folders = versions.flatten().map(|version| version.path().join("bin"));
+        folders
+            .filter(|folder| folder.join("initdb").exists())
+            .max()
+    });
+    let Some(programs) = newest else {
+        missing("initdb", PACKAGE);
+        return None;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().to_str().expect("the path is text").to_owned();
+    let data = format!("{path}/data");
+    // It does not run as root.
+    let user = user("postgres");
+    if let Some((user, group)) = user {
+        std::os::unix::fs::chown(&path, Some(user), Some(group)).expect("root may");
+    }
+    let program = |name: &str| programs.join(name).display().to_string();
+    let mut init = Launch::new(
+        &program("initdb"),
+        &[
+            "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8", "-D", &data,
+        ],
+    );
+    init.user = user;
+    let made = init.command(folder.path()).status().await;
+    assert!(made.expect("initdb runs").success(), "initdb failed");
+    let port = free_port().await;
+    let number = port.to_string();
+    let mut launch = Launch::new(
+        &program("postgres"),
+        &[
+            "-D",
+            &data,
+            "-p",
+            &number,
+            "-k",
+            &path,
+            "-c",
+            "listen_addresses=127.0.0.1",
+        ],
+    );
+    launch.user = user;
+    let server = started(launch, folder, port, PACKAGE).await?;
+    // It listens before it answers.
+    let ready = program("pg_isready");
+    eventually("the server answers", STARTED_WITHIN, || async {
+        let asked = Command::new(&ready)
+            .args(["-q", "-h", "127.0.0.1", "-p", &number])
+            .status()
+            .await;
+        asked.is_ok_and(|status| status.success())
+    })
+    .await;
+    Some(server)
+}
+
+/// Starts MariaDB with the superuser `root`, who needs no password.
+pub async fn mariadb() -> Option<Server> {
+    const PACKAGE: &str = "mariadb-server";
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().to_str().expect("the path is text").to_owned();
+    // It does not run as root.
+    let user = user("mysql");
+    if let Some((user, group)) = user {
+        std::os::unix::fs::chown(&path, Some(user), Some(group)).expect("root may");
+    }
+    let data = format!("--datadir={path}/data");
+    let mut install = Launch::new(
+        "mariadb-install-db",
+        &[
+            "--no-defaults",
+            "--auth-root-authentication-method=normal",
+            &data,
+        ],
+    );
+    install.user = user;
+    // Two at a time disturb each other.
+    static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let one = ONE.lock().await;
+    let mut installing = install.spawn(folder.path(), PACKAGE)?;
+    let installed = installing.wait().await.expect("it is ours");
+    drop(one);
+    let log = std::fs::read_to_string(folder.path().join("server.log")).unwrap_or_default();
+    assert!(installed.success(), "mariadb-install-db failed: {log}");
+    let port = free_port().await;
+    let [number, socket] = [format!("--port={port}"), format!("--socket={path}/socket")];
+    let mut launch = Launch::new(
+        "mariadbd",
+        &[
+            "--no-defaults",
+            &data,
+            &number,
+            &socket,
+            "--bind-address=127.0.0.1",
+        ],
+    );
+    launch.user = user;
+    started(launch, folder, port, PACKAGE).await
+}
+
+/// Starts `memcached`, for values of up to 8 MiB.
+pub async fn memcached() -> Option<Server> {
+    let port = free_port().await;
+    let number = port.to_string();
+    let arguments = [
+        "-u",
+        "root",
+        "-l",
+        "127.0.0.1",
+        "-p",
+        &number,
+        "-m",
+        "64",
+        "-I",
+        "8m",
+    ];
+    start("memcached", &arguments, port, "memcached").await
+}
+
+/// Starts Mosquitto, which keeps messages over a restart: it writes them down
+/// after every change.
+pub async fn mosquitto() -> Option<Server> {
+    let port = free_port().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().display();
+    let text = format!(
+        "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\n\
+        persistence_location {path}/\nautosave_on_changes true\nautosave_interval 1\n\
+        max_queued_messages 100000\n"
+    );
+    let file = folder.path().join("mosquitto.conf");
+    std::fs::write(&file, text).expect("write");
+    let file = file.to_str().expect("the path is text");
+    let launch = Launch::new("mosquitto", &["-c", file]);
+    started(launch, folder, port, "mosquitto").await
+}
+
+/// Starts RabbitMQ with the user `guest`.
+pub async fn rabbitmq() -> Option<Server> {
+    const PACKAGE: &str = "rabbitmq-server";
+    let [port, distribution, mapper] = [free_port().await, free_port().await, free_port().await];
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().to_str().expect("the path is text").to_owned();
+    // The script of the path changes to another user; this is the server.
+    let mut launch = Launch::new("/usr/lib/rabbitmq/bin/rabbitmq-server", &[]);
+    for (name, value) in [
+        ("HOME", path.clone()),
+        ("RABBITMQ_MNESIA_BASE", format!("{path}/mnesia")),
+        ("RABBITMQ_LOG_BASE", format!("{path}/log")),
+        ("RABBITMQ_CONFIG_FILE", format!("{path}/none")),
+        ("RABBITMQ_ENABLED_PLUGINS_FILE", format!("{path}/plugins")),
+        ("RABBITMQ_NODENAME", format!("test{port}@localhost")),
+        ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".to_owned()),
+        ("RABBITMQ_NODE_PORT", port.to_string()),
+        ("RABBITMQ_DIST_PORT", distribution.to_string()),
+        ("ERL_EPMD_PORT", mapper.to_string()),
+        ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
+    ] {
+        launch.environment.push((name.to_owned(), value));
+    }
+    std::fs::write(format!("{path}/plugins"), "[].").expect("write");
+    // It refuses as long as it knows of a node.
+    let end = format!("for i in 1 2 3 4 5; do epmd -port {mapper} -kill && break; sleep 0.2; done");
+    launch.after = Some(["sh", "-c", &end].map(str::to_owned).to_vec());
+    started(launch, folder, port, PACKAGE).await
+}
+
+/// Starts etcd, alone.
+pub async fn etcd() -> Option<Server> {
+    let [port, peers] = [free_port().await, free_port().await];
+    let [clients, peers] = [port, peers].map(|port| format!("http://127.0.0.1:{port}"));
+    let arguments = [
+        ["--data-dir", "data"],
+        ["--listen-client-urls", &clients],
+        ["--advertise-client-urls", &clients],
+        ["--listen-peer-urls", &peers],
+    ];
+    start("etcd", arguments.as_flattened(), port, "etcd-server").await
+}
+
+/// Starts `nats-server` with JetStream.
+pub async fn nats() -> Option<Server> {
+    let port = free_port().await;
+    let number = port.to_string();
+    let arguments = ["-a", "127.0.0.1", "-p", &number, "-js", "-sd", "data"];
+    start("nats-server", &arguments, port, "nats-server").await
+}
+
+impl Server {
+    /// Makes a stream of JetStream, in files.
+    pub async fn nats_stream(&self, name: &str, subject: &str) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let config = format!(
+            r#"{{"name":"{name}","subjects":["{subject}"],"storage":"file","num_replicas":1,"retention":"limits","discard":"old","max_consumers":-1,"max_msgs":-1,"max_bytes":-1,"max_age":0}}"#
+        );
+        let text = format!(
+            "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\n\
+            PUB $JS.API.STREAM.CREATE.{name} answer {}\r\n{config}\r\n",
+            config.len()
+        );
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))
+            .await
+            .expect("listens");
+        stream.write_all(text.as_bytes()).await.expect("writes");
+        let mut said = Vec::new();
+        while !String::from_utf8_lossy(&said).contains("did_create") {
+            let read = stream.read_buf(&mut said).await.expect("answers");
+            assert!(read > 0, "{}", String::from_utf8_lossy(&said));
+        }
+    }
 }
 
 /// A port that nothing listens on at the moment.

@@ -1,6 +1,13 @@
 //! Components on SQL databases.
 
+mod cleanup;
+#[cfg(feature = "mysql")]
+pub mod mysql;
+#[cfg(feature = "postgresql")]
+pub mod postgresql;
 mod sqlite;
+mod statement;
+mod store;
 
 outrider_components::components! {
     state: sqlite::state {

@@ -5,6 +5,7 @@ pub mod conversation;
 pub mod crypto;
 pub mod middleware;
 pub mod nameresolution;
+pub mod secrets;
 
 outrider_components::components! {
     bindings: bindings::http {
@@ -13,6 +14,22 @@ outrider_components::components! {
         status: Stable,
         tested: Conformance("an HTTP server, with and without TLS"),
         file: "components/web/src/bindings/http/mod.rs",
+    }
+
+    bindings: bindings::graphql {
+        names: &["graphql"],
+        versions: Initial,
+        status: Alpha,
+        tested: Conformance("a double"),
+        file: "components/web/src/bindings/graphql.rs",
+    }
+
+    secrets: secrets::vault {
+        names: &["hashicorp.vault"],
+        versions: Initial,
+        status: Stable,
+        tested: Conformance("a double of the documented HTTP API"),
+        file: "components/web/src/secrets/vault.rs",
     }
 
     nameresolution: nameresolution::consul {

@@ -32,10 +32,8 @@ impl Connect for InProcess {
 #[tokio::test]
 async fn pubsub() {
     let promises = Promises {
-        redelivers: false,
-        durable: false,
-        groups: false,
         ordered: true,
+        ..Promises::default()
     };
     let connect = InProcess(tokio::sync::Mutex::new(None));
     outrider_conformance::pubsub::run(&connect, promises).await;

@@ -1,17 +1,27 @@
-//! Runs the suites on the components of the `lean` set.
+//! Runs the suites on all components that have one.
 
 mod bindings;
 mod configuration;
 mod conversation;
 mod crypto;
+mod etcd;
+mod graphql;
 mod http;
 mod identity;
 mod in_memory;
+mod killed;
 mod kubernetes;
+mod memcached;
 mod middleware;
+mod mqtt;
+mod mysql;
+mod nats;
+mod postgresql;
+mod rabbitmq;
 mod redis;
 mod secrets;
 mod sqlite;
+mod vault;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,6 +37,17 @@ const TYPES: &[&str] = &[
     "state.redis",
     "pubsub.redis",
     "state.sqlite",
+    "state.etcd",
+    "pubsub.jetstream",
+    "state.mysql",
+    "state.memcached",
+    "pubsub.mqtt3",
+    "pubsub.rabbitmq",
+    "bindings.graphql",
+    "secretstores.hashicorp.vault",
+    "bindings.mqtt3",
+    "bindings.rabbitmq",
+    "state.postgresql",
     "bindings.cron",
     "bindings.localstorage",
     "bindings.redis",
@@ -51,8 +72,15 @@ fn registry() -> Registry {
     let mut registry = Registry::new();
     outrider_components_local::register(&mut registry).expect("no type twice");
     outrider_components_redis::register(&mut registry).expect("no type twice");
+    outrider_components_etcd::register(&mut registry).expect("no type twice");
+    outrider_components_nats::register(&mut registry).expect("no type twice");
+    outrider_components_memcached::register(&mut registry).expect("no type twice");
+    outrider_components_mqtt::register(&mut registry).expect("no type twice");
+    outrider_components_rabbitmq::register(&mut registry).expect("no type twice");
     outrider_components_sql::register(&mut registry).expect("no type twice");
     outrider_components_kubernetes::register(&mut registry).expect("no type twice");
+    outrider_components_sql::mysql::register(&mut registry).expect("no type twice");
+    outrider_components_sql::postgresql::register(&mut registry).expect("no type twice");
     outrider_components_web::register(&mut registry).expect("no type twice");
     registry
 }
@@ -77,9 +105,17 @@ fn context(app: &str) -> Context {
 
 async fn state(type_name: &str, properties: &[(&str, &str)]) -> Arc<dyn state::Store> {
     assert!(TYPES.contains(&type_name), "add {type_name} to TYPES");
+    state_version(type_name, "v1", properties).await
+}
+
+async fn state_version(
+    type_name: &str,
+    version: &str,
+    properties: &[(&str, &str)],
+) -> Arc<dyn state::Store> {
     let found = registry()
         .state
-        .find(type_name, "v1")
+        .find(type_name, version)
         .expect("is registered");
     let metadata = Metadata::new("store", properties.iter().copied());
     (found.constructor)(metadata, context("app"))

@@ -166,7 +166,7 @@ async fn pubsub_on(server: &Server, kind: &'static str) {
         redelivers: true,
         durable: true,
         groups: true,
-        ordered: false,
+        ..Promises::default()
     };
     let connect = Streams {
         address: server.address(),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use outrider_components::{Error, Kind, Truthy};
+use outrider_components::{Error, Truthy};
 use percent_encoding::percent_decode_str;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
@@ -197,26 +197,6 @@ fn pragma_of(pragma: &str) -> Result<(String, String), Error> {
     Ok((name, value.to_owned()))
 }
 
-/// Whether a name can be put into a statement as it is.
-pub fn is_identifier(name: &str) -> bool {
-    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
-/// How an error of SQLite looks to the runtime.
-pub fn failed(error: sqlx::Error) -> Error {
-    let kind = match &error {
-        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => {
-            Kind::Unavailable
-        }
-        _ => Kind::Internal,
-    };
-    let text = match &error {
-        sqlx::Error::Database(database) => database.message().to_owned(),
-        other => other.to_string(),
-    };
-    Error::new(kind, text).because(error)
-}
-
 #[cfg(test)]
 mod tests {
     use outrider_components::Metadata;
@@ -277,11 +257,5 @@ mod tests {
                 .to_string(),
             "invalid value for 'timeout': must be greater than 1s"
         );
-    }
-
-    #[test]
-    fn identifiers_have_letters_digits_and_underscores() {
-        assert!(is_identifier("state_2"));
-        assert!(!is_identifier("a-b"));
     }
 }

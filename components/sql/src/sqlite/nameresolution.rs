@@ -17,8 +17,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::cleanup::Cleanup;
-use super::connection::{self, Connection, failed, is_identifier};
+use super::connection::{self, Connection};
 use super::schema;
+use crate::statement::{failed, in_time, is_identifier};
 
 const SCOPE: &str = "dapr.contrib";
 const SECOND: Duration = Duration::from_secs(1);
@@ -207,9 +208,9 @@ impl Sqlite {
                 metadata_table,
                 key: "nr-last-cleanup",
                 delete: format!("DELETE FROM {table} WHERE {age} >= {seconds}"),
-                interval: cleanup_interval,
             };
-            tasks.spawn(cleanup.run(closed.clone()));
+            let closed = closed.clone();
+            tasks.spawn(crate::cleanup::run(cleanup, cleanup_interval, closed));
         }
         let look_up = format!(
             "SELECT address FROM {table} WHERE app_id = ? AND {age} < {seconds} ORDER BY RANDOM()"
@@ -274,10 +275,7 @@ impl Row {
     }
 
     async fn in_time<T>(&self, query: impl Future<Output = sqlx::Result<T>>) -> Result<T, Error> {
-        match tokio::time::timeout(self.timeout, query).await {
-            Ok(result) => result.map_err(failed),
-            Err(_) => Err(Error::unavailable("context deadline exceeded")),
-        }
+        in_time(self.timeout, async { query.await.map_err(failed) }).await
     }
 
     async fn keep_renewed(self: Arc<Self>, pause: Duration, closed: CancellationToken) {

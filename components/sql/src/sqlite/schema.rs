@@ -3,7 +3,7 @@
 use outrider_components::Error;
 use sqlx::{AssertSqlSafe, SqlitePool};
 
-use super::connection::failed;
+use crate::statement::failed;
 
 /// The level that a database has after [`prepare`]. It is kept in the metadata
 /// table.

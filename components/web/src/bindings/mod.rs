@@ -1,3 +1,4 @@
 //! Bindings.
 
+pub mod graphql;
 pub mod http;

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -14,17 +14,18 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use outrider_components::state::{
     BulkItem, Concurrency, DeleteRequest, Feature, GetRequest, Item, KeysLikePage, KeysLikeRequest,
-    Operation, SetRequest, Store, TTL_EXPIRE_TIME, Value, expire_time,
+    Operation, SetRequest, Store, Value,
 };
 use outrider_components::{Context, Error, Field, Metadata, Pairs};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Row, SqlSafeStr, SqlStr, SqliteConnection};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::cleanup::Cleanup;
-use super::connection::{self, Connection, failed, is_identifier};
+use super::connection::{self, Connection};
 use super::schema;
+use crate::cleanup::Background;
+use crate::statement::{failed, in_time, is_identifier};
+use crate::store;
 
 /// The metadata fields.
 pub const FIELDS: &[&[Field]] = &[connection::Fields::FIELDS, Fields::FIELDS];
@@ -46,15 +47,13 @@ outrider_components::fields! {
 
 /// Keys in one `SELECT` of a bulk get.
 const KEYS_PER_STATEMENT: usize = 500;
-const MISSING_KEY: &str = "missing key in";
 
 struct Sqlite {
     pool: SqlitePool,
     table: String,
     statements: Statements,
     timeout: Duration,
-    closed: CancellationToken,
-    cleanup: Mutex<JoinSet<()>>,
+    cleanup: Background,
 }
 
 struct Statements {
@@ -146,33 +145,23 @@ impl Sqlite {
             create,
         };
         schema::prepare(&pool, &metadata_table, &items).await?;
-        let closed = CancellationToken::new();
-        let mut cleanup = JoinSet::new();
-        if let Some(interval) = cleanup_interval.filter(|interval| !interval.is_zero()) {
-            let task = Cleanup {
-                pool: pool.clone(),
-                metadata_table,
-                key: "last-cleanup",
-                delete: format!("DELETE FROM {table} WHERE expiration_time < CURRENT_TIMESTAMP"),
-                interval,
-            };
-            cleanup.spawn(task.run(closed.clone()));
-        }
+        let cleanup = Cleanup {
+            pool: pool.clone(),
+            metadata_table,
+            key: "last-cleanup",
+            delete: format!("DELETE FROM {table} WHERE expiration_time < CURRENT_TIMESTAMP"),
+        };
         Ok(Sqlite {
             pool,
             statements: Statements::new(&table),
             table,
             timeout,
-            closed,
-            cleanup: Mutex::new(cleanup),
+            cleanup: Background::start(cleanup, cleanup_interval),
         })
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::unavailable("context deadline exceeded")),
-        }
+        in_time(self.timeout, work).await
     }
 
     async fn set_on(
@@ -180,12 +169,8 @@ impl Sqlite {
         connection: &mut SqliteConnection,
         request: &SetRequest,
     ) -> Result<(), Error> {
-        let key = non_empty(&request.key, "set option")?;
-        let expires = request
-            .ttl()
-            .map_err(|error| error.context("error parsing TTL"))?
-            .filter(|seconds| *seconds > 0)
-            .map(|seconds| seconds.to_string());
+        let key = store::non_empty(&request.key, "set option")?;
+        let expires = store::seconds(request)?.map(|seconds| seconds.to_string());
         let (text, is_binary) = match &request.value {
             Value::Binary(bytes) => (STANDARD.encode(bytes), true),
             Value::Json(text) => match std::str::from_utf8(text) {
@@ -228,7 +213,7 @@ impl Sqlite {
         connection: &mut SqliteConnection,
         request: &DeleteRequest,
     ) -> Result<(), Error> {
-        let key = non_empty(&request.key, "delete operation")?;
+        let key = store::non_empty(&request.key, "delete operation")?;
         let query = match request.etag() {
             None => sqlx::query(self.statements.delete.clone()).bind(key),
             Some(etag) => sqlx::query(self.statements.delete_etag.clone())
@@ -254,14 +239,6 @@ impl Sqlite {
     }
 }
 
-/// The key, which must not be empty.
-fn non_empty<'a>(key: &'a str, operation: &str) -> Result<&'a str, Error> {
-    if key.is_empty() {
-        return Err(Error::invalid(format!("{MISSING_KEY} {operation}")));
-    }
-    Ok(key)
-}
-
 /// The key and the item of a row.
 fn read(row: &SqliteRow) -> Result<(String, Item), Error> {
     let key: String = row.try_get("key").map_err(failed)?;
@@ -276,16 +253,10 @@ fn read(row: &SqliteRow) -> Result<(String, Item), Error> {
     } else {
         value
     };
-    let metadata = expires
-        .and_then(|seconds| u64::try_from(seconds).ok())
-        .map_or_else(Pairs::new, |seconds| {
-            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-            Pairs::from([(TTL_EXPIRE_TIME.to_owned(), expire_time(time))])
-        });
     let item = Item {
         value: Bytes::from(value),
         etag,
-        metadata,
+        metadata: store::expiry(expires),
         content_type: None,
     };
     Ok((key, item))
@@ -303,7 +274,7 @@ impl Store for Sqlite {
     }
 
     async fn get(&self, request: &GetRequest) -> Result<Option<Item>, Error> {
-        let key = non_empty(&request.key, "get operation")?;
+        let key = store::non_empty(&request.key, "get operation")?;
         self.in_time(async {
             let row = sqlx::query(self.statements.get.clone())
                 .bind(key)
@@ -349,17 +320,7 @@ impl Store for Sqlite {
                 found.insert(key, read(row).map(|(_, item)| item));
             }
         }
-        Ok(requests
-            .iter()
-            .map(|request| BulkItem {
-                key: request.key.clone(),
-                result: match found.get(&request.key) {
-                    None => Ok(None),
-                    Some(Ok(item)) => Ok(Some(item.clone())),
-                    Some(Err(error)) => Err(Error::new(error.kind(), error.to_string())),
-                },
-            })
-            .collect())
+        Ok(store::in_order(requests, &found))
     }
 
     async fn transact(&self, operations: &[Operation], _: &Pairs) -> Result<(), Error> {
@@ -384,12 +345,7 @@ impl Store for Sqlite {
     /// By the time of the last write. The continuation is a row number.
     async fn keys_like(&self, request: &KeysLikeRequest) -> Result<KeysLikePage, Error> {
         let pattern = request.pattern()?;
-        let after: i64 = match &request.continuation {
-            None => i64::MIN,
-            Some(text) => text
-                .parse()
-                .map_err(|_| Error::invalid(format!("invalid continue token: {text}")))?,
-        };
+        let after = store::page_start(request.continuation.as_deref())?;
         // A negative limit means no limit.
         let limit = request.page_size.map_or(-1, i64::from);
         let table = &self.table;
@@ -407,14 +363,7 @@ impl Store for Sqlite {
                     .map_err(failed)
             })
             .await?;
-        let continuation = rows
-            .last()
-            .filter(|_| i64::try_from(rows.len()) == Ok(limit))
-            .map(|(_, row)| row.to_string());
-        Ok(KeysLikePage {
-            keys: rows.into_iter().map(|(key, _)| key).collect(),
-            continuation,
-        })
+        Ok(store::page(rows, request.page_size))
     }
 
     async fn ping(&self) -> Result<(), Error> {
@@ -429,10 +378,7 @@ impl Store for Sqlite {
     }
 
     async fn close(&self) -> Result<(), Error> {
-        self.closed.cancel();
-        let mut cleanup =
-            std::mem::take(&mut *self.cleanup.lock().unwrap_or_else(|e| e.into_inner()));
-        while cleanup.join_next().await.is_some() {}
+        self.cleanup.stop().await;
         self.pool.close().await;
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The suite for state stores.
 
+mod query;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -11,12 +13,36 @@ use outrider_components::state::{
 };
 use outrider_components::{Kind, Pairs};
 
+use crate::server::Server;
 use crate::{eventually, unique};
 
-/// Tests everything that the store claims to do.
+/// What a store promises beyond its features.
+#[derive(Debug, Clone, Copy)]
+pub struct Promises {
+    /// A JSON value keeps its text, and may have any character.
+    pub keeps_text: bool,
+    /// A key may have any character.
+    pub any_key: bool,
+}
+
+impl Default for Promises {
+    fn default() -> Promises {
+        Promises {
+            keeps_text: true,
+            any_key: true,
+        }
+    }
+}
+
+/// Tests everything that the store claims to do, and that JSON keeps its text.
 pub async fn run(store: &dyn Store) {
+    run_with(store, Promises::default()).await;
+}
+
+/// Tests everything that the store claims to do.
+pub async fn run_with(store: &dyn Store, promises: Promises) {
     store.ping().await.expect("ping");
-    values(store).await;
+    values(store, promises).await;
     bulk(store).await;
     let claims = |feature| store.features().contains(&feature);
     if claims(Feature::Etag) {
@@ -47,6 +73,10 @@ pub async fn run(store: &dyn Store) {
     }
     if claims(Feature::KeysLike) {
         keys_like(store).await;
+    }
+    assert_eq!(claims(Feature::QueryApi), store.can_query());
+    if store.can_query() {
+        query::run(store).await;
     }
     store.close().await.expect("close");
 }
@@ -87,12 +117,19 @@ fn with_etag(key: &str, text: &str, etag: &str) -> SetRequest {
     }
 }
 
-async fn values(store: &dyn Store) {
+async fn values(store: &dyn Store, promises: Promises) {
     let key = unique("value");
     assert_eq!(get(store, &key).await, None);
     let large = vec![7; 1 << 20];
     let values: [(&str, Value); 6] = [
-        ("object", json(r#"{"a":[1,"ü\u0000"]}"#)),
+        (
+            "object",
+            json(if promises.keeps_text {
+                r#"{"a":[1,"ü\u0000"]}"#
+            } else {
+                r#"{"a": [1, "ü"]}"#
+            }),
+        ),
         ("string", json(r#""text""#)),
         ("null", json("null")),
         (
@@ -118,6 +155,9 @@ async fn values(store: &dyn Store) {
         .await
         .expect("deleting nothing is no error");
 
+    if !promises.any_key {
+        return;
+    }
     let odd = format!("{key} ' \" % _ || \\ ü");
     set(store, &odd, "1").await;
     assert_eq!(text(store, &odd).await.as_deref(), Some("1"));
@@ -248,14 +288,14 @@ async fn first_write(store: &dyn Store) {
     };
     assert_eq!(text(store, &key).await, Some(winner.to_string()));
     let error = store
-        .set(&request("late"))
+        .set(&request("\"late\""))
         .await
         .expect_err("is not the first");
     assert!(!error.retry_safe());
 
     let last = SetRequest {
         concurrency: Concurrency::LastWrite,
-        ..request("last")
+        ..request("\"last\"")
     };
     store
         .set(&last)
@@ -497,4 +537,54 @@ async fn keys_like(store: &dyn Store) {
         .await
         .expect_err("no pattern");
     assert_eq!(error.to_string(), "keys like pattern cannot be empty");
+}
+
+/// While it is written to, the server dies and comes back. What the store has
+/// acknowledged is there, and writes go on by themselves.
+pub async fn survives(store: &dyn Store, server: &mut Server) {
+    let prefix = unique("survives");
+    let key = |n: usize| format!("{prefix}-{n}");
+    let outage = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.kill().await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.restart().await;
+        std::time::Instant::now()
+    };
+    let mut acknowledged = Vec::new();
+    let mut failed = false;
+    let writes = async {
+        for n in 0.. {
+            let request = SetRequest::new(key(n), json(&n.to_string()));
+            match store.set(&request).await {
+                Ok(()) => acknowledged.push((n, std::time::Instant::now())),
+                Err(_) => {
+                    failed = true;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+            // More than enough after the outage.
+            if n > 20_000 {
+                break;
+            }
+        }
+    };
+    let back = {
+        let mut back = None;
+        let watched = async {
+            back = Some(outage.await);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        };
+        tokio::select! {
+            () = watched => {}
+            () = writes => panic!("the writes end after the outage"),
+        }
+        back.expect("the server is back")
+    };
+    assert!(failed, "the outage was seen");
+    let resumed = acknowledged.iter().any(|(_, at)| *at > back);
+    assert!(resumed, "writes go on within five seconds");
+    for (n, _) in acknowledged {
+        assert_eq!(text(store, &key(n)).await, Some(n.to_string()), "{n}");
+    }
 }

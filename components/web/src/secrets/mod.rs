@@ -1,0 +1,3 @@
+//! Secret stores.
+
+pub mod vault;
