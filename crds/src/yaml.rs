@@ -20,7 +20,16 @@ pub fn documents(text: &str) -> impl Iterator<Item = Result<Value, Error>> {
         .into_iter()
         .enumerate()
         .filter_map(|(index, (start, document))| {
-            let read: Result<Value, _> = serde_saphyr::from_str_with_options(document, dialect());
+            let mut read: Result<Value, _> =
+                serde_saphyr::from_str_with_options(document, dialect());
+            // Lines of a quoted text may begin with tabs, which our parser takes for an indentation.
+            if read.is_err()
+                && document.contains("\n\t")
+                && let Ok(value) =
+                    serde_saphyr::from_str_with_options(&without_tabs(document), dialect())
+            {
+                read = Ok(value);
+            }
             match read {
                 Ok(Value::Null) => None,
                 Ok(value) => Some(Ok(value)),
@@ -31,6 +40,15 @@ pub fn documents(text: &str) -> impl Iterator<Item = Result<Value, Error>> {
                 })),
             }
         })
+}
+
+/// A document whose lines begin with eight blanks for each tab.
+fn without_tabs(document: &str) -> String {
+    let lines = document.split_inclusive('\n').map(|line| {
+        let rest = line.trim_start_matches('\t');
+        format!("{}{rest}", "        ".repeat(line.len() - rest.len()))
+    });
+    lines.collect()
 }
 
 fn dialect() -> serde_saphyr::Options {
@@ -95,6 +113,14 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn lines_of_a_quoted_text_may_begin_with_tabs() {
+        let all = read("routes: '{\n\t  \"/a\": 1,\n\t\t\"/b\": 2\n\t}'\nx: \"a\\tb\"\n");
+        let value = all.into_iter().next().unwrap().unwrap();
+        assert_eq!(value["routes"], "{ \"/a\": 1, \"/b\": 2 }");
+        assert_eq!(value["x"], "a\tb");
     }
 
     #[test]

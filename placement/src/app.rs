@@ -114,7 +114,7 @@ async fn elect(
         let service = ElectionServer::new(replica.clone());
         process.serve("election", listener, acceptor, limits(flags), service);
     }
-    process.spawn("election", |stopping| replica.run(stopping));
+    process.spawn_essential("election", replica.run(process.tasks.stopping()));
     Ok(())
 }
 
@@ -155,6 +155,9 @@ async fn serve_api(
 
 fn limits(flags: &Flags) -> Limits {
     Limits {
+        // A sidecar has one; several may share a connection.
+        streams: 16,
+        per_source: 1024,
         ping_after: flags.keepalive_time,
         ping_timeout: flags.keepalive_timeout,
         ..Limits::STREAMS

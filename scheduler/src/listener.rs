@@ -22,7 +22,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections whose handshake is done, on their way to the server.
 const ACCEPTED: usize = 64;
 /// Of one connection at once.
-const MOST_STREAMS: u32 = 4096;
+const MOST_STREAMS: u32 = 512;
 /// Of headers, in bytes.
 const LARGEST_HEADERS: u32 = 16 << 10;
 

@@ -36,7 +36,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// An incarnation that has lived so long begins with the first pause again.
 const WELL: Duration = Duration::from_secs(30);
 /// Of one request, in bytes.
-const LARGEST_REQUEST: usize = 64 << 20;
+const LARGEST_REQUEST: usize = 8 << 20;
 /// For giving the lease back.
 const RESIGN: Duration = Duration::from_secs(2);
 /// Changes of an etcd on their way to the engine.

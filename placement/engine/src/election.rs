@@ -16,6 +16,9 @@ const LOYALTY: Duration = Duration::from_millis(800);
 /// Added at random, so that replicas do not stand for election at once.
 const SPREAD: Duration = Duration::from_millis(400);
 
+/// Terms that a replica may be ahead of another.
+const FAR_AHEAD: u64 = 1 << 32;
+
 /// What a replica asks another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
@@ -129,6 +132,8 @@ impl Election {
             Role::Follower { stands_at, .. } if *stands_at <= now => self.ask(now),
             Role::Candidate { gives_up_at, .. } if *gives_up_at <= now => self.ask(now),
             Role::Leader { .. } if lease_ended => {
+                // Should it lead again, sidecars have been elsewhere meanwhile.
+                self.followed = true;
                 self.follow(now, None);
                 None
             }
@@ -143,6 +148,14 @@ impl Election {
     /// Answers another replica.
     pub fn request(&mut self, now: Instant, request: &Request) -> Answer {
         let granted = match request {
+            // Terms rise one by one: no replica is that far ahead.
+            Request::Vote { term, .. }
+            | Request::Heartbeat { term, .. }
+            | Request::Resign { term, .. }
+                if *term > self.term.saturating_add(FAR_AHEAD) =>
+            {
+                false
+            }
             Request::Vote {
                 term,
                 candidate,
@@ -187,6 +200,9 @@ impl Election {
         request: &Request,
         answer: Answer,
     ) -> Option<Broadcast> {
+        if answer.term > self.term.saturating_add(FAR_AHEAD) {
+            return None;
+        }
         if answer.term > self.term {
             self.enter(answer.term);
             self.follow(now, None);
@@ -280,14 +296,14 @@ impl Election {
     /// Asks whether it would be elected.
     fn ask(&mut self, now: Instant) -> Option<Broadcast> {
         if self.replicas == 1 {
-            self.term += 1;
+            self.term = self.term.saturating_add(1);
             return self.lead(now, BTreeMap::new());
         }
-        self.candidate(now, self.term + 1, false)
+        self.candidate(now, self.term.saturating_add(1), false)
     }
 
     fn stand(&mut self, now: Instant) -> Option<Broadcast> {
-        self.term += 1;
+        self.term = self.term.saturating_add(1);
         self.voted_for = Some(self.id.clone());
         self.candidate(now, self.term, true)
     }
@@ -560,6 +576,33 @@ mod tests {
         world.run(Duration::from_secs(3));
         assert_eq!(world.leaders(), [leader]);
         assert_eq!(world.replicas[leader].term, term);
+    }
+
+    #[test]
+    fn a_term_out_of_all_proportion_changes_nothing() {
+        let mut world = World::new(3, 31);
+        world.run(Duration::from_secs(3));
+        let [leader] = world.leaders()[..] else {
+            panic!("no leader")
+        };
+        let term = u64::MAX;
+        for request in [
+            Request::Heartbeat {
+                term,
+                leader: name(9),
+            },
+            Request::Vote {
+                term,
+                candidate: name(9),
+                stands: true,
+            },
+        ] {
+            for replica in &mut world.replicas {
+                assert!(!replica.request(world.now, &request).granted);
+            }
+        }
+        world.run(Duration::from_secs(3));
+        assert_eq!(world.leaders(), [leader]);
     }
 
     proptest! {

@@ -81,8 +81,9 @@ impl Rounds {
         }
     }
 
-    /// A stream that hosts other types than before starts a round, in the middle
-    /// of one as well: the version that was under way is given up.
+    /// A stream that hosts other types than before starts a round. One that is
+    /// under way ends first: a sidecar that changes its mind all the time cannot
+    /// keep the others locked.
     pub fn report(
         &mut self,
         now: Instant,
@@ -103,9 +104,9 @@ impl Rounds {
             return;
         }
         match self.state {
-            State::Idle | State::Running { .. } => self.begin(now, effects),
-            // One round will serve it too.
-            State::Gathering { .. } => self.changed = true,
+            State::Idle => self.begin(now, effects),
+            // The next round will serve it too.
+            State::Running { .. } | State::Gathering { .. } => self.changed = true,
         }
     }
 

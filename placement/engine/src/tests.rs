@@ -263,16 +263,22 @@ fn a_sidecar_without_types_gets_the_tables_and_starts_no_round() {
 }
 
 #[test]
-fn other_types_in_the_middle_of_a_round_start_it_again() {
+fn other_types_in_the_middle_of_a_round_are_for_the_next_one() {
     let mut world = World::new(SETTINGS);
     let one = world.open(1, host("a:1", &["cat"]));
-    world.answer(one);
+    let two = world.open(2, host("b:1", &["cat"]));
+    world.answer_all();
     world.report(one, host("a:1", &["dog"]));
-    let orders = world.orders(one);
-    assert_eq!(orders.last(), Some(&Order::Lock { version: 2 }));
-    // What is answered of the abandoned version counts for nothing.
-    world.answer(one);
-    assert_eq!(world.orders(one), [Order::Lock { version: 2 }]);
+    let before = world.orders(two);
+    for types in [&["eel"][..], &["dog"], &["eel"]] {
+        world.report(one, host("a:1", types));
+    }
+    assert_eq!(world.orders(two), before);
+    for _ in 0..3 {
+        world.answer(one);
+        world.answer(two);
+    }
+    assert_eq!(world.orders(two), [Order::Lock { version: 4 }]);
     world.answer_all();
     world.is_settled().unwrap();
 }

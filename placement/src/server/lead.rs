@@ -199,15 +199,21 @@ impl Lead {
     /// queue is full leaves, which is another event.
     fn apply(&self, leading: &mut Leading, event: Event) {
         let mut events = vec![event];
+        let mut changed = false;
         while let Some(event) = events.pop() {
             let mut effects = Vec::new();
+            changed |= !matches!(event, Event::Acknowledged { .. });
             leading.engine.handle(Instant::now(), event, &mut effects);
+            changed |= !effects.is_empty();
             for effect in effects {
                 self.perform(leading, effect, &mut events);
             }
         }
-        self.count(leading);
-        self.0.changed.notify_one();
+        // Most acknowledgements change nothing, and counting looks at all hosts.
+        if changed {
+            self.count(leading);
+            self.0.changed.notify_one();
+        }
     }
 
     fn perform(&self, leading: &mut Leading, effect: Effect, events: &mut Vec<Event>) {

@@ -21,6 +21,9 @@ use tonic::{Status, Streaming};
 pub use lead::Lead;
 use session::Session;
 
+/// A report, in bytes.
+const LARGEST: usize = 1 << 20;
+
 /// `dapr.proto.placement.v1.Placement`. It is not the generated one, because
 /// that would encode the same tables for each stream.
 #[derive(Clone)]
@@ -53,7 +56,8 @@ where
             if request.uri().path() != "/dapr.proto.placement.v1.Placement/ReportDaprStatus" {
                 return Ok(Status::unimplemented("").into_http());
             }
-            let mut grpc = Grpc::new(wire::OrderCodec);
+            let mut grpc =
+                Grpc::new(wire::OrderCodec).apply_max_message_size_config(Some(LARGEST), None);
             Ok(grpc.streaming(server, request).await)
         })
     }

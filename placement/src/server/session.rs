@@ -99,11 +99,14 @@ impl Stream for Session {
         let Some((_, orders)) = &mut self.open else {
             return Poll::Pending;
         };
-        let order = ready!(orders.poll_recv(context));
-        if !matches!(order, Some(Ok(_))) {
+        let order = ready!(orders.poll_recv(context)).unwrap_or_else(|| {
+            let text = "the sidecar has not taken its orders: it has to connect again";
+            Err(Status::resource_exhausted(text))
+        });
+        if order.is_err() {
             self.close();
         }
-        Poll::Ready(order)
+        Poll::Ready(Some(order))
     }
 }
 

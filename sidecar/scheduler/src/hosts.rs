@@ -56,8 +56,8 @@ impl Scheduler {
             loop {
                 let address = &addresses[turn % addresses.len()];
                 turn = turn.wrapping_add(1);
+                // Ready stays ready: a scheduler that is away concerns jobs alone.
                 let ended = self.follow(address, &ready).await;
-                ready.not_ready();
                 match ended {
                     Ok(()) => {
                         tracing::debug!(target: SCOPE, "scheduler {address} has ended the stream of its members");

@@ -11,7 +11,7 @@ use outrider_proto::scheduler::v1::watch_jobs_request::WatchJobRequestType;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 
 use crate::hosts::Host;
@@ -20,6 +20,8 @@ use crate::{SCOPE, Scheduler};
 /// Between tries to open a stream; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// How long a scheduler may take to hear of the last results of a stream.
+const LAST_RESULT: Duration = Duration::from_secs(1);
 /// Jobs of one stream that are delivered at once. Others stay with the scheduler.
 const MOST_AT_ONCE: usize = 1024;
 
@@ -62,8 +64,8 @@ pub trait Deliver: Send + Sync + 'static {
 
 impl Scheduler {
     /// Takes what is wanted from all members, until `stopping` is cancelled. The
-    /// streams are opened anew whenever something else is wanted; a job under
-    /// way is then triggered again.
+    /// streams are opened anew whenever something else is wanted. Jobs under way
+    /// are finished first, and the scheduler hears of it.
     pub async fn watch_jobs(
         self,
         mut wanted: watch::Receiver<Wanted>,
@@ -71,7 +73,8 @@ impl Scheduler {
         stopping: CancellationToken,
     ) {
         let mut hosts = self.0.hosts.subscribe();
-        let mut open: HashMap<String, JoinSet<()>> = HashMap::new();
+        let mut open: HashMap<String, DropGuard> = HashMap::new();
+        let mut streams = JoinSet::new();
         let mut opened_for = Wanted::default();
         loop {
             let now = wanted.borrow_and_update().clone();
@@ -83,26 +86,28 @@ impl Scheduler {
             open.retain(|address, _| members.iter().any(|host| host.address == *address));
             if !opened_for.is_nothing() {
                 for host in members {
-                    let streams = || self.streams(&host, &opened_for, &deliver);
-                    open.entry(host.address.clone()).or_insert_with(streams);
+                    let address = host.address.clone();
+                    open.entry(address).or_insert_with(|| {
+                        let closing = CancellationToken::new();
+                        for _ in 0..self.0.options.streams {
+                            let initial = self.initial(&opened_for);
+                            let (host, deliver) = (host.clone(), deliver.clone());
+                            streams.spawn(keep_open(host, initial, deliver, closing.clone()));
+                        }
+                        closing.drop_guard()
+                    });
                 }
             }
             tokio::select! {
-                () = stopping.cancelled() => return,
-                changed = wanted.changed() => if changed.is_err() { return },
+                () = stopping.cancelled() => break,
+                changed = wanted.changed() => if changed.is_err() { break },
                 // The sender is the scheduler's own.
                 _ = hosts.changed() => {}
+                Some(_) = streams.join_next() => {}
             }
         }
-    }
-
-    fn streams(&self, host: &Host, wanted: &Wanted, deliver: &Arc<dyn Deliver>) -> JoinSet<()> {
-        let mut streams = JoinSet::new();
-        for _ in 0..self.0.options.streams {
-            let initial = self.initial(wanted);
-            streams.spawn(keep_open(host.clone(), initial, deliver.clone()));
-        }
-        streams
+        drop(open);
+        while streams.join_next().await.is_some() {}
     }
 
     fn initial(&self, wanted: &Wanted) -> wire::WatchJobsRequestInitial {
@@ -119,12 +124,17 @@ impl Scheduler {
     }
 }
 
-async fn keep_open(host: Host, initial: wire::WatchJobsRequestInitial, deliver: Arc<dyn Deliver>) {
+async fn keep_open(
+    host: Host,
+    initial: wire::WatchJobsRequestInitial,
+    deliver: Arc<dyn Deliver>,
+    closing: CancellationToken,
+) {
     let mut pause = FIRST_PAUSE;
     let mut logged = String::new();
     loop {
         let mut opened = false;
-        if let Err(status) = stream(&host, initial.clone(), &deliver, &mut opened).await {
+        if let Err(status) = stream(&host, initial.clone(), &deliver, &mut opened, &closing).await {
             // Each new cause once: without streams no job arrives.
             if status.message() == logged {
                 tracing::debug!(target: SCOPE, "a stream of jobs to scheduler {} has failed again: {status}", host.address);
@@ -136,7 +146,10 @@ async fn keep_open(host: Host, initial: wire::WatchJobsRequestInitial, deliver: 
         if opened {
             pause = FIRST_PAUSE;
         }
-        tokio::time::sleep(pause).await;
+        let pausing = closing.run_until_cancelled(tokio::time::sleep(pause));
+        if pausing.await.is_none() {
+            return;
+        }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
@@ -146,6 +159,7 @@ async fn stream(
     initial: wire::WatchJobsRequestInitial,
     deliver: &Arc<dyn Deliver>,
     opened: &mut bool,
+    closing: &CancellationToken,
 ) -> Result<(), Status> {
     let (requests_tx, requests) = mpsc::channel(MOST_AT_ONCE);
     let request = |request| wire::WatchJobsRequest {
@@ -155,13 +169,21 @@ async fn stream(
     // There is room for it.
     let _ = requests_tx.try_send(first);
     let mut client = host.client();
-    let answered = client.watch_jobs(ReceiverStream::new(requests)).await;
+    let opening = client.watch_jobs(ReceiverStream::new(requests));
+    let Some(answered) = closing.run_until_cancelled(opening).await else {
+        return Ok(());
+    };
     let mut triggers = answered?.into_inner();
     *opened = true;
     let mut running = JoinSet::new();
     loop {
+        let closes = closing.is_cancelled();
+        if closes && running.is_empty() {
+            break;
+        }
         tokio::select! {
-            trigger = triggers.message(), if running.len() < MOST_AT_ONCE => {
+            () = closing.cancelled(), if !closes => {}
+            trigger = triggers.message(), if !closes && running.len() < MOST_AT_ONCE => {
                 let Some(trigger) = trigger? else {
                     return Ok(());
                 };
@@ -182,6 +204,11 @@ async fn stream(
             }
         }
     }
+    // What was sent last has arrived when the scheduler ends the stream.
+    drop(requests_tx);
+    let ended = async { while let Ok(Some(_)) = triggers.message().await {} };
+    let _late = tokio::time::timeout(LAST_RESULT, ended).await;
+    Ok(())
 }
 
 async fn one(

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use outrider_host::Tasks;
-use outrider_scheduler_client::Wanted;
 use tokio::sync::watch;
 
 use super::SCOPE;
+use super::jobs::Jobs;
 use crate::blocks::bindings::read::Readers;
 use crate::blocks::pubsub::subscribe::Subscriber;
 use crate::flags::Protocol;
@@ -26,7 +26,7 @@ pub struct WatchApp {
     pub subscriber: Subscriber,
     pub readers: Readers,
     /// The jobs that it takes.
-    pub jobs: watch::Sender<Wanted>,
+    pub jobs: Jobs,
     pub tasks: Tasks,
 }
 
@@ -75,9 +75,9 @@ impl WatchApp {
         loop {
             if *healthy_rx.borrow_and_update() {
                 tokio::join!(self.subscriber.start(), self.readers.start());
-                self.jobs.send_modify(|wanted| wanted.jobs = true);
+                self.jobs.take(true);
             } else {
-                self.jobs.send_modify(|wanted| wanted.jobs = false);
+                self.jobs.take(false);
                 self.subscriber.stop();
                 self.readers.stop();
             }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use outrider_host::Tasks;
 use outrider_host::signal::{Signal, Signals};
 use outrider_kit::duration;
-use outrider_scheduler_client::Wanted;
 use outrider_telemetry::log;
 
 use super::{End, Failure, Runtime, SCOPE};
@@ -99,7 +98,7 @@ impl Runtime {
         tracing::info!(target: SCOPE, "Blocking graceful shutdown for {} or until app reports unhealthy...", duration::format(block));
         self.subscriber.finish();
         self.readers.finish();
-        self.jobs.send_replace(Wanted::default());
+        self.jobs.finish();
         self.leaving.set();
         let mut health = self.health.subscribe();
         let probing = self.probes.is_some();
@@ -125,7 +124,7 @@ impl Runtime {
             {
                 tracing::warn!(target: SCOPE, "error closing name resolver: {error}");
             }
-            self.jobs.send_replace(Wanted::default());
+            self.jobs.finish();
             tokio::join!(
                 self.subscriber.end(),
                 self.readers.end(),

@@ -8,6 +8,7 @@ use outrider_metrics::Metrics;
 use outrider_scheduler_client::{Options, Scheduler, Wanted};
 use outrider_security::Security;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::settings::Settings;
 use super::{Failure, SCOPE};
@@ -40,14 +41,35 @@ pub fn scheduler(
     Ok(scheduler)
 }
 
-/// Has the application do jobs, for as long as the sender says that it wants
-/// them.
+/// Whether the application takes jobs. Cloning shares it.
+#[derive(Clone)]
+pub struct Jobs {
+    wanted_tx: watch::Sender<Wanted>,
+    /// It takes none any more.
+    finished: CancellationToken,
+}
+
+impl Jobs {
+    /// The application is healthy, or it is not. Jobs under way are finished.
+    pub fn take(&self, takes: bool) {
+        let takes = takes && !self.finished.is_cancelled();
+        self.wanted_tx.send_modify(|wanted| wanted.jobs = takes);
+    }
+
+    /// No further job is taken, for good.
+    pub fn finish(&self) {
+        self.finished.cancel();
+        self.take(false);
+    }
+}
+
+/// Has the application do jobs, for as long as it takes them.
 pub fn deliver(
     scheduler: &Scheduler,
     channel: Option<Arc<Channel>>,
     metrics: &Metrics,
     tasks: &Tasks,
-) -> watch::Sender<Wanted> {
+) -> Jobs {
     let (wanted_tx, wanted) = watch::channel(Wanted::default());
     if let Some(channel) = channel
         && scheduler.is_enabled()
@@ -56,10 +78,12 @@ pub fn deliver(
             channel,
             metrics: metrics.jobs(),
         });
-        let watching = scheduler
-            .clone()
-            .watch_jobs(wanted, deliver, tasks.stopping());
+        let scheduler = scheduler.clone();
+        let watching = scheduler.watch_jobs(wanted, deliver, tasks.stopping());
         tasks.spawn("jobs", watching);
     }
-    wanted_tx
+    Jobs {
+        wanted_tx,
+        finished: CancellationToken::new(),
+    }
 }

@@ -11,12 +11,12 @@ use outrider_components::resolve::Resolver;
 use outrider_host::signal::Signals;
 use outrider_host::{Tasks, Workers};
 use outrider_net::server::phase::Leaving;
-use outrider_scheduler_client::Wanted;
 use outrider_security::user;
 use outrider_telemetry::log;
 use tokio::sync::{mpsc, watch};
 
 use self::end::{Ask, ended_early};
+use self::jobs::Jobs;
 use self::settings::settings;
 use crate::blocks::bindings::read::Readers;
 use crate::blocks::configuration::subscriptions::Subscriptions;
@@ -119,7 +119,7 @@ struct Runtime {
     readers: Readers,
     configuration: Subscriptions,
     /// What this sidecar takes of the scheduler.
-    jobs: watch::Sender<Wanted>,
+    jobs: Jobs,
     resolver: Option<Arc<dyn Resolver>>,
     channel: Option<(Arc<Channel>, Connector)>,
     probes: Option<channel::health::Settings>,

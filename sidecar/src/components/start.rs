@@ -184,11 +184,14 @@ impl Starter {
         let (name, shown) = (&component.metadata.name, component.log_name());
         self.parked().retain(|parked| parked.metadata.name != *name);
         if !self.is_allowed(component) {
-            self.remove(name);
             let spec = &component.spec;
             let kind = format!("{}/{}", spec.component_type, spec.version);
             let why = format!("components of type {kind} are not allowed");
+            // Before it goes: chains of middleware ask why it is not there.
             self.live.status.failed::<Component>(name, &why);
+            if let Some(running) = self.live.take(name) {
+                self.retire(running);
+            }
             return Ok(StartOutcome::Denied);
         }
         if let Some(MissingStore(store)) = self.sources.missing_store(

@@ -14,6 +14,8 @@ use serde_json::{Map, Value, json};
 pub const FIELDS: &[&[Field]] = &[Fields::FIELDS];
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// For the whole of one request.
+const LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of an answer.
 const MAX_ANSWER: usize = 100 << 20;
 const OPERATIONS: [&str; 2] = ["query", "mutation"];
@@ -36,7 +38,10 @@ struct Graphql {
 pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<Binding>, Error> {
     let fields = Fields::read(&metadata)?;
     let client = Client::builder()
+        // Headers with secrets are for this server alone.
+        .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_LIMIT)
+        .timeout(LIMIT)
         .build()
         .map_err(|error| Error::invalid(outrider_kit::error::chain(&error)))?;
     let graphql = Graphql {
@@ -102,7 +107,7 @@ impl Graphql {
             Value::Object(variables)
         };
         let unavailable = |error: reqwest::Error| {
-            let text = outrider_kit::error::chain(&error);
+            let text = outrider_kit::error::chain(&error.without_url());
             Error::unavailable(format!("GraphQL Error: {text}"))
         };
         let body = json!({"query": document, "variables": variables}).to_string();

@@ -164,7 +164,7 @@ impl ClientCredentials {
 #[async_trait]
 impl Middleware for ClientCredentials {
     async fn handle(&self, mut request: Request, next: Next<'_>) -> Outcome {
-        let passes = |filter: &Pattern| !filter.is_match(&decoded_path(request.uri()));
+        let passes = |filter: &Pattern| super::is_exempt(filter, &decoded_path(request.uri()));
         if self.filter.as_ref().is_some_and(passes) {
             return next.run(request).await;
         }

@@ -130,8 +130,16 @@ async fn token(fields: &Fields) -> Result<Secret, Error> {
     }
 }
 
+/// Whether a name stays below the prefix, in whatever way URLs are read.
+fn is_inside(name: &str) -> bool {
+    let mut segments = name.split(['/', '\\']);
+    segments.all(|segment| !matches!(segment, "." | ".."))
+}
+
 async fn client(fields: &Fields) -> Result<Client, Error> {
     let mut builder = Client::builder()
+        // The token is for this server alone.
+        .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_LIMIT)
         .timeout(LIMIT)
         .tls_version_min(tls::Version::TLS_1_2);
@@ -236,6 +244,11 @@ impl Vault {
     }
 
     async fn secret(&self, name: &str, version: &str) -> Result<Pairs, Error> {
+        if !is_inside(name) {
+            return Err(Error::invalid(format!(
+                "the name of the secret {name} leads out of its folder"
+            )));
+        }
         let path = utf8_percent_encode(name, PATH);
         let version = utf8_percent_encode(version, percent_encoding::NON_ALPHANUMERIC);
         let path = format!("data/{}{path}?version={version}", self.prefix);
@@ -327,5 +340,20 @@ impl Store for Vault {
             }
         }
         Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_inside;
+
+    #[test]
+    fn a_name_stays_below_the_prefix() {
+        for name in ["db", "a/b", "a..b", "..a", "", "a/.../b"] {
+            assert!(is_inside(name), "{name}");
+        }
+        for name in ["..", "x/../db", "../../sys/health", "a/.", "x\\..\\db"] {
+            assert!(!is_inside(name), "{name}");
+        }
     }
 }

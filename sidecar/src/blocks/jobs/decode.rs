@@ -27,7 +27,10 @@ pub fn job(body: &[u8]) -> Result<(Job, bool), String> {
         repeats: count(&mut body, "repeats", "repeats")?,
         due_time: text(&mut body, "dueTime", "due_time")?,
         ttl: text(&mut body, "ttl", "ttl")?,
-        data: data.map(|data| value::json_to_any(&data)),
+        data: match data {
+            None => None,
+            Some(data) => Some(value::json_to_any(&data).ok_or("data is nested too deeply")?),
+        },
         failure_policy: policy.map(failure_policy).transpose()?,
     };
     let overwrite = match take(&mut body, "overwrite", "overwrite") {

@@ -12,12 +12,15 @@ use serde_json::{Map, Value, json};
 const PREFIX: &str = "type.googleapis.com/";
 const VALUE: &str = "google.protobuf.Value";
 
-/// JSON of any kind, as a message of its own.
-pub fn json_to_any(json: &Value) -> Any {
-    Any {
+/// JSON of any kind, as a message of its own. None if it is nested more deeply
+/// than messages can be.
+pub fn json_to_any(json: &Value) -> Option<Any> {
+    let value = to_value(json).encode_to_vec();
+    prost_types::Value::decode(value.as_slice()).ok()?;
+    Some(Any {
         type_url: format!("{PREFIX}{VALUE}"),
-        value: to_value(json).encode_to_vec(),
-    }
+        value,
+    })
 }
 
 fn to_value(json: &Value) -> prost_types::Value {
@@ -160,7 +163,7 @@ mod tests {
     #[test]
     fn json_comes_back_with_its_type() {
         let json = json!({"a": [1, "x", null, true, {"b": 2.5}]});
-        let any = json_to_any(&json);
+        let any = json_to_any(&json).unwrap();
         assert_eq!(
             any_to_json(&any),
             json!({"@type": "type.googleapis.com/google.protobuf.Value", "value": json})
@@ -182,12 +185,22 @@ mod tests {
 
     #[test]
     fn an_application_gets_json_or_bytes() {
-        assert_eq!(body(&json_to_any(&json!("x"))), b"\"x\"");
+        assert_eq!(body(&json_to_any(&json!("x")).unwrap()), b"\"x\"");
         let raw = Any {
             type_url: String::new(),
             value: b" raw \n".to_vec(),
         };
         assert_eq!(body(&raw), b"raw");
+    }
+
+    #[test]
+    fn data_that_could_not_be_read_again_is_refused() {
+        let nested = |depth: usize| {
+            let text = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            serde_json::from_str::<Value>(&text).unwrap()
+        };
+        assert!(json_to_any(&nested(30)).is_some());
+        assert!(json_to_any(&nested(120)).is_none());
     }
 
     #[test]
