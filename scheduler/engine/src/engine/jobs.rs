@@ -1,5 +1,6 @@
 //! Jobs come, become due, and go.
 
+use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -308,8 +309,15 @@ impl Engine {
                 revision: entry.revision,
             };
             let name = entry.name.clone();
-            self.reads.insert(job, passed);
-            effects.push(Effect::Read { job, name });
+            match self.reads.entry(job) {
+                // It was given up and is wanted again: the read under way is for
+                // this version as well, and what it has passed stays passed.
+                Slot::Occupied(mut reading) => reading.get_mut().extend(passed),
+                Slot::Vacant(free) => {
+                    free.insert(passed);
+                    effects.push(Effect::Read { job, name });
+                }
+            }
         }
     }
 

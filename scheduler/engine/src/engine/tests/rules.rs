@@ -189,3 +189,27 @@ fn members_share_jobs_and_a_lost_one_moves_its_share_alone() {
         assert!((60..140).contains(&share), "{share}");
     }
 }
+
+#[test]
+fn a_limit_stays_counted_when_a_job_comes_back_while_it_is_read() {
+    for own in [0, 1] {
+        let mut world = World::new();
+        world.open(0, Some(1));
+        for name in [1, 3] {
+            let (kind, repeats) = (0, 1);
+            world.act(Act::Put {
+                name,
+                kind,
+                repeats,
+            });
+        }
+        world.wait(1000);
+        world.run();
+        assert_eq!(world.flying().len(), 1);
+        // The other one may pass now, and is read when other members own it.
+        world.answer(0, true);
+        world.act(Act::Members(2, own));
+        world.act(Act::Members(1, 0));
+        world.settle();
+    }
+}
