@@ -558,15 +558,10 @@ pub async fn survives(store: &dyn Store, server: &mut Server) {
             let request = SetRequest::new(key(n), json(&n.to_string()));
             match store.set(&request).await {
                 Ok(()) => acknowledged.push((n, std::time::Instant::now())),
-                Err(_) => {
-                    failed = true;
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
+                Err(_) => failed = true,
             }
-            // More than enough after the outage.
-            if n > 20_000 {
-                break;
-            }
+            // Each of them is read afterwards.
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
     let back = {
@@ -577,7 +572,7 @@ pub async fn survives(store: &dyn Store, server: &mut Server) {
         };
         tokio::select! {
             () = watched => {}
-            () = writes => panic!("the writes end after the outage"),
+            () = writes => panic!("the writes have an end"),
         }
         back.expect("the server is back")
     };
