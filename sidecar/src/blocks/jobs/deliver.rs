@@ -8,6 +8,7 @@ use http::HeaderMap;
 use outrider_call::channel::{Channel, Kind, grpc as app};
 use outrider_metrics::job::Jobs;
 use outrider_net::grpc;
+use outrider_proto::Any;
 use outrider_proto::common::v1::HttpExtension;
 use outrider_proto::common::v1::http_extension::Verb;
 use outrider_proto::runtime::v1 as wire;
@@ -92,12 +93,13 @@ impl ToApplication {
     }
 
     async fn over_grpc(&self, client: &app::Client, trigger: Trigger) -> Result<(), Failed> {
-        let data = trigger.data.unwrap_or_default();
+        let data = trigger.data.filter(|data| *data != Any::default());
+        let content_type = data.as_ref().map(|data| data.type_url.clone());
         let request = wire::JobEventRequest {
             method: format!("job/{}", trigger.name),
             name: trigger.name,
-            content_type: data.type_url.clone(),
-            data: Some(data),
+            content_type: content_type.unwrap_or_default(),
+            data,
             http_extension: Some(HttpExtension {
                 verb: Verb::Post.into(),
                 ..Default::default()
