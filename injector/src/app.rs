@@ -44,7 +44,7 @@ async fn start(flags: Flags, process: Process) -> anyhow::Result<()> {
         "webhook-configuration",
         "injector-service",
     ];
-    let pages = process.serve_pages(&flags.service, targets);
+    let pages = process.serve_pages(&flags.service, targets, None);
     let [security_ready, anchors_ready, webhook_ready] = pages.await?;
     let matcher = matcher(&flags)?;
     user::refuse_root(true, flags.run_as_root)?;
@@ -79,6 +79,7 @@ fn identity(flags: &Flags) -> anyhow::Result<Identity> {
         sentry_token_file: flags.sentry_token_file.clone(),
         // Some API servers of cloud providers refuse Ed25519 of a webhook.
         key: Key::Rsa,
+        directory: None,
     })
 }
 

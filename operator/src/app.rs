@@ -59,7 +59,7 @@ async fn start(flags: Flags, process: Process) -> anyhow::Result<()> {
         "operator-api-server",
         "operator-webhook",
     ];
-    let pages = process.serve_pages(&flags.service, targets);
+    let pages = process.serve_pages(&flags.service, targets, None);
     let [security_ready, cache_ready, api_ready, webhook_ready] = pages.await?;
     user::refuse_root(true, flags.run_as_root)?;
     let client = flags.service.client().await?;
@@ -112,6 +112,7 @@ fn identity(flags: &Flags, configuration: Configuration) -> anyhow::Result<Ident
         sentry_token_file: flags.sentry_token_file.clone(),
         // Some API servers of cloud providers refuse Ed25519 of a webhook.
         key: Key::Rsa,
+        directory: None,
     })
 }
 

@@ -38,7 +38,7 @@ async fn start(flags: Flags, process: Process) -> anyhow::Result<()> {
     let lead = lead(&flags, &process);
     let more = flags.metadata.then(|| page::state(lead.clone()));
     let targets = ["placement-grpc-server", "placement-raft-leadership"];
-    let pages = process.serve_pages_and(&flags.service, targets, more);
+    let pages = process.serve_pages(&flags.service, targets, more);
     let [api_ready, election_ready] = pages.await?;
     let address = own_address(&flags.id, &flags.replicas)?.to_owned();
     let security = security(&flags, &process).await?;
@@ -84,6 +84,7 @@ async fn security(flags: &Flags, process: &Process) -> anyhow::Result<Security> 
         trust_anchors_file: tls.trust_anchors_file,
         sentry_token_file: tls.sentry_token_file,
         key: Key::Ed25519,
+        directory: None,
     };
     let (security, _anchors) = identity.start(client.as_ref(), process).await?;
     Ok(security)

@@ -102,8 +102,8 @@ impl Replica {
         self.0.lead.stop();
         let resigned = self.election().resign(Instant::now());
         self.post(resigned, &mut asked);
-        let told = async { while asked.join_next().await.is_some() {} };
-        let _late = tokio::time::timeout(FAREWELL, told).await;
+        let answered = async { while asked.join_next().await.is_some() {} };
+        let _late = tokio::time::timeout(FAREWELL, answered).await;
     }
 
     fn election(&self) -> MutexGuard<'_, Election> {

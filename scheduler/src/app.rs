@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrider_host::Readiness;
-use outrider_k8s::{Client, trust};
+use outrider_k8s::Client;
+use outrider_security::Security;
 use outrider_security::identity::Key;
-use outrider_security::{ControlPlane, Options, Security, anchors, token};
-use outrider_service::{Failure, Process, Service, flag};
+use outrider_service::{Failure, Identity, Process, Service, flag};
 
 use crate::flags::{self, Etcd, Flags};
 use crate::metrics::Metrics;
@@ -38,7 +38,7 @@ async fn start(flags: Flags, process: Process) -> anyhow::Result<()> {
         Etcd::External(_) => "scheduler-etcd-external",
     };
     let targets = ["scheduler-server", store, "scheduler-jobs"];
-    let pages = process.serve_pages(&flags.service, targets);
+    let pages = process.serve_pages(&flags.service, targets, None);
     let [server, store, jobs] = pages.await?;
     let ready = Ready {
         server,
@@ -78,31 +78,16 @@ async fn identity(
     if !flags.tls {
         return Ok(Security::disabled());
     }
-    let file = &flags.trust_anchors_file;
-    let anchors = match client {
-        Some(client) => trust::source(client, &flags.namespace, file).await,
-        None => anchors::Source::File(file.clone()),
-    };
-    let is_mounted = matches!(anchors, anchors::Source::File(_));
-    let options = Options {
-        app_id: APP_ID.to_owned(),
+    let identity = Identity {
+        app_id: APP_ID,
         namespace: flags.namespace.clone(),
-        control_plane: ControlPlane {
-            trust_domain: flags.trust_domain.clone(),
-            namespace: flags.namespace.clone(),
-        },
-        anchors,
+        trust_domain: flags.trust_domain.clone(),
         sentry_address: flags.sentry_address.clone(),
-        token: token::Source::choose(flags.kubernetes, flags.sentry_token_file.clone())?,
+        trust_anchors_file: flags.trust_anchors_file.clone(),
+        sentry_token_file: flags.sentry_token_file.clone(),
         key: Key::Ed25519,
-        jwt_audiences: Vec::new(),
         directory: Some(flags.identity_directory.clone()),
     };
-    let (security, upkeep) = Security::start(options).await?;
-    process.spawn("identity", |stopping| upkeep.run(stopping));
-    if let (false, Some(anchors)) = (is_mounted, security.anchors()) {
-        let (anchors, file) = (anchors.clone(), file.clone());
-        process.spawn("anchors", |stopping| trust::follow(anchors, file, stopping));
-    }
+    let (security, _anchors) = identity.start(client, process).await?;
     Ok(security)
 }

@@ -4,11 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrider_kit::random;
-use outrider_proto::Any;
-use outrider_proto::etcd::etcdserverpb::{
-    PutRequest, RangeRequest, RequestOp, TxnRequest, request_op,
-};
+use outrider_proto::etcd::etcdserverpb::RangeRequest;
 use outrider_proto::etcd::mvccpb::KeyValue;
 use outrider_proto::scheduler::v1::Host;
 use outrider_proto::stored::v1::Leadership;
@@ -18,13 +14,13 @@ use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use crate::kv::{Change, Kv as _, Remote, end_of_prefix};
+use crate::member;
 use crate::runner::Handle;
 
 /// A member that does not renew its lease for so long is gone, and others do its
 /// part.
 const TTL: Duration = Duration::from_secs(3);
 const RENEWAL: Duration = Duration::from_millis(700);
-const HOST: &str = "type.googleapis.com/dapr.proto.scheduler.v1.Host";
 
 /// This member among all.
 pub struct Member {
@@ -38,7 +34,7 @@ type Members = BTreeMap<Vec<u8>, String>;
 
 impl Member {
     fn key(&self) -> String {
-        format!("{}{}", key::LEADERSHIP, self.id)
+        member::key_of(&self.id)
     }
 
     /// Announces this member and follows the others. Returns when that does not
@@ -124,31 +120,8 @@ impl Member {
     }
 
     async fn put(&self, lease: i64, total: usize) -> Result<(), Status> {
-        let host = Host {
-            address: self.address.clone(),
-        };
-        let leadership = Leadership {
-            total: total as u64,
-            uid: random::bits(),
-            replica_data: Some(Any {
-                type_url: HOST.to_owned(),
-                value: host.encode_to_vec(),
-            }),
-        };
-        let put = PutRequest {
-            key: self.key().into(),
-            value: leadership.encode_to_vec().into(),
-            lease,
-            ..PutRequest::default()
-        };
-        let op = RequestOp {
-            request: Some(request_op::Request::RequestPut(put)),
-        };
-        let request = TxnRequest {
-            success: vec![op],
-            ..TxnRequest::default()
-        };
-        self.remote.txn(request).await.map(drop)
+        let announced = member::announcement(&self.id, &self.address, total, lease);
+        self.remote.txn(announced).await.map(drop)
     }
 
     /// Tells sidecars all members, and the engine its part.

@@ -91,7 +91,7 @@ pub fn command() -> Command {
         .args([
             text("mode", "standalone").help("standalone or kubernetes"),
             text("override-broadcast-host-port", "")
-                .help("address that sidecars are told; found out by default"),
+                .help("address that sidecars connect to; found out by default"),
             switch("tls-enabled", "false").help("mTLS; always on in Kubernetes"),
             text("trust-domain", "localhost").help("trust domain of the control plane"),
             text("trust-anchors-file", "/var/run/secrets/dapr.io/tls/ca.crt")

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrider_kit::random;
+use outrider_proto::Any;
 use outrider_proto::etcd::etcdserverpb::{PutRequest, RequestOp, TxnRequest, request_op};
 use outrider_proto::scheduler::v1::Host;
 use outrider_proto::stored::v1::Leadership;
-use outrider_proto::{Any, etcd::etcdserverpb::TxnResponse};
 use outrider_scheduler_engine::key;
 use prost::Message as _;
 use tokio::sync::watch;
@@ -23,7 +23,7 @@ const TTL: Duration = Duration::from_secs(20);
 const CHECK: Duration = Duration::from_secs(1);
 const HOST: &str = "type.googleapis.com/dapr.proto.scheduler.v1.Host";
 
-/// The address that sidecars are told.
+/// The address that sidecars connect to.
 pub fn address(flags: &Flags) -> String {
     if let Some(address) = &flags.broadcast {
         return address.clone();
@@ -49,6 +49,39 @@ fn joined(host: &str, port: u16) -> String {
     }
 }
 
+/// The key of a member.
+pub fn key_of(id: &str) -> String {
+    format!("{}{id}", key::LEADERSHIP)
+}
+
+/// Writes the key of a member, one of `total`, under its lease.
+pub fn announcement(id: &str, address: &str, total: usize, lease: i64) -> TxnRequest {
+    let host = Host {
+        address: address.to_owned(),
+    };
+    let leadership = Leadership {
+        total: total as u64,
+        uid: random::bits(),
+        replica_data: Some(Any {
+            type_url: HOST.to_owned(),
+            value: host.encode_to_vec(),
+        }),
+    };
+    let put = PutRequest {
+        key: key_of(id).into(),
+        value: leadership.encode_to_vec().into(),
+        lease,
+        ..PutRequest::default()
+    };
+    let op = RequestOp {
+        request: Some(request_op::Request::RequestPut(put)),
+    };
+    TxnRequest {
+        success: vec![op],
+        ..TxnRequest::default()
+    }
+}
+
 /// The only member of an embedded store.
 pub struct Member {
     pub etcd: Etcd,
@@ -57,48 +90,18 @@ pub struct Member {
 }
 
 impl Member {
-    fn key(&self) -> String {
-        format!("{}{}", key::LEADERSHIP, self.id)
-    }
-
     /// Takes the key over, whoever had one before: nobody else can use the store.
     pub async fn lead(&self) -> Result<i64, Status> {
         let prefix = key::LEADERSHIP.as_bytes();
         let end = end_of_prefix(prefix);
         self.etcd.store.delete_range(prefix, &end).await?;
         let lease = self.etcd.leases.grant_own(TTL)?;
-        let key = self.key();
-        self.etcd.leases.attach_own(lease, key.as_bytes())?;
-        self.put(key, lease).await?;
+        self.etcd
+            .leases
+            .attach_own(lease, key_of(&self.id).as_bytes())?;
+        let announced = announcement(&self.id, &self.address, 1, lease);
+        self.etcd.store.txn(announced).await?;
         Ok(lease)
-    }
-
-    async fn put(&self, key: String, lease: i64) -> Result<TxnResponse, Status> {
-        let host = Host {
-            address: self.address.clone(),
-        };
-        let leadership = Leadership {
-            total: 1,
-            uid: random::bits(),
-            replica_data: Some(Any {
-                type_url: HOST.to_owned(),
-                value: host.encode_to_vec(),
-            }),
-        };
-        let put = PutRequest {
-            key: key.into(),
-            value: leadership.encode_to_vec().into(),
-            lease,
-            ..PutRequest::default()
-        };
-        let op = RequestOp {
-            request: Some(request_op::Request::RequestPut(put)),
-        };
-        let request = TxnRequest {
-            success: vec![op],
-            ..TxnRequest::default()
-        };
-        self.etcd.store.txn(request).await
     }
 
     /// Announces this member, and takes the key again should somebody revoke the

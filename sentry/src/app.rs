@@ -38,7 +38,7 @@ pub async fn run(flags: Flags) -> Result<ExitCode, Failure> {
 
 async fn start(flags: Flags, process: Process) -> anyhow::Result<()> {
     let targets = ["sentry-server", "security-provider"];
-    let pages = process.serve_pages(&flags.service, targets);
+    let pages = process.serve_pages(&flags.service, targets, None);
     let [server_ready, security_ready] = pages.await?;
     let metrics = Metrics::new(&process.registry);
     let client = match flags.kubernetes {

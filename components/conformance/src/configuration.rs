@@ -25,7 +25,7 @@ pub trait Outside: Send + Sync {
 /// What a store does besides.
 #[derive(Debug, Clone)]
 pub struct Promises {
-    /// Keys that are removed are told, with an empty value.
+    /// Keys that are removed are sent, with an empty value.
     pub tells_deletions: bool,
     /// A key keeps its version until it changes itself.
     pub versions_keys: bool,
@@ -35,19 +35,19 @@ pub struct Promises {
     pub metadata: Pairs,
 }
 
-struct Told(mpsc::UnboundedSender<(String, Item)>);
+struct Recorder(mpsc::UnboundedSender<(String, Item)>);
 
 #[async_trait]
-impl Handler for Told {
+impl Handler for Recorder {
     async fn handle(&self, items: Items) {
-        for told in items {
-            let _ = self.0.send(told);
+        for change in items {
+            let _ = self.0.send(change);
         }
     }
 }
 
 struct Changes {
-    told: mpsc::UnboundedReceiver<(String, Item)>,
+    changes: mpsc::UnboundedReceiver<(String, Item)>,
     _subscription: Subscription,
 }
 
@@ -56,20 +56,20 @@ impl Changes {
     async fn value(&mut self, key: &str, value: &str) -> Item {
         let waiting = async {
             loop {
-                let (of, item) = self.told.recv().await.expect("is subscribed");
+                let (of, item) = self.changes.recv().await.expect("is subscribed");
                 if of == key && item.value == value {
                     return item;
                 }
             }
         };
-        let told = tokio::time::timeout(ARRIVES_WITHIN, waiting).await;
-        told.unwrap_or_else(|_| panic!("{key} is told to be {value:?}"))
+        let arrived = tokio::time::timeout(ARRIVES_WITHIN, waiting).await;
+        arrived.unwrap_or_else(|_| panic!("no change of {key} to {value:?}"))
     }
 
-    /// The keys of what else is told.
+    /// The keys of what else arrives.
     async fn rest(&mut self) -> Vec<String> {
         let mut keys = Vec::new();
-        while let Ok(Some((key, _))) = tokio::time::timeout(SILENCE, self.told.recv()).await {
+        while let Ok(Some((key, _))) = tokio::time::timeout(SILENCE, self.changes.recv()).await {
             keys.push(key);
         }
         keys
@@ -84,11 +84,11 @@ fn request(keys: &[&str], metadata: &Pairs) -> Request {
 }
 
 async fn subscribe(store: &dyn Store, keys: &[&str], promises: &Promises) -> Changes {
-    let (sender, told) = mpsc::unbounded_channel();
+    let (sender, changes) = mpsc::unbounded_channel();
     let request = request(keys, &promises.metadata);
-    let subscribed = store.subscribe(&request, Arc::new(Told(sender))).await;
+    let subscribed = store.subscribe(&request, Arc::new(Recorder(sender))).await;
     Changes {
-        told,
+        changes,
         _subscription: subscribed.expect("subscribe"),
     }
 }
@@ -141,7 +141,7 @@ pub async fn run(store: &dyn Store, outside: &dyn Outside, promises: &Promises) 
     all.value(b, "newer").await;
     outside.set("third", "3").await;
     all.value("third", "3").await;
-    assert!(both.rest().await.is_empty(), "nothing is told twice");
+    assert!(both.rest().await.is_empty(), "nothing is sent twice");
     assert!(!only_a.rest().await.contains(&b.to_owned()));
     if promises.tells_deletions {
         outside.delete(a).await;

@@ -29,7 +29,7 @@ pub enum Refusal {
     Nonce,
     Tag,
     Length,
-    /// Nothing more is told: who asks could learn something about the key.
+    /// The error says nothing more: who asks could learn something about the key.
     Failed,
 }
 

@@ -88,7 +88,7 @@ fn open(key: &Key, with: &With<'_>, sealed: &Sealed) -> Result<Vec<u8>, Error> {
 impl<K: Keys> Crypto for Local<K> {
     async fn public_key(&self, name: &str) -> Result<PublicKey, Error> {
         let key = self.0.key(name).await?;
-        // Of a symmetric key nothing is told, not even that it exists.
+        // A symmetric key does not show, not even that it exists.
         let der = key.public_der().map_err(|_| not_found())?;
         Ok(PublicKey {
             id: key.id().map(str::to_owned),

@@ -316,7 +316,7 @@ async fn handle(handler: &dyn Handler, mut delivery: Delivery) -> Result<(), Err
         metadata,
         content_type: None,
     };
-    let told = match handler.handle(event).await {
+    let settled = match handler.handle(event).await {
         Ok(_) => delivery.acker.ack(BasicAckOptions::default()).await,
         Err(_) => {
             let options = BasicNackOptions {
@@ -326,5 +326,5 @@ async fn handle(handler: &dyn Handler, mut delivery: Delivery) -> Result<(), Err
             delivery.acker.nack(options).await
         }
     };
-    told.map(drop).map_err(failed)
+    settled.map(drop).map_err(failed)
 }

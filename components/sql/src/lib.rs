@@ -8,6 +8,7 @@ pub mod postgresql;
 mod sqlite;
 mod statement;
 mod store;
+mod write;
 
 outrider_components::components! {
     state: sqlite::state {

@@ -23,6 +23,8 @@ pub struct Identity {
     /// The value of `DAPR_SENTRY_TOKEN_FILE`, if it is set.
     pub sentry_token_file: Option<String>,
     pub key: Key,
+    /// Where certificate and key are written to as well, for other programs.
+    pub directory: Option<PathBuf>,
 }
 
 impl Identity {
@@ -52,7 +54,7 @@ impl Identity {
             token: token::Source::choose(client.is_some(), self.sentry_token_file)?,
             key: self.key,
             jwt_audiences: Vec::new(),
-            directory: None,
+            directory: self.directory,
         };
         let (security, upkeep) = Security::start(options).await?;
         process.spawn("identity", |stopping| upkeep.run(stopping));

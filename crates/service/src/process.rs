@@ -33,18 +33,10 @@ impl Process {
         }
     }
 
-    /// Serves the health page, and the metrics page if it is wanted. The service
-    /// is ready when all of `targets` are, and those that are added later.
+    /// Serves the health page with `more` beside it, and the metrics page if it is
+    /// wanted. The service is ready when all of `targets` are, and those that are
+    /// added later.
     pub async fn serve_pages<const N: usize>(
-        &self,
-        settings: &Settings,
-        targets: [&'static str; N],
-    ) -> anyhow::Result<[Target; N]> {
-        self.serve_pages_and(settings, targets, None).await
-    }
-
-    /// The same, with a page of JSON beside the health page.
-    pub async fn serve_pages_and<const N: usize>(
         &self,
         settings: &Settings,
         targets: [&'static str; N],

@@ -241,7 +241,7 @@ async fn a_leader_that_is_told_to_stop_hands_over() -> Result<()> {
     let mut replicas = Placement::replicas(3).await?;
     let (leader, mut stream) = serving(&replicas).await?;
     stream.until_hosts("cat", &["h1:1"]).await?;
-    let told = Instant::now();
+    let signalled = Instant::now();
     replicas[leader].signal(Signal::TERM)?;
     let status = stream.next().await.unwrap_err();
     assert_eq!(
@@ -253,7 +253,7 @@ async fn a_leader_that_is_told_to_stop_hands_over() -> Result<()> {
     );
     drop(replicas.remove(leader));
     let (_, _stream) = serving(&replicas).await?;
-    let elected = told.elapsed();
+    let elected = signalled.elapsed();
     assert!(elected < Duration::from_millis(1000), "{elected:?}");
     Ok(())
 }

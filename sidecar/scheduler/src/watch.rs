@@ -48,7 +48,7 @@ pub struct Trigger {
     pub data: Option<Any>,
 }
 
-/// What the scheduler is told of it.
+/// What the scheduler hears of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Success,

@@ -6,9 +6,6 @@ use super::descriptor::{Block, Method, V1, V1_ALPHA1, V1_BETA1};
 /// By their names in URLs, which are those in lists as well.
 pub const NAMES: &[&str] = &["actors", "workflows"];
 
-/// What the types of their components begin with.
-pub const CATEGORIES: &[&str] = &[];
-
 pub const BLOCK: Block = Block {
     routes: &[],
     methods: METHODS,

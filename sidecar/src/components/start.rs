@@ -105,8 +105,6 @@ pub struct Starter {
     pub context: Context,
     /// What applies to the calls of components.
     pub resiliency: Resiliency,
-    /// What types of components begin with that this release does not have.
-    pub absent: &'static [&'static str],
     /// Types, with or without version, that the Configuration forbids.
     pub denied: Vec<String>,
     /// Components that wait for a secret store.
@@ -315,13 +313,7 @@ impl Starter {
         let kind = &component.spec.component_type;
         let category = kind.split('.').next().unwrap_or_default();
         let Some(block) = self.live.category(category) else {
-            return Err(match self.absent.contains(&category) {
-                true => Error::create(
-                    component,
-                    format!("components of type {kind} are not part of this release of Outrider"),
-                ),
-                false => Error::Type(kind.clone()),
-            });
+            return Err(Error::Type(kind.clone()));
         };
         let name = &component.metadata.name;
         let values = self

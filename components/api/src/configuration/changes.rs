@@ -29,7 +29,7 @@ pub trait Read: Send + Sync {
 }
 
 /// Which keys of one subscription have changed and are not passed on yet, for
-/// stores that are told of keys rather than of values. A key that changes
+/// stores that hear of keys rather than of values. A key that changes
 /// several times while the handler is busy is passed on once, with its latest
 /// value.
 pub struct Changes {

@@ -112,7 +112,7 @@ fn counting() -> (Values, Arc<Counting>) {
     (values, Arc::new(Counting(sender)))
 }
 
-/// What changes while there is no connection is told after it.
+/// What changes while there is no connection arrives after it.
 #[tokio::test]
 async fn redis_tells_changes_that_were_missed() {
     let Some(server) = server::redis(&[]).await else {

@@ -195,7 +195,7 @@ impl Reader {
         if self.options.auto_ack {
             return;
         }
-        let told = match handled {
+        let settled = match handled {
             Ok(()) => delivery.acker.ack(BasicAckOptions::default()).await,
             Err(_) => {
                 let options = BasicNackOptions {
@@ -205,7 +205,7 @@ impl Reader {
                 delivery.acker.nack(options).await
             }
         };
-        if let Err(error) = told {
+        if let Err(error) = settled {
             tracing::error!(target: SCOPE, "rabbitmq pub/sub: error acking message from topic '{}', {error}", self.topic);
         }
     }

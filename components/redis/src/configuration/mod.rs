@@ -1,6 +1,6 @@
 //! `configuration.redis`: <https://docs.dapr.io/reference/components-reference/supported-configuration-stores/redis-configuration-store/>.
 //!
-//! A value is text, `<value>` or `<value>||<version>`. Changes are told by the
+//! A value is text, `<value>` or `<value>||<version>`. Changes are announced by the
 //! keyspace events of the server, which it sends over one connection for all
 //! subscriptions.
 

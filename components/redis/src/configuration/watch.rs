@@ -109,7 +109,7 @@ impl Watch {
             .is_err()
         {
             let host = &self.shared.values.server.settings().host;
-            tracing::warn!(target: SCOPE, "redis at {host} has not confirmed a subscription yet: changes are told when it does");
+            tracing::warn!(target: SCOPE, "redis at {host} has not confirmed a subscription yet: changes arrive when it does");
         }
         Ok(watched)
     }
@@ -222,7 +222,7 @@ impl Shared {
         if let Err(error) = server.call::<()>(&enabling).await
             && is_first
         {
-            tracing::warn!(target: SCOPE, "cannot set notify-keyspace-events of redis to {EVENTS}; changes are told if its own configuration says so: {error}");
+            tracing::warn!(target: SCOPE, "cannot set notify-keyspace-events of redis to {EVENTS}; changes arrive if its own configuration says so: {error}");
         }
         let (mut sink, mut messages) = server.pubsub().await?.split();
         let all = self.table().channels();
@@ -235,7 +235,7 @@ impl Shared {
         loop {
             tokio::select! {
                 message = messages.next() => match message {
-                    Some(message) => self.told(&message),
+                    Some(message) => self.receive(&message),
                     None => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
                 },
                 order = orders.recv() => match order {
@@ -289,7 +289,7 @@ impl Shared {
     }
 
     /// Passes an event to those who listen to its key.
-    fn told(&self, message: &Msg) {
+    fn receive(&self, message: &Msg) {
         let channel = message.get_channel_name();
         let Some(key) = channel.strip_prefix(self.prefix.as_str()) else {
             return;

@@ -31,7 +31,7 @@ outrider_components::fields! {
 
 const ENDPOINT: &str = "https://api.anthropic.com/v1";
 const MODEL: &str = "claude-sonnet-4-6";
-/// The API wants to be told.
+/// The API requires it.
 const MAX_TOKENS: u64 = 2_048;
 const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
 
@@ -149,7 +149,7 @@ impl Anthropic {
     }
 }
 
-/// What the system is told, and the messages. Of two in a row that are of the
+/// The system prompt, and the messages. Of two in a row that are of the
 /// same side one is made: results of tools that were asked for together have
 /// to be in one message.
 fn messages(given: &[Message]) -> Result<(String, Vec<Value>), Error> {

@@ -52,7 +52,7 @@ impl Cache {
             return;
         }
         let now = Instant::now();
-        // A time that never comes is one that cannot be told.
+        // A time that never comes is one that cannot be written.
         let Some(until) = now.checked_add(self.time) else {
             return;
         };

@@ -1,16 +1,19 @@
 //! The protocol that OpenAI has made and many services speak:
 //! <https://platform.openai.com/docs/api-reference/chat>.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use outrider_components::conversation::{
     Choice, CompletionDetails, Conversation, Message, Part, PromptDetails, Request, Response, Role,
     Tool, ToolCall, ToolChoice, Usage,
 };
-use outrider_components::{Error, Pairs};
+use outrider_components::{Context, Error, Metadata, Pairs, Secret};
 use outrider_kit::duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::Shared;
 use super::cache::{self, Cache};
 use super::client::Api;
 
@@ -23,8 +26,38 @@ pub struct Dialect {
     pub required: &'static str,
     /// Whether it takes the pairs of a request.
     pub metadata: bool,
-    /// Whether it keeps prompts as long as it is told.
+    /// Whether it keeps prompts as long as a request says.
     pub keeps_prompts: bool,
+}
+
+/// A service that takes its key as a bearer token.
+pub struct Service {
+    pub endpoint: &'static str,
+    /// The variable of the environment that names the model.
+    pub variable: &'static str,
+    pub model: &'static str,
+    pub dialect: Dialect,
+}
+
+impl Service {
+    /// Connects with the first request.
+    pub fn connect(
+        &self,
+        metadata: &Metadata,
+        context: &Context,
+        key: &Secret,
+    ) -> Result<Arc<dyn Conversation>, Error> {
+        let shared = Shared::read(metadata)?;
+        let endpoint = super::endpoint(metadata, shared.endpoint.as_deref(), self.endpoint)?;
+        let url = format!("{endpoint}/chat/completions");
+        Ok(Arc::new(Chat {
+            api: Api::new(url, ("authorization", "Bearer "), key, &[])?,
+            dialect: self.dialect,
+            model: super::model(context, self.variable, shared.model, self.model),
+            max_tokens: shared.max_tokens,
+            cache: Cache::new(shared.cache),
+        }))
+    }
 }
 
 /// A model behind the protocol.

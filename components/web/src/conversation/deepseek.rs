@@ -6,9 +6,7 @@ use outrider_components::conversation::Conversation;
 use outrider_components::{Context, Error, Field, Metadata, Secret};
 
 use super::Shared;
-use super::cache::Cache;
-use super::chat::{Chat, Dialect};
-use super::client::Api;
+use super::chat::{Dialect, Service};
 
 /// The metadata fields.
 pub const FIELDS: &[&[Field]] = &[Fields::FIELDS, Shared::FIELDS];
@@ -20,27 +18,19 @@ outrider_components::fields! {
     }
 }
 
-const ENDPOINT: &str = "https://api.deepseek.com";
-const MODEL: &str = "deepseek-chat";
-
-const DIALECT: Dialect = Dialect {
-    max_tokens: "max_tokens",
-    required: "required",
-    metadata: true,
-    keeps_prompts: false,
+const SERVICE: Service = Service {
+    endpoint: "https://api.deepseek.com",
+    variable: "DEEPSEEK_MODEL",
+    model: "deepseek-chat",
+    dialect: Dialect {
+        max_tokens: "max_tokens",
+        required: "required",
+        metadata: true,
+        keeps_prompts: false,
+    },
 };
 
-/// Connects with the first request.
 pub async fn connect(metadata: Metadata, context: Context) -> Result<Arc<dyn Conversation>, Error> {
     let fields = Fields::read(&metadata)?;
-    let shared = Shared::read(&metadata)?;
-    let endpoint = super::endpoint(&metadata, shared.endpoint.as_deref(), ENDPOINT)?;
-    let url = format!("{endpoint}/chat/completions");
-    Ok(Arc::new(Chat {
-        api: Api::new(url, ("authorization", "Bearer "), &fields.key, &[])?,
-        dialect: DIALECT,
-        model: super::model(&context, "DEEPSEEK_MODEL", shared.model, MODEL),
-        max_tokens: shared.max_tokens,
-        cache: Cache::new(shared.cache),
-    }))
+    SERVICE.connect(&metadata, &context, &fields.key)
 }

@@ -6,13 +6,13 @@ use outrider_components::conversation::{
     Choice, Message, Part, Request, Role, Tool, ToolCall, ToolChoice, Usage,
 };
 use outrider_proto::runtime::v1 as wire;
-use serde_json::{Map, Value};
 use wire::conversation_message::MessageTypes;
 use wire::conversation_tool_calls::ToolTypes as CallTypes;
 use wire::conversation_tools::ToolTypes;
 
 use super::{Api, error, redact};
 use crate::blocks::error::Result;
+use crate::blocks::proto_json::of_struct;
 
 /// What is wrong with a request.
 type Invalid = &'static str;
@@ -32,12 +32,12 @@ impl Api {
         let scrubs = request.scrub_pii.unwrap_or_default();
         let asked = asked(request).map_err(|what| error::invalid(&name, what))?;
         let response = model.converse(&asked).await?;
-        let told = Some(response.model).filter(|model| !model.is_empty());
+        let answering = Some(response.model).filter(|model| !model.is_empty());
         let usage = response.usage.map(usage);
         let choices = response.choices.into_iter().enumerate();
         let outputs = choices.map(|(index, choice)| wire::ConversationResultAlpha2 {
             choices: vec![answer(index, choice, scrubs)],
-            model: told.clone(),
+            model: answering.clone(),
             usage,
         });
         Ok(wire::ConversationResponseAlpha2 {
@@ -68,7 +68,7 @@ fn asked(request: wire::ConversationRequestAlpha2) -> std::result::Result<Reques
         temperature: request.temperature,
         max_tokens,
         metadata: request.metadata,
-        response_format: request.response_format.map(object),
+        response_format: request.response_format.map(of_struct),
         prompt_cache_retention: match request.prompt_cache_retention {
             None => None,
             Some(time) => Some(
@@ -149,37 +149,8 @@ fn tool(tool: wire::ConversationTools) -> Option<Tool> {
     Some(Tool {
         name: function.name,
         description: function.description.unwrap_or_default(),
-        parameters: function.parameters.map(object),
+        parameters: function.parameters.map(of_struct),
     })
-}
-
-fn object(given: prost_types::Struct) -> Map<String, Value> {
-    let members = given.fields.into_iter();
-    members.map(|(name, given)| (name, value(given))).collect()
-}
-
-/// Decoding has bounded how deep it is.
-fn value(given: prost_types::Value) -> Value {
-    use prost_types::value::Kind;
-    match given.kind {
-        None | Some(Kind::NullValue(_)) => Value::Null,
-        Some(Kind::BoolValue(truth)) => Value::Bool(truth),
-        Some(Kind::StringValue(text)) => Value::String(text),
-        Some(Kind::NumberValue(number)) => self::number(number),
-        Some(Kind::ListValue(list)) => list.values.into_iter().map(value).collect(),
-        Some(Kind::StructValue(members)) => Value::Object(object(members)),
-    }
-}
-
-/// Whole numbers have no fraction: a schema's `maxLength` of 10.0 would be
-/// refused.
-fn number(number: f64) -> Value {
-    /// Up to here every whole number is one of 64 bits too.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if number.fract() == 0.0 && number.abs() <= EXACT {
-        return Value::from(number as i64);
-    }
-    serde_json::Number::from_f64(number).map_or(Value::Null, Value::Number)
 }
 
 fn answer(index: usize, choice: Choice, scrubs: bool) -> wire::ConversationResultChoices {
@@ -275,13 +246,5 @@ mod tests {
         let mut negative = of(vec![]);
         negative.max_tokens = Some(-1);
         assert_eq!(asked(negative), Err("max tokens cannot be negative"));
-    }
-
-    #[test]
-    fn whole_numbers_of_a_schema_stay_whole() {
-        assert_eq!(number(10.0).to_string(), "10");
-        assert_eq!(number(-0.5).to_string(), "-0.5");
-        assert_eq!(number(1e300).to_string(), "1e+300");
-        assert_eq!(number(f64::NAN), Value::Null);
     }
 }

@@ -29,7 +29,7 @@ pub fn job(body: &[u8]) -> Result<(Job, bool), String> {
         ttl: text(&mut body, "ttl", "ttl")?,
         data: match data {
             None => None,
-            Some(data) => Some(value::json_to_any(&data).ok_or("data is nested too deeply")?),
+            Some(data) => Some(value::json_to_any(data).ok_or("data is nested too deeply")?),
         },
         failure_policy: policy.map(failure_policy).transpose()?,
     };

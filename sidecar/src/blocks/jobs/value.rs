@@ -5,67 +5,23 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use outrider_proto::Any;
 use prost::Message;
-use prost_types::value::Kind;
 use prost_types::{Duration, ListValue, Struct};
 use serde_json::{Map, Value, json};
+
+use crate::blocks::proto_json::{of_message, of_struct, to_message};
 
 const PREFIX: &str = "type.googleapis.com/";
 const VALUE: &str = "google.protobuf.Value";
 
 /// JSON of any kind, as a message of its own. None if it is nested more deeply
 /// than messages can be.
-pub fn json_to_any(json: &Value) -> Option<Any> {
-    let value = to_value(json).encode_to_vec();
+pub fn json_to_any(json: Value) -> Option<Any> {
+    let value = to_message(json).encode_to_vec();
     prost_types::Value::decode(value.as_slice()).ok()?;
     Some(Any {
         type_url: format!("{PREFIX}{VALUE}"),
         value,
     })
-}
-
-fn to_value(json: &Value) -> prost_types::Value {
-    let kind = match json {
-        Value::Null => Kind::NullValue(0),
-        Value::Bool(given) => Kind::BoolValue(*given),
-        Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
-        Value::String(text) => Kind::StringValue(text.clone()),
-        Value::Array(items) => Kind::ListValue(ListValue {
-            values: items.iter().map(to_value).collect(),
-        }),
-        Value::Object(fields) => {
-            let fields = fields.iter().map(|(name, it)| (name.clone(), to_value(it)));
-            Kind::StructValue(Struct {
-                fields: fields.collect(),
-            })
-        }
-    };
-    prost_types::Value { kind: Some(kind) }
-}
-
-fn from_value(value: prost_types::Value) -> Value {
-    match value.kind {
-        None | Some(Kind::NullValue(_)) => Value::Null,
-        Some(Kind::BoolValue(given)) => given.into(),
-        Some(Kind::NumberValue(number)) => number_to_json(number),
-        Some(Kind::StringValue(text)) => text.into(),
-        Some(Kind::ListValue(list)) => list.values.into_iter().map(from_value).collect(),
-        Some(Kind::StructValue(fields)) => from_struct(fields),
-    }
-}
-
-/// Whole numbers have no decimal point.
-fn number_to_json(number: f64) -> Value {
-    // All whole numbers up to here are exact.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if number.fract() == 0.0 && number.abs() < EXACT {
-        return (number as i64).into();
-    }
-    number.into()
-}
-
-fn from_struct(fields: Struct) -> Value {
-    let fields = fields.fields.into_iter();
-    Value::Object(fields.map(|(name, it)| (name, from_value(it))).collect())
 }
 
 /// The data, with its type. Of a type that is not among the well-known ones
@@ -79,11 +35,11 @@ fn well_known(any: &Any) -> Option<Value> {
     let bytes = any.value.as_ref();
     let name = any.type_url.rsplit('/').next()?;
     let json = match name.strip_prefix("google.protobuf.")? {
-        "Value" => from_value(prost_types::Value::decode(bytes).ok()?),
-        "Struct" => from_struct(Struct::decode(bytes).ok()?),
+        "Value" => of_message(prost_types::Value::decode(bytes).ok()?),
+        "Struct" => Value::Object(of_struct(Struct::decode(bytes).ok()?)),
         "ListValue" => {
             let list = ListValue::decode(bytes).ok()?;
-            list.values.into_iter().map(from_value).collect()
+            list.values.into_iter().map(of_message).collect()
         }
         "StringValue" => String::decode(bytes).ok()?.into(),
         "BytesValue" => STANDARD.encode(Vec::<u8>::decode(bytes).ok()?).into(),
@@ -106,7 +62,7 @@ pub fn body(any: &Any) -> Vec<u8> {
     if any.type_url.rsplit('/').next() == Some(VALUE)
         && let Ok(value) = prost_types::Value::decode(any.value.as_ref())
     {
-        return serde_json::to_vec(&from_value(value)).unwrap_or_default();
+        return serde_json::to_vec(&of_message(value)).unwrap_or_default();
     }
     trim(&any.value).to_vec()
 }
@@ -175,7 +131,7 @@ mod tests {
     #[test]
     fn json_comes_back_with_its_type() {
         let json = json!({"a": [1, "x", null, true, {"b": 2.5}]});
-        let any = json_to_any(&json).unwrap();
+        let any = json_to_any(json.clone()).unwrap();
         assert_eq!(
             any_to_json(&any),
             json!({"@type": "type.googleapis.com/google.protobuf.Value", "value": json})
@@ -197,7 +153,7 @@ mod tests {
 
     #[test]
     fn an_application_gets_json_or_bytes() {
-        assert_eq!(body(&json_to_any(&json!("x")).unwrap()), b"\"x\"");
+        assert_eq!(body(&json_to_any(json!("x")).unwrap()), b"\"x\"");
         let raw = Any {
             type_url: String::new(),
             value: b" raw \n".to_vec(),
@@ -217,8 +173,8 @@ mod tests {
             let text = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
             serde_json::from_str::<Value>(&text).unwrap()
         };
-        assert!(json_to_any(&nested(30)).is_some());
-        assert!(json_to_any(&nested(120)).is_none());
+        assert!(json_to_any(nested(30)).is_some());
+        assert!(json_to_any(nested(120)).is_none());
     }
 
     #[test]

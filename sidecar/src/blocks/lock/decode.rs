@@ -1,5 +1,5 @@
 //! Requests over HTTP: JSON of a protobuf message. Fields may be spelled in
-//! both ways, unknown ones are left out, and what is wrong is told in the words
+//! both ways, unknown ones are left out, and what is wrong is said in the words
 //! of protobuf's decoder for Go.
 //! <https://protobuf.dev/programming-guides/json/>
 

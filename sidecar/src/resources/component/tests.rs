@@ -74,7 +74,6 @@ fn applier(registry: Registry) -> Applier {
             app_port: None,
             environment: Arc::default(),
         },
-        absent: &[],
         denied: vec!["secretstores.denied".to_owned()],
         resiliency: Resiliency::default(),
         parked: Mutex::default(),

@@ -1,4 +1,4 @@
-//! Services that say what they were told. They refuse requests that their
+//! Services that repeat what they were sent. They refuse requests that their
 //! models would refuse, and fail as they are asked to.
 
 use std::sync::{Arc, Mutex, PoisonError};

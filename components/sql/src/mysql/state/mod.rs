@@ -17,13 +17,14 @@ use outrider_components::state::{
 };
 use outrider_components::{Context, Error, Field, Metadata, Pairs, Secret};
 use sqlx::mysql::{MySqlConnection, MySqlPool, MySqlRow};
-use sqlx::{AssertSqlSafe, Row, SqlSafeStr, SqlStr};
+use sqlx::{AssertSqlSafe, Pool, Row, SqlSafeStr, SqlStr};
 
 use self::cleanup::Cleanup;
 use super::connection::{Connection, Limits};
 use crate::cleanup::Background;
 use crate::statement::{failed, in_time, is_identifier};
 use crate::store;
+use crate::write::{self, Writes};
 
 /// The metadata fields.
 pub const FIELDS: &[&[Field]] = &[Fields::FIELDS];
@@ -153,6 +154,18 @@ impl Mysql {
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         in_time(self.timeout, work).await
     }
+}
+
+impl Writes for Mysql {
+    type Database = sqlx::MySql;
+
+    fn pool(&self) -> &Pool<Self::Database> {
+        &self.pool
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout
+    }
 
     async fn set_on(
         &self,
@@ -218,17 +231,6 @@ impl Mysql {
         }
         Ok(())
     }
-
-    async fn operate_on(
-        &self,
-        connection: &mut MySqlConnection,
-        operation: &Operation,
-    ) -> Result<(), Error> {
-        match operation {
-            Operation::Upsert(request) => self.set_on(connection, request).await,
-            Operation::Delete(request) => self.delete_on(connection, request).await,
-        }
-    }
 }
 
 /// The key and the item of a row.
@@ -276,19 +278,11 @@ impl Store for Mysql {
     }
 
     async fn set(&self, request: &SetRequest) -> Result<(), Error> {
-        self.in_time(async {
-            let mut connection = self.pool.acquire().await.map_err(failed)?;
-            self.set_on(&mut connection, request).await
-        })
-        .await
+        write::set(self, request).await
     }
 
     async fn delete(&self, request: &DeleteRequest) -> Result<(), Error> {
-        self.in_time(async {
-            let mut connection = self.pool.acquire().await.map_err(failed)?;
-            self.delete_on(&mut connection, request).await
-        })
-        .await
+        write::delete(self, request).await
     }
 
     async fn bulk_get(&self, requests: &[GetRequest], _: usize) -> Result<Vec<BulkItem>, Error> {
@@ -313,18 +307,7 @@ impl Store for Mysql {
     }
 
     async fn transact(&self, operations: &[Operation], _: &Pairs) -> Result<(), Error> {
-        self.in_time(async {
-            if let [operation] = operations {
-                let mut connection = self.pool.acquire().await.map_err(failed)?;
-                return self.operate_on(&mut connection, operation).await;
-            }
-            let mut transaction = self.pool.begin().await.map_err(failed)?;
-            for operation in operations {
-                self.operate_on(&mut transaction, operation).await?;
-            }
-            transaction.commit().await.map_err(failed)
-        })
-        .await
+        write::transact(self, operations).await
     }
 
     /// In the order in which they were written first. The continuation is a

@@ -17,13 +17,14 @@ use outrider_components::state::{
 use outrider_components::{Error, Pairs};
 use sqlx::postgres::{PgConnection, PgPool, PgRow, Postgres};
 use sqlx::query::Query as Statement;
-use sqlx::{AssertSqlSafe, Row, SqlStr};
+use sqlx::{AssertSqlSafe, Pool, Row, SqlStr};
 
 use self::query::{Argument, Search};
 use self::table::{Statements, Table};
 use crate::cleanup::Background;
 use crate::statement::{failed, in_time};
 use crate::store;
+use crate::write::{self, Writes};
 
 struct Postgresql {
     pool: PgPool,
@@ -44,6 +45,18 @@ impl Postgresql {
 
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         in_time(self.timeout, work).await
+    }
+}
+
+impl Writes for Postgresql {
+    type Database = Postgres;
+
+    fn pool(&self) -> &Pool<Self::Database> {
+        &self.pool
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     async fn set_on(
@@ -92,17 +105,6 @@ impl Postgresql {
             return Err(Error::etag_mismatch(""));
         }
         Ok(())
-    }
-
-    async fn operate_on(
-        &self,
-        connection: &mut PgConnection,
-        operation: &Operation,
-    ) -> Result<(), Error> {
-        match operation {
-            Operation::Upsert(request) => self.set_on(connection, request).await,
-            Operation::Delete(request) => self.delete_on(connection, request).await,
-        }
     }
 }
 
@@ -154,19 +156,11 @@ impl Store for Postgresql {
     }
 
     async fn set(&self, request: &SetRequest) -> Result<(), Error> {
-        self.in_time(async {
-            let mut connection = self.pool.acquire().await.map_err(failed)?;
-            self.set_on(&mut connection, request).await
-        })
-        .await
+        write::set(self, request).await
     }
 
     async fn delete(&self, request: &DeleteRequest) -> Result<(), Error> {
-        self.in_time(async {
-            let mut connection = self.pool.acquire().await.map_err(failed)?;
-            self.delete_on(&mut connection, request).await
-        })
-        .await
+        write::delete(self, request).await
     }
 
     async fn bulk_get(&self, requests: &[GetRequest], _: usize) -> Result<Vec<BulkItem>, Error> {
@@ -192,18 +186,7 @@ impl Store for Postgresql {
     }
 
     async fn transact(&self, operations: &[Operation], _: &Pairs) -> Result<(), Error> {
-        self.in_time(async {
-            if let [operation] = operations {
-                let mut connection = self.pool.acquire().await.map_err(failed)?;
-                return self.operate_on(&mut connection, operation).await;
-            }
-            let mut transaction = self.pool.begin().await.map_err(failed)?;
-            for operation in operations {
-                self.operate_on(&mut transaction, operation).await?;
-            }
-            transaction.commit().await.map_err(failed)
-        })
-        .await
+        write::transact(self, operations).await
     }
 
     fn can_query(&self) -> bool {

@@ -18,7 +18,7 @@ use outrider_components::state::{
 };
 use outrider_components::{Context, Error, Field, Metadata, Pairs};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{AssertSqlSafe, Row, SqlSafeStr, SqlStr, SqliteConnection};
+use sqlx::{AssertSqlSafe, Pool, Row, SqlSafeStr, SqlStr, SqliteConnection, Transaction};
 
 use super::cleanup::Cleanup;
 use super::connection::{self, Connection};
@@ -26,6 +26,7 @@ use super::schema;
 use crate::cleanup::Background;
 use crate::statement::{failed, in_time, is_identifier};
 use crate::store;
+use crate::write::{self, Writes};
 
 /// The metadata fields.
 pub const FIELDS: &[&[Field]] = &[connection::Fields::FIELDS, Fields::FIELDS];
@@ -163,6 +164,22 @@ impl Sqlite {
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         in_time(self.timeout, work).await
     }
+}
+
+impl Writes for Sqlite {
+    type Database = sqlx::Sqlite;
+
+    fn pool(&self) -> &Pool<Self::Database> {
+        &self.pool
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Self::Database>, sqlx::Error> {
+        self.pool.begin_with("BEGIN IMMEDIATE").await
+    }
 
     async fn set_on(
         &self,
@@ -226,17 +243,6 @@ impl Sqlite {
         }
         Ok(())
     }
-
-    async fn operate_on(
-        &self,
-        connection: &mut SqliteConnection,
-        operation: &Operation,
-    ) -> Result<(), Error> {
-        match operation {
-            Operation::Upsert(request) => self.set_on(connection, request).await,
-            Operation::Delete(request) => self.delete_on(connection, request).await,
-        }
-    }
 }
 
 /// The key and the item of a row.
@@ -287,19 +293,11 @@ impl Store for Sqlite {
     }
 
     async fn set(&self, request: &SetRequest) -> Result<(), Error> {
-        self.in_time(async {
-            let mut connection = self.pool.acquire().await.map_err(failed)?;
-            self.set_on(&mut connection, request).await
-        })
-        .await
+        write::set(self, request).await
     }
 
     async fn delete(&self, request: &DeleteRequest) -> Result<(), Error> {
-        self.in_time(async {
-            let mut connection = self.pool.acquire().await.map_err(failed)?;
-            self.delete_on(&mut connection, request).await
-        })
-        .await
+        write::delete(self, request).await
     }
 
     async fn bulk_get(&self, requests: &[GetRequest], _: usize) -> Result<Vec<BulkItem>, Error> {
@@ -324,22 +322,7 @@ impl Store for Sqlite {
     }
 
     async fn transact(&self, operations: &[Operation], _: &Pairs) -> Result<(), Error> {
-        self.in_time(async {
-            if let [operation] = operations {
-                let mut connection = self.pool.acquire().await.map_err(failed)?;
-                return self.operate_on(&mut connection, operation).await;
-            }
-            let mut transaction = self
-                .pool
-                .begin_with("BEGIN IMMEDIATE")
-                .await
-                .map_err(failed)?;
-            for operation in operations {
-                self.operate_on(&mut transaction, operation).await?;
-            }
-            transaction.commit().await.map_err(failed)
-        })
-        .await
+        write::transact(self, operations).await
     }
 
     /// By the time of the last write. The continuation is a row number.

@@ -114,7 +114,7 @@ impl Manifest {
         })
     }
 
-    /// None for everything but a right manifest: what is wrong is not told.
+    /// None for everything but a right manifest: the caller does not learn what is wrong.
     pub fn parse(line: &[u8]) -> Option<Self> {
         let written: Written = serde_json::from_slice(line).ok()?;
         let wrapped = STANDARD.decode(&written.wfk).ok()?;

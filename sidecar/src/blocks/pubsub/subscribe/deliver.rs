@@ -5,13 +5,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use outrider_components::Pairs;
 use outrider_proto::runtime::v1 as wire;
 use outrider_proto::runtime::v1::topic_event_response::TopicEventResponseStatus as Status;
-use prost_types::value::Kind as Typed;
-use prost_types::{ListValue, Struct, Value as Any};
+use prost_types::Struct;
 use serde_json::Value;
 use tonic::Code;
 
 use super::inlet::{Incoming, Outcome};
 use crate::blocks::invoke::ops::code_number;
+use crate::blocks::proto_json::to_message;
 use crate::blocks::pubsub::envelope::{self, Event};
 use outrider_call::channel::{Channel, Kind, Permit, grpc};
 use outrider_call::headers;
@@ -294,27 +294,11 @@ pub fn extensions(event: &Event<'_>) -> Struct {
         .filter(|(name, _)| !own.contains(name))
         .filter_map(|(name, json)| {
             let value: Value = serde_json::from_str(&json).ok()?;
-            Some((name.to_owned(), any(value)))
+            Some((name.to_owned(), to_message(value)))
         });
     Struct {
         fields: fields.collect(),
     }
-}
-
-fn any(value: Value) -> Any {
-    let kind = match value {
-        Value::Null => Typed::NullValue(0),
-        Value::Bool(bool) => Typed::BoolValue(bool),
-        Value::Number(number) => Typed::NumberValue(number.as_f64().unwrap_or_default()),
-        Value::String(text) => Typed::StringValue(text),
-        Value::Array(items) => Typed::ListValue(ListValue {
-            values: items.into_iter().map(any).collect(),
-        }),
-        Value::Object(object) => Typed::StructValue(Struct {
-            fields: object.into_iter().map(|(k, v)| (k, any(v))).collect(),
-        }),
-    };
-    Any { kind: Some(kind) }
 }
 
 #[cfg(test)]

@@ -1,21 +1,20 @@
 //! The start of the sidecar, step by step.
 
+mod apis;
+
 use std::sync::{Arc, Mutex};
 
 use outrider_call::channel::Channel;
 use outrider_call::channel::connect::Connector;
-use outrider_call::headers::Caller;
-use outrider_call::metadata;
 use outrider_catalog as catalog;
 use outrider_components::resolve::Resolver;
 use outrider_components::{Context, Registry as ComponentRegistry};
 use outrider_crds::configuration::Spec;
-use outrider_crds::{Component, HttpEndpoint};
+use outrider_crds::{Component, HttpEndpoint, Subscription};
 use outrider_host::{Readiness, Tasks, Workers};
 use outrider_metrics::Metrics;
 use outrider_net::server::phase::Leaving;
 use outrider_peer::call::Peers;
-use outrider_peer::reach::Sidecars;
 use outrider_resiliency::Resiliency;
 use outrider_scheduler_client::Scheduler;
 use outrider_security::Security;
@@ -24,26 +23,19 @@ use outrider_trace::Tracer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
+use self::apis::Parts;
 use super::middleware::Pipelines;
 use super::serve::Servers;
 use super::settings::Settings;
 use super::{Failure, Runtime, SCOPE, host, jobs, parts};
 use crate::blocks::bindings::read::{self, Readers};
-use crate::blocks::configuration::Api as ConfigurationApi;
 use crate::blocks::configuration::subscriptions::Subscriptions;
-use crate::blocks::invoke::external::{self, Endpoint};
 use crate::blocks::pubsub::subscribe::{self, Subscriber};
-use crate::blocks::shutdown::Asked;
-use crate::blocks::{
-    Components, absent, bindings, conversation, crypto, health, invoke, lock, pubsub, secrets,
-    shutdown, state,
-};
+use crate::blocks::{Components, bindings};
 use crate::components::live::Live;
-use crate::components::map::Map;
 use crate::components::resolve::Sources;
 use crate::components::start::Starter;
 use crate::config;
-use crate::edge::{Apis, allow, cors, log};
 use crate::flags::{Flags, Mode};
 use crate::resources::disk::Folders;
 use crate::resources::follow::Restart;
@@ -100,6 +92,12 @@ struct Application {
 }
 
 impl Application {
+    /// Has the subscriptions of resources served.
+    fn declare(&self, blocks: &Blocks, listed: Vec<Subscription>) -> subscription::Applier {
+        let status = blocks.live.status.clone();
+        subscription::Applier::new(self.subscriber.clone(), status, listed)
+    }
+
     fn channel(&self) -> Option<Arc<Channel>> {
         self.channel.as_ref().map(|(channel, _)| channel.clone())
     }
@@ -148,24 +146,25 @@ impl Runtime {
         let pipelines = Pipelines::new(&spec, &blocks.components, &blocks.live, &tasks);
         let app = start.application(&blocks, &metrics, &workers, tracer, pipelines)?;
         let (demand, demands) = mpsc::unbounded_channel();
-        let pools = external::Pools::new(workers.slots(), flags.app.max_concurrency);
-        let (subscriber, status) = (app.subscriber.clone(), blocks.live.status.clone());
-        let subscriptions = subscription::Applier::new(subscriber, status, subscriptions);
+        let subscriptions = app.declare(&blocks, subscriptions);
         if hot_reload {
             let appliers = start.appliers(&blocks, &app, loaded, subscriptions, operator.as_ref());
             start.follow(&blocks, appliers, operator, &spec, demand);
         }
-        let endpoints = endpoints(http_endpoints, &blocks, &pools).await;
 
         let peers = start.peers(&security, &internal, &workers);
-        let external = external::Client::new(&pools, app.pipelines.app.clone(), &metrics);
-        let invoke = start.invoke(&blocks, &app, &metrics, peers, endpoints, external);
+        let invoke = start.invoke(&blocks, &app, &metrics, &workers, peers, http_endpoints);
+        let invoke = invoke.await;
         let (ask, asked) = mpsc::unbounded_channel();
         let scheduler = start.scheduler(&security)?;
         let jobs = jobs::deliver(&scheduler, app.channel(), &metrics, &tasks);
-        let apis = start.apis(
-            &spec, &metrics, &blocks, &app, features, invoke, scheduler, ask,
-        )?;
+        let parts = Parts {
+            features,
+            invoke,
+            scheduler,
+            ask,
+        };
+        let apis = start.apis(&spec, &metrics, &blocks, &app, parts)?;
         let mut servers = start.servers(&workers, &serving);
         servers.open_apis(&settings, &apis).await?;
         let callee = start.callee(&spec, &app, &metrics)?;
@@ -358,7 +357,6 @@ impl Start<'_> {
                 kubernetes: in_kubernetes,
             },
             context,
-            absent: absent::CATEGORIES,
             denied: denied.unwrap_or_default(),
             resiliency: resiliency.clone(),
             parked: Mutex::default(),
@@ -542,120 +540,6 @@ impl Start<'_> {
         peers
     }
 
-    /// Calls of other applications and of hosts outside the mesh.
-    fn invoke(
-        &self,
-        blocks: &Blocks,
-        app: &Application,
-        metrics: &Metrics,
-        peers: Peers,
-        endpoints: Arc<Map<Endpoint>>,
-        external: external::Client,
-    ) -> invoke::Api {
-        invoke::Api {
-            app_id: self.flags.app_id.clone(),
-            namespace: self.settings.namespace.clone(),
-            caller: Caller::new(&self.flags.app_id, &self.settings.namespace),
-            channel: app.channel(),
-            sidecars: Sidecars {
-                peers,
-                resolver: blocks.resolver.clone(),
-            },
-            endpoints,
-            external,
-            calls: metrics.calls(),
-            tracer: app.tracer.clone(),
-            resiliency: blocks.resiliency.clone(),
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one for each part of the APIs")]
-    fn apis(
-        &self,
-        spec: &Spec,
-        metrics: &Metrics,
-        blocks: &Blocks,
-        app: &Application,
-        features: Vec<String>,
-        invoke: invoke::Api,
-        scheduler: Scheduler,
-        ask: mpsc::UnboundedSender<Asked>,
-    ) -> Result<Arc<Apis>, Failure> {
-        let flags = self.flags;
-        let components = &blocks.components;
-        let about = parts::About {
-            features,
-            live: blocks.live.clone(),
-            endpoints: invoke.endpoints.clone(),
-            subscriber: app.subscriber.clone(),
-            resiliency: blocks.resiliency.clone(),
-            scheduler: scheduler.clone(),
-        };
-        Ok(Arc::new(Apis {
-            blocks: crate::blocks::Apis {
-                state: state::Api {
-                    app_id: flags.app_id.clone(),
-                    stores: components.state.clone(),
-                    outbox: state::outbox::Outbox {
-                        app_id: flags.app_id.clone(),
-                        namespace: self.settings.namespace.clone(),
-                        brokers: components.pubsub.clone(),
-                    },
-                },
-                secrets: secrets::Api {
-                    stores: components.secrets.clone(),
-                    scopes: secrets::scope::parse(spec.secrets.as_ref())?,
-                },
-                pubsub: pubsub::Api {
-                    app_id: flags.app_id.clone(),
-                    brokers: components.pubsub.clone(),
-                    subscriber: app.subscriber.clone(),
-                    tracer: app.tracer.clone(),
-                },
-                bindings: bindings::Api {
-                    bindings: components.bindings.clone(),
-                },
-                configuration: ConfigurationApi {
-                    stores: components.configuration.clone(),
-                    subscriptions: app.configuration.clone(),
-                    channel: app.channel(),
-                    resiliency: blocks.resiliency.clone(),
-                },
-                lock: lock::Api {
-                    stores: components.lock.clone(),
-                },
-                jobs: crate::blocks::jobs::Api {
-                    scheduler: scheduler.clone(),
-                    app_id: flags.app_id.clone(),
-                    namespace: self.settings.namespace.clone(),
-                },
-                conversation: conversation::Api {
-                    models: components.conversation.clone(),
-                },
-                crypto: crypto::Api {
-                    providers: components.crypto.clone(),
-                },
-                invoke,
-                metadata: about.api(flags, self.settings),
-                health: health::Api {
-                    app_id: flags.app_id.clone(),
-                    readiness: self.readiness.clone(),
-                    outbound: Readiness::new().target("outbound"),
-                },
-                shutdown: shutdown::Api { ask },
-            },
-            http_metrics: metrics.http_server(),
-            grpc_metrics: metrics.grpc_server(),
-            cors: cors::Cors::new(&flags.api.allowed_origins),
-            log: log::Log::new(flags.api.logging, spec.logging.as_ref()),
-            allowed: allow::Allowed::new(spec.api.as_ref())?,
-            token: flags.api.token.clone(),
-            tracer: app.tracer.clone(),
-            max_body: flags.api.max_body,
-            pipeline: app.pipelines.server.clone(),
-        }))
-    }
-
     /// What opens the listeners; none is open yet.
     fn servers(&self, workers: &Workers, serving: &Tasks) -> Servers<'_> {
         Servers {
@@ -667,46 +551,4 @@ impl Start<'_> {
             sockets: Vec::new(),
         }
     }
-
-    /// What answers other sidecars.
-    fn callee(
-        &self,
-        spec: &Spec,
-        app: &Application,
-        metrics: &Metrics,
-    ) -> Result<outrider_peer::serve::Callee, Failure> {
-        Ok(outrider_peer::serve::Callee {
-            app_id: metadata::value(&self.flags.app_id),
-            channel: app.channel(),
-            access: config::access(spec)?,
-            limit: self.flags.api.max_body,
-            calls: metrics.calls(),
-            tracer: app.tracer.clone(),
-        })
-    }
-}
-
-/// The hosts outside the mesh that resources name.
-async fn endpoints(
-    resources: Vec<HttpEndpoint>,
-    blocks: &Blocks,
-    pools: &external::Pools,
-) -> Arc<Map<Endpoint>> {
-    tracing::info!(target: SCOPE, "Loading endpoints\u{2026}");
-    let endpoints = Arc::<Map<Endpoint>>::default();
-    for resource in resources {
-        tracing::info!(target: SCOPE, "Found http endpoint: {}", resource.metadata.name);
-        let sources = &blocks.starter.sources;
-        let endpoint = Endpoint::new(resource, sources, &blocks.live.secrets, pools).await;
-        match endpoint.fault() {
-            Some(why) => blocks
-                .live
-                .status
-                .failed::<HttpEndpoint>(&endpoint.name, why),
-            None => blocks.live.status.running::<HttpEndpoint>(&endpoint.name),
-        }
-        endpoints.insert(&endpoint.name.clone(), Arc::new(endpoint));
-    }
-    tracing::info!(target: SCOPE, "All outstanding http endpoints processed");
-    endpoints
 }
