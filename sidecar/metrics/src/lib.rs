@@ -4,6 +4,7 @@
 //! A series is found once and then kept: what happens for every request adds
 //! to numbers that belong to its thread.
 
+pub mod actor;
 pub mod component;
 pub mod grpc;
 pub mod http;
@@ -44,6 +45,7 @@ struct Inner {
     http: Arc<http::Http>,
     grpc: Arc<grpc::Grpc>,
     components: Arc<component::Components>,
+    actors: Arc<actor::Families>,
     jobs: Arc<job::Families>,
     service: Arc<service::Service>,
 }
@@ -75,6 +77,7 @@ impl Metrics {
             http: Arc::new(http::Http::new(&names, &spec, errors.clone())),
             grpc: Arc::new(grpc::Grpc::new(&names, errors)),
             components: Arc::new(component::Components::new(&names)),
+            actors: Arc::new(actor::Families::new(&names)),
             jobs: Arc::new(job::Families::new(&names)),
             service: Arc::new(service::Service::new(&names)),
         })))
@@ -218,6 +221,10 @@ impl Metrics {
     pub fn topics(&self, component: &str) -> component::Topics {
         let inner = self.0.as_ref();
         component::Topics::new(inner.map(|inner| inner.components.clone()), component)
+    }
+
+    pub fn actors(&self) -> actor::Actors {
+        actor::Actors(self.0.as_ref().map(|inner| inner.actors.clone()))
     }
 
     pub fn jobs(&self) -> job::Jobs {

@@ -39,6 +39,7 @@ const LAYERS: [&[&str]; 6] = [
         "resiliency",
     ],
     &[
+        "actors",
         "call",
         "catalog",
         "conformance",
@@ -69,7 +70,7 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Arrows within a layer.
-const BESIDE: [(&str, &str); 15] = [
+const BESIDE: [(&str, &str); 21] = [
     ("security", "telemetry"),
     ("components-keys", "components"),
     ("host", "k8s"),
@@ -77,6 +78,12 @@ const BESIDE: [(&str, &str); 15] = [
     ("cluster", "harness"),
     ("integration", "harness"),
     ("conformance", "catalog"),
+    ("actors", "call"),
+    ("actors", "metrics"),
+    ("actors", "net"),
+    ("actors", "peer"),
+    ("actors", "scheduler-client"),
+    ("actors", "trace"),
     ("metrics", "net"),
     ("call", "metrics"),
     ("call", "net"),

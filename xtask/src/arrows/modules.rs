@@ -15,7 +15,7 @@ struct Modules {
     order: &'static [&'static str],
 }
 
-const CRATES: [Modules; 5] = [
+const CRATES: [Modules; 6] = [
     Modules {
         source: "sidecar/src",
         order: &[
@@ -28,6 +28,26 @@ const CRATES: [Modules; 5] = [
             "resources",
             "app",
             "fuzz",
+        ],
+    },
+    Modules {
+        source: "sidecar/actors/src",
+        order: &[
+            "actor",
+            "ring",
+            "routing",
+            "table",
+            "error",
+            "message",
+            "hosting",
+            "turn",
+            "remote",
+            "actors",
+            "apps",
+            "placement",
+            "serve",
+            "timers",
+            "reminders",
         ],
     },
     Modules {
@@ -48,6 +68,7 @@ const CRATES: [Modules; 5] = [
         order: &[
             "label",
             "settings",
+            "actor",
             "component",
             "grpc",
             "http",

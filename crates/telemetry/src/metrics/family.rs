@@ -115,19 +115,51 @@ struct Reading<F> {
     desc: Desc,
     labels: &'static [&'static str],
     read: F,
+    kind: MetricType,
 }
 
 impl Registry {
-    /// `read` returns values of labels, in their order, and the numbers; zeros are
-    /// not shown.
+    /// `read` returns values of labels, in their order, and the numbers, which
+    /// only grow; zeros are not shown.
     pub fn reading<F>(&self, name: &str, help: &str, labels: &'static [&'static str], read: F)
     where
+        F: Fn() -> Vec<(Vec<String>, u64)> + Send + Sync + 'static,
+    {
+        self.register_reading(name, help, labels, read, MetricType::COUNTER);
+    }
+
+    /// The same for numbers that also fall; zeros are shown.
+    pub fn reading_gauges<F>(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &'static [&'static str],
+        read: F,
+    ) where
+        F: Fn() -> Vec<(Vec<String>, u64)> + Send + Sync + 'static,
+    {
+        self.register_reading(name, help, labels, read, MetricType::GAUGE);
+    }
+
+    fn register_reading<F>(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &'static [&'static str],
+        read: F,
+        kind: MetricType,
+    ) where
         F: Fn() -> Vec<(Vec<String>, u64)> + Send + Sync + 'static,
     {
         let names = labels.iter().map(|l| (*l).to_owned()).collect();
         let desc = Desc::new(name.to_owned(), help.to_owned(), names, Default::default())
             .unwrap_or_else(|e| invalid(name, e));
-        self.register(Reading { desc, labels, read });
+        self.register(Reading {
+            desc,
+            labels,
+            read,
+            kind,
+        });
     }
 }
 
@@ -140,15 +172,22 @@ where
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let read = (self.read)().into_iter().filter(|(_, n)| *n > 0);
-        let metrics = read.map(|(values, n)| {
+        let is_gauge = self.kind == MetricType::GAUGE;
+        let read = (self.read)().into_iter();
+        let metrics = read.filter(|(_, n)| is_gauge || *n > 0).map(|(values, n)| {
             let mut metric = labelled(self.labels, values);
-            let mut counter = proto::Counter::default();
-            counter.set_value(n as f64);
-            metric.set_counter(counter);
+            if is_gauge {
+                let mut gauge = proto::Gauge::default();
+                gauge.set_value(n as f64);
+                metric.set_gauge(gauge);
+            } else {
+                let mut counter = proto::Counter::default();
+                counter.set_value(n as f64);
+                metric.set_counter(counter);
+            }
             metric
         });
-        vec![of(&self.desc, MetricType::COUNTER, metrics.collect())]
+        vec![of(&self.desc, self.kind, metrics.collect())]
     }
 }
 

@@ -1,0 +1,4 @@
+//! Applications that host actors.
+
+pub mod config;
+pub mod http;

@@ -1,0 +1,27 @@
+//! Actors, as this sidecar has part in them: which types its application hosts,
+//! where each actor is, whose turn it is, and calls to all of them.
+//! <https://docs.dapr.io/developing-applications/building-blocks/actors/>
+
+pub mod actor;
+pub mod actors;
+pub mod apps;
+pub mod error;
+pub mod hosting;
+pub mod message;
+pub mod placement;
+pub mod remote;
+pub mod ring;
+pub mod routing;
+pub mod serve;
+pub mod table;
+mod turn;
+
+pub use actor::Actor;
+pub use actors::{Actors, Call, Options, Ownership, Status};
+pub use error::Error;
+pub use message::{Answer, Message, Reminder, Timer};
+pub use routing::Owner;
+
+const SCOPE: &str = "dapr.runtime.actor";
+/// What calls of one chain carry.
+pub const CHAIN: &str = "Dapr-Reentrancy-Id";

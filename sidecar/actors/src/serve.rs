@@ -1,0 +1,172 @@
+//! Calls of other sidecars for actors of this one.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, header};
+use outrider_call::headers::Parties;
+use outrider_call::message::{self, Code, Data};
+use outrider_call::{metadata, method};
+use outrider_net::body::{self, Body};
+use outrider_net::grpc::{self, Messages};
+use outrider_peer::serve::decode;
+use outrider_peer::wire::{self, Headers};
+use outrider_proto::Any;
+use outrider_proto::common::v1::InvokeResponse;
+use outrider_proto::internals::v1 as internals;
+use outrider_security::Peer;
+use prost::Message as _;
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::actor::Actor;
+use crate::actors::{Actors, Call};
+use crate::message::{Answer, Message, Reminder, Timer};
+
+pub use crate::remote::{CALL, REMIND};
+
+/// What answers other sidecars.
+#[derive(Clone)]
+pub struct Callee {
+    pub actors: Actors,
+    /// Bytes that a message may have.
+    pub limit: Option<usize>,
+}
+
+impl Callee {
+    /// Answers a call of [`CALL`] or [`REMIND`].
+    pub async fn answer<B>(&self, request: http::Request<B>, peer: Option<&Peer>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+        B::Error: Into<body::BoxError>,
+    {
+        let (parts, body) = request.into_parts();
+        let deadline = grpc::timeout(&parts.headers).map(|left| Instant::now() + left);
+        let answered = async {
+            let mut messages = Messages::new(body, self.limit);
+            let missing = || Status::internal("the call has no message");
+            let bytes = messages.next().await.ok_or_else(missing)??;
+            match parts.uri.path() {
+                CALL => self.call(bytes, peer, deadline).await,
+                _ => self.remind(bytes, deadline).await,
+            }
+        };
+        match answered.await {
+            Err(status) => grpc::refuse(&status),
+            Ok(frame) => {
+                let frames = [
+                    Ok::<_, body::BoxError>(http_body::Frame::data(frame)),
+                    Ok(grpc::ok_trailers()),
+                ];
+                let frames = futures_util::stream::iter(frames);
+                let mut response =
+                    Response::new(body::stream(http_body_util::StreamBody::new(frames)));
+                response.headers_mut().insert(
+                    header::CONTENT_TYPE,
+                    HeaderValue::from_static(grpc::CONTENT_TYPE),
+                );
+                response
+            }
+        }
+    }
+
+    async fn call(
+        &self,
+        bytes: Bytes,
+        peer: Option<&Peer>,
+        deadline: Option<Instant>,
+    ) -> Result<Bytes, Status> {
+        let mut head = wire::Request::decode(bytes).map_err(|error| {
+            Status::invalid_argument(format!("parsing InternalInvokeRequest error: {error}"))
+        })?;
+        let actor = head.actor.take().unwrap_or_default();
+        if actor.actor_type.is_empty() || actor.actor_id.is_empty() {
+            return Err(Status::invalid_argument("the call names no actor"));
+        }
+        let (mut request, data) = decode(head)?;
+        request.method = method::normal(request.method)?;
+        request.content_length = Some(data.len() as u64);
+        request.body = Data::Whole(data);
+        let last = |name: &str| {
+            let mut last_first = request.metadata.iter().rev();
+            let (_, value) = last_first.find(|(known, _)| known.as_bytes() == name.as_bytes())?;
+            Some(value.clone())
+        };
+        let parties = Parties::of_peer(peer, last, None);
+        parties.set_in_metadata(&mut request.metadata);
+        let call = Call {
+            actor: Actor::new(actor.actor_type, actor.actor_id),
+            message: Message::Method(Box::new(request)),
+            deadline,
+        };
+        match self.actors.call_here(call).await {
+            Ok(Answer::Method(response)) => self.encode(*response).await,
+            Ok(Answer::Handled { .. }) => Err(Status::internal("the answer is none of a method")),
+            Err(error) => Err(error.to_peer()),
+        }
+    }
+
+    async fn encode(&self, mut response: message::Response) -> Result<Bytes, Status> {
+        let data = body::collect(&mut response.body, self.limit).await;
+        let data = data.map_err(|error| error.status("error invoke actor method: "))?;
+        let (code, text) = match &response.code {
+            Code::Http(code) => (i32::from(*code), String::new()),
+            Code::Grpc(status) => (status.code() as i32, status.message().to_owned()),
+        };
+        Ok(grpc::frame(&wire::Response {
+            status: Some(wire::Status {
+                code,
+                message: text,
+                details: Vec::new(),
+            }),
+            headers: Headers::new(response.headers),
+            trailers: Headers::new(response.trailers),
+            message: Some(InvokeResponse {
+                data: Some(Any {
+                    type_url: response.data_type_url,
+                    value: data.into(),
+                }),
+                content_type: response.content_type.unwrap_or_default(),
+            }),
+        }))
+    }
+
+    async fn remind(&self, bytes: Bytes, deadline: Option<Instant>) -> Result<Bytes, Status> {
+        let due = internals::Reminder::decode(bytes).map_err(|error| {
+            Status::invalid_argument(format!("the reminder cannot be decoded: {error}"))
+        })?;
+        let data = due.data.map(|data| {
+            let text = Bytes::decode(data.value.as_slice());
+            text.map_err(|_| Status::invalid_argument("the data of the reminder is no BytesValue"))
+        });
+        let data = data.transpose()?;
+        let message = match due.is_timer {
+            true => Message::Timer(Timer {
+                name: due.name,
+                data,
+                callback: String::new(),
+                due_time: due.due_time,
+                period: due.period,
+            }),
+            false => Message::Reminder(Reminder {
+                name: due.name,
+                data,
+                due_time: due.due_time,
+                period: due.period,
+                beside: due.skip_lock,
+            }),
+        };
+        let call = Call {
+            actor: Actor::new(due.actor_type, due.actor_id),
+            message,
+            deadline,
+        };
+        match self.actors.call_here(call).await {
+            Ok(_) => Ok(grpc::frame(&())),
+            Err(error) => Err(error.to_peer()),
+        }
+    }
+}
+
+/// Who calls, in the metadata of a call from this sidecar.
+pub fn set_caller(actors: &Actors, metadata: &mut metadata::Metadata) {
+    actors.inner().caller.calling("").set_in_metadata(metadata);
+}
