@@ -20,6 +20,16 @@ const GRACE: Duration = Duration::from_secs(4);
 /// Of one request, in bytes: as much as etcd takes.
 const LARGEST_REQUEST: &str = "2147483647";
 
+/// What etcd says when the others know that it had more than it has.
+const LOST: &str = "is out of range [lastIndex(";
+
+/// Whether a line of etcd's log may tell why it ended. A stack trace does not.
+fn says_why(line: &str) -> bool {
+    let levels = ["error", "dpanic", "panic", "fatal"];
+    let is_level = |level: &&str| line.contains(&format!(r#""level":"{level}""#));
+    line.starts_with("panic: ") || levels.iter().any(is_level)
+}
+
 /// Becomes the program `arguments`, which ends when the process that started it
 /// does.
 pub fn become_guarded(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -76,16 +86,21 @@ impl EtcdProcess {
                 return std::future::pending().await;
             };
             let mut lines = BufReader::new(log).lines();
-            let mut last = String::new();
+            let mut reason = String::new();
             while let Ok(Some(line)) = lines.next_line().await {
                 tracing::debug!(target: "dapr.scheduler.etcd", "etcd: {line}");
-                last = line;
+                if says_why(&line) {
+                    reason = line;
+                }
             }
-            last
+            reason
         };
-        let (last, ended) = tokio::join!(reading, self.0.wait());
+        let (reason, ended) = tokio::join!(reading, self.0.wait());
         match ended {
-            Ok(status) => format!("etcd ended with {status}: {last}"),
+            Ok(status) if reason.contains(LOST) => format!(
+                "etcd ended with {status}: this member has lost its data, while the others go on; give it the disk back, or remove the member from the cluster and add it again: {reason}"
+            ),
+            Ok(status) => format!("etcd ended with {status}: {reason}"),
             Err(error) => format!("etcd: {error}"),
         }
     }
@@ -151,4 +166,26 @@ fn listened(peer: &str) -> anyhow::Result<String> {
         true => peer.to_owned(),
         false => format!("{scheme}://0.0.0.0:{port}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_an_end_is_no_line_of_a_stack_trace() {
+        let lines = [
+            r#"{"level":"info","msg":"published local member"}"#,
+            r#"{"level":"panic","msg":"tocommit(14) is out of range [lastIndex(0)]. Was the raft log corrupted?"}"#,
+            "goroutine 171 [running]:",
+            "\tgo.etcd.io/etcd/raft/node.go:228 +0x28a",
+        ];
+        let reasons: Vec<_> = lines.iter().filter(|line| says_why(line)).collect();
+        assert_eq!(reasons, [&lines[1]]);
+        assert!(lines[1].contains(LOST));
+        assert!(says_why("panic: out of memory"));
+        assert!(says_why(
+            r#"{"level":"fatal","msg":"discovery failed","error":"x"}"#
+        ));
+    }
 }

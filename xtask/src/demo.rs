@@ -17,7 +17,13 @@ const QUICK: &str = "demo";
 const RELEASE: &str = "release";
 const DEMO: &str = "outrider-cluster";
 const SELF_HOSTED: [&str; 2] = ["outrider-sidecar", "outrider-apps"];
-const CONTROL_PLANE: [&str; 3] = ["outrider-operator", "outrider-sentry", "outrider-injector"];
+const CONTROL_PLANE: [&str; 5] = [
+    "outrider-operator",
+    "outrider-sentry",
+    "outrider-injector",
+    "outrider-placement",
+    "outrider-scheduler",
+];
 
 /// `words` are those that `flags` were read from.
 pub fn run(flags: &Flags, words: &[String]) -> Result<()> {
@@ -112,7 +118,7 @@ mod tests {
     #[test]
     fn each_form_of_the_demo_builds_what_it_runs() {
         let flags = Flags::default();
-        assert_eq!(packages(&flags).len(), 6);
+        assert_eq!(packages(&flags).len(), 8);
         let self_hosted = Flags {
             self_hosted: true,
             ..Flags::default()

@@ -92,6 +92,7 @@ pub fn demo(kubernetes: bool, boot: bool) -> Result<()> {
         machine::check()?;
         machine::install(|what| println!("setup: {what}"))?;
         needed.push(("redis-server", "redis-server"));
+        needed.push(("etcd", "etcd-server"));
     }
     install(&needed)
 }

@@ -67,3 +67,36 @@ annotations:
 - --enable-metrics=false
 {{- end }}
 {{- end }}
+
+{{/* A number as digits: a number of a values file may come as a float, which prints as 1e+06. */}}
+{{- define "outrider.number" -}}
+{{ if kindIs "float64" . }}{{ printf "%.0f" . }}{{ else }}{{ . }}{{ end }}
+{{- end }}
+
+{{/* What is deployed: "true" or nothing. */}}
+{{- define "outrider.placement.deployed" -}}
+{{- if and .Values.global.actors.enabled (eq .Values.global.actors.serviceName "placement") }}true{{ end }}
+{{- end }}
+
+{{- define "outrider.scheduler.deployed" -}}
+{{- if .Values.global.scheduler.enabled }}true{{ end }}
+{{- end }}
+
+{{/* dict root name scheme count port: <pod>=<scheme><pod's address>:<port>, with commas, for each pod of a StatefulSet. */}}
+{{- define "outrider.members" -}}
+{{- $members := list -}}
+{{- range until (int .count) -}}
+{{- $pod := printf "%s-%d" $.name . -}}
+{{- $members = append $members (printf "%s=%s%s.%s.%s.svc%s:%s" $pod $.scheme $pod $.name $.root.Release.Namespace $.root.Values.global.dnsSuffix (include "outrider.number" $.port)) -}}
+{{- end -}}
+{{ join "," $members }}
+{{- end }}
+
+{{/* dict value name: <service>:<port> of a service of ours that the value `value` names. */}}
+{{- define "outrider.serviceAddress" -}}
+{{- $known := dict "placement" "dapr-placement-server:50005" "scheduler" "dapr-scheduler-server:50006" -}}
+{{- if not (hasKey $known .name) }}
+{{- fail (printf "%s must be placement or scheduler, not %q" .value .name) }}
+{{- end -}}
+{{ get $known .name }}
+{{- end }}

@@ -1,21 +1,25 @@
 {{/*
-A Deployment of the control plane. Takes a dict:
+A Deployment or StatefulSet of the control plane. Takes a dict:
+  kind               Deployment or StatefulSet
   root, values       contexts of the chart and of the service
-  name               of the Deployment, its label and its container's Service
-  component          role: operator, injector or sentry; key of the global lists
+  replicas           how many pods
+  name               of the workload, its label, its container and its Service
+  component          role: operator, injector, sentry, placement or scheduler; key of the global lists
   account            ServiceAccount
   program, image     command and image name
   healthz            port of the health page
   args, env, ports   YAML of the container's lists
   volumes, mounts    YAML of what is mounted
+  claims             YAML of a StatefulSet's volumeClaimTemplates, or empty
+  fsGroup            group of a StatefulSet's volumes, or empty
 */}}
-{{- define "outrider.deployment" -}}
+{{- define "outrider.workload" -}}
 {{- $root := .root -}}
 {{- $values := .values -}}
 {{- $global := $root.Values.global -}}
 {{- $labels := include "outrider.labels" (dict "root" $root "component" $values.component) -}}
 apiVersion: apps/v1
-kind: Deployment
+kind: {{ .kind }}
 metadata:
   name: {{ .name }}
   namespace: {{ $root.Release.Namespace }}
@@ -23,7 +27,15 @@ metadata:
     app: {{ .name }}
     {{- $labels | nindent 4 }}
 spec:
-  replicas: {{ ternary $global.ha.replicaCount $values.replicaCount $global.ha.enabled }}
+  replicas: {{ .replicas }}
+  {{- if eq .kind "StatefulSet" }}
+  serviceName: {{ .name }}
+  podManagementPolicy: Parallel
+  {{- with .claims | trim }}
+  volumeClaimTemplates:
+    {{- . | nindent 4 }}
+  {{- end }}
+  {{- end }}
   selector:
     matchLabels:
       app: {{ .name }}
@@ -43,8 +55,15 @@ spec:
         {{- with $values.deploymentAnnotations }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
+        {{- with $values.statefulsetAnnotations }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
     spec:
       serviceAccountName: {{ .account }}
+      {{- with .fsGroup }}
+      securityContext:
+        fsGroup: {{ . }}
+      {{- end }}
       {{- with $global.priorityClassName }}
       priorityClassName: {{ . }}
       {{- end }}
@@ -108,7 +127,7 @@ spec:
           {{- end }}
           {{- if eq $global.daprControlPlaneOs "linux" }}
           securityContext:
-            {{- if $values.runAsNonRoot }}
+            {{- if dig "runAsNonRoot" (dig "securityContext" "runAsNonRoot" false $values) $values }}
             runAsNonRoot: true
             {{- else if eq .component "injector" }}
             runAsUser: 1000
@@ -133,10 +152,21 @@ spec:
         {{- with index $global.extraVolumes .component }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
-      {{- include "outrider.scheduling" (dict "root" $root "app" .name) | nindent 6 }}
+      {{- include "outrider.scheduling" (dict "root" $root "app" .name "spread" (or $global.ha.enabled (eq .component "scheduler")) "policy" (ternary $global.ha.podAntiAffinityPolicy "" (eq .kind "StatefulSet"))) | nindent 6 }}
 {{- end }}
 
-{{/* dict root app: where pods may run, and what pulls their images. */}}
+{{/* A Deployment of the control plane: the dict of a workload without kind, replicas, claims and fsGroup. */}}
+{{- define "outrider.deployment" -}}
+{{- $ha := .root.Values.global.ha -}}
+{{- include "outrider.workload" (merge (dict
+  "kind" "Deployment" "claims" "" "fsGroup" ""
+  "replicas" (ternary $ha.replicaCount .values.replicaCount $ha.enabled)) .) }}
+{{- end }}
+
+{{/*
+dict root app spread policy: where pods may run, and what pulls their images. With `spread` pods keep away from each
+other, and with the policy requiredDuringSchedulingIgnoredDuringExecution they must.
+*/}}
 {{- define "outrider.scheduling" -}}
 {{- $global := .root.Values.global -}}
 affinity:
@@ -152,8 +182,15 @@ affinity:
               operator: In
               values: [{{ . }}]
             {{- end }}
-  {{- if $global.ha.enabled }}
+  {{- if .spread }}
   podAntiAffinity:
+    {{- if eq .policy "requiredDuringSchedulingIgnoredDuringExecution" }}
+    requiredDuringSchedulingIgnoredDuringExecution:
+      - topologyKey: {{ $global.ha.topologyKey }}
+        labelSelector:
+          matchLabels:
+            app: {{ .app }}
+    {{- else }}
     preferredDuringSchedulingIgnoredDuringExecution:
       - weight: 100
         podAffinityTerm:
@@ -161,6 +198,7 @@ affinity:
           labelSelector:
             matchLabels:
               app: {{ .app }}
+    {{- end }}
   {{- end }}
 {{- with $global.nodeSelector }}
 nodeSelector:
@@ -209,10 +247,10 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* dict root app name component: how many pods a drain must leave. */}}
+{{/* dict root app name component always: how many pods a drain must leave; without `always` only with several replicas. */}}
 {{- define "outrider.disruption" -}}
 {{- $global := .root.Values.global -}}
-{{- if $global.ha.enabled -}}
+{{- if or $global.ha.enabled .always -}}
 apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
@@ -230,5 +268,49 @@ spec:
   selector:
     matchLabels:
       app: {{ .app }}
+{{- end }}
+{{- end }}
+
+{{/* The identity of a service in Kubernetes mode, and whom it trusts. */}}
+{{- define "outrider.identityFlags" -}}
+- --tls-enabled
+- --trust-domain={{ include "outrider.trustDomain" . }}
+- --trust-anchors-file=/var/run/secrets/dapr.io/tls/ca.crt
+- --sentry-address={{ include "outrider.sentryAddress" . }}
+- --mode=kubernetes
+{{- end }}
+
+{{/* dict name field: a variable with a field of the pod. */}}
+{{- define "outrider.fieldVariable" -}}
+- name: {{ .name }}
+  valueFrom:
+    fieldRef:
+      fieldPath: {{ .field }}
+{{- end }}
+
+{{/* dict name class size: a claim of a StatefulSet. */}}
+{{- define "outrider.claim" -}}
+- apiVersion: v1
+  kind: PersistentVolumeClaim
+  metadata:
+    name: {{ .name }}
+  spec:
+    accessModes: [ReadWriteOnce]
+    {{- with .class }}
+    storageClassName: {{ . }}
+    {{- end }}
+    resources:
+      requests:
+        storage: {{ .size }}
+{{- end }}
+
+{{/* The metrics port of a Service, where metrics are on. */}}
+{{- define "outrider.metricsPort" -}}
+{{- if .Values.global.prometheus.enabled -}}
+- name: metrics
+  protocol: TCP
+  port: {{ .Values.global.prometheus.port }}
+  targetPort: {{ .Values.global.prometheus.port }}
+  appProtocol: http
 {{- end }}
 {{- end }}

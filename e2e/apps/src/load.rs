@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::Sidecar;
+use crate::sidecar::Sidecar;
 
 /// One order in so many is accompanied by a publish.
 const PUBLISH_EVERY: usize = 10;

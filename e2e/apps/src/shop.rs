@@ -7,6 +7,7 @@
 //! (an id: the program stores an order with this id and ends, as a Job does).
 
 mod load;
+mod sidecar;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,12 +18,10 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+
+use sidecar::Sidecar;
 
 #[derive(Clone)]
 struct Shop {
@@ -34,40 +33,6 @@ struct Shop {
     load: load::Load,
     /// Ends with the process.
     running: Arc<Mutex<JoinSet<()>>>,
-}
-
-#[derive(Clone)]
-struct Sidecar {
-    client: Client<HttpConnector, Full<Bytes>>,
-    base: String,
-}
-
-impl Sidecar {
-    async fn call(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<(StatusCode, Value)> {
-        let bytes = body.map_or(Bytes::new(), |b| Bytes::from(b.to_string()));
-        let request = http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base))
-            .header("content-type", "application/json")
-            .body(Full::new(bytes))?;
-        let answer = self
-            .client
-            .request(request)
-            .await
-            .context("the sidecar does not answer")?;
-        let status = answer.status();
-        let bytes = answer.into_body().collect().await?.to_bytes();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        Ok((
-            status,
-            serde_json::from_slice(&bytes).unwrap_or(Value::String(text)),
-        ))
-    }
 }
 
 /// The sidecar's answer. Its errors too are passed on with 200, because proxies on
@@ -190,6 +155,25 @@ async fn receive(State(shop): State<Shop>, Json(event): Json<Value>) -> Json<Val
     Json(json!({"status": "SUCCESS"}))
 }
 
+/// Has an order's reminder come back as a job, a second from now.
+async fn later(State(shop): State<Shop>, Path(id): Path<String>) -> Json<Value> {
+    let job = json!({"dueTime": "1s", "data": {"reminder": id}});
+    let path = format!("/v1.0/jobs/order-{id}");
+    let scheduled = shop.sidecar.call("POST", &path, Some(&job)).await;
+    answer(scheduled.map(|(status, said)| match status.is_success() {
+        true => (status, json!({"scheduled": true})),
+        false => (status, said),
+    }))
+}
+
+/// A job that is due is kept beside the events.
+async fn job(State(shop): State<Shop>, Json(data): Json<Value>) {
+    shop.events
+        .lock()
+        .unwrap_or_else(|e| e.into_inner())
+        .push(data);
+}
+
 async fn received(State(shop): State<Shop>) -> Json<Value> {
     Json(
         shop.events
@@ -237,20 +221,11 @@ async fn store_once(shop: &Shop, id: &str) -> Result<()> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let variable = |name: &str, default: &str| {
-        std::env::var(name)
-            .ok()
-            .filter(|v| !v.is_empty())
-            .unwrap_or_else(|| default.to_owned())
-    };
-    let sidecar = Sidecar {
-        client: Client::builder(TokioExecutor::new()).build_http(),
-        base: format!("http://127.0.0.1:{}", variable("DAPR_HTTP_PORT", "3500")),
-    };
+    let sidecar = Sidecar::from_env();
     let shop = Shop {
         sidecar,
-        store: variable("STATE_STORE", "statestore"),
-        pubsub: variable("PUBSUB", "pubsub"),
+        store: sidecar::variable("STATE_STORE", "statestore"),
+        pubsub: sidecar::variable("PUBSUB", "pubsub"),
         topic: std::env::var("SUBSCRIBE").ok().filter(|t| !t.is_empty()),
         events: Arc::default(),
         load: load::Load::default(),
@@ -268,20 +243,9 @@ async fn main() -> Result<()> {
         .route("/dapr/subscribe", get(subscriptions))
         .route("/dapr/config", get(|| async { Json(json!({})) }))
         .route("/news", post(receive).get(received))
+        .route("/later/{id}", post(later))
+        .route("/job/{name}", post(job))
         .route("/load", post(put_load).get(load_report))
         .with_state(shop);
-    let port: u16 = variable("APP_PORT", "8080")
-        .parse()
-        .context("APP_PORT is not a port")?;
-    let listener = tokio::net::TcpListener::bind(("0.0.0.0", port))
-        .await
-        .with_context(|| format!("cannot listen on port {port}"))?;
-    println!("shop listens on port {port}");
-    let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(async move {
-            end.recv().await;
-        })
-        .await?;
-    Ok(())
+    sidecar::serve("shop", routes).await
 }

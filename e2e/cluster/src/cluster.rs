@@ -116,6 +116,11 @@ impl Cluster {
         }
     }
 
+    /// Whether its node is this machine.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.network.is_some()
+    }
+
     /// True if it ends with this value.
     pub fn is_owned(&self) -> bool {
         self.sandbox.is_some()

@@ -9,6 +9,7 @@ mod cluster;
 mod credentials;
 mod daemons;
 mod debian;
+mod disks;
 mod flags;
 mod groups;
 mod image;

@@ -17,7 +17,14 @@ pub const REGISTRY: &str = "outrider.local";
 const TAG: &str = "dev";
 pub const RELEASE: &str = "dapr";
 pub const SYSTEM: &str = "dapr-system";
-const SERVICES: [&str; 4] = ["daprd", "operator", "sentry", "injector"];
+const SERVICES: [&str; 6] = [
+    "daprd",
+    "operator",
+    "sentry",
+    "injector",
+    "placement",
+    "scheduler",
+];
 /// The application of the demo.
 const APP: &str = "shop";
 
@@ -89,24 +96,26 @@ impl Product {
     }
 
     /// Each service and the application, alone in an image.
-    pub fn images(&self) -> Vec<Image> {
+    pub fn images(&self) -> Result<Vec<Image>> {
         let commit = commit();
-        SERVICES
-            .iter()
-            .chain([&APP])
-            .map(|name| {
-                let path = format!("/{name}");
-                let image = Image::new(&self.image(name))
-                    .program(self.binaries.join(name), &path)
-                    .with_authorities()
-                    .entrypoint(&[&path]);
-                labelled(image, name, commit.as_deref())
-            })
-            .collect()
+        let image = |name: &&str| {
+            let path = format!("/{name}");
+            let mut image = Image::new(&self.image(name))
+                .program(self.binaries.join(name), &path)
+                .with_authorities()
+                .entrypoint(&[&path]);
+            if *name == "scheduler" {
+                // Several schedulers share an etcd, of which each runs a member.
+                let etcd = debian_program("etcd", "etcd-server")?;
+                image = image.program(etcd, "/usr/bin/etcd").with_shared_libraries();
+            }
+            Ok(labelled(image, name, commit.as_deref()))
+        };
+        SERVICES.iter().chain([&APP]).map(image).collect()
     }
 
     pub async fn load(&self, cluster: &Cluster) -> Result<()> {
-        for image in self.images() {
+        for image in self.images()? {
             cluster
                 .load_image(&image)
                 .await
@@ -243,12 +252,18 @@ pub struct App<'a> {
     pub replicas: Option<u32>,
 }
 
+/// A program of a Debian package, or one of this name that was built here.
+fn debian_program(name: &str, package: &str) -> Result<PathBuf> {
+    let folders = ["/usr/bin", "/usr/local/bin"];
+    let mut candidates = folders.iter().map(|folder| Path::new(folder).join(name));
+    candidates
+        .find(|path| path.exists())
+        .with_context(|| format!("{name} is not installed: install the package {package}"))
+}
+
 /// Debian's Redis as an image.
 pub fn redis_image(registry: &str) -> Result<Image> {
-    let program = ["/usr/bin/redis-server", "/usr/local/bin/redis-server"]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-        .context("redis-server is not installed: cargo xtask setup installs it")?;
+    let program = debian_program("redis-server", "redis-server")?;
     Ok(Image::new(&format!("{registry}/redis:debian"))
         .program(program, "/redis-server")
         .with_shared_libraries()

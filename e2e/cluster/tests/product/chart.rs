@@ -43,6 +43,9 @@ fn named<'a>(objects: &'a [Object], kind: &str, name: &str) -> Result<&'a Object
 }
 
 const DEPLOYMENTS: [&str; 3] = ["dapr-operator", "dapr-sentry", "dapr-sidecar-injector"];
+const PLACEMENT: &str = "dapr-placement-server";
+const SCHEDULER: &str = "dapr-scheduler-server";
+const SCHEDULER_BUDGET: &str = "dapr-scheduler-server-disruption-budget";
 
 #[tokio::test]
 async fn by_default_each_service_has_one_replica() -> Result<()> {
@@ -61,8 +64,118 @@ async fn by_default_each_service_has_one_replica() -> Result<()> {
         "MutatingWebhookConfiguration",
         "dapr-sidecar-injector",
     )?;
-    ensure!(objects.iter().all(|o| o.kind != "PodDisruptionBudget"));
-    ensure!(objects.iter().all(|o| o.kind != "StatefulSet"));
+    // Schedulers are always several, unless fewer are asked for.
+    let budgets = objects.iter().filter(|o| o.kind == "PodDisruptionBudget");
+    let budgets: Vec<&str> = budgets.map(|o| o.name.as_str()).collect();
+    ensure!(budgets == [SCHEDULER_BUDGET], "{budgets:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn placement_and_scheduler_are_deployed_and_sidecars_are_told_of_them() -> Result<()> {
+    let Some(objects) = rendered(&[]).await? else {
+        return Ok(());
+    };
+    let placement = named(&objects, "StatefulSet", PLACEMENT)?;
+    ensure!(placement.text.contains("replicas: 1"), "{}", placement.text);
+    ensure!(
+        !placement.text.contains("initial-cluster"),
+        "alone, it has no peers"
+    );
+    let scheduler = named(&objects, "StatefulSet", SCHEDULER)?;
+    for wanted in [
+        "replicas: 3",
+        "dapr-scheduler-server-2=https://dapr-scheduler-server-2.dapr-scheduler-server.dapr-system.svc.cluster.local:2380",
+        "name: dapr-scheduler-data-dir",
+        "storage: 16Gi",
+        "fsGroup: 65532",
+        "podAntiAffinity",
+    ] {
+        ensure!(
+            scheduler.text.contains(wanted),
+            "{wanted}\n{}",
+            scheduler.text
+        );
+    }
+    for name in [PLACEMENT, SCHEDULER, "dapr-scheduler-server-a"] {
+        named(&objects, "Service", name)?;
+    }
+    let injector = named(&objects, "Deployment", "dapr-sidecar-injector")?;
+    for wanted in [
+        "--scheduler-enabled=true",
+        "name: ACTORS_ENABLED\n              value: \"true\"",
+        "value: \"dapr-placement-server:50005\"",
+    ] {
+        ensure!(
+            injector.text.contains(wanted),
+            "{wanted}\n{}",
+            injector.text
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_actors_or_scheduler_nothing_of_them_is_deployed() -> Result<()> {
+    let values = [
+        "global.actors.enabled=false",
+        "global.scheduler.enabled=false",
+    ];
+    let Some(objects) = rendered(&values).await? else {
+        return Ok(());
+    };
+    let left = objects.iter().filter(|o| {
+        let of = |what| o.name.contains(what);
+        of("placement") || of("scheduler")
+    });
+    let left: Vec<_> = left.map(|o| format!("{} {}", o.kind, o.name)).collect();
+    ensure!(left.is_empty(), "{left:?}");
+    let injector = named(&objects, "Deployment", "dapr-sidecar-injector")?;
+    ensure!(
+        injector.text.contains("--scheduler-enabled=false"),
+        "{}",
+        injector.text
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn settings_of_the_scheduler_become_its_flags() -> Result<()> {
+    let values = [
+        "dapr_scheduler.replicaCount=1",
+        "dapr_scheduler.workers=2000000",
+        "dapr_scheduler.cluster.inMemoryStorage=true",
+        "dapr_scheduler.etcdEmbed=false",
+        "dapr_scheduler.etcdClientEndpoints={a:1,b:2}",
+        "dapr_scheduler.overrideBroadcastHostPort=c:3",
+    ];
+    let Some(objects) = rendered(&values).await? else {
+        return Ok(());
+    };
+    let scheduler = named(&objects, "StatefulSet", SCHEDULER)?;
+    for wanted in [
+        "replicas: 1",
+        "--workers=2000000\n",
+        "--etcd-embed=false",
+        "--etcd-client-endpoints=a:1,b:2",
+        "--override-broadcast-host-port=c:3",
+        "medium: Memory",
+    ] {
+        ensure!(
+            scheduler.text.contains(wanted),
+            "{wanted}\n{}",
+            scheduler.text
+        );
+    }
+    ensure!(
+        !scheduler.text.contains("volumeClaimTemplates"),
+        "{}",
+        scheduler.text
+    );
+    ensure!(
+        objects.iter().all(|o| o.name != SCHEDULER_BUDGET),
+        "one has no budget"
+    );
     Ok(())
 }
 
@@ -78,34 +191,21 @@ async fn high_availability_means_three_replicas_with_budgets() -> Result<()> {
         ensure!(deployment.text.contains("--log-as-json"), "{name}");
         ensure!(deployment.text.contains("podAntiAffinity"), "{name}");
     }
+    let placement = named(&objects, "StatefulSet", PLACEMENT)?;
+    for wanted in [
+        "replicas: 3",
+        "dapr-placement-server-2=dapr-placement-server-2.dapr-placement-server.dapr-system.svc.cluster.local:8201",
+        // Dapr's has it, and Kubernetes lets no upgrade take it away.
+        "name: raft-log",
+    ] {
+        ensure!(
+            placement.text.contains(wanted),
+            "{wanted}\n{}",
+            placement.text
+        );
+    }
     let budgets = objects.iter().filter(|o| o.kind == "PodDisruptionBudget");
-    assert_eq!(budgets.count(), 3);
-    Ok(())
-}
-
-#[tokio::test]
-async fn placement_and_scheduler_are_never_deployed() -> Result<()> {
-    let values = [
-        "global.scheduler.enabled=true",
-        "global.actors.enabled=true",
-        "dapr_placement.ha=true",
-        "dapr_scheduler.cluster.storageSize=16Gi",
-    ];
-    let Some(objects) = rendered(&values).await? else {
-        return Ok(());
-    };
-    ensure!(
-        objects
-            .iter()
-            .all(|o| !o.name.contains("placement") && !o.name.contains("scheduler"))
-    );
-    let injector = named(&objects, "Deployment", "dapr-sidecar-injector")?;
-    ensure!(
-        !injector.text.contains("dapr-placement-server")
-            && !injector.text.contains("dapr-scheduler-server"),
-        "sidecars would get addresses of services that do not exist:\n{}",
-        injector.text
-    );
+    assert_eq!(budgets.count(), 5);
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use outrider_cluster::product::{self, App, Product, RELEASE, SYSTEM};
 use outrider_cluster::{Cluster, Namespace, Options, PodSecurity, may_boot, wait};
 
-use crate::{MACHINE, TIMEOUT, VALUES};
+use crate::{DISKS, MACHINE, TIMEOUT, VALUES};
 
 const DEFINITIONS: [&str; 7] = [
     "components.dapr.io",
@@ -27,6 +27,7 @@ async fn the_chart_is_installed_upgraded_and_uninstalled() -> Result<()> {
     let cluster = Cluster::boot(Options::from_env()?.separate("outrider-lifecycle")).await?;
     let product = Product::built_beside()?;
     product.load(&cluster).await?;
+    cluster.add_disks(DISKS).await?;
     product.install(&cluster, &VALUES).await?;
     restarts_are_none(&cluster).await?;
 

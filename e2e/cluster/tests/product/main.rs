@@ -3,6 +3,7 @@
 
 mod chart;
 mod context;
+mod jobs;
 mod lifecycle;
 mod rolling;
 mod streams;
@@ -18,6 +19,8 @@ use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 const TIMEOUT: Duration = Duration::from_secs(90);
 /// By default sidecars are let into namespaces with restricted Pod Security.
 pub const VALUES: [&str; 0] = [];
+/// One for each scheduler.
+pub const DISKS: usize = 3;
 
 /// Shared by all tests that keep the machine busy, but for one that measures.
 static MACHINE: RwLock<()> = RwLock::const_new(());
@@ -36,6 +39,7 @@ async fn installed() -> Result<Option<(&'static Cluster, &'static Product)>> {
             cluster
                 .load_image(&product::redis_image(&product.registry)?)
                 .await?;
+            cluster.add_disks(DISKS).await?;
             product.install(cluster, &VALUES).await?;
             anyhow::Ok(product)
         })

@@ -10,11 +10,16 @@ use serde_json::Value;
 use crate::{NAMESPACE, Steps};
 
 const LIMIT: Duration = Duration::from_secs(90);
+/// Nothing of the demo stays, so jobs need no disk, and one scheduler is enough.
+const VALUES: [&str; 2] = [
+    "dapr_scheduler.replicaCount=1",
+    "dapr_scheduler.cluster.inMemoryStorage=true",
+];
 
 pub async fn show(cluster: &Cluster, product: &Product, steps: &mut Steps) -> Result<()> {
     steps
         .step("helm install the control plane", async || {
-            product.install(cluster, &[]).await
+            product.install(cluster, &VALUES).await
         })
         .await?;
     steps

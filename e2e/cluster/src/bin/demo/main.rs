@@ -158,7 +158,7 @@ async fn tour(
 /// Archives of all images, and how to push them.
 fn write_images(product: &Product, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder)?;
-    let mut images = product.images();
+    let mut images = product.images()?;
     images.push(product::redis_image(&product.registry)?);
     for image in &images {
         let name = image.reference().rsplit('/').next().unwrap_or_default();
