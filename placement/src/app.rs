@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use outrider_host::listen;
-use outrider_host::server::Limits;
+use outrider_host::server::{Limits, Messages};
 use outrider_k8s::Client;
 use outrider_placement_engine::Settings;
 use outrider_proto::election::v1::election_server::ElectionServer;
@@ -18,7 +18,7 @@ use crate::election::{Replica, own_address};
 use crate::flags::{self, Flags};
 use crate::metrics::Metrics;
 use crate::page;
-use crate::server::{Lead, Server};
+use crate::server::{Lead, Server, UNFINISHED};
 
 const APP_ID: &str = "dapr-placement";
 /// How long open calls may take after the signal to end.
@@ -148,6 +148,7 @@ async fn serve_api(
     let server = Server {
         lead,
         mtls: flags.tls.is_some(),
+        messages: Messages::new(UNFINISHED),
     };
     tracing::info!(target: "dapr.placement.server", "Running Placement gRPC server on {}", listener.local_addr()?);
     process.serve("placement", listener, acceptor, limits(flags), server);

@@ -21,6 +21,8 @@ use crate::runner::Handle;
 /// part.
 const TTL: Duration = Duration::from_secs(3);
 const RENEWAL: Duration = Duration::from_millis(700);
+/// A member without a connected sidecar leaves its part to others after so long.
+const IDLE_AFTER: Duration = Duration::from_secs(2);
 
 /// This member among all.
 pub struct Member {
@@ -29,8 +31,13 @@ pub struct Member {
     pub address: String,
 }
 
-/// Keys of members, with their addresses.
-type Members = BTreeMap<Vec<u8>, String>;
+/// What members say of themselves, by their keys.
+type Members = BTreeMap<Vec<u8>, Known>;
+
+struct Known {
+    address: String,
+    idle: bool,
+}
 
 impl Member {
     fn key(&self) -> String {
@@ -59,7 +66,9 @@ impl Member {
     ) -> Result<(), Status> {
         let revision = self.remote.revision().await?;
         let mut members = self.read().await?;
-        let mut lease = self.lead(members.len()).await?;
+        let mut connected = engine.connected();
+        let mut idle = !*connected.borrow();
+        let mut lease = self.lead(members.len(), idle).await?;
         leases.send_replace(lease);
         let mut watching = self.remote.watch(key::LEADERSHIP, revision + 1).await?;
         loop {
@@ -67,21 +76,26 @@ impl Member {
                 changes = watching.next() => changes?,
                 gone = self.remote.keep_lease(lease, RENEWAL) => {
                     tracing::warn!(target: "dapr.scheduler.server", "the lease of this scheduler is gone, it takes another one: {}", gone.message());
-                    lease = self.lead(members.len()).await?;
+                    lease = self.lead(members.len(), idle).await?;
                     leases.send_replace(lease);
+                    continue;
+                }
+                () = differs(&mut connected, idle) => {
+                    idle = !idle;
+                    self.put(lease, members.len(), idle).await?;
                     continue;
                 }
             };
             let total = members.len();
             for change in changes {
                 match change {
-                    Change::Put(kv) => drop(members.insert(kv.key.to_vec(), address_of(&kv))),
+                    Change::Put(kv) => drop(members.insert(kv.key.to_vec(), known(&kv))),
                     Change::Delete { key, .. } => drop(members.remove(&*key)),
                 }
             }
             self.tell(&members, engine, hosts);
             if members.len() != total && members.contains_key(self.key().as_bytes()) {
-                self.put(lease, members.len()).await?;
+                self.put(lease, members.len(), idle).await?;
             }
         }
     }
@@ -94,20 +108,20 @@ impl Member {
             ..RangeRequest::default()
         };
         let found = self.remote.range(request).await?;
-        let members = found.kvs.iter().map(|kv| (kv.key.to_vec(), address_of(kv)));
+        let members = found.kvs.iter().map(|kv| (kv.key.to_vec(), known(kv)));
         Ok(members.collect())
     }
 
     /// Takes the key of this member under a new lease. The lease of the process
     /// that had this id before is of no use any more.
-    async fn lead(&self, others: usize) -> Result<i64, Status> {
+    async fn lead(&self, others: usize, idle: bool) -> Result<i64, Status> {
         let request = RangeRequest {
             key: self.key().into(),
             ..RangeRequest::default()
         };
         let before = self.remote.range(request).await?;
         let lease = self.remote.grant(TTL).await?;
-        self.put(lease, others.max(1)).await?;
+        self.put(lease, others.max(1), idle).await?;
         for kv in before
             .kvs
             .iter()
@@ -119,8 +133,8 @@ impl Member {
         Ok(lease)
     }
 
-    async fn put(&self, lease: i64, total: usize) -> Result<(), Status> {
-        let announced = member::announcement(&self.id, &self.address, total, lease);
+    async fn put(&self, lease: i64, total: usize, idle: bool) -> Result<(), Status> {
+        let announced = member::announcement(&self.id, &self.address, (total, idle), lease);
         self.remote.txn(announced).await.map(drop)
     }
 
@@ -130,9 +144,13 @@ impl Member {
         let Some(own) = own else {
             return;
         };
-        let ids = members.keys().map(|it| hash(it)).collect();
-        engine.members(ids, own);
-        let addresses: Arc<[String]> = members.values().cloned().collect();
+        let member = |(key, known): (&Vec<u8>, &Known)| outrider_scheduler_engine::Member {
+            id: hash(key),
+            idle: known.idle,
+        };
+        engine.members(members.iter().map(member).collect(), own);
+        let addresses = members.values().map(|it| it.address.clone());
+        let addresses: Arc<[String]> = addresses.collect();
         if *hosts.borrow() != addresses {
             tracing::info!(target: "dapr.scheduler.server", "schedulers are {}", addresses.join(", "));
             hosts.send_replace(addresses);
@@ -140,12 +158,31 @@ impl Member {
     }
 }
 
-fn address_of(kv: &KeyValue) -> String {
+fn known(kv: &KeyValue) -> Known {
     let leadership = Leadership::decode(kv.value.clone()).unwrap_or_default();
     let host = leadership.replica_data.unwrap_or_default();
-    Host::decode(host.value.as_slice())
-        .unwrap_or_default()
-        .address
+    let host = Host::decode(host.value.as_slice()).unwrap_or_default();
+    Known {
+        address: host.address,
+        idle: leadership.idle,
+    }
+}
+
+/// Waits until it is no longer true that this member is idle, or not. One whose
+/// sidecars are gone for a moment is not idle.
+async fn differs(connected: &mut watch::Receiver<bool>, idle: bool) {
+    loop {
+        if connected.wait_for(|it| *it == idle).await.is_err() {
+            return std::future::pending().await;
+        }
+        if idle {
+            return;
+        }
+        let back = connected.wait_for(|it| *it);
+        if tokio::time::timeout(IDLE_AFTER, back).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// The same in every member, whatever it is built with (FNV-1a).

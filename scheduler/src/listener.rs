@@ -2,17 +2,20 @@
 //! of other services these carry streams in both directions that never end.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use outrider_host::server::{Gate, Limits, Place};
+use http::Request;
+use outrider_host::server::{Gate, Limits, Messages, Place};
 use outrider_host::{Tasks, listen};
 use outrider_security::{Acceptor, Connection, Peer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
@@ -23,6 +26,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const ACCEPTED: usize = 64;
 /// Of one connection at once.
 const MOST_STREAMS: u32 = 512;
+/// Of messages that have not come whole, of all clients together, in bytes.
+const UNFINISHED: usize = 64 << 20;
 /// Of headers, in bytes.
 const LARGEST_HEADERS: u32 = 16 << 10;
 
@@ -112,12 +117,15 @@ pub fn serve(
         listen::accept(listener, stopping, each).await;
     });
     let stopping = tasks.stopping();
+    let messages = Messages::new(UNFINISHED);
+    let measure = tower::util::MapRequestLayer::new(move |request| measured(&messages, request));
     tasks.spawn(name, async move {
         let server = Server::builder()
             .http2_keepalive_interval(Some(PING_AFTER))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
             .max_concurrent_streams(Some(MOST_STREAMS))
             .http2_max_header_list_size(LARGEST_HEADERS)
+            .layer(measure)
             .add_routes(routes)
             .serve_with_incoming_shutdown(
                 ReceiverStream::new(incoming),
@@ -127,4 +135,11 @@ pub fn serve(
             tracing::error!(target: "dapr.scheduler.server", "{name}: the gRPC server ended: {error}");
         }
     });
+}
+
+fn measured(messages: &Messages, request: Request<Body>) -> Request<Body> {
+    let peer = request.extensions().get::<Peer>();
+    let address = peer.and_then(|peer| peer.address);
+    let source = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |it| it.ip());
+    request.map(|body| Body::new(messages.of(source.into(), body)))
 }

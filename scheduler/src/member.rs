@@ -54,8 +54,14 @@ pub fn key_of(id: &str) -> String {
     format!("{}{id}", key::LEADERSHIP)
 }
 
-/// Writes the key of a member, one of `total`, under its lease.
-pub fn announcement(id: &str, address: &str, total: usize, lease: i64) -> TxnRequest {
+/// Writes the key of a member, one of `total`, under its lease. It is idle if no
+/// sidecar is connected to it.
+pub fn announcement(
+    id: &str,
+    address: &str,
+    (total, idle): (usize, bool),
+    lease: i64,
+) -> TxnRequest {
     let host = Host {
         address: address.to_owned(),
     };
@@ -66,6 +72,7 @@ pub fn announcement(id: &str, address: &str, total: usize, lease: i64) -> TxnReq
             type_url: HOST.to_owned(),
             value: host.encode_to_vec(),
         }),
+        idle,
     };
     let put = PutRequest {
         key: key_of(id).into(),
@@ -96,11 +103,10 @@ impl Member {
         let end = end_of_prefix(prefix);
         self.etcd.store.delete_range(prefix, &end).await?;
         let lease = self.etcd.leases.grant_own(TTL)?;
-        self.etcd
-            .leases
-            .attach_own(lease, key_of(&self.id).as_bytes())?;
-        let announced = announcement(&self.id, &self.address, 1, lease);
+        let announced = announcement(&self.id, &self.address, (1, false), lease);
         self.etcd.store.txn(announced).await?;
+        let key = key_of(&self.id);
+        self.etcd.leases.attach(lease, key.as_bytes());
         Ok(lease)
     }
 

@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use outrider_host::Target;
 use outrider_proto::scheduler::v1::WatchJobsResponse;
 use outrider_scheduler_engine::{
-    Answer, Effect, Engine, Event, Now, Settings, StreamId, Subscription, key,
+    Answer, Effect, Engine, Event, Member, Now, Settings, StreamId, Subscription, key,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -53,6 +53,7 @@ pub struct Handle {
     inputs: mpsc::UnboundedSender<Input>,
     answers: Arc<Semaphore>,
     last_stream: Arc<AtomicU64>,
+    connected: watch::Receiver<bool>,
 }
 
 impl Handle {
@@ -81,8 +82,13 @@ impl Handle {
         self.send(Event::Answered { stream, id, answer }, permit);
     }
 
-    pub fn members(&self, ids: Vec<u64>, own: usize) {
-        self.send(Event::Members { ids, own }, None);
+    pub fn members(&self, members: Vec<Member>, own: usize) {
+        self.send(Event::Members { members, own }, None);
+    }
+
+    /// Whether a sidecar is connected.
+    pub fn connected(&self) -> watch::Receiver<bool> {
+        self.connected.clone()
     }
 
     /// Waits until the engine knows what is stored by now.
@@ -105,6 +111,7 @@ pub struct Runner {
     inputs: mpsc::UnboundedReceiver<Input>,
     changes: mpsc::Receiver<Change>,
     streams: HashMap<StreamId, mpsc::UnboundedSender<WatchJobsResponse>>,
+    connected: watch::Sender<bool>,
     under_way: FuturesUnordered<BoxFuture<'static, Event>>,
     metrics: Metrics,
     /// Ready while nothing is overdue.
@@ -123,7 +130,9 @@ impl Runner {
         health: Target,
     ) -> (Self, Handle) {
         let (inputs_tx, inputs) = mpsc::unbounded_channel();
+        let (connected_tx, connected) = watch::channel(false);
         let handle = Handle {
+            connected,
             inputs: inputs_tx,
             answers: Arc::new(Semaphore::new(ANSWERS)),
             last_stream: Arc::default(),
@@ -134,6 +143,7 @@ impl Runner {
             inputs,
             changes,
             streams: HashMap::new(),
+            connected: connected_tx,
             under_way: FuturesUnordered::new(),
             metrics,
             health,
@@ -145,8 +155,9 @@ impl Runner {
 
     /// Until the members are known, all jobs are of others.
     pub fn own_nothing(&mut self) {
-        let (ids, own) = (vec![0], 1);
-        self.handle(Event::Members { ids, own });
+        let other = Member { id: 0, idle: false };
+        let (members, own) = (vec![other], 1);
+        self.handle(Event::Members { members, own });
     }
 
     fn now(&self) -> Now {
@@ -236,7 +247,7 @@ impl Runner {
                 sender,
             } => {
                 self.streams.insert(stream, sender);
-                self.metrics.sidecars(self.streams.len());
+                self.count_streams();
                 self.handle(Event::Opened {
                     stream,
                     subscription,
@@ -245,7 +256,7 @@ impl Runner {
             Input::Event(event, _permit) => {
                 if let Event::Closed { stream } = &event {
                     self.streams.remove(stream);
-                    self.metrics.sidecars(self.streams.len());
+                    self.count_streams();
                 }
                 self.handle(event);
             }
@@ -256,6 +267,13 @@ impl Runner {
                 let _ = done.send(());
             }
         }
+    }
+
+    fn count_streams(&self) {
+        self.metrics.sidecars(self.streams.len());
+        let connected = !self.streams.is_empty();
+        self.connected
+            .send_if_modified(|it| std::mem::replace(it, connected) != connected);
     }
 
     fn handle(&mut self, event: Event) {

@@ -13,6 +13,8 @@ pub mod grpc;
 pub mod kubernetes;
 #[cfg(feature = "pattern")]
 pub mod pattern;
+#[cfg(feature = "cron")]
+pub mod period;
 pub mod quantity;
 pub mod quote;
 pub mod random;

@@ -6,11 +6,13 @@ mod wire;
 
 use std::convert::Infallible;
 use std::future::Ready;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
+use outrider_host::server::Messages;
 use outrider_placement_engine::Caller;
 use outrider_proto::placement::v1::Host;
 use outrider_security::{Peer, SpiffeId};
@@ -23,6 +25,8 @@ use session::Session;
 
 /// A report, in bytes.
 const LARGEST: usize = 1 << 20;
+/// Of reports that have not come whole, of all clients together, in bytes.
+pub const UNFINISHED: usize = 16 << 20;
 
 /// `dapr.proto.placement.v1.Placement`. It is not the generated one, because
 /// that would encode the same tables for each stream.
@@ -31,6 +35,8 @@ pub struct Server {
     pub lead: Lead,
     /// Whether callers have certificates.
     pub mtls: bool,
+    /// What has not come whole.
+    pub messages: Messages,
 }
 
 impl NamedService for Server {
@@ -39,7 +45,7 @@ impl NamedService for Server {
 
 impl<B> tower_service::Service<Request<B>> for Server
 where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
 {
     type Response = Response<Body>;
@@ -56,6 +62,10 @@ where
             if request.uri().path() != "/dapr.proto.placement.v1.Placement/ReportDaprStatus" {
                 return Ok(Status::unimplemented("").into_http());
             }
+            let peer = request.extensions().get::<Peer>();
+            let address = peer.and_then(|peer| peer.address);
+            let source = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |it| it.ip());
+            let request = request.map(|body| server.messages.of(source.into(), body));
             let mut grpc =
                 Grpc::new(wire::OrderCodec).apply_max_message_size_config(Some(LARGEST), None);
             Ok(grpc.streaming(server, request).await)

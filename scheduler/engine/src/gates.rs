@@ -154,13 +154,17 @@ impl Gates {
         }
     }
 
-    /// The oldest job that waits at this gate, if it is open. It waits no longer.
-    pub fn next(&mut self, key: &GateKey) -> Option<u32> {
-        if !self.gates.get(key).is_some_and(|gate| self.is_open(gate)) {
-            return None;
-        }
-        let gate = self.gates.get_mut(key)?;
-        gate.waiting.pop_first().map(|(_, slot)| slot)
+    /// The oldest job that waits at one of these gates, of those that are open, and
+    /// the gate. It waits no longer.
+    pub fn next(&mut self, keys: &[GateKey]) -> Option<(GateKey, u32)> {
+        let oldest = |key: &GateKey| {
+            let gate = self.gates.get(key).filter(|gate| self.is_open(gate))?;
+            gate.waiting.keys().next().copied()
+        };
+        let waiting = keys.iter().filter_map(|key| Some((oldest(key)?, key)));
+        let (_, key) = waiting.min_by_key(|(seniority, _)| *seniority)?;
+        let (_, slot) = self.gates.get_mut(key)?.waiting.pop_first()?;
+        Some((key.clone(), slot))
     }
 
     pub fn in_flight(&self, key: &GateKey) -> u32 {
@@ -207,7 +211,7 @@ mod tests {
         assert_eq!(gates.pass(&keys), Ok(()));
         assert_eq!(gates.pass(&keys), Err(keys[0].clone()));
         gates.wait(&keys[0], 1, 7);
-        assert_eq!(gates.next(&keys[0]), None);
+        assert_eq!(gates.next(&keys), None);
         assert_eq!(gates.close(&keys), [7]);
         assert_eq!(gates.pass(&keys), Ok(()), "who passed is still counted");
         gates.release(&keys);

@@ -11,8 +11,8 @@ mod pool;
 mod timing;
 
 pub use engine::{
-    Answer, Commit, Committed, Counted, Delivery, Effect, Engine, Event, Found, JobRef, Kind, Now,
-    Overdue, Read, Settings, StreamId, Subscription,
+    Answer, Commit, Committed, Counted, Delivery, Effect, Engine, Event, Found, JobRef, Kind,
+    Member, Now, Overdue, Read, Settings, StreamId, Subscription,
 };
 pub use gates::Limit;
 pub use plan::{Invalid, plan};

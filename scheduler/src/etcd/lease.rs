@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use outrider_kit::random;
+use outrider_proto::etcd::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use outrider_proto::etcd::etcdserverpb::lease_server::Lease as Service;
 use outrider_proto::etcd::etcdserverpb::{
-    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
-    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
-    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
+    LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest,
+    LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, RequestOp,
+    TxnRequest, request_op,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -19,7 +21,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Etcd;
-use crate::kv::Embedded;
+use crate::kv::{Embedded, Kv as _};
 
 const MOST: usize = 1024;
 /// Keys of one lease.
@@ -85,25 +87,29 @@ impl Leases {
         self.lock().contains_key(&id)
     }
 
-    pub(super) fn attach(&self, id: i64, key: &[u8]) -> Result<(), Status> {
-        let mut leases = self.lock();
-        let lease = leases.get_mut(&id).ok_or_else(not_found)?;
-        if lease.keys.len() >= MOST_KEYS {
-            return Err(Status::resource_exhausted("too many keys of one lease"));
+    /// Whether keys may be put under these leases.
+    pub(super) fn check(&self, leased: &[(i64, Vec<u8>)]) -> Result<(), Status> {
+        let leases = self.lock();
+        for (id, _) in leased {
+            let lease = leases.get(id).ok_or_else(not_found)?;
+            if lease.keys.len() + leased.len() > MOST_KEYS {
+                return Err(Status::resource_exhausted("too many keys of one lease"));
+            }
         }
-        lease.keys.insert(key.to_vec());
         Ok(())
     }
 
-    /// The same for a key of this member.
-    pub fn attach_own(&self, id: i64, key: &[u8]) -> Result<(), Status> {
-        self.attach(id, key)
+    /// Has a key go with its lease. Returns whether the lease is there.
+    pub fn attach(&self, id: i64, key: &[u8]) -> bool {
+        let mut leases = self.lock();
+        let lease = leases.get_mut(&id);
+        lease.map(|lease| lease.keys.insert(key.to_vec())).is_some()
     }
 
     async fn revoke(&self, store: &Embedded, id: i64) -> Result<(), Status> {
         let lease = self.lock().remove(&id).ok_or_else(not_found)?;
         for key in lease.keys {
-            store.delete_range(&key, &[]).await?;
+            delete(store, id, &key).await?;
         }
         self.changed.notify_waiters();
         Ok(())
@@ -150,6 +156,30 @@ impl Leases {
 
 fn seconds(time: Duration) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Deletes a key, unless it was put again under another lease or none.
+pub(super) async fn delete(store: &Embedded, lease: i64, key: &[u8]) -> Result<(), Status> {
+    let under_it = Compare {
+        result: CompareResult::Equal.into(),
+        target: CompareTarget::Lease.into(),
+        key: key.to_vec().into(),
+        target_union: Some(TargetUnion::Lease(lease)),
+        ..Compare::default()
+    };
+    let delete = DeleteRangeRequest {
+        key: key.to_vec().into(),
+        ..DeleteRangeRequest::default()
+    };
+    let delete = RequestOp {
+        request: Some(request_op::Request::RequestDeleteRange(delete)),
+    };
+    let request = TxnRequest {
+        compare: vec![under_it],
+        success: vec![delete],
+        failure: Vec::new(),
+    };
+    store.txn(request).await.map(drop)
 }
 
 #[tonic::async_trait]

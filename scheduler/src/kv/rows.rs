@@ -29,6 +29,16 @@ pub(super) fn broken(error: impl std::fmt::Display) -> Status {
     Status::unavailable(format!("the store does not work: {error}"))
 }
 
+/// The same of the database; a full disk has a code of its own.
+pub(super) fn failed(error: impl Into<redb::Error>) -> Status {
+    match error.into() {
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            Status::resource_exhausted(format!("the disk of the store is full: {error}"))
+        }
+        error => broken(error),
+    }
+}
+
 /// The bounds of a range: one key, `[key, end)`, or from the key on.
 fn bounds<'a>(key: &'a [u8], end: &'a [u8]) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
     match end {
@@ -76,9 +86,9 @@ pub(super) fn range(
     let mut bytes = 0;
     let rows = table
         .range::<&[u8]>(bounds(&request.key, &request.range_end))
-        .map_err(broken)?;
+        .map_err(failed)?;
     for row in rows {
-        let (key, value) = row.map_err(broken)?;
+        let (key, value) = row.map_err(failed)?;
         let Some((head, value)) = Head::decode(value.value()) else {
             continue;
         };
@@ -144,7 +154,7 @@ pub(super) struct Changing<'a, 'txn> {
 
 impl Changing<'_, '_> {
     fn head(&self, key: &[u8]) -> Result<Option<(Head, Bytes)>, Status> {
-        let row = self.table.get(key).map_err(broken)?;
+        let row = self.table.get(key).map_err(failed)?;
         Ok(row.and_then(|row| {
             let (head, value) = Head::decode(row.value())?;
             Some((head, Bytes::copy_from_slice(value)))
@@ -183,7 +193,7 @@ impl Changing<'_, '_> {
         let row = new.encode(&value);
         self.table
             .insert(&*request.key, row.as_slice())
-            .map_err(broken)?;
+            .map_err(failed)?;
         let length = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.bytes += length(value.len());
         match &before {
@@ -207,7 +217,7 @@ impl Changing<'_, '_> {
         };
         let found = range(&*self.table, &wanted, self.seen())?;
         for kv in &found.kvs {
-            self.table.remove(&*kv.key).map_err(broken)?;
+            self.table.remove(&*kv.key).map_err(failed)?;
             self.bytes -= i64::try_from(kv.key.len() + kv.value.len()).unwrap_or(0);
             self.changes.push(Change::Delete {
                 key: kv.key.clone(),
@@ -313,10 +323,10 @@ fn holds(
     }
     let rows = table
         .range::<&[u8]>(bounds(&compare.key, &compare.range_end))
-        .map_err(broken)?;
+        .map_err(failed)?;
     let mut found = false;
     for row in rows {
-        let (_, row) = row.map_err(broken)?;
+        let (_, row) = row.map_err(failed)?;
         if let Some((head, value)) = Head::decode(row.value()) {
             found = true;
             if !fits(compare, head, Some(value)) {

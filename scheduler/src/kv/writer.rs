@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
 use super::embedded::Shared;
-use super::rows::{self, Changing, broken};
+use super::rows::{self, Changing, failed};
 use super::{Change, reads_only};
 
 pub(super) const ROWS: TableDefinition<'static, &'static [u8], &'static [u8]> =
@@ -42,8 +42,8 @@ enum Failure {
     Refused(usize, Status),
 }
 
-fn store(error: impl std::fmt::Display) -> Failure {
-    Failure::Store(broken(error))
+fn store(error: impl Into<redb::Error>) -> Failure {
+    Failure::Store(failed(error))
 }
 
 pub(super) struct Writer {

@@ -54,7 +54,13 @@ pub enum Outcome {
     Success,
     /// It is tried again, as the job's failure policy says.
     Failed,
+    /// Nobody could do it now. It is tried again here, and no attempt is counted;
+    /// when the stream ends, the scheduler finds somebody else.
+    Undelivered,
 }
+
+/// Between tries of what could not be delivered.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Has jobs done.
 #[async_trait]
@@ -187,14 +193,20 @@ async fn stream(
                 let Some(trigger) = trigger? else {
                     return Ok(());
                 };
-                let deliver = deliver.clone();
-                running.spawn(async move { (trigger.id, one(deliver, trigger).await) });
+                let (deliver, closing) = (deliver.clone(), closing.clone());
+                running.spawn(async move { (trigger.id, one(deliver, trigger, closing).await) });
             }
             Some(done) = running.join_next() => {
                 // A delivery that panicked is never answered: the scheduler
                 // triggers the job again when the stream ends.
-                let Ok((id, status)) = done else {
+                let Ok((id, outcome)) = done else {
                     return Err(Status::internal("a delivery has panicked"));
+                };
+                let status = match outcome {
+                    Outcome::Success => wire::WatchJobsRequestResultStatus::Success,
+                    Outcome::Failed => wire::WatchJobsRequestResultStatus::Failed,
+                    // It is unanswered when the stream ends, which is soon.
+                    Outcome::Undelivered => continue,
                 };
                 let result = wire::WatchJobsRequestResult { id, status: status.into() };
                 let result = request(WatchJobRequestType::Result(result));
@@ -214,14 +226,21 @@ async fn stream(
 async fn one(
     deliver: Arc<dyn Deliver>,
     trigger: wire::WatchJobsResponse,
-) -> wire::WatchJobsRequestResultStatus {
+    closing: CancellationToken,
+) -> Outcome {
     let trigger = Trigger {
         name: trigger.name,
         metadata: trigger.metadata.unwrap_or_default(),
         data: trigger.data,
     };
-    match deliver.deliver(trigger).await {
-        Outcome::Success => wire::WatchJobsRequestResultStatus::Success,
-        Outcome::Failed => wire::WatchJobsRequestResultStatus::Failed,
+    loop {
+        let outcome = deliver.deliver(trigger.clone()).await;
+        if outcome != Outcome::Undelivered {
+            return outcome;
+        }
+        let pausing = closing.run_until_cancelled(tokio::time::sleep(AGAIN));
+        if pausing.await.is_none() {
+            return outcome;
+        }
     }
 }

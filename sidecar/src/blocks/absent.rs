@@ -15,6 +15,8 @@ pub const BLOCK: Block = Block {
 const METHODS: &[Method] = &[
     Method::new("RegisterActorTimer", V1, "actors"),
     Method::new("UnregisterActorTimer", V1, "actors"),
+    Method::new("ListActorTimers", V1, "actors"),
+    Method::new("GetActorTimer", V1, "actors"),
     Method::new("RegisterActorReminder", V1, "actors"),
     Method::new("UnregisterActorReminder", V1, "actors"),
     Method::new("UnregisterActorRemindersByType", V1, "actors"),

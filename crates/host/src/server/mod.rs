@@ -7,6 +7,7 @@ mod activity;
 mod body;
 mod gate;
 mod limits;
+mod messages;
 mod slots;
 mod stream;
 
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 pub use body::{Answer, BodyError, Received};
 pub use gate::{Gate, Place};
 pub use limits::Limits;
+pub use messages::{Measured, Messages};
 pub use slots::Source;
 
 use crate::{Tasks, listen};

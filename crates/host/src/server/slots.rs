@@ -45,7 +45,7 @@ pub enum State {
 }
 
 /// Where a connection comes from. IPv6 hosts own whole networks of 64 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source([u8; 8]);
 
 impl From<IpAddr> for Source {

@@ -1,5 +1,7 @@
 //! From the store to a sidecar, and what it answers.
 
+use std::collections::BTreeSet;
+
 use super::{
     Answer, Commit, Counted, Effect, Engine, Found, JobRef, Now, Place, Read, State, Step,
     StreamId, Subscription, Wait,
@@ -189,31 +191,29 @@ impl Engine {
         self.wake(now, keys, effects);
     }
 
-    /// Lets the oldest pass, as many as can. One that another gate stops waits
-    /// there from now on.
+    /// Lets those pass that wait at these gates, the oldest first, as many as can.
+    /// One that another gate stops waits there from now on.
     pub(super) fn wake(&mut self, now: Now, keys: &[GateKey], effects: &mut Vec<Effect>) {
-        for key in keys {
-            let mut changed = false;
-            while let Some(slot) = self.gates.next(key) {
-                changed = true;
-                let waiting = match self.entry(slot).map(|entry| &entry.state) {
-                    Some(State::Waiting(wait)) => match &wait.place {
-                        Place::Gate(_, all) => Some((wait.seniority, all.clone())),
-                        Place::Group(_) => None,
-                    },
-                    _ => None,
-                };
-                let Some((seniority, all)) = waiting else {
-                    continue;
-                };
-                match self.gates.pass(&all) {
-                    Ok(()) => self.queue(now, slot, seniority, all),
-                    Err(closed) => self.wait_at(slot, seniority, (closed, all), effects),
-                }
+        let mut changed = BTreeSet::new();
+        while let Some((key, slot)) = self.gates.next(keys) {
+            changed.insert(key);
+            let waiting = match self.entry(slot).map(|entry| &entry.state) {
+                Some(State::Waiting(wait)) => match &wait.place {
+                    Place::Gate(_, all) => Some((wait.seniority, all.clone())),
+                    Place::Group(_) => None,
+                },
+                _ => None,
+            };
+            let Some((seniority, all)) = waiting else {
+                continue;
+            };
+            match self.gates.pass(&all) {
+                Ok(()) => self.queue(now, slot, seniority, all),
+                Err(closed) => self.wait_at(slot, seniority, (closed, all), effects),
             }
-            if changed {
-                self.count_pending(key, effects);
-            }
+        }
+        for key in &changed {
+            self.count_pending(key, effects);
         }
     }
 

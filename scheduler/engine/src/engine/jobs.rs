@@ -7,8 +7,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Committed, Committing, Effect, Engine, Entry, Event, JobRef, Now, Overdue, Place, Settings,
-    State, Step, Wait,
+    Committed, Committing, Effect, Engine, Entry, Event, JobRef, Member, Now, Overdue, Place,
+    Settings, State, Step, Wait,
 };
 use crate::gates::{GateKey, Gates};
 use crate::pool::Pool;
@@ -17,6 +17,8 @@ use crate::pool::Pool;
 /// pause between attempts to write.
 const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+/// For the member that had a job before, and lives, to finish what is under way.
+const HANDOVER: SignedDuration = SignedDuration::from_secs(1);
 /// Between attempts to read a job that cannot be understood.
 const BROKEN_PAUSE: Duration = Duration::from_secs(60);
 
@@ -65,7 +67,7 @@ impl Engine {
             Event::Answered { stream, id, answer } => {
                 self.answered(now, (stream, id), answer, effects);
             }
-            Event::Members { ids, own } => self.set_members(now, ids, own, effects),
+            Event::Members { members, own } => self.set_members(now, members, own, effects),
             Event::Tick => {}
         }
         self.pass_time(now, effects);
@@ -391,26 +393,37 @@ impl Engine {
         }
     }
 
-    /// By rendezvous hashing, so that a member that goes moves its share alone.
     pub(super) fn owns(&self, partition: u64) -> bool {
-        let score = |(index, id): (usize, &u64)| (mix(partition ^ *id), index);
-        let owner = self.members.iter().enumerate().map(score).max();
-        owner.is_none_or(|(_, index)| index == self.own)
+        owner(&self.members, partition).is_none_or(|index| index == self.own)
     }
 
-    fn set_members(&mut self, now: Now, ids: Vec<u64>, own: usize, effects: &mut Vec<Effect>) {
-        let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-        (self.members, self.own) = (ids, own);
-        let keys = self
-            .gates
-            .set_members(count, u32::try_from(own).unwrap_or(0));
+    fn set_members(
+        &mut self,
+        now: Now,
+        members: Vec<Member>,
+        own: usize,
+        effects: &mut Vec<Effect>,
+    ) {
+        let before = std::mem::replace(&mut self.members, members);
+        self.own = own;
+        let count = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        let index = u32::try_from(own).unwrap_or(u32::MAX);
+        let keys = self.gates.set_members(count, index);
         for slot in 0..self.entries.len() as u32 {
             let Some(entry) = self.entry(slot) else {
                 continue;
             };
-            let due = entry.due;
-            match (self.owns(entry.partition), &entry.state) {
-                (true, State::Foreign) => self.arm(slot, due),
+            let (due, partition) = (entry.due, entry.partition);
+            match (self.owns(partition), &entry.state) {
+                (true, State::Foreign) => {
+                    let former = owner(&before, partition).map(|index| before[index].id);
+                    let lives = |id| self.members.iter().any(|member| member.id == id);
+                    let at = match former.is_some_and(lives) {
+                        true => due.max(now.wall + HANDOVER),
+                        false => due,
+                    };
+                    self.arm(slot, at);
+                }
                 // What is under way is finished here.
                 (false, State::Flying | State::Committing(_) | State::Foreign) | (true, _) => {}
                 (false, _) => self.take_out(now, slot, effects),
@@ -418,6 +431,16 @@ impl Engine {
         }
         self.wake(now, &keys, effects);
     }
+}
+
+/// Which of the members has the jobs of a partition: by rendezvous hashing, so
+/// that a member that goes moves its share alone.
+fn owner(members: &[Member], partition: u64) -> Option<usize> {
+    let all_idle = members.iter().all(|member| member.idle);
+    let may = |member: &Member| all_idle || !member.idle;
+    let all = members.iter().enumerate().filter(|(_, it)| may(it));
+    let scores = all.map(|(index, member)| (mix(partition ^ member.id), index));
+    scores.max().map(|(_, index)| index)
 }
 
 /// A bijection that spreads numbers (the finaliser of splitmix64).

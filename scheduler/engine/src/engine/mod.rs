@@ -147,10 +147,19 @@ pub enum Event {
     },
     /// The members of the cluster, and the place of this one among them.
     Members {
-        ids: Vec<u64>,
+        members: Vec<Member>,
         own: usize,
     },
     Tick,
+}
+
+/// One scheduler of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    pub id: u64,
+    /// No sidecar is connected to it. Jobs are for the others, as long as there
+    /// are others.
+    pub idle: bool,
 }
 
 /// What is stored when an attempt is over: guarded by the revisions of job and
@@ -216,8 +225,8 @@ pub struct Overdue {
 #[derive(Debug)]
 pub struct Engine {
     settings: Settings,
-    /// Hashes of the members, in the order of all, and which is this one.
-    members: Vec<u64>,
+    /// In the order of all, and which is this one.
+    members: Vec<Member>,
     own: usize,
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,

@@ -1,8 +1,8 @@
 //! Which jobs are accepted, and what is stored of them.
 
-use jiff::civil::Date;
-use jiff::{SignedDuration, Span, Timestamp, tz};
-use outrider_kit::{cron, duration};
+use jiff::{Timestamp, tz};
+use outrider_kit::cron;
+use outrider_kit::period::{self, PointError};
 use outrider_proto::stored::v1::failure_policy::Policy;
 use outrider_proto::stored::v1::stored_job::Begin;
 use outrider_proto::stored::v1::{FailurePolicy, FailurePolicyConstant, Spec, StoredJob};
@@ -37,6 +37,8 @@ pub enum Invalid {
     Ttl,
     #[error("ttl must be greater than due time")]
     Expired,
+    #[error("timezone is not supported for @every schedules: {0}")]
+    ZoneOfPeriod(String),
     #[error("the schedule {0} is never due")]
     Never(String),
     #[error("a failure policy without an interval must have max_retries")]
@@ -74,6 +76,10 @@ pub fn plan(mut spec: Spec, partition_id: u64, now: Timestamp) -> Result<StoredJ
     }
     if let Some(schedule) = &schedule {
         let text = spec.schedule.as_deref().unwrap_or_default();
+        // Stored ones of that kind go on; new ones would not do what they say.
+        if matches!(schedule, cron::Schedule::Every(_)) && !text.starts_with('@') {
+            return Err(Invalid::ZoneOfPeriod(text.to_owned()));
+        }
         if schedule.next(due.unwrap_or(now)).is_none() {
             return Err(Invalid::Never(text.to_owned()));
         }
@@ -158,124 +164,13 @@ fn ticks_between(schedule: &cron::Schedule, from: Timestamp, to: Timestamp) -> u
     ticks
 }
 
-/// RFC 3339, a duration as Go writes it, or an ISO 8601 duration; the last two
-/// count from `now`.
+/// RFC 3339, or a duration that counts from `now`.
 fn point(text: &str, now: Timestamp) -> Result<Timestamp, Invalid> {
-    if is_rfc3339(text)
-        && let Ok(time) = text.parse()
-    {
-        return Ok(time);
-    }
-    let later = |nanoseconds| {
-        now.checked_add(SignedDuration::from_nanos(nanoseconds))
-            .map_err(|_| Invalid::DueTime)
-    };
-    if let Ok(nanoseconds) = duration::parse_signed(text) {
-        return later(nanoseconds);
-    }
-    let period = Period::parse(text).ok_or(Invalid::DueTime)?;
-    if period.repeats > 0 {
-        return Err(Invalid::DueTimeRepeats);
-    }
-    period.after(now).ok_or(Invalid::DueTime)
-}
-
-/// `2026-01-02T03:04:05`, a fraction or none, `Z` or an offset.
-fn is_rfc3339(text: &str) -> bool {
-    const FORM: &[u8] = b"0000-00-00T00:00:00";
-    let bytes = text.as_bytes();
-    if bytes.len() <= FORM.len() {
-        return false;
-    }
-    let fits = |(byte, form): (&u8, &u8)| match form {
-        b'0' => byte.is_ascii_digit(),
-        _ => byte == form,
-    };
-    let (head, mut rest) = bytes.split_at(FORM.len());
-    if let Some(fraction) = rest.strip_prefix(b".") {
-        let digits = fraction.iter().take_while(|it| it.is_ascii_digit()).count();
-        if digits == 0 {
-            return false;
-        }
-        rest = &fraction[digits..];
-    }
-    let zone = match rest {
-        [b'Z'] => true,
-        [b'+' | b'-', rest @ ..] if rest.len() == 5 => rest.iter().zip(b"00:00").all(fits),
-        _ => false,
-    };
-    zone && head[17..] < b"60"[..] && head.iter().zip(FORM).all(fits)
-}
-
-/// An ISO 8601 duration, repeated or not.
-#[derive(Debug, Default, PartialEq)]
-struct Period {
-    /// -1 if nothing is said.
-    repeats: i64,
-    years: i64,
-    months: i64,
-    days: i64,
-    seconds: i64,
-}
-
-impl Period {
-    fn parse(text: &str) -> Option<Period> {
-        if text.len() < 2 {
-            return None;
-        }
-        let mut period = Period {
-            repeats: -1,
-            ..Period::default()
-        };
-        let mut rest = text;
-        if let Some(repeated) = text.strip_prefix('R') {
-            let (number, period_text) = repeated.split_once('/').unwrap_or((repeated, ""));
-            period.repeats = number.parse().ok()?;
-            if period_text.is_empty() {
-                return Some(period);
-            }
-            rest = period_text;
-        }
-        rest = rest.strip_prefix('P')?;
-        let mut time = false;
-        while !rest.is_empty() {
-            if let Some(of_day) = rest.strip_prefix('T') {
-                (time, rest) = (true, of_day);
-                continue;
-            }
-            let unit = rest.find(|c: char| c.is_ascii_uppercase())?;
-            let number: i64 = rest[..unit].parse().ok()?;
-            let scaled = |scale: i64| number.checked_mul(scale);
-            let (field, value) = match (&rest[unit..=unit], time) {
-                ("Y", false) => (&mut period.years, number),
-                ("M", false) => (&mut period.months, number),
-                ("W", false) => (&mut period.days, scaled(7)?),
-                ("D", false) => (&mut period.days, number),
-                ("H", true) => (&mut period.seconds, scaled(3600)?),
-                ("M", true) => (&mut period.seconds, scaled(60)?),
-                ("S", true) => (&mut period.seconds, number),
-                _ => return None,
-            };
-            *field = field.checked_add(value)?;
-            rest = &rest[unit + 1..];
-        }
-        Some(period)
-    }
-
-    /// Days that a month does not have run over into the next one.
-    fn after(&self, now: Timestamp) -> Option<Timestamp> {
-        let now = now.to_zoned(tz::TimeZone::UTC);
-        let months = self.years.checked_mul(12)?.checked_add(self.months)?;
-        let month = i64::from(now.year()) * 12 + i64::from(now.month()) - 1;
-        let month = month.checked_add(months)?;
-        let year = i16::try_from(month.div_euclid(12)).ok()?;
-        let first = Date::new(year, i8::try_from(month.rem_euclid(12)).ok()? + 1, 1).ok()?;
-        let days = self.days.checked_add(i64::from(now.day()) - 1)?;
-        let date = first.checked_add(Span::new().try_days(days).ok()?).ok()?;
-        let time = date.to_datetime(now.time()).to_zoned(tz::TimeZone::UTC);
-        let time = time.ok()?.timestamp();
-        time.checked_add(SignedDuration::from_secs(self.seconds))
-            .ok()
+    match period::point(text, now) {
+        Ok(point) => Ok(point),
+        Err(PointError::Repeats(period)) if period.repeats > 0 => Err(Invalid::DueTimeRepeats),
+        Err(PointError::Repeats(period)) => period.after(now).ok_or(Invalid::DueTime),
+        Err(PointError::Format) => Err(Invalid::DueTime),
     }
 }
 

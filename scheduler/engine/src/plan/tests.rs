@@ -73,7 +73,11 @@ fn schedules_have_six_fields() {
         "the duration of @every 0s must be above zero"
     );
     assert_eq!(of("0 0 0 30 2 *"), "the schedule 0 0 0 30 2 * is never due");
-    for text in ["CRON_TZ=Asia/Tokyo @every 1s", "0 */5 1-5/2 ? JAN SUN"] {
+    assert_eq!(
+        of("CRON_TZ=Asia/Tokyo @every 1s"),
+        "timezone is not supported for @every schedules: CRON_TZ=Asia/Tokyo @every 1s"
+    );
+    for text in ["CRON_TZ=Asia/Tokyo @daily", "0 */5 1-5/2 ? JAN SUN"] {
         assert!(plan(spec(Some(text), None), 1, now()).is_ok(), "{text}");
     }
 }
@@ -134,4 +138,9 @@ fn jobs_are_retried_three_times_unless_they_say_otherwise() {
     assert_eq!(stored.partition_id, 7);
     let policy = stored.job.unwrap().failure_policy;
     assert_eq!(policy, Some(default_policy()));
+}
+
+#[test]
+fn a_stored_period_with_a_zone_goes_on() {
+    assert!(schedule("CRON_TZ=Asia/Tokyo @every 1s").is_ok());
 }

@@ -20,7 +20,11 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         (0..8usize, any::<bool>()).prop_map(|(which, accepted)| Act::Answer(which, accepted)),
         (0..3000u64).prop_map(Act::Wait),
         any::<bool>().prop_map(Act::StoreFails),
-        (1..4u8, 0..3u8).prop_map(|(members, own)| Act::Members(members, own % members)),
+        (1..4u8, 0..3u8, 0..8u8).prop_map(|(members, own, idle)| Act::Members(
+            members,
+            own % members,
+            idle
+        )),
     ];
     prop::collection::vec(act, 1..120)
 }

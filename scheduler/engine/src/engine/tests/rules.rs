@@ -155,32 +155,39 @@ fn an_overwritten_job_is_another_job() {
     assert_eq!(world.flying(), [job]);
 }
 
+/// Which of the members has each of some jobs.
+fn owners(members: &[Member]) -> Vec<u64> {
+    let owner = |partition: u64| {
+        let owns = |own: usize| {
+            let mut engine = Engine::new(Settings { workers: 1 });
+            let mut effects = Vec::new();
+            let now = World::new().now;
+            let members = members.to_vec();
+            engine.handle(now, Event::Members { members, own }, &mut effects);
+            let stored = Event::Stored {
+                name: "j".into(),
+                revision: 1,
+                partition,
+                due: None,
+            };
+            engine.handle(now, stored, &mut effects);
+            !effects.is_empty()
+        };
+        let own: Vec<usize> = (0..members.len()).filter(|own| owns(*own)).collect();
+        assert_eq!(own.len(), 1, "one owner");
+        members[own[0]].id
+    };
+    (0..300).map(owner).collect()
+}
+
+fn member(id: u64, idle: bool) -> Member {
+    Member { id, idle }
+}
+
 #[test]
 fn members_share_jobs_and_a_lost_one_moves_its_share_alone() {
-    let owners = |ids: &[u64]| -> Vec<u64> {
-        let owner = |partition: u64| {
-            let owns = |own: usize| {
-                let mut engine = Engine::new(Settings { workers: 1 });
-                let mut effects = Vec::new();
-                let now = World::new().now;
-                let ids = ids.to_vec();
-                engine.handle(now, Event::Members { ids, own }, &mut effects);
-                let stored = Event::Stored {
-                    name: "j".into(),
-                    revision: 1,
-                    partition,
-                    due: None,
-                };
-                engine.handle(now, stored, &mut effects);
-                !effects.is_empty()
-            };
-            let own: Vec<usize> = (0..ids.len()).filter(|own| owns(*own)).collect();
-            assert_eq!(own.len(), 1, "one owner");
-            ids[own[0]]
-        };
-        (0..300).map(owner).collect()
-    };
-    let (three, two) = (owners(&[11, 22, 33]), owners(&[11, 33]));
+    let three = owners(&[11, 22, 33].map(|id| member(id, false)));
+    let two = owners(&[11, 33].map(|id| member(id, false)));
     for (before, after) in three.iter().zip(&two) {
         assert!(before == after || *before == 22);
     }
@@ -188,6 +195,73 @@ fn members_share_jobs_and_a_lost_one_moves_its_share_alone() {
         let share = three.iter().filter(|it| **it == id).count();
         assert!((60..140).contains(&share), "{share}");
     }
+}
+
+#[test]
+fn a_member_without_sidecars_has_no_jobs_unless_all_are_without() {
+    let lost = owners(&[11, 33].map(|id| member(id, false)));
+    let idle = owners(&[member(11, false), member(22, true), member(33, false)]);
+    assert_eq!(idle, lost);
+    let all = owners(&[11, 22, 33].map(|id| member(id, true)));
+    assert_eq!(all, owners(&[11, 22, 33].map(|id| member(id, false))));
+}
+
+#[test]
+fn a_job_of_a_member_that_lives_comes_after_a_moment() {
+    let mut world = World::new();
+    world.open(1, None);
+    world.act(Act::Members(2, 0, 1));
+    let job = put(&mut world, &job_metadata(), "a");
+    assert!(world.flying().is_empty(), "it is the other's");
+    world.act(Act::Members(2, 0, 2));
+    world.run();
+    assert!(world.flying().is_empty(), "the other finishes what it has");
+    world.wait(1000);
+    world.run();
+    assert_eq!(world.flying(), [job]);
+}
+
+#[test]
+fn jobs_of_a_lost_member_come_at_once() {
+    let mut world = World::new();
+    world.open(1, None);
+    world.act(Act::Members(2, 0, 1));
+    let job = put(&mut world, &job_metadata(), "a");
+    world.act(Act::Members(1, 0, 0));
+    world.run();
+    assert_eq!(world.flying(), [job]);
+}
+
+#[test]
+fn the_oldest_passes_first_whichever_gate_it_waits_at() {
+    let mut world = World::new();
+    let limit = |key: &str, most| Limit {
+        key: key.to_owned(),
+        most,
+    };
+    world.open_with(1, vec![limit("t", 2), limit("t:hot", 1)]);
+    let (hot, other) = (reminder_metadata(Some("hot")), reminder_metadata(None));
+    let put = |world: &mut World, metadata: &JobMetadata, short: &str| {
+        let name = name(metadata, short);
+        world.put(&name, metadata.clone(), now_spec(), 1);
+        world.run();
+        name
+    };
+    let held = put(&mut world, &hot, "held");
+    let first = put(&mut world, &other, "first");
+    let old = put(&mut world, &hot, "old");
+    let cold = put(&mut world, &other, "cold");
+    let young = put(&mut world, &hot, "young");
+    assert_eq!(world.flying(), [held.as_str(), first.as_str()]);
+    world.answer(1, true);
+    world.run();
+    assert_eq!(world.flying(), [held.as_str(), cold.as_str()]);
+    world.answer(0, true);
+    world.run();
+    assert_eq!(world.flying(), [cold.as_str(), old.as_str()]);
+    world.answer(1, true);
+    world.run();
+    assert_eq!(world.flying(), [cold.as_str(), young.as_str()]);
 }
 
 #[test]
@@ -208,8 +282,8 @@ fn a_limit_stays_counted_when_a_job_comes_back_while_it_is_read() {
         assert_eq!(world.flying().len(), 1);
         // The other one may pass now, and is read when other members own it.
         world.answer(0, true);
-        world.act(Act::Members(2, own));
-        world.act(Act::Members(1, 0));
+        world.act(Act::Members(2, own, 0));
+        world.act(Act::Members(1, 0, 0));
         world.settle();
     }
 }

@@ -28,8 +28,8 @@ pub enum Act {
     /// Milliseconds.
     Wait(u64),
     StoreFails(bool),
-    /// How many there are, and which of them this is.
-    Members(u8, u8),
+    /// How many there are, which of them this is, and which are idle.
+    Members(u8, u8, u8),
 }
 
 struct Row {
@@ -102,10 +102,14 @@ impl World {
             }
             Act::Wait(milliseconds) => self.wait(milliseconds),
             Act::StoreFails(fails) => self.store_fails = fails,
-            Act::Members(members, own) => {
-                let ids = (0..u64::from(members)).map(|it| it * 77 + 5).collect();
+            Act::Members(count, own, idle) => {
+                let member = |it: u64| Member {
+                    id: it * 77 + 5,
+                    idle: idle >> it & 1 == 1,
+                };
+                let members = (0..u64::from(count)).map(member).collect();
                 let own = usize::from(own);
-                self.event(Event::Members { ids, own });
+                self.event(Event::Members { members, own });
             }
         }
     }
@@ -174,6 +178,14 @@ impl World {
     }
 
     pub fn open(&mut self, stream: StreamId, limit: Option<u32>) {
+        let limits = limit.map(|most| Limit {
+            key: ACTORS.to_owned(),
+            most,
+        });
+        self.open_with(stream, limits.into_iter().collect());
+    }
+
+    pub fn open_with(&mut self, stream: StreamId, limits: Vec<Limit>) {
         if !self.open.insert(stream) {
             return;
         }
@@ -182,14 +194,10 @@ impl World {
             namespace: "ns".into(),
             id: id.into(),
         };
-        let limits = limit.map(|most| Limit {
-            key: ACTORS.to_owned(),
-            most,
-        });
         let subscription = Subscription {
             namespace: "ns".to_owned(),
             targets: vec![target(Kind::Job, "app"), target(Kind::Actor, ACTORS)],
-            limits: limits.into_iter().collect(),
+            limits,
         };
         self.event(Event::Opened {
             stream,
@@ -320,8 +328,9 @@ impl World {
     /// Everything works from now on: all jobs must come to their end.
     pub fn settle(&mut self) {
         self.store_fails = false;
-        let (ids, own) = (vec![1], 0);
-        self.event(Event::Members { ids, own });
+        let alone = Member { id: 1, idle: true };
+        let (members, own) = (vec![alone], 0);
+        self.event(Event::Members { members, own });
         self.open(99, None);
         for _ in 0..2000 {
             while let Some(effect) = self.pending.pop() {
