@@ -15,7 +15,7 @@ type Needed = (&'static str, &'static str);
 /// To compile the C parts of some crates.
 const BUILD: [Needed; 1] = [("cc", "gcc")];
 
-const TESTS: [Needed; 16] = [
+const TESTS: [Needed; 17] = [
     ("cc", "gcc"),
     ("redis-server", "redis-server"),
     ("/usr/lib/postgresql", "postgresql"),
@@ -24,6 +24,7 @@ const TESTS: [Needed; 16] = [
     ("etcd", "etcd-server"),
     ("nats-server", "nats-server"),
     ("mosquitto", "mosquitto"),
+    ("aiosmtpd", "python3-aiosmtpd"),
     ("/usr/lib/rabbitmq", "rabbitmq-server"),
     ("containerd", "containerd"),
     ("runc", "runc"),

@@ -30,6 +30,8 @@ pub fn registry() -> Result<Registry, Duplicate> {
     outrider_components_nats::register(&mut registry)?;
     #[cfg(feature = "rabbitmq")]
     outrider_components_rabbitmq::register(&mut registry)?;
+    #[cfg(feature = "smtp")]
+    outrider_components_smtp::register(&mut registry)?;
     Ok(registry)
 }
 

@@ -398,6 +398,33 @@ pub async fn mosquitto() -> Option<Server> {
     started(launch, folder, port, "mosquitto").await
 }
 
+/// Starts a mail server of aiosmtpd, as a script says. With a certificate and its
+/// key, in one text, it offers TLS.
+pub async fn smtp(script: &str, pem: Option<&str>) -> Option<Server> {
+    const PACKAGE: &str = "python3-aiosmtpd";
+    if !Path::new("/usr/bin/aiosmtpd").exists() {
+        missing("aiosmtpd", PACKAGE);
+        return None;
+    }
+    let port = free_port().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().to_str().expect("the path is text").to_owned();
+    std::fs::write(folder.path().join("server.py"), script).expect("write");
+    let certificate = match pem {
+        Some(pem) => {
+            std::fs::write(folder.path().join("server.pem"), pem).expect("write");
+            format!("{path}/server.pem")
+        }
+        None => String::new(),
+    };
+    let program = format!("{path}/server.py");
+    let number = port.to_string();
+    let arguments = [&*program, &path, &number, &certificate, "later"];
+    // Debian's, which has the package.
+    let launch = Launch::new("/usr/bin/python3", &arguments);
+    started(launch, folder, port, PACKAGE).await
+}
+
 /// Starts RabbitMQ with the user `guest`.
 pub async fn rabbitmq() -> Option<Server> {
     const PACKAGE: &str = "rabbitmq-server";

@@ -1,5 +1,7 @@
 //! Components on SQL databases.
 
+#[cfg(any(feature = "mysql", feature = "postgresql"))]
+mod binding;
 mod cleanup;
 #[cfg(feature = "mysql")]
 pub mod mysql;

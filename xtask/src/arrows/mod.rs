@@ -32,6 +32,7 @@ const LAYERS: [&[&str]; 6] = [
         "components-pluggable",
         "components-rabbitmq",
         "components-redis",
+        "components-smtp",
         "components-sql",
         "components-web",
         "host",

@@ -94,9 +94,9 @@ async fn redis_behind_a_sentinel() {
     lock("lock.redis", &properties).await;
 }
 
-type Values = tokio::sync::mpsc::UnboundedReceiver<String>;
+pub type Values = tokio::sync::mpsc::UnboundedReceiver<String>;
 
-struct Counting(tokio::sync::mpsc::UnboundedSender<String>);
+pub struct Counting(tokio::sync::mpsc::UnboundedSender<String>);
 
 #[async_trait]
 impl outrider_components::configuration::Handler for Counting {
@@ -107,7 +107,7 @@ impl outrider_components::configuration::Handler for Counting {
     }
 }
 
-fn counting() -> (Values, Arc<Counting>) {
+pub fn counting() -> (Values, Arc<Counting>) {
     let (sender, values) = tokio::sync::mpsc::unbounded_channel();
     (values, Arc::new(Counting(sender)))
 }

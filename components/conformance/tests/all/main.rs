@@ -2,6 +2,7 @@
 
 mod bindings;
 mod configuration;
+mod configuration_postgresql;
 mod conversation;
 mod crypto;
 mod etcd;
@@ -20,6 +21,8 @@ mod postgresql;
 mod rabbitmq;
 mod redis;
 mod secrets;
+mod smtp;
+mod sql_bindings;
 mod sqlite;
 mod vault;
 
@@ -52,7 +55,11 @@ const TYPES: &[&str] = &[
     "bindings.localstorage",
     "bindings.redis",
     "bindings.http",
+    "bindings.postgresql",
+    "bindings.mysql",
+    "bindings.smtp",
     "configuration.redis",
+    "configuration.postgresql",
     "configuration.kubernetes",
     "lock.redis",
     "crypto.dapr.localstorage",
@@ -77,6 +84,7 @@ fn registry() -> Registry {
     outrider_components_memcached::register(&mut registry).expect("no type twice");
     outrider_components_mqtt::register(&mut registry).expect("no type twice");
     outrider_components_rabbitmq::register(&mut registry).expect("no type twice");
+    outrider_components_smtp::register(&mut registry).expect("no type twice");
     outrider_components_sql::register(&mut registry).expect("no type twice");
     outrider_components_kubernetes::register(&mut registry).expect("no type twice");
     outrider_components_sql::mysql::register(&mut registry).expect("no type twice");

@@ -19,6 +19,8 @@ pub struct Connection {
     pub options: MySqlConnectOptions,
     /// Variables of the session, each set with the text that is given.
     variables: Vec<String>,
+    /// Whether one text may have several statements.
+    pub multi_statements: bool,
 }
 
 /// How many connections there are, and how long they stay.
@@ -69,6 +71,7 @@ impl Connection {
         let mut connection = Connection {
             options,
             variables: Vec::new(),
+            multi_statements: false,
         };
         for parameter in parameters.split('&').filter(|text| !text.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
@@ -104,6 +107,10 @@ impl Connection {
             "allowCleartextPasswords" => {
                 options.enable_cleartext_plugin(matches!(value, "true" | "1"))
             }
+            "multiStatements" => {
+                self.multi_statements = matches!(value, "true" | "1" | "TRUE" | "True");
+                options
+            }
             // Of the other driver; nothing here depends on them.
             "allowNativePasswords"
             | "allowOldPasswords"
@@ -115,7 +122,6 @@ impl Connection {
             | "interpolateParams"
             | "loc"
             | "maxAllowedPacket"
-            | "multiStatements"
             | "parseTime"
             | "timeTruncate"
             | "rejectReadOnly"

@@ -1,5 +1,6 @@
 //! MySQL and MariaDB.
 
+mod binding;
 mod connection;
 mod state;
 
@@ -10,5 +11,13 @@ outrider_components::components! {
         status: Stable,
         tested: Conformance("MariaDB"),
         file: "components/sql/src/mysql/state/mod.rs",
+    }
+
+    bindings: binding {
+        names: &["mysql"],
+        versions: Initial,
+        status: Alpha,
+        tested: Conformance("MariaDB"),
+        file: "components/sql/src/mysql/binding.rs",
     }
 }

@@ -1,5 +1,7 @@
 //! PostgreSQL, and what speaks its protocol.
 
+mod binding;
+mod configuration;
 mod connection;
 mod connection_string;
 mod migrations;
@@ -20,5 +22,21 @@ outrider_components::components! {
         status: Stable,
         tested: Conformance("PostgreSQL"),
         file: "components/sql/src/postgresql/state/v2.rs",
+    }
+
+    configuration: configuration {
+        names: &["postgresql", "postgres"],
+        versions: Initial,
+        status: Stable,
+        tested: Conformance("PostgreSQL"),
+        file: "components/sql/src/postgresql/configuration/mod.rs",
+    }
+
+    bindings: binding {
+        names: &["postgresql", "postgres"],
+        versions: Initial,
+        status: Stable,
+        tested: Conformance("PostgreSQL"),
+        file: "components/sql/src/postgresql/binding/mod.rs",
     }
 }
