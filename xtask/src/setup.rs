@@ -73,11 +73,14 @@ pub fn fuzz() -> Result<()> {
     install(&[("cc", "gcc"), ("c++", "g++")])
 }
 
-/// `limit` is whether nginx is measured too.
-pub fn bench(limit: bool) -> Result<()> {
+/// `limit` is whether nginx is measured too; with `blocks` some need a Redis.
+pub fn bench(limit: bool, blocks: bool) -> Result<()> {
     let mut needed = BUILD.to_vec();
     if limit {
         needed.push(("nginx", "nginx"));
+    }
+    if blocks {
+        needed.push(("redis-server", "redis-server"));
     }
     install(&needed)
 }

@@ -167,7 +167,7 @@ pub fn bench(flags: &bench_flags::Flags, words: &[String]) -> Result<()> {
     for (_, path) in &flags.binaries {
         ensure!(path.is_file(), "{} is not a file", path.display());
     }
-    setup::bench(flags.limit)?;
+    setup::bench(flags.limit, flags.blocks)?;
     let folder = run::target()?.join(run::TRIPLE);
     if flags.mtls {
         // Nobody measures it, so it need not be fast.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use outrider_harness::Sentry;
 
+use crate::blocks::Blocks;
 use crate::flags::Flags;
 use crate::nginx::{self, Proxies};
 use crate::pair::Pair;
@@ -22,6 +23,7 @@ struct Subject {
     name: String,
     plain: Pair,
     mtls: Option<Pair>,
+    blocks: Option<Blocks>,
 }
 
 /// Two nginx in a row.
@@ -44,7 +46,7 @@ pub async fn run(flags: &Flags) -> Result<()> {
             .with_context(|| path.display().to_string())?
             .len();
         table.add("size MB", Column::Binary(index), size as f64 / 1e6);
-        let subject = start(name, path, index, sentry.as_ref());
+        let subject = start(name, path, index, sentry.as_ref(), flags.blocks);
         subjects.push(subject.await.with_context(|| name.clone())?);
     }
     let limit = match flags.limit {
@@ -88,7 +90,13 @@ pub async fn run(flags: &Flags) -> Result<()> {
     Ok(())
 }
 
-async fn start(name: &str, path: &Path, index: usize, sentry: Option<&Sentry>) -> Result<Subject> {
+async fn start(
+    name: &str,
+    path: &Path,
+    index: usize,
+    sentry: Option<&Sentry>,
+    blocks: bool,
+) -> Result<Subject> {
     let path = std::fs::canonicalize(path)?;
     Ok(Subject {
         name: name.to_owned(),
@@ -96,6 +104,10 @@ async fn start(name: &str, path: &Path, index: usize, sentry: Option<&Sentry>) -
         mtls: match sentry {
             Some(_) => Some(Pair::start(&path, index, sentry).await?),
             None => None,
+        },
+        blocks: match blocks {
+            true => Some(Blocks::start(&path, index).await?),
+            false => None,
         },
     })
 }
@@ -113,7 +125,10 @@ fn describe(flags: &Flags) -> Result<String> {
     }
     if flags.limit {
         let version = nginx::version()?;
-        writeln!(text, "limit: two {version} in a row, on the same path")?;
+        writeln!(
+            text,
+            "limit: two {version} in a row, on the same path; for state one that answers by itself"
+        )?;
     }
     Ok(text)
 }
@@ -183,6 +198,11 @@ async fn measure(
     let row = pair.publish(MANY, time).await?;
     table.add("publish and deliver: events/s", column, row.outcome.rate());
     table.add("publish and deliver: CPU us", column, row.cpu);
+    if let Some(blocks) = &subject.blocks {
+        for (name, cpu) in blocks.rows(MANY, time).await? {
+            table.add(&format!("{name}: CPU us"), column, cpu);
+        }
+    }
     Ok(())
 }
 
@@ -195,6 +215,10 @@ async fn measure_limit(table: &mut Table, limit: &Limit, time: Duration) -> Resu
         invocation(table, Column::Limit, kind, one, many);
         echo(table, Column::Limit, kind, &proxies.echo(MANY, time).await?);
     }
+    let row = limit.plain.state_get(MANY, time).await?;
+    table.add("state get: CPU us", Column::Limit, row.cpu);
+    let row = limit.plain.state_save(MANY, time).await?;
+    table.add("state save: CPU us", Column::Limit, row.cpu);
     Ok(())
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::usage;
 
 pub const USAGE: &str = "\
-usage: bench [--seconds N] [--rounds N] [--rest N] [--no-limit] [--no-mtls] [NAME=]BINARY...
+usage: bench [--seconds N] [--rounds N] [--rest N] [--no-limit] [--no-mtls]
+             [--no-blocks] [NAME=]BINARY...
 
 Every BINARY is a daprd. All take turns, and the table has the medians of the
 rounds, with their ratio to those of the first binary.
@@ -16,9 +17,17 @@ rounds, with their ratio to those of the first binary.
   --rest N      seconds without a call before memory is read; 60 by default
   --no-limit    without the column of two nginx in a row
   --no-mtls     without the rows of sidecars that have certificates
+  --no-blocks   without the rows of further building blocks, which need redis-server
 ";
 
-const KNOWN: [&str; 5] = ["--seconds", "--rounds", "--rest", "--no-limit", "--no-mtls"];
+const KNOWN: [&str; 6] = [
+    "--seconds",
+    "--rounds",
+    "--rest",
+    "--no-limit",
+    "--no-mtls",
+    "--no-blocks",
+];
 
 #[derive(Debug)]
 pub struct Flags {
@@ -31,6 +40,8 @@ pub struct Flags {
     pub limit: bool,
     /// Whether invocation is measured with mTLS too.
     pub mtls: bool,
+    /// Whether further building blocks are measured.
+    pub blocks: bool,
     pub binaries: Vec<(String, PathBuf)>,
 }
 
@@ -43,12 +54,14 @@ pub fn parse(words: impl IntoIterator<Item = String>, help: &str) -> Result<Flag
         rest: Duration::from_secs(60),
         limit: true,
         mtls: true,
+        blocks: true,
         binaries: Vec::new(),
     };
     while let Some(word) = words.next() {
         match &*word {
             "--no-limit" => flags.limit = false,
             "--no-mtls" => flags.mtls = false,
+            "--no-blocks" => flags.blocks = false,
             "--seconds" | "--rounds" | "--rest" => {
                 let number = number(&word, words.next(), help)?;
                 match &*word {

@@ -16,9 +16,11 @@ pub struct Shot {
     pub port: u16,
     pub method: Method,
     pub path: String,
+    pub headers: Vec<(&'static str, String)>,
     pub body: Bytes,
     pub status: u16,
-    pub answer: Bytes,
+    /// None for one that is another every time.
+    pub answer: Option<Bytes>,
 }
 
 impl Shot {
@@ -28,9 +30,10 @@ impl Shot {
             port,
             method: Method::GET,
             path,
+            headers: Vec::new(),
             body: Bytes::new(),
             status: 200,
-            answer: Bytes::new(),
+            answer: Some(Bytes::new()),
         }
     }
 
@@ -92,12 +95,15 @@ async fn connection(shot: Shot, deadline: Instant) -> Result<Vec<Duration>> {
     driver.spawn(connection);
     let mut times = Vec::new();
     while Instant::now() < deadline {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(&shot.method)
             .uri(&shot.path)
             .header("host", "127.0.0.1")
-            .header("content-type", "application/json")
-            .body(Full::new(shot.body.clone()))?;
+            .header("content-type", "application/json");
+        for (name, value) in &shot.headers {
+            request = request.header(*name, value);
+        }
+        let request = request.body(Full::new(shot.body.clone()))?;
         let sent = Instant::now();
         sender.ready().await?;
         let answer = sender
@@ -108,7 +114,7 @@ async fn connection(shot: Shot, deadline: Instant) -> Result<Vec<Duration>> {
         let body = answer.into_body().collect().await?.to_bytes();
         times.push(sent.elapsed());
         ensure!(
-            status == shot.status && body == shot.answer,
+            status == shot.status && shot.answer.as_ref().is_none_or(|answer| body == answer),
             "{} answered {status}: {}",
             shot.path,
             String::from_utf8_lossy(&body)

@@ -3,6 +3,7 @@
 
 mod app;
 mod backend;
+mod blocks;
 mod flags;
 mod load;
 mod measure;

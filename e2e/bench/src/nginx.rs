@@ -13,11 +13,15 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use tempfile::TempDir;
 
 use crate::backend::Backend;
-use crate::measure;
-use crate::row::{self, Row};
+use crate::load::Shot;
+use crate::row::{self, Ends, Row};
+use crate::{measure, pair};
 
 /// Of the certificate of the second one.
 const NAME: &str = "localhost";
+/// Paths that an nginx answers by itself: as state that is read, and that is saved.
+const READ: &str = "/read";
+const SAVED: &str = "/saved";
 
 pub struct Proxies {
     port: u16,
@@ -100,6 +104,26 @@ impl Proxies {
         let path = self.path();
         path.echo(self.port, "/echo".into(), connections, time)
             .await
+    }
+
+    /// What the first one answers by itself costs one server, and no less than that
+    /// a sidecar that answers from memory.
+    pub async fn state_get(&self, connections: usize, time: Duration) -> Result<Row> {
+        let shot = Shot {
+            answer: Some(pair::VALUE.into()),
+            ..Shot::get(self.port, READ.into())
+        };
+        let path = self.path();
+        path.row(&shot, Ends::Sidecar, connections, time).await
+    }
+
+    pub async fn state_save(&self, connections: usize, time: Duration) -> Result<Row> {
+        let shot = Shot {
+            status: 204,
+            ..Shot::post(self.port, SAVED.into(), pair::ITEM.into())
+        };
+        let path = self.path();
+        path.row(&shot, Ends::Sidecar, connections, time).await
     }
 }
 
@@ -187,7 +211,15 @@ proxy_pass {scheme}://next;
 proxy_http_version 1.1;
 proxy_set_header Connection \"\";
 {called}}}
-}}"
+location {READ} {{
+default_type application/json;
+return 200 '{value}';
+}}
+location {SAVED} {{
+return 204;
+}}
+}}",
+        value = pair::VALUE
     )
 }
 

@@ -14,7 +14,9 @@ use crate::measure;
 use crate::row::{self, Ends, Row};
 
 const STATE: &str = "/v1.0/state/store";
-const ITEM: &str = r#"[{"key":"k","value":{"a":1}}]"#;
+pub const ITEM: &str = r#"[{"key":"k","value":{"a":1}}]"#;
+/// What is read back.
+pub const VALUE: &str = r#"{"a":1}"#;
 
 pub struct Pair {
     path: PathBuf,
@@ -110,7 +112,7 @@ impl Pair {
 
     pub async fn state_get(&self, connections: usize, time: Duration) -> Result<Row> {
         let shot = Shot {
-            answer: r#"{"a":1}"#.into(),
+            answer: Some(VALUE.into()),
             ..Shot::get(self.front.http_port(), format!("{STATE}/k"))
         };
         self.path()

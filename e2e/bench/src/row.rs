@@ -78,7 +78,7 @@ impl Path<'_> {
         time: Duration,
     ) -> Result<Row> {
         let shot = Shot {
-            answer: "hello".into(),
+            answer: Some("hello".into()),
             ..Shot::get(port, path)
         };
         self.row(&shot, Ends::Call, connections, time).await
@@ -94,7 +94,7 @@ impl Path<'_> {
     ) -> Result<Row> {
         let body = bytes::Bytes::from(vec![b'x'; 1024]);
         let shot = Shot {
-            answer: body.clone(),
+            answer: Some(body.clone()),
             ..Shot::post(port, path, body)
         };
         self.row(&shot, Ends::Call, connections, time).await
