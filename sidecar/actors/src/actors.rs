@@ -178,10 +178,10 @@ impl Actors {
         }
     }
 
-    /// Whether it is known what the application hosts. Until then nobody is told
-    /// that an actor is nowhere.
-    pub fn set_initialized(&self, known: bool) {
-        self.0.initialized.send_replace(known);
+    /// It is known what the application hosts. Until then nobody is told that an
+    /// actor is nowhere.
+    pub fn set_initialized(&self) {
+        self.0.initialized.send_replace(true);
     }
 
     /// From now on tells of actors that this sidecar loses.
@@ -287,8 +287,20 @@ impl Actors {
         }
     }
 
-    /// No call is taken any more, and every actor goes.
-    pub async fn close(&self) {
+    /// Waits until placement has all our actors elsewhere, for at most `limit`,
+    /// then has those go that are left. No call is taken afterwards.
+    pub async fn leave(&self, limit: Duration) {
+        let mut routing = self.0.routing.subscribe();
+        let gone = routing.wait_for(|routing| match &routing.known {
+            Known::Settled(tables) => !tables.is_host(&self.0.own),
+            Known::Moving { .. } => false,
+            Known::Disabled | Known::Nothing | Known::Closed => true,
+        });
+        let _ = tokio::time::timeout(limit, gone).await;
+        self.close().await;
+    }
+
+    async fn close(&self) {
         let fence = self.set_routing(Known::Closed);
         self.halt(fence, Which::All).await;
     }
@@ -466,7 +478,7 @@ impl Inner {
                 }
             };
             match answered {
-                Err(error) if error.is_moved() && moves < MOVES => moves += 1,
+                Err(error) if error.is_elsewhere() && moves < MOVES => moves += 1,
                 answered => return answered,
             }
             let mut routing = self.routing.subscribe();

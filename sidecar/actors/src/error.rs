@@ -68,15 +68,11 @@ impl Error {
         }
     }
 
-    /// Whether the actor is elsewhere than it was looked for.
-    pub fn is_moved(&self) -> bool {
+    /// Whether newer tables may know a host that takes the call.
+    pub fn is_elsewhere(&self) -> bool {
         match self {
             Self::Moved => true,
-            Self::Remote(status) => {
-                let info = status.get_details_error_info();
-                info.is_some_and(|info| info.domain == DOMAIN && info.reason == REASON_MOVED)
-                    || (status.code() == Code::Internal && status.message().ends_with(MOVED))
-            }
+            Self::Remote(status) => was_not_sent(status),
             _ => false,
         }
     }

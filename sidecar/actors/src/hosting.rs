@@ -41,6 +41,20 @@ pub struct Undelivered {
     pub reason: String,
 }
 
+/// Stands for an application that hosts nothing.
+pub struct Nobody;
+
+#[async_trait]
+impl Serve for Nobody {
+    async fn call(&self, _: &Actor, _: Option<&str>, _: Message) -> Result<Answer, Error> {
+        Err(Error::NoApp)
+    }
+
+    async fn deactivate(&self, _: &Actor) -> Result<(), Undelivered> {
+        Ok(())
+    }
+}
+
 /// The types of one application, or of one of its streams.
 pub type Types = BTreeMap<Arc<str>, Settings>;
 

@@ -76,19 +76,10 @@ impl Tables {
         ring.hosts.get(*index as usize)
     }
 
-    /// Whether the host is among those of the type.
-    pub fn has(&self, kind: &str, address: &str) -> bool {
-        let ring = self.rings.get(kind);
-        ring.is_some_and(|ring| ring.hosts.iter().any(|host| &*host.address == address))
-    }
-
-    /// Whether both have the same hosts of a type.
-    pub fn agrees(&self, other: &Self, kind: &str) -> bool {
-        self.rings.get(kind) == other.rings.get(kind)
-    }
-
-    pub fn types(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.rings.keys()
+    /// Whether the host has any type.
+    pub fn is_host(&self, address: &str) -> bool {
+        let mut hosts = self.rings.values().flat_map(|ring| &ring.hosts);
+        hosts.any(|host| &*host.address == address)
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::StatusCode;
 use outrider_host::Tasks;
 use tokio::sync::watch;
 
 use super::SCOPE;
+use super::actors::AppActors;
 use super::jobs::Jobs;
 use crate::blocks::bindings::read::Readers;
 use crate::blocks::pubsub::subscribe::Subscriber;
@@ -27,6 +30,7 @@ pub struct WatchApp {
     pub readers: Readers,
     /// The jobs that it takes.
     pub jobs: Jobs,
+    pub actors: AppActors,
     pub tasks: Tasks,
 }
 
@@ -67,16 +71,20 @@ impl WatchApp {
         if healthy_rx.wait_for(|healthy| *healthy).await.is_err() {
             return;
         }
-        if self.asks_config {
-            load_app_config(&self.channel, &self.app_id).await;
-        } else {
+        if !self.asks_config {
             tracing::warn!(target: SCOPE, "Skipping programmatic dapr configuration loading (see 'disable-init-endpoints' flag/annotation)");
         }
         loop {
             if *healthy_rx.borrow_and_update() {
+                let config = match self.asks_config {
+                    true => load_app_config(&self.channel, &self.app_id).await,
+                    false => None,
+                };
+                self.actors.host(config.as_ref());
                 tokio::join!(self.subscriber.start(), self.readers.start());
                 self.jobs.take(true);
             } else {
+                self.actors.withdraw();
                 self.jobs.take(false);
                 self.subscriber.stop();
                 self.readers.stop();
@@ -94,21 +102,23 @@ impl WatchApp {
     }
 }
 
-async fn load_app_config(channel: &Channel, app_id: &str) {
-    if let channel::Kind::Http(client) = &channel.kind {
-        match client
-            .ask(channel.permit().await, "dapr/config", app_id)
-            .await
-        {
-            Ok((status, _)) if status.is_success() => {
-                tracing::info!(target: SCOPE, "Application configuration loaded")
-            }
-            Ok((status, _)) => {
-                tracing::debug!(target: SCOPE, "the application has no configuration: {status}")
-            }
-            Err(error) => {
-                tracing::warn!(target: SCOPE, "failed to load application configuration: {error}")
-            }
+/// What the application says about itself; nothing if it has no words for it.
+async fn load_app_config(channel: &Channel, app_id: &str) -> Option<Bytes> {
+    let channel::Kind::Http(client) = &channel.kind else {
+        return None;
+    };
+    let permit = channel.permit().await;
+    match client.ask(permit, "dapr/config", app_id).await {
+        Ok((StatusCode::OK, body)) => {
+            tracing::info!(target: SCOPE, "Application configuration loaded");
+            return Some(body);
+        }
+        Ok((status, _)) => {
+            tracing::debug!(target: SCOPE, "the application has no configuration: {status}");
+        }
+        Err(error) => {
+            tracing::warn!(target: SCOPE, "failed to load application configuration: {error}");
         }
     }
+    None
 }

@@ -15,6 +15,7 @@ use outrider_security::user;
 use outrider_telemetry::log;
 use tokio::sync::{mpsc, watch};
 
+use self::actors::AppActors;
 use self::end::{Ask, ended_early};
 use self::jobs::Jobs;
 use self::settings::settings;
@@ -27,6 +28,7 @@ use crate::flags::{Flags, Mode, Protocol};
 use crate::resources::disk;
 use crate::resources::follow::Restart;
 
+mod actors;
 mod application;
 mod end;
 mod host;
@@ -120,6 +122,7 @@ struct Runtime {
     configuration: Subscriptions,
     /// What this sidecar takes of the scheduler.
     jobs: Jobs,
+    actors: AppActors,
     resolver: Option<Arc<dyn Resolver>>,
     channel: Option<(Arc<Channel>, Connector)>,
     probes: Option<channel::health::Settings>,
@@ -146,6 +149,7 @@ impl Runtime {
             ready.ready();
         };
         let Some((channel, connector)) = self.channel.clone() else {
+            self.actors.host(None);
             initialized();
             return;
         };
@@ -160,6 +164,7 @@ impl Runtime {
             subscriber: self.subscriber.clone(),
             readers: self.readers.clone(),
             jobs: self.jobs.clone(),
+            actors: self.actors.clone(),
             tasks: self.tasks.clone(),
         };
         self.tasks.spawn("application", watch.run(initialized));

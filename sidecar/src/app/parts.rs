@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use outrider_actors::Actors;
 use outrider_components::resolve::Resolver;
 use outrider_components::{Context, Metadata, Registry};
 use outrider_crds::configuration::Spec;
@@ -183,6 +184,7 @@ pub struct About {
     pub subscriber: Subscriber,
     pub resiliency: Resiliency,
     pub scheduler: Scheduler,
+    pub actors: Actors,
 }
 
 impl About {
@@ -196,6 +198,7 @@ impl About {
             subscriber: self.subscriber,
             resiliency: self.resiliency,
             scheduler: self.scheduler,
+            actors: self.actors,
             app: metadata::App {
                 port: settings.app_port,
                 protocol: settings.protocol.name(),

@@ -173,6 +173,7 @@ impl Servers<'_> {
         &self,
         listener: TcpListener,
         callee: Callee,
+        actors: outrider_actors::serve::Callee,
         metrics: &Metrics,
         security: &Security,
     ) -> Result<(), Failure> {
@@ -180,6 +181,7 @@ impl Servers<'_> {
         let edge = edge::internal::Edge {
             app_id: self.flags.app_id.as_str().into(),
             callee: Arc::new(callee),
+            actors,
             metrics: metrics.clone(),
         };
         let acceptor = match self.flags.control_plane.mtls {

@@ -4,7 +4,7 @@
 use super::descriptor::{Block, Method, V1, V1_ALPHA1, V1_BETA1};
 
 /// By their names in URLs, which are those in lists as well.
-pub const NAMES: &[&str] = &["actors", "workflows"];
+pub const NAMES: &[&str] = &["workflows"];
 
 pub const BLOCK: Block = Block {
     routes: &[],
@@ -21,11 +21,7 @@ const METHODS: &[Method] = &[
     Method::new("UnregisterActorReminder", V1, "actors"),
     Method::new("UnregisterActorRemindersByType", V1, "actors"),
     Method::new("ListActorReminders", V1, "actors"),
-    Method::new("GetActorState", V1, "actors"),
     Method::new("GetActorReminder", V1, "actors"),
-    Method::new("ExecuteActorStateTransaction", V1, "actors"),
-    Method::new("InvokeActor", V1, "actors"),
-    Method::new("SubscribeActorEventsAlpha1", V1_ALPHA1, "actors"),
     Method::new("StartWorkflowAlpha1", V1_ALPHA1, "workflows"),
     Method::new("GetWorkflowAlpha1", V1_ALPHA1, "workflows"),
     Method::new("PurgeWorkflowAlpha1", V1_ALPHA1, "workflows"),

@@ -42,11 +42,15 @@ pub struct Route {
     pub answer: for<'a> fn(&'a Apis, Request, Names<'a>) -> BoxFuture<'a, Response<Body>>,
 }
 
-/// The names in a path, decoded; empty where it has fewer.
+/// The names in a path; empty where it has fewer.
 #[derive(Clone, Copy)]
 pub struct Names<'a> {
+    /// Decoded, like the next two.
     pub first: &'a str,
     pub second: &'a str,
+    pub third: &'a str,
+    /// The last of them as it was sent.
+    pub rest: &'a str,
 }
 
 /// A method of the gRPC API.
@@ -67,6 +71,7 @@ impl Method {
     }
 }
 
+pub const GET_TO_DELETE: &[Verb] = &[Verb::GET, Verb::POST, Verb::PUT, Verb::DELETE];
 pub const GET: &[Verb] = &[Verb::GET];
 pub const POST: &[Verb] = &[Verb::POST];
 pub const PUT: &[Verb] = &[Verb::PUT];

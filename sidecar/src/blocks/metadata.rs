@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 
 use http::{Response, StatusCode};
 use jiff::Timestamp;
+use outrider_actors::Actors;
 use outrider_crds::{Component, Kind as _, Subscription as SubscriptionResource};
 use outrider_proto::runtime::v1 as wire;
 use outrider_proto::runtime::v1::actor_runtime::ActorRuntimeStatus;
@@ -59,8 +60,6 @@ const COMPONENT_ERROR: &str = "outriderComponentError.";
 const SUBSCRIPTION_ERROR: &str = "outriderSubscriptionError.";
 /// The extended key that changes the level of the log.
 const LOG_LEVEL: &str = "outriderLogLevel";
-/// The state of placement while there are no actors.
-const PLACEMENT: &str = "placement: disconnected";
 
 pub struct Api {
     pub app_id: String,
@@ -71,6 +70,7 @@ pub struct Api {
     pub subscriber: Subscriber,
     pub resiliency: Resiliency,
     pub scheduler: Scheduler,
+    pub actors: Actors,
     pub app: App,
     /// What clients have added.
     pub extended: RwLock<BTreeMap<String, String>>,
@@ -184,10 +184,7 @@ pub fn http_get(api: &Api) -> Response<Body> {
         app.insert("health".into(), probes.into());
     }
     put("appConnectionProperties", app.into());
-    put(
-        "actorRuntime",
-        json!({"runtimeStatus": "DISABLED", "hostReady": false, "placement": PLACEMENT}),
-    );
+    put("actorRuntime", actor_runtime(&api.actors));
     let members = api.scheduler.addresses();
     if !members.is_empty() {
         put("scheduler", json!({"connected_addresses": members}));
@@ -197,6 +194,57 @@ pub fn http_get(api: &Api) -> Response<Body> {
     let resources: Vec<Value> = not_running.map(resource).collect();
     put("resources", resources.into());
     api::json(StatusCode::OK, json::to_line(&Value::Object(all)))
+}
+
+fn actor_runtime(actors: &Actors) -> Value {
+    let runtime = wire_actor_runtime(actors);
+    let mut object = json!({
+        "runtimeStatus": runtime.runtime_status().as_str_name(),
+        "hostReady": runtime.host_ready,
+        "placement": runtime.placement,
+    });
+    let active = runtime
+        .active_actors
+        .into_iter()
+        .map(|active| match active.count {
+            0 => json!({"type": active.r#type}),
+            count => json!({"type": active.r#type, "count": count}),
+        });
+    let active: Vec<Value> = active.collect();
+    if !active.is_empty() {
+        object["activeActors"] = active.into();
+    }
+    object
+}
+
+fn wire_actor_runtime(actors: &Actors) -> wire::ActorRuntime {
+    let status = actors.status();
+    let is_known = status.enabled && actors.hosting().is_registered();
+    let runtime_status = match (status.enabled, is_known) {
+        (false, _) => ActorRuntimeStatus::Disabled,
+        (true, false) => ActorRuntimeStatus::Initializing,
+        (true, true) => ActorRuntimeStatus::Running,
+    };
+    let placement = match (runtime_status, status.connected) {
+        (ActorRuntimeStatus::Initializing, _) => "",
+        (_, true) => "placement: connected",
+        (_, false) => "placement: disconnected",
+    };
+    wire::ActorRuntime {
+        runtime_status: runtime_status.into(),
+        host_ready: is_known && status.connected,
+        placement: placement.to_owned(),
+        active_actors: active_actors(actors),
+    }
+}
+
+fn active_actors(actors: &Actors) -> Vec<wire::ActiveActorsCount> {
+    let counts = actors.counts().into_iter();
+    let counts = counts.map(|(kind, count)| wire::ActiveActorsCount {
+        r#type: kind.to_string(),
+        count: i32::try_from(count).unwrap_or(i32::MAX),
+    });
+    counts.collect()
 }
 
 fn resource((kind, name, trouble): (&str, String, Trouble)) -> Value {
@@ -342,11 +390,8 @@ pub fn grpc_get(api: &Api) -> wire::GetMetadataResponse {
                     health_threshold: i32::try_from(h.threshold).unwrap_or(i32::MAX),
                 }),
         }),
-        actor_runtime: Some(wire::ActorRuntime {
-            runtime_status: ActorRuntimeStatus::Disabled.into(),
-            placement: PLACEMENT.to_owned(),
-            ..Default::default()
-        }),
+        actor_runtime: Some(wire_actor_runtime(&api.actors)),
+        active_actors_count: active_actors(&api.actors),
         scheduler: Some(api.scheduler.addresses())
             .filter(|addresses| !addresses.is_empty())
             .map(|connected_addresses| wire::MetadataScheduler {

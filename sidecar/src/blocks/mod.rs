@@ -2,6 +2,7 @@
 //! in `ops.rs`; `http.rs` and `grpc.rs` decode and encode.
 
 pub mod absent;
+pub mod actors;
 pub mod bindings;
 pub mod configuration;
 pub mod conversation;
@@ -35,6 +36,7 @@ pub const ALL: &[&descriptor::Block] = &[
     &bindings::BLOCK,
     &configuration::BLOCK,
     &lock::BLOCK,
+    &actors::BLOCK,
     &jobs::BLOCK,
     &conversation::BLOCK,
     &crypto::BLOCK,
@@ -53,6 +55,7 @@ pub struct Apis {
     pub bindings: bindings::Api,
     pub configuration: configuration::Api,
     pub lock: lock::Api,
+    pub actors: actors::Api,
     pub jobs: jobs::Api,
     pub conversation: conversation::Api,
     pub crypto: crypto::Api,

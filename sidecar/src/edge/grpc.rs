@@ -31,7 +31,8 @@ use outrider_net::server::phase::Incoming;
 const OURS: &str = "/dapr.proto.runtime.v1.Dapr/";
 const INVOKE: &str = "/dapr.proto.runtime.v1.Dapr/InvokeService";
 /// These last as long as a client stays, which is no latency of anything.
-const SUBSCRIBE: [&str; 3] = [
+const SUBSCRIBE: [&str; 4] = [
+    "/dapr.proto.runtime.v1.Dapr/SubscribeActorEventsAlpha1",
     "/dapr.proto.runtime.v1.Dapr/SubscribeTopicEventsAlpha1",
     "/dapr.proto.runtime.v1.Dapr/SubscribeConfiguration",
     "/dapr.proto.runtime.v1.Dapr/SubscribeConfigurationAlpha1",

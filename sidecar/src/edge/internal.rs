@@ -9,6 +9,7 @@ use tonic::Status;
 
 use crate::blocks::invoke::proxy;
 use crate::edge::spans;
+use outrider_actors::serve as actors;
 use outrider_metrics::Metrics;
 use outrider_net::body::Body;
 use outrider_net::grpc;
@@ -24,6 +25,7 @@ const SERVICE: &str = "/dapr.proto.internals.v1.ServiceInvocation/";
 pub struct Edge {
     pub app_id: Arc<str>,
     pub callee: Arc<Callee>,
+    pub actors: actors::Callee,
     pub metrics: Metrics,
 }
 
@@ -36,8 +38,13 @@ impl Handler for Edge {
                 let request = request.map(|body| served.request(body));
                 served.answer(self.callee.unary(request, peer).await)
             }
+            path @ (actors::CALL | actors::REMIND) => {
+                let served = self.metrics.grpc_server().call(path);
+                let request = request.map(|body| served.request(body));
+                served.answer(self.actors.answer(request, peer).await)
+            }
             path if path.starts_with(SERVICE) => grpc::refuse(&Status::unimplemented(
-                "actors are not part of this release of Outrider",
+                "streams of actors are not part of this release of Outrider",
             )),
             path => {
                 let served = self.metrics.grpc_client().proxied(path);

@@ -16,9 +16,11 @@ use crate::edge::userinfo::Without;
 struct Match<'a> {
     to: Matched,
     version: Version,
-    first: &'a str,
-    second: &'a str,
+    names: [&'a str; MOST],
 }
+
+/// Names that a path may have.
+const MOST: usize = 3;
 
 #[derive(Clone, Copy)]
 enum Matched {
@@ -52,13 +54,12 @@ fn route<'a>(verb: &Method, path: &'a str) -> Option<Match<'a>> {
         if begins_with(route.path, first)
             && route.verbs.contains(verb)
             && route.versions.contains(&version)
-            && let Some((first, second)) = fit(route.path, path)
+            && let Some(names) = fit(route.path, path)
         {
             return Some(Match {
                 to: Matched::Route(route),
                 version,
-                first,
-                second,
+                names,
             });
         }
     }
@@ -67,8 +68,7 @@ fn route<'a>(verb: &Method, path: &'a str) -> Option<Match<'a>> {
     Some(Match {
         to: Matched::Absent(name),
         version,
-        first: "",
-        second: "",
+        names: [""; MOST],
     })
 }
 
@@ -79,14 +79,14 @@ fn begins_with(pattern: &str, first: &str) -> bool {
 }
 
 /// The names that a path has in the places of a pattern, if it fits.
-fn fit<'a>(pattern: &str, path: &'a str) -> Option<(&'a str, &'a str)> {
-    let mut found = ["", ""];
+fn fit<'a>(pattern: &str, path: &'a str) -> Option<[&'a str; MOST]> {
+    let mut found = [""; MOST];
     let mut next = 0;
     let (mut pattern, mut path) = (Some(pattern), Some(path));
     while let (Some(parts), Some(segments)) = (pattern, path) {
         if parts == "{*}" {
             *found.get_mut(next)? = segments;
-            return Some((found[0], found[1]));
+            return Some(found);
         }
         let (part, segment);
         (part, pattern) = segment_of(parts);
@@ -98,7 +98,7 @@ fn fit<'a>(pattern: &str, path: &'a str) -> Option<(&'a str, &'a str)> {
             return None;
         }
     }
-    (pattern.is_none() && path.is_none()).then_some((found[0], found[1]))
+    (pattern.is_none() && path.is_none()).then_some(found)
 }
 
 /// The first segment of a path, and what is behind it. Segments are short: a
@@ -126,7 +126,7 @@ pub fn name(verb: &Method, path: &str, headers: &HeaderMap) -> String {
 /// nothing where it is an invocation.
 pub fn target<'a>(verb: &Method, path: &'a str) -> Option<(&'static str, &'a str, &'a str)> {
     let found = route(verb, path)?;
-    Some((found.to.group(), found.first, found.second))
+    Some((found.to.group(), found.names[0], found.names[1]))
 }
 
 /// Health routes need neither token nor permission.
@@ -147,16 +147,24 @@ pub async fn dispatch(apis: &Apis, path: &str, request: Request) -> Response<Bod
             text(StatusCode::NOT_FOUND, "404 page not found\n")
         };
     };
-    let names = check_query(request.query())
-        .and_then(|()| Ok((query_unescape(found.first)?, query_unescape(found.second)?)));
-    let (first, second) = match &names {
-        Ok((first, second)) => (first.as_ref(), second.as_ref()),
+    let [first, second, third] = found.names;
+    let names = check_query(request.query()).and_then(|()| {
+        let names = [query_unescape(first)?, query_unescape(second)?];
+        // The rest of a path is for its route to decode.
+        Ok((names, query_unescape(third)))
+    });
+    let (names, last) = match &names {
+        Ok(names) => names,
         Err(cause) => return malformed(cause.to_string()).into(),
     };
+    let names = Names {
+        first: &names[0],
+        second: &names[1],
+        third: last.as_deref().unwrap_or(third),
+        rest: third,
+    };
     match found.to {
-        Matched::Route(route) => {
-            (route.answer)(&apis.blocks, request, Names { first, second }).await
-        }
+        Matched::Route(route) => (route.answer)(&apis.blocks, request, names).await,
         Matched::Absent(name) => unimplemented(name).into(),
     }
 }
@@ -171,7 +179,7 @@ mod tests {
             Matched::Route(route) => route.name,
             Matched::Absent(name) => name,
         };
-        Some((name, found.first, found.second))
+        Some((name, found.names[0], found.names[1]))
     }
 
     #[test]
@@ -201,13 +209,18 @@ mod tests {
             Some(("BulkPublishEvent", "p", "a/b"))
         );
         assert_eq!(
+            found(Method::DELETE, "/v1.0/actors/t/1/method/a/b"),
+            Some(("InvokeActor", "t", "1"))
+        );
+        assert_eq!(found(Method::PATCH, "/v1.0/actors/t/1/method/a"), None);
+        assert_eq!(
             found(Method::GET, "/v1.0/healthz/outbound"),
             Some(("HealthzOutbound", "", ""))
         );
     }
 
     #[test]
-    fn a_pattern_has_at_most_two_names_and_fits_itself() {
+    fn a_pattern_has_at_most_three_names_and_fits_itself() {
         for route in blocks::ALL.iter().flat_map(|block| block.routes) {
             let path = route.path.replace("{*}", "a/b").replace("{}", "x");
             assert!(fit(route.path, &path).is_some(), "{}", route.path);
@@ -216,14 +229,13 @@ mod tests {
         assert_eq!(fit("state/{}", "state"), None);
         assert_eq!(fit("state/{}", "state/a/b"), None);
         assert_eq!(fit("publish/{}/{*}", "publish/p"), None);
-        assert_eq!(fit("a/{}/{}/{}", "a/1/2/3"), None);
+        assert_eq!(fit("a/{}/{}/{}", "a/1/2/3"), Some(["1", "2", "3"]));
+        assert_eq!(fit("a/{}/{}/{}/{}", "a/1/2/3/4"), None);
     }
 
     #[test]
     fn what_is_absent_says_so() {
-        let path = "/v1.0/actors/cat/1/state";
-        assert_eq!(found(Method::POST, path), Some(("actors", "", "")));
-        assert_eq!(found(Method::POST, "/v1.0/actors"), None);
+        assert_eq!(found(Method::POST, "/v1.0/workflows"), None);
         assert_eq!(
             found(Method::GET, "/v1.0-beta1/workflows/dapr/1"),
             Some(("workflows", "", ""))

@@ -9,8 +9,8 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::blocks::{
-    bindings, configuration, conversation, crypto, invoke, jobs, lock, metadata, pubsub, secrets,
-    state,
+    actors, bindings, configuration, conversation, crypto, invoke, jobs, lock, metadata, pubsub,
+    secrets, state,
 };
 use crate::edge::Apis;
 use crate::edge::spans::describe;
@@ -30,6 +30,35 @@ impl Dapr for Service {
     ) -> Answer<outrider_proto::common::v1::InvokeResponse> {
         describe(&request);
         invoke::grpc::invoke(&self.apis.blocks.invoke, request).await
+    }
+
+    async fn invoke_actor(
+        &self,
+        request: Request<wire::InvokeActorRequest>,
+    ) -> Answer<wire::InvokeActorResponse> {
+        describe(&request);
+        actors::grpc::invoke(&self.apis.blocks.actors, request).await
+    }
+
+    async fn get_actor_state(
+        &self,
+        request: Request<wire::GetActorStateRequest>,
+    ) -> Answer<wire::GetActorStateResponse> {
+        actors::grpc::get_state(&self.apis.blocks.actors, request.into_inner()).await
+    }
+
+    async fn execute_actor_state_transaction(
+        &self,
+        request: Request<wire::ExecuteActorStateTransactionRequest>,
+    ) -> Answer<()> {
+        actors::grpc::transact(&self.apis.blocks.actors, request.into_inner()).await
+    }
+
+    async fn subscribe_actor_events_alpha1(
+        &self,
+        request: Request<Streaming<wire::SubscribeActorEventsRequestAlpha1>>,
+    ) -> Answer<BoxStream<wire::SubscribeActorEventsResponseAlpha1>> {
+        actors::grpc::subscribe(&self.apis.blocks.actors, request.into_inner()).await
     }
 
     async fn schedule_job(

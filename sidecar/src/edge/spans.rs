@@ -194,6 +194,18 @@ impl Described for wire::InvokeServiceRequest {
     }
 }
 
+impl Described for wire::InvokeActorRequest {
+    fn describe(&self, said: &mut Said) {
+        let (kind, method) = (Without(&self.actor_type), Without(&self.method));
+        said.name = Some(cut(format_args!("InvokeActor/{kind}/{method}")));
+        said.set("rpc.service", "ServiceInvocation");
+        said.set(
+            "dapr.actor",
+            format_args!("{kind}.{}", Without(&self.actor_id)),
+        );
+    }
+}
+
 impl Described for wire::PublishEventRequest {
     fn describe(&self, said: &mut Said) {
         said.topic(&self.topic);

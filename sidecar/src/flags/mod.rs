@@ -122,6 +122,8 @@ pub struct ControlPlane {
     pub local_identity: Option<String>,
     /// Empty: no actors are hosted here.
     pub placement: Vec<String>,
+    /// Longest time of a round of placement.
+    pub dissemination: Duration,
     /// Empty: no jobs.
     pub scheduler: Vec<String>,
     /// Streams of jobs to each of its members.

@@ -20,8 +20,8 @@ use crate::app::parts;
 use crate::blocks::invoke::external::{self, Endpoint};
 use crate::blocks::shutdown::Asked;
 use crate::blocks::{
-    bindings, configuration, conversation, crypto, health, invoke, jobs, lock, pubsub, secrets,
-    shutdown, state,
+    actors, bindings, configuration, conversation, crypto, health, invoke, jobs, lock, pubsub,
+    secrets, shutdown, state,
 };
 use crate::components::map::Map;
 use crate::config;
@@ -32,6 +32,7 @@ pub(super) struct Parts {
     pub features: Vec<String>,
     pub invoke: invoke::Api,
     pub scheduler: Scheduler,
+    pub actors: actors::Api,
     pub ask: mpsc::UnboundedSender<Asked>,
 }
 
@@ -103,6 +104,7 @@ impl Start<'_> {
             subscriber: app.subscriber.clone(),
             resiliency: blocks.resiliency.clone(),
             scheduler: parts.scheduler.clone(),
+            actors: parts.actors.actors.clone(),
         };
         Ok(crate::blocks::Apis {
             state: state::Api {
@@ -136,6 +138,7 @@ impl Start<'_> {
             lock: lock::Api {
                 stores: components.lock.clone(),
             },
+            actors: parts.actors,
             jobs: jobs::Api {
                 scheduler: parts.scheduler,
                 app_id: flags.app_id.clone(),

@@ -27,7 +27,7 @@ use self::apis::Parts;
 use super::middleware::Pipelines;
 use super::serve::Servers;
 use super::settings::Settings;
-use super::{Failure, Runtime, SCOPE, host, jobs, parts};
+use super::{Failure, Runtime, SCOPE, actors, host, jobs, parts};
 use crate::blocks::bindings::read::{self, Readers};
 use crate::blocks::configuration::subscriptions::Subscriptions;
 use crate::blocks::pubsub::subscribe::{self, Subscriber};
@@ -153,6 +153,28 @@ impl Runtime {
         }
 
         let peers = start.peers(&security, &internal, &workers);
+        let actors = actors::Parts {
+            flags,
+            settings: &settings,
+            security: &security,
+            readiness: &start.readiness,
+            registry: &registry,
+            metrics: &metrics,
+            components: &blocks.components,
+            live: &blocks.live,
+            resiliency: &blocks.resiliency,
+            features: &features,
+            peers: peers.clone(),
+            channel: app.channel(),
+            host: match host::is_loopback(&flags.api.internal_address) {
+                // Only processes of this machine reach it.
+                true => &flags.api.internal_address,
+                false => &internal.host,
+            },
+            port: internal.port,
+            tasks: &tasks,
+        };
+        let (actors, app_actors) = actors.start()?;
         let invoke = start.invoke(&blocks, &app, &metrics, &workers, peers, http_endpoints);
         let invoke = invoke.await;
         let (ask, asked) = mpsc::unbounded_channel();
@@ -162,13 +184,15 @@ impl Runtime {
             features,
             invoke,
             scheduler,
+            actors,
             ask,
         };
         let apis = start.apis(&spec, &metrics, &blocks, &app, parts)?;
         let mut servers = start.servers(&workers, &serving);
         servers.open_apis(&settings, &apis).await?;
         let callee = start.callee(&spec, &app, &metrics)?;
-        servers.open_internal(internal.listener, callee, &metrics, &security)?;
+        let actors = actors::callee(&apis.blocks.actors);
+        servers.open_internal(internal.listener, callee, actors, &metrics, &security)?;
         apis.blocks.health.outbound.ready();
         Ok(Self {
             ready: start.readiness.target("runtime"),
@@ -179,6 +203,7 @@ impl Runtime {
             readers: app.readers,
             configuration: app.configuration,
             jobs,
+            actors: app_actors,
             resolver: blocks.resolver,
             channel: app.channel,
             probes: flags.app.probed.then(|| flags.app.probes.clone()),
@@ -252,12 +277,6 @@ impl Start<'_> {
         let features = config::features(spec);
         if !features.is_empty() {
             tracing::info!(target: SCOPE, "Enabled features: {}", features.join(" "));
-        }
-        let plane = &self.flags.control_plane;
-        if plane.placement.is_empty() {
-            tracing::info!(target: SCOPE, "Actor runtime disabled: no placement address was given");
-        } else {
-            tracing::warn!(target: SCOPE, "actors are not part of this release of Outrider: the placement address {} is not used", plane.placement.join(","));
         }
         features
     }

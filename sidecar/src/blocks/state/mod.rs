@@ -15,10 +15,12 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use outrider_components::{Error as Cause, Registry, Table, state};
+use outrider_kit::boolean::truthy;
 use outrider_metrics::Metrics;
 use outrider_metrics::component::Operations;
 use outrider_resiliency as resiliency;
 
+use crate::blocks::actors;
 use crate::blocks::descriptor::{self, Method, Route};
 use crate::components::block::{ComponentBlock, ToConnect};
 use crate::components::instance::Instance;
@@ -27,6 +29,8 @@ use encryption::Keys;
 use outbox::Outbox;
 
 const SCOPE: &str = "dapr.runtime.processor.state";
+/// Metadata of the store that has the state of actors.
+const FOR_ACTORS: &str = "actorStateStore";
 
 /// The building block.
 pub const BLOCK: descriptor::Block = descriptor::Block {
@@ -124,6 +128,8 @@ pub struct Store {
     pub keys: Option<Keys>,
     /// Where what transactions write is published, if it is.
     pub outbox: Option<outbox::Settings>,
+    /// Whether it has the state of actors.
+    pub is_for_actors: bool,
 }
 
 /// What is read of a store's properties besides its own.
@@ -131,6 +137,7 @@ pub struct Settings {
     prefix: prefix::Prefix,
     keys: Option<Keys>,
     outbox: Option<outbox::Settings>,
+    is_for_actors: bool,
 }
 
 /// The encryption keys among the properties of a store.
@@ -171,6 +178,7 @@ impl ComponentBlock for Store {
             prefix,
             keys: keys(new)?,
             outbox: outbox::Settings::of(&new.metadata),
+            is_for_actors: new.metadata.get(FOR_ACTORS).is_some_and(truthy),
         })
     }
 
@@ -189,7 +197,12 @@ impl ComponentBlock for Store {
     }
 
     fn new(instance: Instance<dyn state::Store>, settings: Settings, _: &Metrics) -> Self {
+        let is_able = actors::state::is_able(instance.direct().features());
+        if settings.is_for_actors && !is_able {
+            tracing::warn!(target: SCOPE, "state store {} does not have the state of actors, although {FOR_ACTORS} says so: it has no transactions, or no etags", instance.name());
+        }
         Self {
+            is_for_actors: settings.is_for_actors && is_able,
             instance,
             prefix: settings.prefix,
             keys: settings.keys,

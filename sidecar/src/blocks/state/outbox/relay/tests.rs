@@ -145,6 +145,7 @@ impl Setup {
         let shelf = Arc::new(shelf);
         let inner: Arc<dyn state::Store> = shelf.clone();
         let store = Store {
+            is_for_actors: false,
             instance: instance(name, inner, Block::StateStore),
             prefix: Prefix::new(None, "app", "", name).unwrap(),
             keys: None,

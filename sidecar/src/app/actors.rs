@@ -1,0 +1,239 @@
+//! Actors, and the application as one who hosts them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use outrider_actors::apps::config::Config;
+use outrider_actors::apps::http::HttpApp;
+use outrider_actors::hosting::{Hosting, Nobody, Registration, Types};
+use outrider_actors::{Actors, Options, placement};
+use outrider_call::channel::{Channel, Kind};
+use outrider_call::headers::Caller;
+use outrider_host::{Readiness, Tasks};
+use outrider_metrics::Metrics;
+use outrider_peer::call::Peers;
+use outrider_resiliency::Resiliency;
+use outrider_security::Security;
+use outrider_telemetry::metrics::Registry;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::settings::Settings;
+use super::{Failure, SCOPE};
+use crate::blocks::Components;
+use crate::blocks::actors::Api;
+use crate::blocks::actors::state::ActorState;
+use crate::components::live::Live;
+use crate::flags::Flags;
+
+/// How long placement may take to have our actors elsewhere before we end.
+const LEAVE_LIMIT: Duration = Duration::from_secs(3);
+
+/// What actors are made with.
+pub struct Parts<'a> {
+    pub flags: &'a Flags,
+    pub settings: &'a Settings,
+    pub security: &'a Security,
+    pub readiness: &'a Readiness,
+    pub registry: &'a Registry,
+    pub metrics: &'a Metrics,
+    pub components: &'a Components,
+    pub live: &'a Live,
+    pub resiliency: &'a Resiliency,
+    pub features: &'a [String],
+    pub peers: Peers,
+    pub channel: Option<Arc<Channel>>,
+    /// Of the internal API.
+    pub host: &'a str,
+    pub port: u16,
+    pub tasks: &'a Tasks,
+}
+
+/// What the application hosts, as it says. Cloning shares it.
+#[derive(Clone)]
+pub struct AppActors(Arc<Inner>);
+
+struct Inner {
+    actors: Actors,
+    channel: Option<Arc<Channel>>,
+    dissemination: Duration,
+    registration: Mutex<Option<Registration>>,
+    /// Nothing is hosted any more.
+    leaving: CancellationToken,
+}
+
+impl Parts<'_> {
+    /// Operations on actors, and what tells which ones the application has. From
+    /// now on placement is followed.
+    pub fn start(self) -> Result<(Api, AppActors), Failure> {
+        let plane = &self.flags.control_plane;
+        let state = ActorState {
+            stores: self.components.state.clone(),
+            expires: self
+                .features
+                .iter()
+                .any(|feature| feature == "ActorStateTTL"),
+        };
+        if let [first, second, ..] = state.names().as_slice() {
+            let why = format!("detected duplicate actor state store: {first} and {second}");
+            return Err(why.into());
+        }
+        let actors = self.actors();
+        let leaving = CancellationToken::new();
+        self.follow(&actors, state.clone(), &leaving)?;
+        let app = AppActors(Arc::new(Inner {
+            actors: actors.clone(),
+            channel: self.channel.clone(),
+            dissemination: plane.dissemination,
+            registration: Mutex::default(),
+            leaving,
+        }));
+        let api = Api {
+            caller: Caller::new(&self.flags.app_id, &self.settings.namespace),
+            app_id: self.flags.app_id.clone(),
+            channel: self.channel,
+            state,
+            limit: self.flags.api.max_body,
+            dissemination: plane.dissemination,
+            stopping: self.tasks.stopping(),
+            actors,
+        };
+        Ok((api, app))
+    }
+
+    fn actors(&self) -> Actors {
+        let host = match self.host.contains(':') {
+            true => format!("[{}]", self.host.trim_matches(['[', ']'])),
+            false => self.host.to_owned(),
+        };
+        let plane = &self.flags.control_plane;
+        let actors = Actors::new(Options {
+            app_id: self.flags.app_id.clone(),
+            namespace: self.settings.namespace.clone(),
+            address: format!("{host}:{}", self.port),
+            enabled: !plane.placement.is_empty(),
+            mtls: plane.mtls,
+            hosting: Hosting::new(),
+            peers: self.peers.clone(),
+            resiliency: self.resiliency.clone(),
+            metrics: self.metrics.actors(),
+            tasks: self.tasks.clone(),
+        });
+        let counted = actors.clone();
+        self.metrics.actors().reading(
+            self.registry,
+            "pending_actor_calls",
+            "Calls that wait for their turn.",
+            move || {
+                let waiting = counted.waiting().into_iter();
+                waiting.map(|(kind, calls)| (kind, calls as u64)).collect()
+            },
+        );
+        actors
+    }
+
+    /// Follows deadlines, placement, and whether there is a store.
+    fn follow(
+        &self,
+        actors: &Actors,
+        state: ActorState,
+        leaving: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let (plane, stopping) = (&self.flags.control_plane, self.tasks.stopping());
+        self.tasks
+            .spawn("turns of actors", actors.clone().run(stopping.clone()));
+        if plane.placement.is_empty() {
+            tracing::info!(target: SCOPE, "Actor runtime disabled: no placement address was given");
+            return Ok(());
+        }
+        let (has_store_tx, has_store) = watch::channel(state.store().is_some());
+        let mut changes = self.live.changes();
+        let leaving = leaving.clone();
+        self.tasks.spawn("store of actors", async move {
+            loop {
+                tokio::select! {
+                    () = leaving.cancelled() => break,
+                    changed = changes.changed() => if changed.is_err() { break },
+                }
+                has_store_tx.send_if_modified(|has| {
+                    std::mem::replace(has, state.store().is_some()) != *has
+                });
+            }
+            has_store_tx.send_replace(false);
+        });
+        let options = placement::Options {
+            addresses: plane.placement.clone(),
+            connector: self.security.connector_to_service("dapr-placement")?,
+            app_id: self.flags.app_id.clone(),
+            namespace: self.settings.namespace.clone(),
+            timeout: plane.dissemination,
+            has_store,
+            ready: self.readiness.target("internal-placement-service"),
+        };
+        let following = placement::Client::run(actors.clone(), options, stopping);
+        self.tasks.spawn("placement", following);
+        Ok(())
+    }
+}
+
+impl AppActors {
+    /// Hosts what the application says in its answer to `GET /dapr/config`;
+    /// nothing if it says nothing.
+    pub fn host(&self, said: Option<&Bytes>) {
+        if self.0.leaving.is_cancelled() {
+            return;
+        }
+        let types = match said.map(|said| Config::parse(said)) {
+            None => Ok(Types::new()),
+            Some(Ok(config)) => config.types(self.0.dissemination),
+            Some(Err(error)) => Err(error),
+        };
+        let types = types.unwrap_or_else(|error| {
+            tracing::warn!(target: SCOPE, "Failed to register hosted actors: {error}");
+            Types::new()
+        });
+        let hosting = self.0.actors.hosting();
+        let registration = match &self.0.channel {
+            Some(channel) if matches!(channel.kind, Kind::Http(_)) => {
+                let channel = channel.clone();
+                hosting.register(types, Arc::new(HttpApp { channel }))
+            }
+            _ => hosting.register(Types::new(), Arc::new(Nobody)),
+        };
+        self.set(Some(registration));
+        self.0.actors.set_initialized();
+    }
+
+    /// The application is unwell: nothing is hosted until it says again what.
+    pub fn withdraw(&self) {
+        self.set(None);
+    }
+
+    fn set(&self, registration: Option<Registration>) {
+        let mut slot = self
+            .0
+            .registration
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // The one before is dropped after the new one is there.
+        let before = std::mem::replace(&mut *slot, registration);
+        drop(slot);
+        drop(before);
+    }
+
+    /// Gives all actors up: placement first has them elsewhere, if it can.
+    pub async fn leave(&self) {
+        self.0.leaving.cancel();
+        self.0.actors.leave(LEAVE_LIMIT).await;
+        self.set(None);
+    }
+}
+
+/// What answers other sidecars.
+pub fn callee(api: &Api) -> outrider_actors::serve::Callee {
+    outrider_actors::serve::Callee {
+        actors: api.actors.clone(),
+        limit: api.limit,
+    }
+}

@@ -1,0 +1,101 @@
+//! Actors: calls of their methods, and their state.
+//! <https://docs.dapr.io/reference/api/actors_api/>
+
+pub mod error;
+pub mod grpc;
+pub mod http;
+mod method;
+pub mod names;
+pub mod ops;
+pub mod state;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrider_actors::Actors;
+use outrider_call::channel::Channel;
+use outrider_call::headers::{Caller, Parties};
+use tokio_util::sync::CancellationToken;
+
+use crate::blocks::descriptor::{self, Method, Route, V1, V1_ALPHA1};
+use crate::blocks::error::Result;
+use state::ActorState;
+
+/// The building block.
+pub const BLOCK: descriptor::Block = descriptor::Block {
+    routes: &[
+        Route {
+            name: "InvokeActor",
+            verbs: descriptor::GET_TO_DELETE,
+            versions: &[V1],
+            path: "actors/{}/{}/method/{*}",
+            group: "actors",
+            answer: |apis, request, names| Box::pin(http::invoke(&apis.actors, request, names)),
+        },
+        Route {
+            name: "GetActorState",
+            verbs: descriptor::GET,
+            versions: &[V1],
+            path: "actors/{}/{}/state/{}",
+            group: "actors",
+            answer: |apis, _, names| Box::pin(http::get_state(&apis.actors, names)),
+        },
+        Route {
+            name: "ExecuteActorStateTransaction",
+            verbs: descriptor::POST_OR_PUT,
+            versions: &[V1],
+            path: "actors/{}/{}/state",
+            group: "actors",
+            answer: |apis, request, names| Box::pin(http::transact(&apis.actors, request, names)),
+        },
+    ],
+    methods: &[
+        Method::new("InvokeActor", V1, "actors"),
+        Method::new("GetActorState", V1, "actors"),
+        Method::new("ExecuteActorStateTransaction", V1, "actors"),
+        Method::new("SubscribeActorEventsAlpha1", V1_ALPHA1, "actors"),
+    ],
+    errors: &[("ERR_ACTOR_", "actor")],
+};
+
+/// Operations on actors.
+pub struct Api {
+    pub actors: Actors,
+    pub app_id: String,
+    pub caller: Caller,
+    pub channel: Option<Arc<Channel>>,
+    pub state: ActorState,
+    /// Bytes that an answer may have.
+    pub limit: Option<usize>,
+    /// Longest time of a round of placement.
+    pub dissemination: Duration,
+    pub stopping: CancellationToken,
+}
+
+impl Api {
+    /// Who calls, as the application reads it.
+    fn parties(&self) -> Parties {
+        Parties {
+            callee: None,
+            ..self.caller.calling("")
+        }
+    }
+}
+
+/// Types that belong to the workflow runtime begin with it.
+const RESERVED: &str = "dapr.internal.";
+
+/// Refuses what no client may do with actors of a type.
+pub fn check(actors: &Actors, kind: &str) -> Result<()> {
+    if !actors.status().enabled {
+        return Err(error::no_placement());
+    }
+    check_reserved(kind)
+}
+
+fn check_reserved(kind: &str) -> Result<()> {
+    match kind.starts_with(RESERVED) || kind == RESERVED.trim_end_matches('.') {
+        true => Err(error::reserved(kind)),
+        false => Ok(()),
+    }
+}
