@@ -22,11 +22,10 @@ pub fn documents(text: &str) -> impl Iterator<Item = Result<Value, Error>> {
         .filter_map(|(index, (start, document))| {
             let mut read: Result<Value, _> =
                 serde_saphyr::from_str_with_options(document, dialect());
-            // Lines of a quoted text may begin with tabs, which our parser takes for an indentation.
+            // Lines of a quoted text may begin anywhere, which our parser takes for an indentation.
             if read.is_err()
-                && document.contains("\n\t")
-                && let Ok(value) =
-                    serde_saphyr::from_str_with_options(&without_tabs(document), dialect())
+                && let Some(indented) = with_indented_quotes(document)
+                && let Ok(value) = serde_saphyr::from_str_with_options(&indented, dialect())
             {
                 read = Ok(value);
             }
@@ -42,13 +41,104 @@ pub fn documents(text: &str) -> impl Iterator<Item = Result<Value, Error>> {
         })
 }
 
-/// A document whose lines begin with eight blanks for each tab.
-fn without_tabs(document: &str) -> String {
-    let lines = document.split_inclusive('\n').map(|line| {
-        let rest = line.trim_start_matches('\t');
-        format!("{}{rest}", "        ".repeat(line.len() - rest.len()))
-    });
-    lines.collect()
+/// Blanks that a line of a quoted text begins with at most.
+const DEEPEST: usize = 200;
+
+/// A document whose quoted texts are indented as deep as they begin, which changes nothing of what they say. None if
+/// each is on one line.
+fn with_indented_quotes(document: &str) -> Option<String> {
+    let mut out = String::with_capacity(document.len());
+    // The quotation mark of the text that a line begins in, and where that begins.
+    let mut open: Option<(char, usize)> = None;
+    // The indentation of the key of a block of text, which has no quotation marks of YAML.
+    let mut block: Option<usize> = None;
+    let mut changed = false;
+    for line in document.split_inclusive('\n') {
+        let content = line.trim_start_matches([' ', '\t']);
+        let indentation = line.len() - content.len();
+        let is_blank = content.trim_end().is_empty();
+        if block.is_some_and(|of| is_blank || indentation > of) {
+            out.push_str(line);
+            continue;
+        }
+        block = None;
+        let rest = match open {
+            Some((quote, depth)) => {
+                changed = true;
+                if !is_blank {
+                    out.push_str(&" ".repeat(depth));
+                }
+                out.push_str(content);
+                match after_quote(content, quote) {
+                    Some(rest) => rest,
+                    None => continue,
+                }
+            }
+            None => {
+                out.push_str(line);
+                line
+            }
+        };
+        open = quote_left_open(rest)
+            .map(|(quote, at)| (quote, (line.len() - rest.len() + at + 1).min(DEEPEST)));
+        let words = rest.trim_end();
+        let start = words.trim_end_matches(|c: char| c.is_ascii_digit() || "+-".contains(c));
+        if open.is_none()
+            && [": |", ": >", "- |", "- >"]
+                .iter()
+                .any(|end| start.ends_with(end))
+        {
+            block = Some(indentation);
+        }
+    }
+    changed.then_some(out)
+}
+
+/// What follows the end of a quoted text.
+fn after_quote(text: &str, quote: char) -> Option<&str> {
+    let mut characters = text.char_indices().peekable();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\\' if quote == '"' => {
+                characters.next();
+            }
+            '\'' if quote == '\'' && characters.peek().is_some_and(|(_, next)| *next == '\'') => {
+                characters.next();
+            }
+            character if character == quote => return Some(&text[at + 1..]),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The quotation mark of a text that begins in this line and does not end in it, and where it begins.
+fn quote_left_open(line: &str) -> Option<(char, usize)> {
+    let mut at = 0;
+    let mut before = ' ';
+    // A mark within a word is one of its letters.
+    let mut is_start = true;
+    while let Some(character) = line[at..].chars().next() {
+        let next = at + character.len_utf8();
+        match character {
+            '#' if before.is_whitespace() => return None,
+            '\'' | '"' if is_start => match after_quote(&line[next..], character) {
+                Some(rest) => {
+                    at = line.len() - rest.len();
+                    (before, is_start) = (character, false);
+                    continue;
+                }
+                None => return Some((character, at)),
+            },
+            '[' | '{' | ',' => is_start = true,
+            character if character.is_whitespace() => {
+                is_start |= matches!(before, ':' | '-' | '?');
+            }
+            _ => is_start = false,
+        }
+        (before, at) = (character, next);
+    }
+    None
 }
 
 fn dialect() -> serde_saphyr::Options {
@@ -121,6 +211,38 @@ mod tests {
         let value = all.into_iter().next().unwrap().unwrap();
         assert_eq!(value["routes"], "{ \"/a\": 1, \"/b\": 2 }");
         assert_eq!(value["x"], "a\tb");
+    }
+
+    #[test]
+    fn lines_of_a_quoted_text_may_begin_anywhere() {
+        for (text, value) in [
+            ("a:\n  - v: '{\n\"x\": 1\n}'\n    w: 2", "{ \"x\": 1 }"),
+            (
+                "a:\n  - v: \"{\n  \\\"x\\\": 1\n}\"\n    w: 2",
+                "{ \"x\": 1 }",
+            ),
+            ("a:\n  - v: 'it''s\n\n\tone'\n    w: 2", "it's\none"),
+            ("a: [{v: 'x\ny', w: 2}]", "x y"),
+        ] {
+            assert_eq!(
+                read(text),
+                [Ok(json!({"a": [{"v": value, "w": 2}]}))],
+                "{text}"
+            );
+        }
+        // What is not quoted stays as it is.
+        let text =
+            "a: it's 'so'\nb: |\n  v: 'x\n    y\nc: 'q\nr' # it's\nd: >-\n  \"\n e\nf: \"\n\"\n";
+        assert_eq!(
+            with_indented_quotes(text).as_deref(),
+            Some(
+                "a: it's 'so'\nb: |\n  v: 'x\n    y\nc: 'q\n    r' # it's\nd: >-\n  \"\n e\nf: \"\n    \"\n"
+            )
+        );
+        assert_eq!(with_indented_quotes("a: 'b'\nc: d"), None);
+        for text in ["a: 'b\nc: d", "a: \"\\", "a: '\n\n\n", "'", "\"é\n\\é"] {
+            let _ = read(text);
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ usage: cargo xtask <command>
   dist            build what is shipped
   fuzz [SECONDS] [TARGET..]
                   run the targets of fuzz/ on generated input
+  heavy           lint and test the component families whose libraries take
+                  minutes to compile, and write docs/components-heavy.md
   setup [--all]   install what the tests need
   check           format, arrows, sizes, dependencies and lints
   gen             write the generated files: definitions of the chart,
@@ -27,9 +29,9 @@ Commands that build check first that what they need is there, and install
 missing Debian packages. `demo --help` and `bench --help` list all their flags.
 ";
 
-const NAMES: [&str; 12] = [
-    "demo", "test", "bench", "dist", "fuzz", "setup", "check", "gen", "drift", "arrows", "sizes",
-    "deps",
+const NAMES: [&str; 13] = [
+    "demo", "test", "bench", "dist", "fuzz", "heavy", "setup", "check", "gen", "drift", "arrows",
+    "sizes", "deps",
 ];
 
 #[derive(Debug)]
@@ -50,6 +52,7 @@ pub enum Command {
         /// All of them if empty.
         targets: Vec<String>,
     },
+    Heavy,
     Generate,
     Drift,
     Arrows,
@@ -84,6 +87,7 @@ pub fn parse(words: &[String]) -> Result<Command, String> {
         "fuzz" => fuzz(rest),
         "dist" => alone(Command::Dist),
         "check" => alone(Command::Check),
+        "heavy" => alone(Command::Heavy),
         "gen" => alone(Command::Generate),
         "drift" => alone(Command::Drift),
         "arrows" => alone(Command::Arrows),

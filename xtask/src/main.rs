@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         Command::Dist => dist::dist(),
         Command::Bench(flags) => stages::bench(&flags, words.get(1..).unwrap_or_default()),
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, targets),
+        Command::Heavy => stages::heavy(),
         Command::Generate => stages::generate(),
         Command::Drift => stages::drift(),
         Command::Arrows => arrows::check(),

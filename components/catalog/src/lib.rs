@@ -32,6 +32,10 @@ pub fn registry() -> Result<Registry, Duplicate> {
     outrider_components_rabbitmq::register(&mut registry)?;
     #[cfg(feature = "smtp")]
     outrider_components_smtp::register(&mut registry)?;
+    #[cfg(feature = "opa")]
+    outrider_components_opa::register(&mut registry)?;
+    #[cfg(feature = "wasm")]
+    outrider_components_wasm::register(&mut registry)?;
     Ok(registry)
 }
 
@@ -92,6 +96,7 @@ mod tests {
                 "middleware.http.ratelimit",
                 "middleware.http.routeralias",
                 "middleware.http.routerchecker",
+                "middleware.http.sentinel",
                 "middleware.http.uppercase",
                 "middleware.http.bearer",
                 "middleware.http.oauth2",

@@ -98,6 +98,14 @@ outrider_components::components! {
         file: "components/local/src/middleware/routerchecker.rs",
     }
 
+    middleware: middleware::sentinel {
+        names: &["http.sentinel"],
+        versions: Initial,
+        status: Alpha,
+        tested: Unit("no server"),
+        file: "components/local/src/middleware/sentinel/mod.rs",
+    }
+
     middleware: middleware::uppercase {
         names: &["http.uppercase"],
         versions: Initial,

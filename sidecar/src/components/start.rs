@@ -21,6 +21,9 @@ use outrider_metrics::Metrics;
 /// How long a component may take where it does not say.
 const INIT_LIMIT: Duration = Duration::from_secs(5);
 
+/// What a Configuration may demand of WebAssembly components.
+const STRICT_SANDBOX: &str = "strictSandbox";
+
 /// Why a component is not in use.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
@@ -107,6 +110,8 @@ pub struct Starter {
     pub resiliency: Resiliency,
     /// Types, with or without version, that the Configuration forbids.
     pub denied: Vec<String>,
+    /// Whether WebAssembly components have to be in a strict sandbox.
+    pub strict_wasm: bool,
     /// Components that wait for a secret store.
     pub parked: Mutex<Vec<Component>>,
     pub metrics: Metrics,
@@ -316,7 +321,7 @@ impl Starter {
             return Err(Error::Type(kind.clone()));
         };
         let name = &component.metadata.name;
-        let values = self
+        let mut values = self
             .sources
             .values(
                 &format!("Component {name}"),
@@ -326,6 +331,10 @@ impl Starter {
             )
             .await
             .map_err(|cause| Error::init(component, cause.to_string()))?;
+        if self.strict_wasm && kind.to_lowercase().ends_with(".wasm") {
+            values.retain(|(name, _)| !name.eq_ignore_ascii_case(STRICT_SANDBOX));
+            values.push((STRICT_SANDBOX.to_owned(), "true".to_owned()));
+        }
         let secrets: Vec<String> = values.iter().map(|(_, value)| value.clone()).collect();
         let new = ToConnect {
             resource: component,

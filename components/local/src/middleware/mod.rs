@@ -3,4 +3,5 @@
 pub mod ratelimit;
 pub mod routeralias;
 pub mod routerchecker;
+pub mod sentinel;
 pub mod uppercase;

@@ -378,6 +378,7 @@ impl Start<'_> {
             context,
             denied: denied.unwrap_or_default(),
             resiliency: resiliency.clone(),
+            strict_wasm: spec.wasm.as_ref().is_some_and(|wasm| wasm.strict_sandbox),
             parked: Mutex::default(),
             metrics: metrics.clone(),
             tasks: self.tasks.clone(),

@@ -76,6 +76,7 @@ fn applier(registry: Registry) -> Applier {
         },
         denied: vec!["secretstores.denied".to_owned()],
         resiliency: Resiliency::default(),
+        strict_wasm: false,
         parked: Mutex::default(),
         metrics: Metrics::default(),
         tasks: Tasks::new(),
