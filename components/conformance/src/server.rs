@@ -22,6 +22,34 @@ pub struct Server {
     folder: TempDir,
 }
 
+/// A certificate and its key, in PEM.
+pub struct Identity {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Identity {
+    /// Paths of both, for a server that runs as `user`, who alone may read them.
+    fn write(&self, folder: &Path, user: Option<(u32, u32)>) -> [String; 2] {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        [
+            ("certificate.pem", &self.certificate),
+            ("key.pem", &self.key),
+        ]
+        .map(|(name, pem)| {
+            let path = folder.join(name);
+            std::fs::write(&path, pem).expect("write");
+            let own = std::fs::Permissions::from_mode(0o600);
+            std::fs::set_permissions(&path, own).expect("it is ours");
+            if let Some((user, group)) = user {
+                std::os::unix::fs::chown(&path, Some(user), Some(group)).expect("root may");
+            }
+            path.display().to_string()
+        })
+    }
+}
+
 /// How a server is started.
 #[derive(Debug, Clone, Default)]
 struct Launch {
@@ -257,6 +285,11 @@ fn user(name: &str) -> Option<(u32, u32)> {
 
 /// Starts PostgreSQL with the superuser `postgres`, who needs no password.
 pub async fn postgresql() -> Option<Server> {
+    postgresql_with(None).await
+}
+
+/// The same with TLS.
+pub async fn postgresql_with(tls: Option<&Identity>) -> Option<Server> {
     const PACKAGE: &str = "postgresql";
     let programs = std::fs::read_dir("/usr/lib/postgresql");
     let newest = programs.ok().and_then(|versions| {
@@ -302,6 +335,16 @@ pub async fn postgresql() -> Option<Server> {
             "listen_addresses=127.0.0.1",
         ],
     );
+    if let Some(identity) = tls {
+        let [certificate, key] = identity.write(folder.path(), user);
+        for setting in [
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={certificate}"),
+            format!("ssl_key_file={key}"),
+        ] {
+            launch.arguments.extend(["-c".to_owned(), setting]);
+        }
+    }
     launch.user = user;
     let server = started(launch, folder, port, PACKAGE).await?;
     // It listens before it answers.
@@ -319,6 +362,11 @@ pub async fn postgresql() -> Option<Server> {
 
 /// Starts MariaDB with the superuser `root`, who needs no password.
 pub async fn mariadb() -> Option<Server> {
+    mariadb_with(None).await
+}
+
+/// The same with TLS.
+pub async fn mariadb_with(tls: Option<&Identity>) -> Option<Server> {
     const PACKAGE: &str = "mariadb-server";
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().to_str().expect("the path is text").to_owned();
@@ -357,6 +405,13 @@ pub async fn mariadb() -> Option<Server> {
             "--bind-address=127.0.0.1",
         ],
     );
+    if let Some(identity) = tls {
+        let [certificate, key] = identity.write(folder.path(), user);
+        launch.arguments.extend([
+            format!("--ssl-cert={certificate}"),
+            format!("--ssl-key={key}"),
+        ]);
+    }
     launch.user = user;
     started(launch, folder, port, PACKAGE).await
 }
@@ -383,11 +438,20 @@ pub async fn memcached() -> Option<Server> {
 /// Starts Mosquitto, which keeps messages over a restart: it writes them down
 /// after every change.
 pub async fn mosquitto() -> Option<Server> {
+    mosquitto_with(None).await
+}
+
+/// The same with TLS.
+pub async fn mosquitto_with(tls: Option<&Identity>) -> Option<Server> {
     let port = free_port().await;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().display();
+    let tls = tls.map_or_else(String::new, |identity| {
+        let [certificate, key] = identity.write(folder.path(), None);
+        format!("certfile {certificate}\nkeyfile {key}\n")
+    });
     let text = format!(
-        "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\n\
+        "listener {port} 127.0.0.1\n{tls}allow_anonymous true\nuser root\npersistence true\n\
         persistence_location {path}/\nautosave_on_changes true\nautosave_interval 1\n\
         max_queued_messages 100000\n"
     );
@@ -427,6 +491,11 @@ pub async fn smtp(script: &str, pem: Option<&str>) -> Option<Server> {
 
 /// Starts RabbitMQ with the user `guest`.
 pub async fn rabbitmq() -> Option<Server> {
+    rabbitmq_with(None).await
+}
+
+/// The same with TLS.
+pub async fn rabbitmq_with(tls: Option<&Identity>) -> Option<Server> {
     const PACKAGE: &str = "rabbitmq-server";
     let [port, distribution, mapper] = [free_port().await, free_port().await, free_port().await];
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -437,11 +506,9 @@ pub async fn rabbitmq() -> Option<Server> {
         ("HOME", path.clone()),
         ("RABBITMQ_MNESIA_BASE", format!("{path}/mnesia")),
         ("RABBITMQ_LOG_BASE", format!("{path}/log")),
-        ("RABBITMQ_CONFIG_FILE", format!("{path}/none")),
+        ("RABBITMQ_CONFIG_FILE", format!("{path}/rabbitmq.conf")),
         ("RABBITMQ_ENABLED_PLUGINS_FILE", format!("{path}/plugins")),
         ("RABBITMQ_NODENAME", format!("test{port}@localhost")),
-        ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".to_owned()),
-        ("RABBITMQ_NODE_PORT", port.to_string()),
         ("RABBITMQ_DIST_PORT", distribution.to_string()),
         ("ERL_EPMD_PORT", mapper.to_string()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
@@ -449,6 +516,18 @@ pub async fn rabbitmq() -> Option<Server> {
         launch.environment.push((name.to_owned(), value));
     }
     std::fs::write(format!("{path}/plugins"), "[].").expect("write");
+    let settings = match tls {
+        None => format!("listeners.tcp.default = 127.0.0.1:{port}\n"),
+        Some(identity) => {
+            let [certificate, key] = identity.write(folder.path(), None);
+            format!(
+                "listeners.tcp = none\nlisteners.ssl.default = 127.0.0.1:{port}\n\
+                ssl_options.cacertfile = {certificate}\nssl_options.certfile = {certificate}\n\
+                ssl_options.keyfile = {key}\n"
+            )
+        }
+    };
+    std::fs::write(format!("{path}/rabbitmq.conf"), settings).expect("write");
     // It refuses as long as it knows of a node.
     let end = format!("for i in 1 2 3 4 5; do epmd -port {mapper} -kill && break; sleep 0.2; done");
     launch.after = Some(["sh", "-c", &end].map(str::to_owned).to_vec());
@@ -457,15 +536,35 @@ pub async fn rabbitmq() -> Option<Server> {
 
 /// Starts etcd, alone.
 pub async fn etcd() -> Option<Server> {
+    etcd_with(None).await
+}
+
+/// The same with TLS, for clients that have the same certificate.
+pub async fn etcd_with(tls: Option<&Identity>) -> Option<Server> {
     let [port, peers] = [free_port().await, free_port().await];
-    let [clients, peers] = [port, peers].map(|port| format!("http://127.0.0.1:{port}"));
-    let arguments = [
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let clients = format!("{scheme}://127.0.0.1:{port}");
+    let peers = format!("http://127.0.0.1:{peers}");
+    let mut arguments = vec![
         ["--data-dir", "data"],
         ["--listen-client-urls", &clients],
         ["--advertise-client-urls", &clients],
         ["--listen-peer-urls", &peers],
     ];
-    start("etcd", arguments.as_flattened(), port, "etcd-server").await
+    let files = tls.map(|identity| identity.write(folder.path(), None));
+    if let Some([certificate, key]) = &files {
+        arguments.extend([
+            ["--cert-file", certificate],
+            ["--key-file", key],
+            ["--trusted-ca-file", certificate],
+        ]);
+    }
+    let mut launch = Launch::new("etcd", arguments.as_flattened());
+    if tls.is_some() {
+        launch.arguments.push("--client-cert-auth".to_owned());
+    }
+    started(launch, folder, port, "etcd-server").await
 }
 
 /// Starts `nats-server` with JetStream.

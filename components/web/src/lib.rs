@@ -1,6 +1,7 @@
 //! Components that need nothing but an HTTP client.
 
 pub mod bindings;
+mod body;
 pub mod conversation;
 pub mod crypto;
 pub mod middleware;

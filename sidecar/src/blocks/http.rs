@@ -157,11 +157,13 @@ impl From<Error> for Response<Body> {
 /// Before the names of headers with what a component says besides its answer.
 pub const METADATA_PREFIX: &str = "metadata.";
 
-/// Adds `metadata.<key>` headers; pairs that make no header are left out.
+/// Adds `metadata.<key>` headers, with blanks for line breaks; pairs that make no
+/// header are left out.
 pub fn add_metadata(headers: &mut HeaderMap, metadata: &HashMap<String, String>) {
     for (key, value) in metadata {
         let name = HeaderName::try_from(format!("{METADATA_PREFIX}{key}"));
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
+        let value = HeaderValue::try_from(value.replace(['\r', '\n'], " "));
+        if let (Ok(name), Ok(value)) = (name, value) {
             let _ = headers.try_insert(name, value);
         }
     }

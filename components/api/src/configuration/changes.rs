@@ -116,7 +116,8 @@ impl Changes {
                 stopping.run_until_cancelled(self.wake.notified()).await;
                 continue;
             }
-            let Some(mut items) = stopping.run_until_cancelled(read(store, &keys)).await else {
+            let reading = read(store, keys);
+            let Some((keys, mut items)) = stopping.run_until_cancelled(reading).await else {
                 return;
             };
             for key in keys {
@@ -131,16 +132,32 @@ impl Changes {
     }
 }
 
-/// Reads until it works.
-async fn read(store: &dyn Read, keys: &[String]) -> Items {
+/// Reads until it works. Keys that can never be read are left out, with a line
+/// for each.
+async fn read(store: &dyn Read, mut keys: Vec<String>) -> (Vec<String>, Items) {
     loop {
-        match store.read(keys).await {
-            Ok(items) => return items,
-            Err(error) => {
-                tracing::error!(target: SCOPE, "cannot read configuration that has changed, trying again: {error}");
-                tokio::time::sleep(PAUSE).await;
-            }
+        let error = match store.read(&keys).await {
+            Ok(items) => return (keys, items),
+            Err(error) => error,
+        };
+        if error.retry_safe() {
+            tracing::error!(target: SCOPE, "cannot read configuration that has changed, trying again: {error}");
+            tokio::time::sleep(PAUSE).await;
+            continue;
         }
+        if let [key] = &*keys {
+            tracing::error!(target: SCOPE, "cannot read the changed configuration of {key:?}, which is left out: {error}");
+            return (Vec::new(), Items::new());
+        }
+        // One of them spoils the others.
+        let mut items = Items::new();
+        let mut readable = Vec::new();
+        for key in std::mem::take(&mut keys) {
+            let (keys, found) = Box::pin(read(store, vec![key])).await;
+            readable.extend(keys);
+            items.extend(found);
+        }
+        return (readable, items);
     }
 }
 
@@ -169,6 +186,9 @@ mod tests {
                 value: "1".to_owned(),
                 ..Default::default()
             };
+            if keys.iter().any(|key| key == "large") {
+                return Err(Error::invalid("too large"));
+            }
             let known = keys.iter().filter(|key| *key == "a");
             Ok(known.map(|key| (key.clone(), item.clone())).collect())
         }
@@ -191,9 +211,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_cannot_be_read_is_read_again_and_nothing_follows_the_end() {
+    async fn what_cannot_be_read_is_tried_again_or_left_out_and_nothing_follows_the_end() {
         let (changes, stopping) = (Changes::new(&[]), CancellationToken::new());
-        for key in ["a", "b", "c"] {
+        for key in ["a", "large", "b", "c"] {
             changes.changed(key);
         }
         let handler = Stopping(&stopping, Mutex::default());

@@ -24,6 +24,7 @@ mod secrets;
 mod smtp;
 mod sql_bindings;
 mod sqlite;
+mod tls;
 mod vault;
 
 use std::collections::BTreeSet;

@@ -7,18 +7,16 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use http::Request;
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
-use kube::core::{ObjectList, WatchEvent};
+use kube::core::{DynamicObject, ObjectList, WatchEvent};
 use outrider_components::{Error, Kind};
 use outrider_kit::kubernetes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::watch;
 
-use super::Entries;
+use super::{Entries, SCOPE};
 use crate::client::failed;
 
-const SCOPE: &str = "dapr.contrib";
 /// A server ends a watch after this many seconds; one that is silent for longer
 /// is dead.
 const WATCH_SECONDS: u64 = 290;
@@ -55,10 +53,10 @@ impl Source {
 
     pub async fn list(&self) -> Result<Listed, Error> {
         let listing = self.client.request(self.request("")?);
-        let list: ObjectList<ConfigMap> = listing.await.map_err(failed)?;
+        let list: ObjectList<DynamicObject> = listing.await.map_err(failed)?;
         let version = list.metadata.resource_version.unwrap_or_default();
         // Servers may ignore the selector.
-        let is_named = |map: &ConfigMap| map.metadata.name.as_deref() == Some(&self.name);
+        let is_named = |map: &DynamicObject| map.metadata.name.as_deref() == Some(&self.name);
         let found = list.items.into_iter().find(is_named);
         let absent = || Entries {
             version: version.clone(),
@@ -106,7 +104,7 @@ impl Source {
         );
         let events = self
             .client
-            .request_events::<ConfigMap>(self.request(&more)?);
+            .request_events::<DynamicObject>(self.request(&more)?);
         let mut events = pin!(events.await.map_err(failed)?);
         let silent = |_| Error::new(Kind::Unavailable, "the server is silent");
         loop {
@@ -137,7 +135,7 @@ impl Source {
         }
     }
 
-    fn is_of(&self, map: &ConfigMap) -> bool {
+    fn is_of(&self, map: &DynamicObject) -> bool {
         map.metadata.name.as_deref() == Some(&self.name)
     }
 }

@@ -8,10 +8,11 @@ mod follow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::ConfigMap;
+use kube::core::DynamicObject;
 use outrider_components::configuration::{Handler, Item, Items, Request, Store, Subscription};
 use outrider_components::{Context, Error, Field, Metadata, Pairs};
 use outrider_kit::kubernetes;
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,8 @@ outrider_components::fields! {
     }
 }
 
+/// Of logs.
+const SCOPE: &str = "dapr.contrib";
 /// The namespace of sidecars that have none.
 const DEFAULT_NAMESPACE: &str = "default";
 
@@ -81,24 +84,25 @@ pub async fn connect(metadata: Metadata, context: Context) -> Result<Arc<dyn Sto
 }
 
 impl Entries {
-    fn of(map: ConfigMap) -> Entries {
+    /// What is no text is left out.
+    fn of(map: DynamicObject) -> Entries {
         let mut items = Items::new();
-        for (key, value) in map.data.unwrap_or_default() {
-            let item = Item {
-                value,
-                ..Item::default()
-            };
-            items.insert(key, item);
-        }
-        for (key, value) in map.binary_data.unwrap_or_default() {
-            // As the API writes it.
-            let text = serde_json::to_value(&value).unwrap_or_default();
-            let item = Item {
-                value: text.as_str().unwrap_or_default().to_owned(),
-                metadata: Pairs::from([("encoding".to_owned(), "base64".to_owned())]),
-                ..Item::default()
-            };
-            items.insert(key, item);
+        let encoding = Pairs::from([("encoding".to_owned(), "base64".to_owned())]);
+        for (field, metadata) in [("data", Pairs::new()), ("binaryData", encoding)] {
+            let values = map.data.get(field).and_then(Value::as_object);
+            for (key, value) in values.into_iter().flatten() {
+                let Some(value) = value.as_str() else {
+                    let name = map.metadata.name.as_deref().unwrap_or_default();
+                    tracing::warn!(target: SCOPE, "{key:?} of the ConfigMap {name} is no text, and left out");
+                    continue;
+                };
+                let item = Item {
+                    value: value.to_owned(),
+                    metadata: metadata.clone(),
+                    ..Item::default()
+                };
+                items.insert(key.clone(), item);
+            }
         }
         let version = map.metadata.resource_version.unwrap_or_default();
         Entries { version, items }
@@ -193,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    fn entries(version: &str, data: serde_json::Value, binary: serde_json::Value) -> Entries {
+    fn entries(version: &str, data: Value, binary: Value) -> Entries {
         let map = json!({
             "metadata": {"name": "m", "resourceVersion": version},
             "data": data, "binaryData": binary,
@@ -220,5 +224,12 @@ mod tests {
         let keys: Vec<_> = after.since(&before, &only).into_keys().collect();
         assert_eq!(keys, ["c"]);
         assert!(after.since(&after, &Request::default()).is_empty());
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_spoils_no_other() {
+        let odd = entries("1", json!({"a": "1", "b": null, "c": 3}), json!({"d": [1]}));
+        let all = odd.asked(&Request::default());
+        assert_eq!(all.into_keys().collect::<Vec<_>>(), ["a"]);
     }
 }

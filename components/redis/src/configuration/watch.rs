@@ -21,9 +21,9 @@ const EVENTS: &str = "Kg$xe";
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often is looked whether the server still answers, and how long it may
-/// take.
+/// take for anything.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
-const PING_LIMIT: Duration = Duration::from_secs(5);
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How long a new subscription waits until the server has confirmed it.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(3);
 
@@ -182,6 +182,14 @@ impl Table {
     }
 }
 
+/// What the server answers, unless it does not in time.
+async fn in_time<T>(answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    match tokio::time::timeout(ANSWER_LIMIT, answer).await {
+        Ok(answered) => answered,
+        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+    }
+}
+
 impl Shared {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(|e| e.into_inner())
@@ -249,9 +257,7 @@ impl Shared {
                     }
                 },
                 _ = pings.tick() => {
-                    let pinging = tokio::time::timeout(PING_LIMIT, sink.ping::<redis::Value>());
-                    let late = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
-                    pinging.await.map_err(late)??;
+                    in_time(sink.ping::<redis::Value>()).await?;
                 }
             }
         }
@@ -264,10 +270,10 @@ impl Shared {
 
     async fn subscribe(&self, sink: &mut PubSubSink, channels: &Channels) -> RedisResult<()> {
         for keys in channels.keys.chunks(CHUNK) {
-            sink.subscribe(self.channels(keys)).await?;
+            in_time(sink.subscribe(self.channels(keys))).await?;
         }
         if channels.all {
-            sink.psubscribe(format!("{}*", self.prefix)).await?;
+            in_time(sink.psubscribe(format!("{}*", self.prefix))).await?;
         }
         Ok(())
     }
@@ -280,10 +286,10 @@ impl Shared {
             channels.all &= table.all.is_empty();
         }
         for keys in channels.keys.chunks(CHUNK) {
-            sink.unsubscribe(self.channels(keys)).await?;
+            in_time(sink.unsubscribe(self.channels(keys))).await?;
         }
         if channels.all {
-            sink.punsubscribe(format!("{}*", self.prefix)).await?;
+            in_time(sink.punsubscribe(format!("{}*", self.prefix))).await?;
         }
         Ok(())
     }

@@ -10,6 +10,8 @@ use outrider_components::{Context, Error, Field, Metadata, Pairs};
 use reqwest::Client;
 use serde_json::{Map, Value, json};
 
+use crate::body;
+
 /// The metadata fields.
 pub const FIELDS: &[&[Field]] = &[Fields::FIELDS];
 
@@ -111,7 +113,7 @@ impl Graphql {
             Error::unavailable(format!("GraphQL Error: {text}"))
         };
         let body = json!({"query": document, "variables": variables}).to_string();
-        let mut answer = self
+        let answer = self
             .client
             .post(&self.endpoint)
             .header("Content-Type", "application/json; charset=utf-8")
@@ -122,13 +124,10 @@ impl Graphql {
             .await
             .map_err(unavailable)?;
         let status = answer.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(unavailable)? {
-            if body.len() + chunk.len() > MAX_ANSWER {
-                return Err(Error::internal("GraphQL Error: the answer is too large"));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = body::read(answer, MAX_ANSWER).await.map_err(unavailable)?;
+        let body = body
+            .whole()
+            .ok_or_else(|| Error::internal("GraphQL Error: the answer is too large"))?;
         let mut answer: Value = serde_json::from_slice(&body).map_err(|error| {
             if status.is_success() {
                 return Error::internal(format!("GraphQL Error: decoding response: {error}"));

@@ -9,6 +9,8 @@ use reqwest::{Client, redirect};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::body;
+
 /// How long connecting and a TLS handshake may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 /// How long an answer may take where no policy of the component ends it
@@ -91,27 +93,23 @@ impl Api {
             .headers(self.headers.clone())
             .header("content-type", "application/json")
             .body(body);
-        let mut answer = request.send().await.map_err(|cause| unreachable(&cause))?;
+        let answer = request.send().await.map_err(|cause| unreachable(&cause))?;
         let status = answer.status();
-        let (most, cuts) = match status.is_success() {
-            true => (MOST, false),
-            false => (MOST_OF_REFUSAL, true),
+        let most = match status.is_success() {
+            true => MOST,
+            false => MOST_OF_REFUSAL,
         };
-        let mut text = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|cause| unreachable(&cause))? {
-            text.extend_from_slice(&chunk);
-            if text.len() > most {
-                match cuts {
-                    true => break,
-                    false => {
-                        return Err(Error::internal(format!(
-                            "the API has sent an answer of more than {most} bytes"
-                        ))
-                        .retryable(false));
-                    }
-                }
-            }
+        let body = body::read(answer, most).await;
+        let body = body.map_err(|cause| unreachable(&cause))?;
+        if !status.is_success() {
+            return Ok((status, body.start()));
         }
+        let text = body.whole().ok_or_else(|| {
+            Error::internal(format!(
+                "the API has sent an answer of more than {most} bytes"
+            ))
+            .retryable(false)
+        })?;
         Ok((status, text))
     }
 }

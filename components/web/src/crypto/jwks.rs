@@ -15,6 +15,8 @@ use reqwest::Client;
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
 
+use crate::body;
+
 /// The metadata fields.
 pub const FIELDS: &[&[Field]] = &[Fields::FIELDS];
 
@@ -146,15 +148,9 @@ async fn fetch(client: &Client, url: &str) -> Result<Arc<Set>, Error> {
         Error::unavailable(format!("the JWKS cannot be had from its URL: {text}"))
     };
     let answer = client.get(url).send().await.map_err(failed)?;
-    let mut answer = answer.error_for_status().map_err(failed)?;
-    let mut text = Vec::new();
-    while let Some(piece) = answer.chunk().await.map_err(failed)? {
-        text.extend_from_slice(&piece);
-        if text.len() > MOST {
-            return Err(too_long());
-        }
-    }
-    parse(&text)
+    let answer = answer.error_for_status().map_err(failed)?;
+    let body = body::read(answer, MOST).await.map_err(failed)?;
+    parse(&body.whole().ok_or_else(too_long)?)
 }
 
 /// Reads a URL again and again. What was read before stays where that fails.

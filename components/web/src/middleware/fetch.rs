@@ -7,6 +7,8 @@ use outrider_kit::error::chain;
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder};
 
+use crate::body;
+
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// Bytes of an answer.
@@ -43,15 +45,12 @@ pub fn client(follows: bool) -> Result<Client, Error> {
 /// credentials in it.
 pub async fn send(request: RequestBuilder) -> Result<(u16, Vec<u8>), String> {
     let failed = |error: reqwest::Error| chain(&error.without_url());
-    let mut response = request.send().await.map_err(failed)?;
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
-        if body.len() + chunk.len() > LARGEST {
-            return Err(format!("the answer has more than {LARGEST} bytes"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok((response.status().as_u16(), body))
+    let response = request.send().await.map_err(failed)?;
+    let status = response.status().as_u16();
+    let body = body::read(response, LARGEST).await.map_err(failed)?;
+    let body = body.whole();
+    let body = body.ok_or_else(|| format!("the answer has more than {LARGEST} bytes"))?;
+    Ok((status, body))
 }
 
 /// The body of an answer with status 200.

@@ -14,6 +14,8 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use reqwest::{Certificate, Client, Method, StatusCode, tls};
 use serde_json::Value;
 
+use crate::body;
+
 /// The metadata fields.
 pub const FIELDS: &[&[Field]] = &[Fields::FIELDS];
 
@@ -215,15 +217,12 @@ impl Vault {
             let text = outrider_kit::error::chain(&error.without_url());
             Error::unavailable(format!("couldn't get secret: {text}"))
         };
-        let mut answer = sent.map_err(unavailable)?;
+        let answer = sent.map_err(unavailable)?;
         let status = answer.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(unavailable)? {
-            if body.len() + chunk.len() > MAX_ANSWER {
-                return Err(Error::internal("couldn't read response: it is too large"));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = body::read(answer, MAX_ANSWER).await.map_err(unavailable)?;
+        let body = body
+            .whole()
+            .ok_or_else(|| Error::internal("couldn't read response: it is too large"))?;
         if status == StatusCode::OK {
             return serde_json::from_slice(&body).map_err(|error| {
                 Error::internal(format!("couldn't decode response body: {error}"))

@@ -17,9 +17,9 @@ use super::{Rows, SCOPE};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often is looked whether the server still answers, and how long it may
-/// take.
+/// take for anything.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
-const PING_LIMIT: Duration = Duration::from_secs(5);
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How long a new subscription waits until the server has confirmed it.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(3);
 
@@ -123,6 +123,16 @@ impl Listening {
     }
 }
 
+/// What the server answers, unless it does not in time.
+async fn in_time<T>(
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    match tokio::time::timeout(ANSWER_LIMIT, answer).await {
+        Ok(answered) => answered,
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    }
+}
+
 impl Shared {
     fn channels(&self) -> MutexGuard<'_, HashMap<String, Vec<Arc<Changes>>>> {
         self.by_channel.lock().unwrap_or_else(|e| e.into_inner())
@@ -157,7 +167,7 @@ impl Shared {
         // Another connection is another round of this.
         listener.eager_reconnect(false);
         let all: Vec<String> = self.channels().keys().cloned().collect();
-        listener.listen_all(all.iter().map(String::as_str)).await?;
+        in_time(listener.listen_all(all.iter().map(String::as_str))).await?;
         *confirmed = true;
         if !is_first {
             self.missed().await;
@@ -173,21 +183,19 @@ impl Shared {
                 order = orders.recv() => match order {
                     None => return Ok(()),
                     Some(Order::Add(channel, done)) => {
-                        listener.listen(&channel).await?;
+                        in_time(listener.listen(&channel)).await?;
                         let _ = done.send(());
                     }
                     Some(Order::Remove(channel)) => {
                         // Somebody new may listen by now.
                         let is_gone = !self.channels().contains_key(&channel);
                         if is_gone {
-                            listener.unlisten(&channel).await?;
+                            in_time(listener.unlisten(&channel)).await?;
                         }
                     }
                 },
                 _ = pings.tick() => {
-                    let pinging = sqlx::query("SELECT 1").execute(&mut listener);
-                    let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-                    tokio::time::timeout(PING_LIMIT, pinging).await.map_err(late)??;
+                    in_time(sqlx::query("SELECT 1").execute(&mut listener)).await?;
                 }
             }
         }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Method;
 use http::header::CACHE_CONTROL;
 use outrider_components::{Error, Kind, Secret};
@@ -12,6 +11,7 @@ use reqwest::{Certificate, Client, Identity, RequestBuilder, Response, Url};
 use serde_json::Value;
 
 use super::settings::{Agent, Search};
+use crate::body;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a request may take that does not wait for changes.
@@ -89,7 +89,11 @@ impl Consul {
         Ok(request)
     }
 
-    async fn send(&self, request: RequestBuilder, limit: Duration) -> Result<(u64, Bytes), Error> {
+    async fn send(
+        &self,
+        request: RequestBuilder,
+        limit: Duration,
+    ) -> Result<(u64, Vec<u8>), Error> {
         let unreachable = |error: reqwest::Error| Error::unavailable(chain(&error.without_url()));
         let sending = async {
             let response = request.send().await.map_err(unreachable)?;
@@ -193,14 +197,9 @@ fn instance(entry: &Value, port_key: &str) -> Instance {
     }
 }
 
-async fn read(mut response: Response) -> Result<Bytes, Error> {
-    let broken = |error: reqwest::Error| Error::unavailable(chain(&error.without_url()));
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(broken)? {
-        if body.len() + chunk.len() > MOST_BYTES {
-            return Err(Error::internal("the answer is too large"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.into())
+async fn read(response: Response) -> Result<Vec<u8>, Error> {
+    let broken = |error: reqwest::Error| Error::unavailable(chain(&error));
+    let body = body::read(response, MOST_BYTES).await.map_err(broken)?;
+    body.whole()
+        .ok_or_else(|| Error::internal("the answer is too large"))
 }
