@@ -9,11 +9,13 @@ pub mod error;
 pub mod hosting;
 pub mod message;
 pub mod placement;
+pub mod reminders;
 pub mod remote;
 pub mod ring;
 pub mod routing;
 pub mod serve;
 pub mod table;
+pub mod timers;
 mod turn;
 
 pub use actor::Actor;
