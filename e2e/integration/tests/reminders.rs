@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::extract::Path;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::routing::{get, put};
 use outrider_harness::http::Client;
 use outrider_harness::{Daprd, HttpApp, Placement, Scheduler, Signal, wait};
@@ -60,13 +60,12 @@ impl Host {
         let (record, answer, cancel) = (fired.clone(), status.clone(), cancels.clone());
         let due = move |Path((id, name)): Path<(String, String)>, body: String| async move {
             let mut headers = HeaderMap::new();
-            let cancels = cancel.lock().map(|it| it.contains(&name));
-            if cancels.unwrap_or(false) {
-                headers.insert("X-DaprReminderCancel", "true".parse().unwrap());
+            if locked(&cancel).contains(&name) {
+                headers.insert("x-daprremindercancel", HeaderValue::from_static("true"));
             }
             let at = Instant::now();
             let fired = Fired { id, name, at, body };
-            record.lock().unwrap().push(fired);
+            locked(&record).push(fired);
             let status = answer.load(Ordering::Relaxed);
             (StatusCode::from_u16(status).unwrap_or_default(), headers)
         };
@@ -118,7 +117,7 @@ impl Host {
     }
 
     pub fn fired(&self) -> Vec<Fired> {
-        self.fired.lock().unwrap().clone()
+        locked(&self.fired).clone()
     }
 
     pub fn times(&self, id: &str, name: &str) -> usize {
@@ -131,7 +130,7 @@ impl Host {
 
     /// A reminder or timer of this name is canceled by what answers it.
     pub fn cancel(&self, name: &str) {
-        self.cancels.lock().unwrap().push(name.to_owned());
+        locked(&self.cancels).push(name.to_owned());
     }
 
     pub async fn until_fired(&self, id: &str, name: &str, times: usize) -> Result<()> {
@@ -140,6 +139,10 @@ impl Host {
         })
         .await
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub fn config() -> Value {

@@ -30,6 +30,9 @@ use crate::{CHAIN, SCOPE};
 /// How long a call without a deadline of its own waits for its actor to be
 /// somewhere.
 const OWNER_LIMIT: Duration = Duration::from_secs(60);
+/// How long it takes at most until placement is told of a type that is hosted, if
+/// it is told at all.
+const TOLD_LIMIT: Duration = Duration::from_millis(250);
 /// How long the application may take to hear that an actor goes.
 const DEACTIVATION_LIMIT: Duration = Duration::from_secs(30);
 /// How long an answer that the actor has moved is believed to be newer than
@@ -152,6 +155,27 @@ impl Actors {
     /// Whether this sidecar hosts a type.
     pub fn is_hosted(&self, kind: &str) -> bool {
         self.0.hosting.hosted().borrow().contains_key(kind)
+    }
+
+    /// Whether reminders and timers of a type are for this sidecar: placement is
+    /// told that it has the type. Waits until it is known what the application
+    /// hosts.
+    pub async fn serves(&self, kind: &str) -> bool {
+        let (mut initialized, mut advertised) = (self.0.initialized.subscribe(), self.advertised());
+        let is_told = |types: &Vec<Arc<str>>| types.iter().any(|it| **it == *kind);
+        let told = async {
+            // The senders are this one's own.
+            let _ = initialized.wait_for(|known| *known).await;
+            if !self.is_hosted(kind) && !is_told(&advertised.borrow()) {
+                return false;
+            }
+            let told = advertised.wait_for(|types| is_told(types));
+            let told = tokio::time::timeout(TOLD_LIMIT, told).await;
+            matches!(told, Ok(Ok(_)))
+        };
+        tokio::time::timeout(OWNER_LIMIT, told)
+            .await
+            .unwrap_or(false)
     }
 
     /// Whether an actor is active in this sidecar's application.

@@ -25,6 +25,8 @@ use crate::ring::Host;
 
 pub const CALL: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallActor";
 pub const REMIND: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallActorReminder";
+/// A header of an answer: the application wants no further tick of what is due.
+pub(crate) const CANCEL: &str = "x-daprremindercancel";
 /// Tells the other sidecar that the call has come from one.
 const REMOTE: &str = "X-Dapr-Remote";
 /// A host that cannot be connected to in this time is looked for anew.
@@ -90,17 +92,19 @@ impl Remote {
             let answer = place.send(outgoing).await?;
             let (parts, incoming) = answer.into_parts();
             grpc::check_status(&parts.headers)?;
+            let cancel = parts.headers.contains_key(CANCEL);
             let mut messages = Messages::new(incoming, self.peers.limit);
             let first = messages.next().await.transpose()?;
             if messages.next().await.transpose()?.is_some() {
                 return Err(Status::internal("more than one message"));
             }
             let ended = grpc::check_status(&messages.trailers().unwrap_or_default())?;
-            first
+            let bytes = first
                 .filter(|_| ended)
-                .ok_or_else(|| Status::unavailable("the answer has broken off"))
+                .ok_or_else(|| Status::unavailable("the answer has broken off"))?;
+            Ok((bytes, cancel))
         };
-        let bytes = answered.await.map_err(|status| {
+        let (bytes, cancel) = answered.await.map_err(|status| {
             if status.code() == tonic::Code::Unavailable {
                 self.peers.forget(&target);
             }
@@ -113,7 +117,7 @@ impl Remote {
             CALL => decode(bytes)
                 .map(Answer::Method)
                 .map_err(|status| Error::Remote(Box::new(status))),
-            _ => Ok(Answer::Handled { cancel: false }),
+            _ => Ok(Answer::Handled { cancel }),
         }
     }
 }

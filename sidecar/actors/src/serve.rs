@@ -21,6 +21,7 @@ use crate::actor::Actor;
 use crate::actors::{Actors, Call};
 use crate::message::{Answer, Message, Reminder, Timer};
 
+use crate::remote::CANCEL;
 pub use crate::remote::{CALL, REMIND};
 
 /// What answers other sidecars.
@@ -45,13 +46,13 @@ impl Callee {
             let missing = || Status::internal("the call has no message");
             let bytes = messages.next().await.ok_or_else(missing)??;
             match parts.uri.path() {
-                CALL => self.call(bytes, peer, deadline).await,
+                CALL => Ok((self.call(bytes, peer, deadline).await?, false)),
                 _ => self.remind(bytes, deadline).await,
             }
         };
         match answered.await {
             Err(status) => grpc::refuse(&status),
-            Ok(frame) => {
+            Ok((frame, cancel)) => {
                 let frames = [
                     Ok::<_, body::BoxError>(http_body::Frame::data(frame)),
                     Ok(grpc::ok_trailers()),
@@ -63,6 +64,10 @@ impl Callee {
                     header::CONTENT_TYPE,
                     HeaderValue::from_static(grpc::CONTENT_TYPE),
                 );
+                if cancel {
+                    let yes = HeaderValue::from_static("true");
+                    response.headers_mut().insert(CANCEL, yes);
+                }
                 response
             }
         }
@@ -129,7 +134,12 @@ impl Callee {
         }))
     }
 
-    async fn remind(&self, bytes: Bytes, deadline: Option<Instant>) -> Result<Bytes, Status> {
+    /// The answer, and whether the application wants no further tick.
+    async fn remind(
+        &self,
+        bytes: Bytes,
+        deadline: Option<Instant>,
+    ) -> Result<(Bytes, bool), Status> {
         let due = internals::Reminder::decode(bytes).map_err(|error| {
             Status::invalid_argument(format!("the reminder cannot be decoded: {error}"))
         })?;
@@ -160,7 +170,10 @@ impl Callee {
             deadline,
         };
         match self.actors.call_here(call).await {
-            Ok(_) => Ok(grpc::frame(&())),
+            Ok(answer) => {
+                let cancel = matches!(answer, Answer::Handled { cancel: true });
+                Ok((grpc::frame(&()), cancel))
+            }
             Err(error) => Err(error.to_peer()),
         }
     }

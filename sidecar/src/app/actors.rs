@@ -7,6 +7,7 @@ use bytes::Bytes;
 use outrider_actors::apps::config::Config;
 use outrider_actors::apps::http::HttpApp;
 use outrider_actors::hosting::{Hosting, Nobody, Registration, Types};
+use outrider_actors::timers::Timers;
 use outrider_actors::{Actors, Options, placement};
 use outrider_call::channel::{Channel, Kind};
 use outrider_call::headers::Caller;
@@ -228,6 +229,17 @@ impl AppActors {
         self.0.actors.leave(LEAVE_LIMIT).await;
         self.set(None);
     }
+}
+
+/// Timers, which fire from now on.
+pub fn timers(actors: &Actors, metrics: &Metrics, registry: &Registry, tasks: &Tasks) -> Timers {
+    let timers = Timers::new(actors.clone(), metrics.actors(), tasks.clone());
+    let counted = timers.clone();
+    let help = "Timers that are registered.";
+    let read = move || counted.counts();
+    metrics.actors().reading(registry, "timers", help, read);
+    tasks.spawn("timers", timers.clone().run(tasks.stopping()));
+    timers
 }
 
 /// What answers other sidecars.

@@ -1,11 +1,15 @@
-//! The scheduler, and the application as the one who does its jobs.
+//! The scheduler, and who does what it triggers: the application its jobs, actors
+//! their reminders.
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use outrider_actors::reminders::Reminders;
 use outrider_call::channel::Channel;
 use outrider_host::{Readiness, Tasks};
 use outrider_metrics::Metrics;
-use outrider_scheduler_client::{Options, Scheduler, Wanted};
+use outrider_proto::scheduler::v1::job_target_metadata::Type;
+use outrider_scheduler_client::{Deliver, Options, Outcome, Scheduler, Trigger, Wanted};
 use outrider_security::Security;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -56,34 +60,81 @@ impl Jobs {
         self.wanted_tx.send_modify(|wanted| wanted.jobs = takes);
     }
 
-    /// No further job is taken, for good.
+    /// No further job and no further reminder is taken, for good.
     pub fn finish(&self) {
         self.finished.cancel();
-        self.take(false);
+        self.wanted_tx.send_replace(Wanted::default());
+    }
+
+    /// Takes reminders of the actor types that placement is told, whichever they
+    /// are.
+    async fn take_reminders(self, mut types: watch::Receiver<Vec<Arc<str>>>) {
+        types.mark_changed();
+        while types.changed().await.is_ok() && !self.finished.is_cancelled() {
+            let types = types.borrow_and_update();
+            let types = types.iter().map(ToString::to_string).collect();
+            self.wanted_tx.send_if_modified(|wanted| {
+                let changed = wanted.actor_types != types;
+                wanted.actor_types = types;
+                changed
+            });
+        }
     }
 }
 
-/// Has the application do jobs, for as long as it takes them.
+/// What the scheduler triggers: jobs of the application, reminders of actors.
+struct Triggered {
+    jobs: Option<ToApplication>,
+    reminders: Reminders,
+}
+
+#[async_trait]
+impl Deliver for Triggered {
+    async fn deliver(&self, trigger: Trigger) -> Outcome {
+        let target = trigger.metadata.target.as_ref();
+        match (target.and_then(|it| it.r#type.as_ref()), &self.jobs) {
+            (Some(Type::Actor(_)), _) => self.reminders.deliver(trigger).await,
+            (Some(Type::Job(_)), Some(jobs)) => jobs.deliver(trigger).await,
+            _ => {
+                tracing::error!(target: SCOPE, "the scheduler triggers {} for a target that this sidecar does not serve", trigger.name);
+                Outcome::Failed
+            }
+        }
+    }
+}
+
+/// Has the application do jobs for as long as it takes them, and its actors their
+/// reminders.
 pub fn deliver(
     scheduler: &Scheduler,
     channel: Option<Arc<Channel>>,
+    reminders: Reminders,
     metrics: &Metrics,
     tasks: &Tasks,
 ) -> Jobs {
     let (wanted_tx, wanted) = watch::channel(Wanted::default());
-    if let Some(channel) = channel
-        && scheduler.is_enabled()
-    {
-        let deliver = Arc::new(ToApplication {
+    let jobs = Jobs {
+        wanted_tx,
+        finished: CancellationToken::new(),
+    };
+    if scheduler.is_enabled() {
+        let types = reminders.actors.advertised();
+        let following = jobs.clone().take_reminders(types);
+        let stopping = tasks.stopping();
+        tasks.spawn("reminders", async move {
+            stopping.run_until_cancelled(following).await;
+        });
+        let to_application = channel.map(|channel| ToApplication {
             channel,
             metrics: metrics.jobs(),
         });
+        let triggered = Arc::new(Triggered {
+            jobs: to_application,
+            reminders,
+        });
         let scheduler = scheduler.clone();
-        let watching = scheduler.watch_jobs(wanted, deliver, tasks.stopping());
+        let watching = scheduler.watch_jobs(wanted, triggered, tasks.stopping());
         tasks.spawn("jobs", watching);
     }
-    Jobs {
-        wanted_tx,
-        finished: CancellationToken::new(),
-    }
+    jobs
 }

@@ -1,7 +1,7 @@
 //! Building blocks that this release does not have. Their routes answer so,
 //! and lists of allowed APIs may name them.
 
-use super::descriptor::{Block, Method, V1, V1_ALPHA1, V1_BETA1};
+use super::descriptor::{Block, Method, V1_ALPHA1, V1_BETA1};
 
 /// By their names in URLs, which are those in lists as well.
 pub const NAMES: &[&str] = &["workflows"];
@@ -13,15 +13,6 @@ pub const BLOCK: Block = Block {
 };
 
 const METHODS: &[Method] = &[
-    Method::new("RegisterActorTimer", V1, "actors"),
-    Method::new("UnregisterActorTimer", V1, "actors"),
-    Method::new("ListActorTimers", V1, "actors"),
-    Method::new("GetActorTimer", V1, "actors"),
-    Method::new("RegisterActorReminder", V1, "actors"),
-    Method::new("UnregisterActorReminder", V1, "actors"),
-    Method::new("UnregisterActorRemindersByType", V1, "actors"),
-    Method::new("ListActorReminders", V1, "actors"),
-    Method::new("GetActorReminder", V1, "actors"),
     Method::new("StartWorkflowAlpha1", V1_ALPHA1, "workflows"),
     Method::new("GetWorkflowAlpha1", V1_ALPHA1, "workflows"),
     Method::new("PurgeWorkflowAlpha1", V1_ALPHA1, "workflows"),

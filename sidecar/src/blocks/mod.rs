@@ -56,6 +56,8 @@ pub struct Apis {
     pub configuration: configuration::Api,
     pub lock: lock::Api,
     pub actors: actors::Api,
+    pub timers: actors::timers::Api,
+    pub reminders: actors::reminders::Api,
     pub jobs: jobs::Api,
     pub conversation: conversation::Api,
     pub crypto: crypto::Api,

@@ -61,6 +61,82 @@ impl Dapr for Service {
         actors::grpc::subscribe(&self.apis.blocks.actors, request.into_inner()).await
     }
 
+    async fn register_actor_timer(
+        &self,
+        request: Request<wire::RegisterActorTimerRequest>,
+    ) -> Answer<()> {
+        describe(&request);
+        actors::timers::grpc::register(&self.apis.blocks.timers, request.into_inner()).await
+    }
+
+    async fn unregister_actor_timer(
+        &self,
+        request: Request<wire::UnregisterActorTimerRequest>,
+    ) -> Answer<()> {
+        describe(&request);
+        actors::timers::grpc::unregister(&self.apis.blocks.timers, request.into_inner()).await
+    }
+
+    async fn get_actor_timer(
+        &self,
+        request: Request<wire::GetActorTimerRequest>,
+    ) -> Answer<wire::GetActorTimerResponse> {
+        describe(&request);
+        actors::timers::grpc::get(&self.apis.blocks.timers, request.into_inner()).await
+    }
+
+    async fn list_actor_timers(
+        &self,
+        request: Request<wire::ListActorTimersRequest>,
+    ) -> Answer<wire::ListActorTimersResponse> {
+        describe(&request);
+        actors::timers::grpc::list(&self.apis.blocks.timers, request.into_inner()).await
+    }
+
+    async fn register_actor_reminder(
+        &self,
+        request: Request<wire::RegisterActorReminderRequest>,
+    ) -> Answer<()> {
+        describe(&request);
+        actors::reminders::grpc::register(&self.apis.blocks.reminders, request.into_inner()).await
+    }
+
+    async fn unregister_actor_reminder(
+        &self,
+        request: Request<wire::UnregisterActorReminderRequest>,
+    ) -> Answer<()> {
+        describe(&request);
+        actors::reminders::grpc::unregister(&self.apis.blocks.reminders, request.into_inner()).await
+    }
+
+    async fn unregister_actor_reminders_by_type(
+        &self,
+        request: Request<wire::UnregisterActorRemindersByTypeRequest>,
+    ) -> Answer<wire::UnregisterActorRemindersByTypeResponse> {
+        describe(&request);
+        actors::reminders::grpc::unregister_by_type(
+            &self.apis.blocks.reminders,
+            request.into_inner(),
+        )
+        .await
+    }
+
+    async fn get_actor_reminder(
+        &self,
+        request: Request<wire::GetActorReminderRequest>,
+    ) -> Answer<wire::GetActorReminderResponse> {
+        describe(&request);
+        actors::reminders::grpc::get(&self.apis.blocks.reminders, request.into_inner()).await
+    }
+
+    async fn list_actor_reminders(
+        &self,
+        request: Request<wire::ListActorRemindersRequest>,
+    ) -> Answer<wire::ListActorRemindersResponse> {
+        describe(&request);
+        actors::reminders::grpc::list(&self.apis.blocks.reminders, request.into_inner()).await
+    }
+
     async fn schedule_job(
         &self,
         request: Request<wire::ScheduleJobRequest>,

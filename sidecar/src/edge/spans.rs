@@ -206,6 +206,38 @@ impl Described for wire::InvokeActorRequest {
     }
 }
 
+/// Requests about reminders and timers: their spans have the type in their name,
+/// and neither id nor name.
+macro_rules! later {
+    ($request:ty, $operation:literal) => {
+        impl Described for $request {
+            fn describe(&self, said: &mut Said) {
+                let kind = Without(&self.actor_type);
+                said.name = Some(cut(format_args!(
+                    concat!($operation, "/{kind}"),
+                    kind = kind
+                )));
+            }
+        }
+    };
+}
+
+later!(wire::RegisterActorTimerRequest, "RegisterActorTimer");
+later!(wire::UnregisterActorTimerRequest, "UnregisterActorTimer");
+later!(wire::GetActorTimerRequest, "GetActorTimer");
+later!(wire::ListActorTimersRequest, "ListActorTimers");
+later!(wire::RegisterActorReminderRequest, "RegisterActorReminder");
+later!(
+    wire::UnregisterActorReminderRequest,
+    "UnregisterActorReminder"
+);
+later!(
+    wire::UnregisterActorRemindersByTypeRequest,
+    "UnregisterActorRemindersByType"
+);
+later!(wire::GetActorReminderRequest, "GetActorReminder");
+later!(wire::ListActorRemindersRequest, "ListActorReminders");
+
 impl Described for wire::PublishEventRequest {
     fn describe(&self, said: &mut Said) {
         said.topic(&self.topic);

@@ -69,7 +69,7 @@ pub struct Reminders {
 
 impl Reminders {
     pub async fn register(&self, actor: &Actor, request: Request) -> Result<(), Error> {
-        self.check_hosted(&actor.kind)?;
+        self.check_hosted(&actor.kind).await?;
         let (name, overwrite) = (request.name.clone(), request.overwrite);
         let request = wire::ScheduleJobRequest {
             name,
@@ -90,7 +90,7 @@ impl Reminders {
     }
 
     pub async fn get(&self, actor: &Actor, name: &str) -> Result<Reminder, Error> {
-        self.check_hosted(&actor.kind)?;
+        self.check_hosted(&actor.kind).await?;
         let request = wire::GetJobRequest {
             name: name.to_owned(),
             metadata: Some(self.metadata(&actor.kind, &actor.id)),
@@ -110,7 +110,7 @@ impl Reminders {
 
     /// Deletes a reminder, if it is there.
     pub async fn delete(&self, actor: &Actor, name: &str) -> Result<(), Error> {
-        self.check_hosted(&actor.kind)?;
+        self.check_hosted(&actor.kind).await?;
         let deleted = self.delete_job(actor, name).await;
         deleted.map_err(Error::Scheduler)
     }
@@ -128,7 +128,7 @@ impl Reminders {
 
     /// Deletes those of an actor, or of all actors of a type.
     pub async fn delete_all(&self, kind: &str, id: Option<&str>) -> Result<(), Error> {
-        self.check_hosted(kind)?;
+        self.check_hosted(kind).await?;
         let request = wire::DeleteByMetadataRequest {
             id_prefix_match: Some(id.is_none()),
             metadata: Some(self.metadata(kind, id.unwrap_or_default())),
@@ -141,7 +141,7 @@ impl Reminders {
 
     /// Those of an actor, or of all actors of a type.
     pub async fn list(&self, kind: &str, id: Option<&str>) -> Result<Vec<Reminder>, Error> {
-        self.check_hosted(kind)?;
+        self.check_hosted(kind).await?;
         let request = wire::ListJobsRequest {
             metadata: Some(self.metadata(kind, id.unwrap_or_default())),
         };
@@ -160,10 +160,8 @@ impl Reminders {
         Ok(reminders.collect())
     }
 
-    /// Types without a state store are not hosted in this sense.
-    fn check_hosted(&self, kind: &str) -> Result<(), Error> {
-        let advertised = self.actors.advertised();
-        let hosted = advertised.borrow().iter().any(|it| **it == *kind);
+    async fn check_hosted(&self, kind: &str) -> Result<(), Error> {
+        let hosted = self.actors.serves(kind).await;
         hosted.then_some(()).ok_or(Error::NotHosted)
     }
 

@@ -75,7 +75,7 @@ impl Timers {
     /// Registers a timer of an actor of this sidecar. One of the same name is
     /// replaced.
     pub async fn register(&self, actor: Actor, request: Request) -> Result<(), Error> {
-        if !self.0.actors.is_hosted(&actor.kind) {
+        if !self.0.actors.serves(&actor.kind).await {
             return Err(Error::NotHosted(actor));
         }
         self.check_owner(&actor).await?;
@@ -95,7 +95,7 @@ impl Timers {
 
     /// Deletes a timer, if it is there.
     pub async fn delete(&self, actor: Actor, name: &str) -> Result<(), Error> {
-        if self.0.actors.is_hosted(&actor.kind) {
+        if self.0.actors.serves(&actor.kind).await {
             self.check_owner(&actor).await?;
             self.0.handle(Event::Deleted(actor, name.into()));
         }
@@ -143,7 +143,7 @@ impl Timers {
     }
 
     async fn check(&self, actor: &Actor) -> Result<(), Error> {
-        if !self.0.actors.is_hosted(&actor.kind) {
+        if !self.0.actors.serves(&actor.kind).await {
             return Err(Error::NotHosted(actor.clone()));
         }
         self.check_owner(actor).await

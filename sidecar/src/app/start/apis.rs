@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use outrider_actors::reminders::Reminders;
+use outrider_actors::timers::Timers;
 use outrider_call::headers::Caller;
 use outrider_call::metadata;
 use outrider_crds::HttpEndpoint;
@@ -33,6 +35,8 @@ pub(super) struct Parts {
     pub invoke: invoke::Api,
     pub scheduler: Scheduler,
     pub actors: actors::Api,
+    pub timers: Timers,
+    pub reminders: Reminders,
     pub ask: mpsc::UnboundedSender<Asked>,
 }
 
@@ -137,6 +141,13 @@ impl Start<'_> {
             },
             lock: lock::Api {
                 stores: components.lock.clone(),
+            },
+            timers: actors::timers::Api {
+                actors: parts.actors.actors.clone(),
+                timers: parts.timers,
+            },
+            reminders: actors::reminders::Api {
+                reminders: parts.reminders,
             },
             actors: parts.actors,
             jobs: jobs::Api {

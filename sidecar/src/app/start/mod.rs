@@ -4,6 +4,7 @@ mod apis;
 
 use std::sync::{Arc, Mutex};
 
+use outrider_actors::reminders::Reminders;
 use outrider_call::channel::Channel;
 use outrider_call::channel::connect::Connector;
 use outrider_catalog as catalog;
@@ -179,12 +180,23 @@ impl Runtime {
         let invoke = invoke.await;
         let (ask, asked) = mpsc::unbounded_channel();
         let scheduler = start.scheduler(&security)?;
-        let jobs = jobs::deliver(&scheduler, app.channel(), &metrics, &tasks);
+        let timers = actors::timers(&actors.actors, &metrics, &registry, &tasks);
+        let reminders = Reminders {
+            actors: actors.actors.clone(),
+            scheduler: scheduler.clone(),
+            metrics: metrics.actors(),
+            app_id: flags.app_id.clone(),
+            namespace: settings.namespace.clone(),
+        };
+        let delivered = reminders.clone();
+        let jobs = jobs::deliver(&scheduler, app.channel(), delivered, &metrics, &tasks);
         let parts = Parts {
             features,
             invoke,
             scheduler,
             actors,
+            timers,
+            reminders,
             ask,
         };
         let apis = start.apis(&spec, &metrics, &blocks, &app, parts)?;

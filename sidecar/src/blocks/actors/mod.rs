@@ -1,18 +1,23 @@
-//! Actors: calls of their methods, and their state.
+//! Actors: calls of their methods, their state, and what they want to be called for
+//! later.
 //! <https://docs.dapr.io/reference/api/actors_api/>
 
+pub mod any;
+mod due;
 pub mod error;
 pub mod grpc;
 pub mod http;
 mod method;
 pub mod names;
 pub mod ops;
+pub mod reminders;
 pub mod state;
+pub mod timers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrider_actors::Actors;
+use outrider_actors::{Actor, Actors};
 use outrider_call::channel::Channel;
 use outrider_call::headers::{Caller, Parties};
 use tokio_util::sync::CancellationToken;
@@ -48,15 +53,127 @@ pub const BLOCK: descriptor::Block = descriptor::Block {
             group: "actors",
             answer: |apis, request, names| Box::pin(http::transact(&apis.actors, request, names)),
         },
+        Route {
+            name: "RegisterActorReminder",
+            verbs: descriptor::POST_OR_PUT,
+            versions: &[V1],
+            path: "actors/{}/{}/reminders/{}",
+            group: "actors",
+            answer: |apis, request, names| {
+                Box::pin(reminders::http::register(
+                    &apis.reminders,
+                    request,
+                    actor(names),
+                    names.third,
+                ))
+            },
+        },
+        Route {
+            name: "GetActorReminder",
+            verbs: descriptor::GET,
+            versions: &[V1],
+            path: "actors/{}/{}/reminders/{}",
+            group: "actors",
+            answer: |apis, _, names| {
+                Box::pin(reminders::http::get(
+                    &apis.reminders,
+                    actor(names),
+                    names.third,
+                ))
+            },
+        },
+        Route {
+            name: "UnregisterActorReminder",
+            verbs: descriptor::DELETE,
+            versions: &[V1],
+            path: "actors/{}/{}/reminders/{}",
+            group: "actors",
+            answer: |apis, _, names| {
+                Box::pin(reminders::http::delete(
+                    &apis.reminders,
+                    actor(names),
+                    names.third,
+                ))
+            },
+        },
+        Route {
+            name: "ListActorReminders",
+            verbs: descriptor::GET,
+            versions: &[V1],
+            path: "actors/{}/{}/reminders",
+            group: "actors",
+            answer: |apis, _, names| Box::pin(reminders::http::list(&apis.reminders, actor(names))),
+        },
+        Route {
+            name: "RegisterActorTimer",
+            verbs: descriptor::POST_OR_PUT,
+            versions: &[V1],
+            path: "actors/{}/{}/timers/{}",
+            group: "actors",
+            answer: |apis, request, names| {
+                Box::pin(timers::http::register(
+                    &apis.timers,
+                    request,
+                    actor(names),
+                    names.third,
+                ))
+            },
+        },
+        Route {
+            name: "GetActorTimer",
+            verbs: descriptor::GET,
+            versions: &[V1],
+            path: "actors/{}/{}/timers/{}",
+            group: "actors",
+            answer: |apis, _, names| {
+                Box::pin(timers::http::get(&apis.timers, actor(names), names.third))
+            },
+        },
+        Route {
+            name: "UnregisterActorTimer",
+            verbs: descriptor::DELETE,
+            versions: &[V1],
+            path: "actors/{}/{}/timers/{}",
+            group: "actors",
+            answer: |apis, _, names| {
+                Box::pin(timers::http::delete(
+                    &apis.timers,
+                    actor(names),
+                    names.third,
+                ))
+            },
+        },
+        Route {
+            name: "ListActorTimers",
+            verbs: descriptor::GET,
+            versions: &[V1],
+            path: "actors/{}/{}/timers",
+            group: "actors",
+            answer: |apis, _, names| Box::pin(timers::http::list(&apis.timers, actor(names))),
+        },
     ],
     methods: &[
         Method::new("InvokeActor", V1, "actors"),
         Method::new("GetActorState", V1, "actors"),
         Method::new("ExecuteActorStateTransaction", V1, "actors"),
         Method::new("SubscribeActorEventsAlpha1", V1_ALPHA1, "actors"),
+        Method::new("RegisterActorTimer", V1, "actors"),
+        Method::new("UnregisterActorTimer", V1, "actors"),
+        Method::new("GetActorTimer", V1, "actors"),
+        Method::new("ListActorTimers", V1, "actors"),
+        Method::new("RegisterActorReminder", V1, "actors"),
+        Method::new("UnregisterActorReminder", V1, "actors"),
+        Method::new("UnregisterActorRemindersByType", V1, "actors"),
+        Method::new("GetActorReminder", V1, "actors"),
+        Method::new("ListActorReminders", V1, "actors"),
     ],
     errors: &[("ERR_ACTOR_", "actor")],
 };
+
+/// The actor that a path names.
+fn actor(names: descriptor::Names<'_>) -> Actor {
+    Actor::new(names.first, names.second)
+}
 
 /// Operations on actors.
 pub struct Api {

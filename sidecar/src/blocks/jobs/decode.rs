@@ -78,7 +78,7 @@ fn count(object: &mut Map<String, Value>, camel: &str, snake: &str) -> Result<Op
         .ok_or_else(|| invalid("uint32", camel, &given))
 }
 
-fn failure_policy(given: Value) -> Result<JobFailurePolicy, String> {
+pub fn failure_policy(given: Value) -> Result<JobFailurePolicy, String> {
     let Value::Object(mut object) = given else {
         return Err(invalid("object", "failurePolicy", &given));
     };

@@ -1,13 +1,13 @@
 //! Jobs: what the application wants to be called for later.
 //! <https://docs.dapr.io/developing-applications/building-blocks/jobs/>
 
-mod decode;
+pub mod decode;
 pub mod deliver;
 pub mod error;
 pub mod grpc;
 pub mod http;
 pub mod ops;
-mod value;
+pub mod value;
 
 use outrider_scheduler_client::Scheduler;
 
