@@ -569,10 +569,22 @@ pub async fn etcd_with(tls: Option<&Identity>) -> Option<Server> {
 
 /// Starts `nats-server` with JetStream.
 pub async fn nats() -> Option<Server> {
+    nats_with(None).await
+}
+
+/// The same with TLS.
+pub async fn nats_with(tls: Option<&Identity>) -> Option<Server> {
     let port = free_port().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let number = port.to_string();
     let arguments = ["-a", "127.0.0.1", "-p", &number, "-js", "-sd", "data"];
-    start("nats-server", &arguments, port, "nats-server").await
+    let mut launch = Launch::new("nats-server", &arguments);
+    if let Some(identity) = tls {
+        let [certificate, key] = identity.write(folder.path(), None);
+        let more = ["--tls", "--tlscert", &certificate, "--tlskey", &key];
+        launch.arguments.extend(more.map(str::to_owned));
+    }
+    started(launch, folder, port, "nats-server").await
 }
 
 impl Server {

@@ -168,3 +168,37 @@ async fn rabbitmq() {
     let binding = crate::bindings::connect("bindings.rabbitmq", &binding).await;
     passes(&binding.expect("connects"), &[]).await;
 }
+
+const NATS: &str = "OUTRIDER_CONFORMANCE_NATS";
+
+/// It has no field for certificates, and trusts those of the system, which a
+/// variable of a process names.
+#[tokio::test]
+async fn jetstream() {
+    let own = identity();
+    let Some(server) = server::nats_with(Some(&own)).await else {
+        return;
+    };
+    for (certificate, connects) in [(own.certificate, true), (identity().certificate, false)] {
+        let (_file, trusted) = file(&certificate);
+        let child = tokio::process::Command::new(std::env::current_exe().expect("is a file"))
+            .args(["tls::jetstream_in_a_process", "--exact", "--ignored"])
+            .env(NATS, format!("tls://localhost:{}", server.port))
+            .env("SSL_CERT_FILE", trusted)
+            .kill_on_drop(true)
+            .output()
+            .await
+            .expect("this program starts");
+        let text = String::from_utf8_lossy(&child.stdout).into_owned();
+        assert_eq!(child.status.success(), connects, "{text}");
+        assert!(connects || text.contains("certificate"), "{text}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "it is started by another test"]
+async fn jetstream_in_a_process() {
+    let url = std::env::var(NATS).expect("is started by another test");
+    let broker = crate::broker("pubsub.jetstream", "app", &[("natsURL", &url)]).await;
+    broker.close().await.expect("close");
+}
