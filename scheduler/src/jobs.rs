@@ -239,7 +239,7 @@ impl Jobs {
             range_end: end.into(),
             ..RangeRequest::default()
         };
-        Ok(self.0.range(request).await?.kvs)
+        Ok(self.0.page(request).await?.kvs)
     }
 }
 
@@ -261,7 +261,7 @@ impl Pages<'_> {
             limit: PAGE,
             ..RangeRequest::default()
         };
-        let page = self.jobs.0.range(request).await?;
+        let page = self.jobs.0.page(request).await?;
         if page.more
             && let Some(last) = page.kvs.last()
         {

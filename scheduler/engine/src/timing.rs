@@ -209,6 +209,23 @@ mod tests {
     }
 
     #[test]
+    fn ticks_without_a_pause_come_to_their_end() {
+        let three = timing(|it| {
+            it.schedule = Some("@every 0s".into());
+            it.repeats = Some(3);
+        });
+        let mut progress = Progress::default();
+        for _ in 0..2 {
+            assert_eq!(three.next(progress), Some(at(0)));
+            let Step::Next(next, _) = three.step(progress, at(0), true) else {
+                panic!("one more");
+            };
+            progress = next;
+        }
+        assert_eq!(three.step(progress, at(0), true), Step::Finished);
+    }
+
+    #[test]
     fn repeats_count_failed_ticks() {
         let two = timing(|it| {
             it.schedule = Some("@every 1s".into());

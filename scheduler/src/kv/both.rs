@@ -180,6 +180,16 @@ async fn pages_are_in_the_order_of_keys() {
             (keys(&page), page.more, page.count),
             (vec!["a", "b"], true, 3)
         );
+        let request = |key: &str| RangeRequest {
+            key: key.to_owned().into(),
+            range_end: vec![0].into(),
+            limit: 2,
+            ..RangeRequest::default()
+        };
+        let page = kv.page(request("a")).await.unwrap();
+        assert_eq!((keys(&page), page.more), (vec!["a", "b"], true));
+        let page = kv.page(request("b\0")).await.unwrap();
+        assert_eq!((keys(&page), page.more), (vec!["c"], false));
     })
     .await;
 }

@@ -177,6 +177,21 @@ impl Embedded {
         self.txn(request).await.map(drop)
     }
 
+    async fn read_range(
+        &self,
+        request: RangeRequest,
+        counted: bool,
+    ) -> Result<RangeResponse, Status> {
+        let store = self.clone();
+        let read = move || {
+            let transaction = store.database.begin_read().map_err(rows::broken)?;
+            let table = transaction.open_table(ROWS).map_err(rows::broken)?;
+            rows::range(&table, &request, store.revision(), counted)
+        };
+        let read = tokio::task::spawn_blocking(read);
+        read.await.map_err(rows::broken)?
+    }
+
     /// Reads without waiting for anything but the disk.
     pub fn read(&self, request: &TxnRequest) -> Result<TxnResponse, Status> {
         let transaction = self.database.begin_read().map_err(rows::broken)?;
@@ -207,14 +222,11 @@ fn prepare(database: &Database) -> Result<(i64, i64), redb::Error> {
 #[async_trait]
 impl Kv for Embedded {
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
-        let store = self.clone();
-        let read = move || {
-            let transaction = store.database.begin_read().map_err(rows::broken)?;
-            let table = transaction.open_table(ROWS).map_err(rows::broken)?;
-            rows::range(&table, &request, store.revision())
-        };
-        let read = tokio::task::spawn_blocking(read);
-        read.await.map_err(rows::broken)?
+        self.read_range(request, true).await
+    }
+
+    async fn page(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
+        self.read_range(request, false).await
     }
 
     async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Status> {

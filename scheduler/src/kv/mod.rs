@@ -28,6 +28,11 @@ pub use remote::Remote;
 pub trait Kv: Send + Sync + 'static {
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status>;
 
+    /// The same in the order of keys, where it does not matter how many there are.
+    async fn page(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
+        self.range(request).await
+    }
+
     async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Status>;
 }
 

@@ -62,10 +62,13 @@ pub(super) fn header(revision: i64) -> ResponseHeader {
     }
 }
 
+/// What is asked for. All that there is beyond the limit is looked at only to be
+/// counted.
 pub(super) fn range(
     table: &impl ReadableTable<&'static [u8], &'static [u8]>,
     request: &RangeRequest,
     revision: i64,
+    counted: bool,
 ) -> Result<RangeResponse, Status> {
     if request.revision > revision {
         return Err(Status::out_of_range(
@@ -96,6 +99,9 @@ pub(super) fn range(
             continue;
         }
         response.count += 1;
+        if !counted && sorted && response.kvs.len() >= limit {
+            break;
+        }
         if request.count_only || (sorted && response.kvs.len() >= limit) {
             continue;
         }
@@ -215,7 +221,7 @@ impl Changing<'_, '_> {
             range_end: request.range_end.clone(),
             ..RangeRequest::default()
         };
-        let found = range(&*self.table, &wanted, self.seen())?;
+        let found = range(&*self.table, &wanted, self.seen(), true)?;
         for kv in &found.kvs {
             self.table.remove(&*kv.key).map_err(failed)?;
             self.bytes -= i64::try_from(kv.key.len() + kv.value.len()).unwrap_or(0);
@@ -260,7 +266,7 @@ impl Changing<'_, '_> {
         use response_op::Response;
         let response = match &op.request {
             Some(Request::RequestRange(request)) => {
-                Response::ResponseRange(range(&*self.table, request, self.seen())?)
+                Response::ResponseRange(range(&*self.table, request, self.seen(), true)?)
             }
             Some(Request::RequestPut(request)) => Response::ResponsePut(self.put(request)?),
             Some(Request::RequestDeleteRange(request)) => {
@@ -296,7 +302,7 @@ pub(super) fn read_txn(
     for op in ops {
         let response = match &op.request {
             Some(request_op::Request::RequestRange(request)) => {
-                response_op::Response::ResponseRange(range(table, request, revision)?)
+                response_op::Response::ResponseRange(range(table, request, revision, true)?)
             }
             Some(request_op::Request::RequestTxn(request)) => {
                 response_op::Response::ResponseTxn(read_txn(table, request, revision)?)

@@ -118,6 +118,9 @@ pub fn deliver(
         finished: CancellationToken::new(),
     };
     if scheduler.is_enabled() {
+        if reminders.actors.status().enabled {
+            tracing::info!(target: SCOPE, "Using Scheduler service for reminders.");
+        }
         let types = reminders.actors.advertised();
         let following = jobs.clone().take_reminders(types);
         let stopping = tasks.stopping();

@@ -1,8 +1,10 @@
 //! Which jobs are accepted, and what is stored of them.
 
+use std::time::Duration;
+
 use jiff::{Timestamp, tz};
-use outrider_kit::cron;
 use outrider_kit::period::{self, PointError};
+use outrider_kit::{cron, duration};
 use outrider_proto::stored::v1::failure_policy::Policy;
 use outrider_proto::stored::v1::stored_job::Begin;
 use outrider_proto::stored::v1::{FailurePolicy, FailurePolicyConstant, Spec, StoredJob};
@@ -80,6 +82,12 @@ pub fn plan(mut spec: Spec, partition_id: u64, now: Timestamp) -> Result<StoredJ
         if matches!(schedule, cron::Schedule::Every(_)) && !text.starts_with('@') {
             return Err(Invalid::ZoneOfPeriod(text.to_owned()));
         }
+        let is_endless = spec.repeats.is_none_or(|most| most > MOST_PAST_TICKS);
+        if *schedule == WITHOUT_PAUSE && is_endless {
+            return Err(Invalid::Schedule(
+                cron::ParseError::NoDuration(text.to_owned()).to_string(),
+            ));
+        }
         if schedule.next(due.unwrap_or(now)).is_none() {
             return Err(Invalid::Never(text.to_owned()));
         }
@@ -104,15 +112,25 @@ pub fn plan(mut spec: Spec, partition_id: u64, now: Timestamp) -> Result<StoredJ
     })
 }
 
+/// All ticks at once: for jobs that say how many there are.
+const WITHOUT_PAUSE: cron::Schedule = cron::Schedule::Every(Duration::ZERO);
+
 /// Reads a schedule; its times are UTC unless it says another zone.
 pub(crate) fn schedule(text: &str) -> Result<cron::Schedule, Invalid> {
-    use cron::ParseError::Zone;
-    cron::Schedule::parse_with_seconds(text, tz::TimeZone::UTC).map_err(|error| {
-        Invalid::Schedule(match error {
-            Zone(zone) => format!("provided bad location {zone}: unknown time zone {zone}"),
-            other => other.to_string(),
-        })
-    })
+    use cron::ParseError::{NoDuration, Zone};
+    let is_zero = |text: &str| {
+        let length = text.strip_prefix("@every ").map(duration::parse_signed);
+        length == Some(Ok(0))
+    };
+    match cron::Schedule::parse_with_seconds(text, tz::TimeZone::UTC) {
+        Ok(schedule) => Ok(schedule),
+        Err(NoDuration(_)) if is_zero(text) => Ok(WITHOUT_PAUSE),
+        Err(Zone(zone)) => {
+            let why = format!("provided bad location {zone}: unknown time zone {zone}");
+            Err(Invalid::Schedule(why))
+        }
+        Err(other) => Err(Invalid::Schedule(other.to_string())),
+    }
 }
 
 fn default_policy() -> FailurePolicy {

@@ -144,3 +144,20 @@ fn jobs_are_retried_three_times_unless_they_say_otherwise() {
 fn a_stored_period_with_a_zone_goes_on() {
     assert!(schedule("CRON_TZ=Asia/Tokyo @every 1s").is_ok());
 }
+
+#[test]
+fn all_ticks_at_once_are_accepted_if_it_is_said_how_many() {
+    let of = |repeats| {
+        let mut spec = spec(Some("@every 0s"), None);
+        spec.repeats = repeats;
+        plan(spec, 1, now())
+    };
+    assert!(of(Some(3)).is_ok());
+    for endless in [None, Some(MOST_PAST_TICKS + 1)] {
+        let error = of(endless).unwrap_err().to_string();
+        assert_eq!(error, "the duration of @every 0s must be above zero");
+    }
+    let mut negative = spec(Some("@every -1s"), None);
+    negative.repeats = Some(3);
+    assert!(plan(negative, 1, now()).is_err());
+}
