@@ -18,8 +18,10 @@ const MOST_BYTES: usize = 1 << 20;
 const MOST_UNSENT: usize = 1024;
 /// Jobs of one stream that are not answered yet.
 const MOST_UNANSWERED: usize = 65_536;
-/// How many jobs are looked at again when a stream has room.
+/// How many jobs are looked at again when a stream is empty, and when it has room
+/// for one more: each is read from the store anew.
 const WOKEN_AT_ONCE: usize = 64;
+const WOKEN_FOR_ONE: usize = 2;
 
 /// Who can take a job: the sidecars of an application, or those that host a type
 /// of actors.
@@ -113,14 +115,19 @@ pub(crate) enum Choice {
 }
 
 impl Pool {
-    /// Returns the jobs that waited for it, which are in no list any more.
+    /// Returns jobs that waited for it, as many as it has room for; they are in no
+    /// list any more. The others wait for room from now on.
     pub fn open(&mut self, id: StreamId, targets: Vec<Target>, gates: Vec<GateKey>) -> Vec<u32> {
         let mut woken = Vec::new();
         for target in &targets {
             let group = self.groups.entry(target.clone()).or_default();
             group.streams.push(id);
-            woken.extend(std::mem::take(&mut group.staged).into_values());
-            woken.extend(std::mem::take(&mut group.crowded).into_values());
+            group.crowded.append(&mut group.staged);
+            while woken.len() < MOST_UNSENT
+                && let Some((_, slot)) = group.crowded.pop_first()
+            {
+                woken.push(slot);
+            }
         }
         let stream = Stream {
             targets,
@@ -236,17 +243,31 @@ impl Pool {
         if !stream.has_room() {
             return woken;
         }
+        let most = match stream.unsent {
+            0 => WOKEN_AT_ONCE,
+            _ => WOKEN_FOR_ONE,
+        };
         for target in &stream.targets {
             let Some(group) = self.groups.get_mut(target) else {
                 continue;
             };
-            while woken.len() < WOKEN_AT_ONCE
+            while woken.len() < most
                 && let Some((_, slot)) = group.crowded.pop_first()
             {
                 woken.push(slot);
             }
         }
         woken
+    }
+
+    /// The same for all streams.
+    pub fn all_roomy(&mut self) -> Vec<u32> {
+        let crowded = |group: &Group| !group.crowded.is_empty();
+        if !self.groups.values().any(crowded) {
+            return Vec::new();
+        }
+        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
+        ids.into_iter().flat_map(|id| self.roomy(id)).collect()
     }
 
     pub fn staged(&self) -> usize {

@@ -68,7 +68,11 @@ impl Engine {
                 self.answered(now, (stream, id), answer, effects);
             }
             Event::Members { members, own } => self.set_members(now, members, own, effects),
-            Event::Tick => {}
+            Event::Tick => {
+                // Those that were woken for a place may be gone meanwhile.
+                let woken = self.pool.all_roomy();
+                self.queue_all(now, woken);
+            }
         }
         self.pass_time(now, effects);
         self.start_reads(effects);

@@ -82,6 +82,25 @@ fn a_stream_that_does_not_read_gets_no_more_than_its_window() {
 }
 
 #[test]
+fn a_job_that_waits_for_room_is_read_few_times() {
+    let mut world = World::new();
+    let metadata = job_metadata();
+    for index in 0..3000 {
+        let name = name(&metadata, &index.to_string());
+        world.put(&name, metadata.clone(), now_spec(), 1);
+    }
+    world.run();
+    let staged = world.reads;
+    world.open(1, None);
+    world.run();
+    assert_eq!(world.flying().len(), 1024, "as many as wait on a stream");
+    world.settle();
+    assert_eq!(world.sent.len(), 3000);
+    let reads = world.reads - staged;
+    assert!(reads <= 3000 * 3, "{reads}");
+}
+
+#[test]
 fn a_limit_lets_one_through_after_the_other_by_seniority() {
     let mut world = World::new();
     world.open(1, Some(1));

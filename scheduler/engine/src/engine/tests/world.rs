@@ -54,6 +54,8 @@ pub struct World {
     store_fails: bool,
     pub sent: Vec<String>,
     pub counted: Vec<Counted>,
+    /// How often the store was asked for a job.
+    pub reads: usize,
 }
 
 const ACTORS: &str = "t";
@@ -75,6 +77,7 @@ impl World {
             store_fails: false,
             sent: Vec::new(),
             counted: Vec::new(),
+            reads: 0,
         }
     }
 
@@ -282,6 +285,7 @@ impl World {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Read { job, name } => {
+                self.reads += 1;
                 let read = match self.rows.get(&*name) {
                     _ if self.store_fails => Read::Failed("no".to_owned()),
                     Some(row) if row.revision == job.revision => {
