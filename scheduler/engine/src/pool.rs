@@ -1,6 +1,7 @@
 //! Streams of sidecars, and which of them gets a job.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,16 +119,10 @@ impl Pool {
     /// Returns jobs that waited for it, as many as it has room for; they are in no
     /// list any more. The others wait for room from now on.
     pub fn open(&mut self, id: StreamId, targets: Vec<Target>, gates: Vec<GateKey>) -> Vec<u32> {
-        let mut woken = Vec::new();
         for target in &targets {
             let group = self.groups.entry(target.clone()).or_default();
             group.streams.push(id);
             group.crowded.append(&mut group.staged);
-            while woken.len() < MOST_UNSENT
-                && let Some((_, slot)) = group.crowded.pop_first()
-            {
-                woken.push(slot);
-            }
         }
         let stream = Stream {
             targets,
@@ -135,6 +130,31 @@ impl Pool {
             ..Stream::default()
         };
         self.streams.insert(id, stream);
+        self.oldest(id, MOST_UNSENT)
+    }
+
+    /// The oldest jobs that wait for room on a stream; they are in no list any
+    /// more.
+    fn oldest(&mut self, id: StreamId, most: usize) -> Vec<u32> {
+        let mut woken = Vec::new();
+        let Some(stream) = self.streams.get(&id) else {
+            return woken;
+        };
+        let first = |groups: &HashMap<Target, Group>, target: &Target| {
+            let (seniority, _) = groups.get(target)?.crowded.first_key_value()?;
+            Some(Reverse(*seniority))
+        };
+        let targets = stream.targets.iter();
+        let waiting = targets.filter_map(|target| Some((first(&self.groups, target)?, target)));
+        let mut waiting: BinaryHeap<_> = waiting.collect();
+        while woken.len() < most
+            && let Some((_, target)) = waiting.pop()
+        {
+            let group = self.groups.get_mut(target);
+            let oldest = group.and_then(|group| group.crowded.pop_first());
+            woken.extend(oldest.map(|(_, slot)| slot));
+            waiting.extend(first(&self.groups, target).map(|first| (first, target)));
+        }
         woken
     }
 
@@ -236,28 +256,14 @@ impl Pool {
     /// The oldest jobs that wait for room on this stream, if it has any; they are
     /// in no list any more.
     pub fn roomy(&mut self, id: StreamId) -> Vec<u32> {
-        let mut woken = Vec::new();
-        let Some(stream) = self.streams.get(&id) else {
-            return woken;
+        let Some(stream) = self.streams.get(&id).filter(|it| it.has_room()) else {
+            return Vec::new();
         };
-        if !stream.has_room() {
-            return woken;
-        }
         let most = match stream.unsent {
             0 => WOKEN_AT_ONCE,
             _ => WOKEN_FOR_ONE,
         };
-        for target in &stream.targets {
-            let Some(group) = self.groups.get_mut(target) else {
-                continue;
-            };
-            while woken.len() < most
-                && let Some((_, slot)) = group.crowded.pop_first()
-            {
-                woken.push(slot);
-            }
-        }
-        woken
+        self.oldest(id, most)
     }
 
     /// The same for all streams.
