@@ -2,6 +2,7 @@
 //! The folders mirror what the sidecar does.
 
 mod access;
+mod actors;
 mod allow;
 mod bindings;
 mod configuration;

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use outrider_call::headers::Caller;
 use outrider_call::metadata;
 use outrider_host::Tasks;
 use outrider_metrics::actor::Actors as Metrics;
@@ -33,16 +32,19 @@ const OWNER_LIMIT: Duration = Duration::from_secs(60);
 /// How long it takes at most until placement is told of a type that is hosted, if
 /// it is told at all.
 const TOLD_LIMIT: Duration = Duration::from_millis(250);
-/// How long the application may take to hear that an actor goes.
-const DEACTIVATION_LIMIT: Duration = Duration::from_secs(30);
+/// How long the application may take to hear that an actor goes. Other
+/// sidecars wait for one that has to go.
+const IDLE_LIMIT: Duration = Duration::from_secs(30);
+const HALT_LIMIT: Duration = Duration::from_secs(5);
 /// How long an answer that the actor has moved is believed to be newer than
 /// what is known here.
 const NEWER_LIMIT: Duration = Duration::from_millis(500);
+/// How long the answers of a host may be on their way when it has left.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
 /// How often a call follows an actor that moves, before policies have their say.
 const MOVES: usize = 4;
 
 pub struct Options {
-    pub app_id: String,
     pub namespace: String,
     /// Of the internal API of this sidecar, `host:port`.
     pub address: String,
@@ -88,7 +90,6 @@ pub struct Actors(Arc<Inner>);
 pub(crate) struct Inner {
     pub own: Arc<str>,
     pub hosting: Hosting,
-    pub caller: Caller,
     pub metrics: Metrics,
     pub remote: Remote,
     table: Mutex<Table<Arc<Ticket>>>,
@@ -114,7 +115,6 @@ impl Actors {
         };
         Self(Arc::new(Inner {
             own: options.address.into(),
-            caller: Caller::new(&options.app_id, &options.namespace),
             remote: Remote {
                 peers: options.peers,
                 namespace: options.mtls.then_some(options.namespace),
@@ -314,14 +314,20 @@ impl Actors {
     /// Waits until placement has all our actors elsewhere, for at most `limit`,
     /// then has those go that are left. No call is taken afterwards.
     pub async fn leave(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
         let mut routing = self.0.routing.subscribe();
         let gone = routing.wait_for(|routing| match &routing.known {
             Known::Settled(tables) => !tables.is_host(&self.0.own),
             Known::Moving { .. } => false,
             Known::Disabled | Known::Nothing | Known::Closed => true,
         });
-        let _ = tokio::time::timeout(limit, gone).await;
-        self.close().await;
+        let _ = tokio::time::timeout_at(deadline - limit / 3, gone).await;
+        if tokio::time::timeout_at(deadline, self.close())
+            .await
+            .is_err()
+        {
+            tracing::warn!(target: SCOPE, "actors are still active, although there was time to end them: the application does not answer");
+        }
     }
 
     async fn close(&self) {
@@ -420,8 +426,15 @@ impl Inner {
             .of(&actor.kind)
             .filter(|serve| serve.is_reachable());
         if let Some(serve) = serve {
-            let telling = tokio::time::timeout(DEACTIVATION_LIMIT, serve.deactivate(&actor));
-            match telling.await {
+            let limit = match cause {
+                Cause::Idle => IDLE_LIMIT,
+                Cause::Halted => HALT_LIMIT,
+            };
+            let telling = tokio::time::timeout(limit, serve.deactivate(&actor));
+            // At the end of the process there may be no more time for it.
+            let stopping = self.tasks.stopping();
+            let told = stopping.run_until_cancelled(telling).await;
+            match told.unwrap_or(Ok(Ok(()))) {
                 Ok(Ok(())) => self.metrics.deactivated(&actor.kind),
                 Ok(Err(error)) => {
                     self.metrics.not_deactivated(&actor.kind, &error.reason);
@@ -429,7 +442,7 @@ impl Inner {
                 }
                 Err(_) => {
                     self.metrics.not_deactivated(&actor.kind, "timeout");
-                    tracing::error!(target: SCOPE, "actor {actor} is gone, but the application has not answered within {}s that it knows", DEACTIVATION_LIMIT.as_secs());
+                    tracing::error!(target: SCOPE, "actor {actor} is gone, but the application has not answered within {}s that it knows", limit.as_secs());
                 }
             }
         }
@@ -498,7 +511,10 @@ impl Inner {
                 Owner::Remote(host) => {
                     let message = locked(slot).as_ref().and_then(Message::again);
                     let message = message.ok_or_else(sent_before)?;
-                    self.remote.call(&host, actor, message, deadline).await
+                    tokio::select! {
+                        answered = self.remote.call(&host, actor, message, deadline) => answered,
+                        error = self.lost(&host.address) => Err(error),
+                    }
                 }
             };
             match answered {
@@ -511,6 +527,26 @@ impl Inner {
                 let _ = newer.await;
             }
         }
+    }
+
+    /// Waits until placement knows a host no longer. What it was asked has no
+    /// answer then: it may be frozen, with its connections open.
+    async fn lost(&self, address: &str) -> Error {
+        let mut routing = self.routing.subscribe();
+        loop {
+            routing.mark_unchanged();
+            // The sender is this one's own.
+            let _ = routing.changed().await;
+            if let Known::Settled(tables) = &routing.borrow().known
+                && !tables.is_host(address)
+            {
+                break;
+            }
+        }
+        // One that has left has answered before; the answer may be on its way.
+        tokio::time::sleep(LAST_ANSWER).await;
+        let text = format!("the host of the actor at {address} is gone, and has not answered");
+        Error::Remote(Box::new(tonic::Status::unavailable(text)))
     }
 
     /// Waits for the turn of a call and has the application do it.

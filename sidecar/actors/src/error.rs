@@ -77,11 +77,16 @@ impl Error {
         }
     }
 
-    /// Whether a retry that users ask for is for it.
+    /// Whether retries that users ask for are not for it.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::NoAddress(_) | Self::Moved | Self::Canceled | Self::TimedOut => false,
-            Self::Remote(status) => status.code() != Code::Unavailable && !was_not_sent(status),
+            Self::NoAddress(_) | Self::Moved | Self::Canceled | Self::TimedOut | Self::App(_) => {
+                false
+            }
+            Self::Remote(status) => matches!(
+                status.code(),
+                Code::InvalidArgument | Code::PermissionDenied | Code::ResourceExhausted
+            ),
             _ => true,
         }
     }
@@ -95,6 +100,7 @@ impl Error {
                 REASON_NOT_SENT
             }
             Self::Remote(status) => return (**status).clone(),
+            Self::TooDeep => return Status::resource_exhausted(self.to_string()),
             _ => return Status::internal(format!("error invoke actor method: {self}")),
         };
         let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());

@@ -1,8 +1,8 @@
 //! Calls of other sidecars for actors of this one.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
-use outrider_call::headers::Parties;
+use http::{HeaderMap, HeaderValue, Response, header};
+use outrider_call::headers::{self, Parties};
 use outrider_call::message::{self, Code, Data};
 use outrider_call::{metadata, method};
 use outrider_net::body::{self, Body};
@@ -13,6 +13,7 @@ use outrider_proto::Any;
 use outrider_proto::common::v1::InvokeResponse;
 use outrider_proto::internals::v1 as internals;
 use outrider_security::Peer;
+use outrider_trace::{Context, Kind, Span, TRACEPARENT, Tracer, Wire};
 use prost::Message as _;
 use tokio::time::Instant;
 use tonic::Status;
@@ -28,6 +29,7 @@ pub use crate::remote::{CALL, REMIND};
 #[derive(Clone)]
 pub struct Callee {
     pub actors: Actors,
+    pub tracer: Tracer,
     /// Bytes that a message may have.
     pub limit: Option<usize>,
 }
@@ -46,7 +48,10 @@ impl Callee {
             let missing = || Status::internal("the call has no message");
             let bytes = messages.next().await.ok_or_else(missing)??;
             match parts.uri.path() {
-                CALL => Ok((self.call(bytes, peer, deadline).await?, false)),
+                CALL => {
+                    let frame = self.call(bytes, &parts.headers, peer, deadline).await?;
+                    Ok((frame, false))
+                }
                 _ => self.remind(bytes, deadline).await,
             }
         };
@@ -76,6 +81,7 @@ impl Callee {
     async fn call(
         &self,
         bytes: Bytes,
+        headers: &HeaderMap,
         peer: Option<&Peer>,
         deadline: Option<Instant>,
     ) -> Result<Bytes, Status> {
@@ -97,16 +103,50 @@ impl Callee {
         };
         let parties = Parties::of_peer(peer, last, None);
         parties.set_in_metadata(&mut request.metadata);
+        let actor = Actor::new(actor.actor_type, actor.actor_id);
+        let mut span = self.begin(&actor, &mut request, headers);
         let call = Call {
-            actor: Actor::new(actor.actor_type, actor.actor_id),
+            actor,
             message: Message::Method(Box::new(request)),
             deadline,
         };
-        match self.actors.call_here(call).await {
+        let answered = match self.actors.call_here(call).await {
             Ok(Answer::Method(response)) => self.encode(*response).await,
             Ok(Answer::Handled { .. }) => Err(Status::internal("the answer is none of a method")),
             Err(error) => Err(error.to_peer()),
+        };
+        let recording = span.as_mut().and_then(Span::recording);
+        if let (Some(recording), Err(status)) = (recording, &answered) {
+            recording.fail(status.message());
         }
+        answered
+    }
+
+    /// Begins the span of a call, if spans are made, and has the application get
+    /// its context.
+    fn begin(
+        &self,
+        actor: &Actor,
+        request: &mut message::Request,
+        headers: &HeaderMap,
+    ) -> Option<Span> {
+        if !self.tracer.is_on() {
+            return None;
+        }
+        let said = metadata::find(&request.metadata, TRACEPARENT);
+        let parent =
+            Context::of_headers(headers, Wire::Grpc).or_else(|| Context::parse(said?.as_bytes()));
+        let mut span = self.tracer.start(parent, None, Kind::Server)?;
+        headers::set_trace(&mut request.metadata, request.origin, &span);
+        if let Some(recording) = span.recording() {
+            let (kind, method) = (&actor.kind, &request.method);
+            recording.name(format_args!("CallActor/{kind}/{method}"));
+            recording.set("rpc.service", "ServiceInvocation");
+            recording.set("dapr.actor", format!("{kind}.{}", actor.id));
+            recording.set("dapr.protocol", "grpc");
+            recording.set("dapr.api", CALL);
+        }
+        Some(span)
     }
 
     async fn encode(&self, mut response: message::Response) -> Result<Bytes, Status> {
@@ -177,9 +217,4 @@ impl Callee {
             Err(error) => Err(error.to_peer()),
         }
     }
-}
-
-/// Who calls, in the metadata of a call from this sidecar.
-pub fn set_caller(actors: &Actors, metadata: &mut metadata::Metadata) {
-    actors.inner().caller.calling("").set_in_metadata(metadata);
 }

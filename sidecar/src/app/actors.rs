@@ -17,6 +17,7 @@ use outrider_peer::call::Peers;
 use outrider_resiliency::Resiliency;
 use outrider_security::Security;
 use outrider_telemetry::metrics::Registry;
+use outrider_trace::Tracer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -28,8 +29,8 @@ use crate::blocks::actors::state::ActorState;
 use crate::components::live::Live;
 use crate::flags::Flags;
 
-/// How long placement may take to have our actors elsewhere before we end.
-const LEAVE_LIMIT: Duration = Duration::from_secs(3);
+/// How long actors may take to go if the end may take for ever.
+const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 
 /// What actors are made with.
 pub struct Parts<'a> {
@@ -110,7 +111,6 @@ impl Parts<'_> {
         };
         let plane = &self.flags.control_plane;
         let actors = Actors::new(Options {
-            app_id: self.flags.app_id.clone(),
             namespace: self.settings.namespace.clone(),
             address: format!("{host}:{}", self.port),
             enabled: !plane.placement.is_empty(),
@@ -151,15 +151,23 @@ impl Parts<'_> {
         let (has_store_tx, has_store) = watch::channel(state.store().is_some());
         let mut changes = self.live.changes();
         let leaving = leaving.clone();
+        let mut before = state.store().as_ref().map(Arc::downgrade);
         self.tasks.spawn("store of actors", async move {
             loop {
                 tokio::select! {
                     () = leaving.cancelled() => break,
                     changed = changes.changed() => if changed.is_err() { break },
                 }
-                has_store_tx.send_if_modified(|has| {
-                    std::mem::replace(has, state.store().is_some()) != *has
-                });
+                let now = state.store();
+                let known = now.as_ref().map(Arc::downgrade);
+                if let (Some(before), Some(known), Some(now)) = (&before, &known, &now)
+                    && !before.ptr_eq(known)
+                {
+                    tracing::info!(target: SCOPE, "Actor state store {} updated - actor hosting continues", now.instance.name());
+                }
+                let has_now = now.is_some();
+                has_store_tx.send_if_modified(|has| std::mem::replace(has, has_now) != has_now);
+                before = known;
             }
             has_store_tx.send_replace(false);
         });
@@ -223,10 +231,12 @@ impl AppActors {
         drop(before);
     }
 
-    /// Gives all actors up: placement first has them elsewhere, if it can.
-    pub async fn leave(&self) {
+    /// Gives all actors up: placement first has them elsewhere, if it can. Half
+    /// of the time that the end may take is left for others.
+    pub async fn leave(&self, grace: Option<Duration>) {
         self.0.leaving.cancel();
-        self.0.actors.leave(LEAVE_LIMIT).await;
+        let limit = grace.map_or(LEAVE_LIMIT, |grace| grace / 2);
+        self.0.actors.leave(limit).await;
         self.set(None);
     }
 }
@@ -243,8 +253,9 @@ pub fn timers(actors: &Actors, metrics: &Metrics, registry: &Registry, tasks: &T
 }
 
 /// What answers other sidecars.
-pub fn callee(api: &Api) -> outrider_actors::serve::Callee {
+pub fn callee(api: &Api, tracer: Tracer) -> outrider_actors::serve::Callee {
     outrider_actors::serve::Callee {
+        tracer,
         actors: api.actors.clone(),
         limit: api.limit,
     }

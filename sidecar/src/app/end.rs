@@ -125,7 +125,7 @@ impl Runtime {
                 tracing::warn!(target: SCOPE, "error closing name resolver: {error}");
             }
             self.jobs.finish();
-            self.actors.leave().await;
+            self.actors.leave(grace).await;
             tokio::join!(
                 self.subscriber.end(),
                 self.readers.end(),

@@ -43,6 +43,11 @@ pub trait ComponentBlock: Sized + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Fails where it cannot be in use beside others.
+    fn check_beside(_in_use: &Map<Self>, _new: &ToConnect<'_>) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Fails before the component is connected.
     fn settings(new: &ToConnect<'_>) -> Result<Self::Settings, String>;
 
@@ -163,6 +168,7 @@ impl<B: ComponentBlock> ComponentMap for Map<B> {
             tracing::warn!(target: super::SCOPE, "{warning}");
         }
         B::check(&new).map_err(|cause| Error::create(resource, cause))?;
+        B::check_beside(&self, &new).map_err(init)?;
         let settings = B::settings(&new).map_err(init)?;
         let connected = (found.constructor)(new.metadata, new.context).await;
         let inner = connected.map_err(|cause| B::not_connected(resource, &cause))?;

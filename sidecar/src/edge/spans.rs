@@ -41,6 +41,17 @@ pub fn http(recording: &mut Recording, parts: &Parts, clean: &str) {
             recording.set("messaging.system", "pubsub");
             recording.set("messaging.destination.name", unescaped(topic));
         }
+        Some(("actors", kind, id)) => {
+            if let Some((_, method)) = clean.split_once("/method/") {
+                recording.name(call_actor(kind, method));
+                recording.set("rpc.service", INVOCATION);
+            }
+            let (kind, id) = (unescaped(kind), unescaped(id));
+            recording.set(
+                "dapr.actor",
+                cut(format_args!("{}.{}", Without(&kind), Without(&id))),
+            );
+        }
         Some(_) => {}
         None => {
             if let Ok(address) = address::of_http(&parts.headers, clean) {
@@ -80,6 +91,14 @@ fn call_local(target: &str, method: &str) -> String {
     cut(format_args!(
         "CallLocal/{}/{}",
         Without(target),
+        Without(method)
+    ))
+}
+
+fn call_actor(kind: &str, method: &str) -> String {
+    cut(format_args!(
+        "CallActor/{}/{}",
+        Without(kind),
         Without(method)
     ))
 }
@@ -196,13 +215,10 @@ impl Described for wire::InvokeServiceRequest {
 
 impl Described for wire::InvokeActorRequest {
     fn describe(&self, said: &mut Said) {
-        let (kind, method) = (Without(&self.actor_type), Without(&self.method));
-        said.name = Some(cut(format_args!("InvokeActor/{kind}/{method}")));
-        said.set("rpc.service", "ServiceInvocation");
-        said.set(
-            "dapr.actor",
-            format_args!("{kind}.{}", Without(&self.actor_id)),
-        );
+        said.name = Some(call_actor(&self.actor_type, &self.method));
+        said.set("rpc.service", INVOCATION);
+        let (kind, id) = (Without(&self.actor_type), Without(&self.actor_id));
+        said.set("dapr.actor", format_args!("{kind}.{id}"));
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Follower {
     settled: Arc<Tables>,
     /// Seen last in this process, whatever became of it.
     seen: Option<u64>,
+    /// Of the last lock.
+    locked: u64,
     round: Option<Round>,
     /// When a round has to be over.
     deadline: Option<Instant>,
@@ -83,6 +85,8 @@ struct Round {
     tables: Arc<Tables>,
     /// None once its actors are gone.
     halt: Option<u64>,
+    /// The service unlocks without waiting where no host joins.
+    unlocked: bool,
 }
 
 impl Follower {
@@ -92,6 +96,7 @@ impl Follower {
             timeout,
             settled: Arc::default(),
             seen: None,
+            locked: 0,
             round: None,
             deadline: None,
             grace: None,
@@ -114,6 +119,7 @@ impl Follower {
                 {
                     round.halt = None;
                     effects.push(Effect::Acknowledge(Phase::Update, round.version));
+                    self.settle(effects);
                 }
             }
             Event::Lost => self.lose(Some(now + GRACE), effects),
@@ -125,6 +131,7 @@ impl Follower {
         match order {
             Order::Lock { version } => {
                 self.deadline = Some(now + self.timeout);
+                self.locked = version;
                 effects.push(Effect::Acknowledge(Phase::Lock, version));
             }
             Order::Update { version, tables } => self.update(now, version, tables, effects),
@@ -171,6 +178,7 @@ impl Follower {
             version,
             tables,
             halt: Some(self.halts),
+            unlocked: false,
         });
         effects.push(Effect::Halt {
             number: self.halts,
@@ -190,23 +198,28 @@ impl Follower {
     }
 
     fn unlock(&mut self, version: u64, effects: &mut Vec<Effect>) {
-        let is_ours = |round: &Round| round.version == version && round.halt.is_none();
-        if !self.round.as_ref().is_some_and(is_ours) {
+        if let Some(round) = self.round.as_mut().filter(|round| round.version == version) {
+            round.unlocked = true;
+        }
+        self.settle(effects);
+    }
+
+    /// Ends the round if it is unlocked and its actors are gone.
+    fn settle(&mut self, effects: &mut Vec<Effect>) {
+        let is_over = |round: &mut Round| round.unlocked && round.halt.is_none();
+        let Some(round) = self.round.take_if(is_over) else {
             return;
-        }
-        if let Some(round) = self.round.take() {
-            self.settled = round.tables;
-        }
+        };
+        self.settled = round.tables;
         self.deadline = None;
         effects.push(Effect::Route(Known::Settled(self.settled.clone())));
-        effects.push(Effect::Acknowledge(Phase::Unlock, version));
+        effects.push(Effect::Acknowledge(Phase::Unlock, round.version));
         effects.push(Effect::Settled);
     }
 
     fn wake(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         if self.deadline.is_some_and(|deadline| deadline <= now) {
-            let version = self.round.as_ref().map(|round| round.version);
-            let version = version.or(self.seen).unwrap_or(0);
+            let version = self.locked;
             let text =
                 format!("Dissemination timeout for version {version}, closing stream to reconnect");
             self.close(text, effects);
@@ -312,9 +325,8 @@ mod tests {
             updated[..],
             [Effect::Route(Known::Moving { .. }), Effect::Halt { .. }]
         ));
-        let early = world.see(Event::Ordered(Order::Unlock { version: 1 }));
-        assert!(early.is_empty(), "{early:?}");
-        world.see(Event::Halted { number: 1 });
+        let gone = world.see(Event::Halted { number: 1 });
+        assert!(matches!(gone[..], [Effect::Acknowledge(Phase::Update, 1)]));
         let unlocked = world.see(Event::Ordered(Order::Unlock { version: 1 }));
         assert!(matches!(
             unlocked[..],
@@ -324,6 +336,16 @@ mod tests {
                 Effect::Settled
             ]
         ));
+    }
+
+    #[test]
+    fn an_unlock_that_nobody_waited_for_counts_when_the_actors_are_gone() {
+        let mut world = World::new();
+        world.update(1, &["a:1"]);
+        let early = world.see(Event::Ordered(Order::Unlock { version: 1 }));
+        assert!(early.is_empty(), "{early:?}");
+        let gone = world.see(Event::Halted { number: 1 });
+        assert!(matches!(gone.last(), Some(Effect::Settled)));
     }
 
     #[test]

@@ -203,7 +203,7 @@ impl Runtime {
         let mut servers = start.servers(&workers, &serving);
         servers.open_apis(&settings, &apis).await?;
         let callee = start.callee(&spec, &app, &metrics)?;
-        let actors = actors::callee(&apis.blocks.actors);
+        let actors = actors::callee(&apis.blocks.actors, app.tracer.clone());
         servers.open_internal(internal.listener, callee, actors, &metrics, &security)?;
         apis.blocks.health.outbound.ready();
         Ok(Self {

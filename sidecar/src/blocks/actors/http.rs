@@ -34,7 +34,7 @@ pub async fn invoke(api: &Api, mut request: Request, names: Names<'_>) -> Respon
     let actor = Actor::new(names.first, names.second);
     match api.invoke(actor, call, None).await {
         Ok(response) => answer(response),
-        Err(error) => error.into(),
+        Err(failed) => Error::from(failed).into(),
     }
 }
 

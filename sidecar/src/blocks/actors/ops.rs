@@ -4,12 +4,47 @@ use outrider_actors::{Actor, Answer, Call, Message};
 use outrider_call::message::{Request, Response};
 use outrider_call::metadata::{Name, value};
 use tokio::time::Instant;
+use tonic::Status;
 
 use super::{Api, check, error, method};
-use crate::blocks::error::Result;
+use crate::blocks::error::Error;
 
 /// Tells the application that a sidecar calls it.
 const API_CALL: &str = "Dapr-API-Call";
+
+/// A call that has no answer.
+pub enum Failed {
+    /// It was not made.
+    Refused(Error),
+    Call(outrider_actors::Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Refused(error) => error,
+            Failed::Call(cause) => error::invoke(&cause),
+        }
+    }
+}
+
+/// What another sidecar has said is passed on as it is.
+impl From<Failed> for Status {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Call(outrider_actors::Error::Remote(status)) => {
+                Self::new(status.code(), status.message())
+            }
+            failed => Error::from(failed).into(),
+        }
+    }
+}
 
 impl Api {
     /// Calls a method of an actor, wherever that is.
@@ -18,7 +53,7 @@ impl Api {
         actor: Actor,
         mut request: Request,
         deadline: Option<Instant>,
-    ) -> Result<Response> {
+    ) -> Result<Response, Failed> {
         check(&self.actors, &actor.kind)?;
         method::id(&actor.id)?;
         request.method = method::method(&request.method)?;
@@ -35,11 +70,10 @@ impl Api {
         match self.actors.call(call).await {
             Ok(Answer::Method(response)) => Ok(*response),
             Ok(Answer::Handled { .. }) => {
-                let cause =
-                    outrider_actors::Error::App("the answer is none of a method".to_owned());
-                Err(error::invoke(&cause))
+                let text = "the answer is none of a method".to_owned();
+                Err(Failed::Call(outrider_actors::Error::App(text)))
             }
-            Err(cause) => Err(error::invoke(&cause)),
+            Err(cause) => Err(Failed::Call(cause)),
         }
     }
 }

@@ -167,6 +167,24 @@ impl ComponentBlock for Store {
         Ok(())
     }
 
+    fn check_beside(in_use: &Map<Self>, new: &ToConnect<'_>) -> Result<(), String> {
+        let name = &new.resource.metadata.name;
+        if !new.metadata.get(FOR_ACTORS).is_some_and(truthy) {
+            return Ok(());
+        }
+        let stores = in_use.load();
+        let mut others = stores
+            .iter()
+            .filter(|(other, store)| store.is_for_actors && *other != name);
+        let Some((other, _)) = others.next() else {
+            return Ok(());
+        };
+        tracing::error!(target: SCOPE, "{other} is already the actor state store, only one actor state store is allowed: {name} is not used");
+        Err(format!(
+            "detected duplicate actor state store: {other} and {name}"
+        ))
+    }
+
     fn settings(new: &ToConnect<'_>) -> Result<Settings, String> {
         let prefix = prefix::Prefix::new(
             new.metadata.get("keyPrefix"),
