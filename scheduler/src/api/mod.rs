@@ -2,6 +2,7 @@
 
 mod authorise;
 mod convert;
+mod owner;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::jobs::{Created, Jobs};
+use crate::jobs::{Created, Jobs, name_of};
 use crate::metrics::Metrics;
 use crate::runner::Handle;
 
@@ -81,6 +82,13 @@ impl Api {
         let spec = convert::to_spec(request.job.clone().unwrap_or_default(), &metadata);
         let stored = plan(spec, random::bits(), Timestamp::now());
         let stored = stored.map_err(|error| unknown(format!("job failed validation: {error}")))?;
+        if owner::is_ambiguous(&metadata, &request.name)
+            && let Some(kv) = self.jobs.get(&name).await?
+            && !owner::has(&metadata, &kv)
+        {
+            let text = format!("a job of another actor has this name: '{name}'");
+            return Err(Status::already_exists(text));
+        }
         let value = stored.encode_to_vec();
         match self.jobs.create(&name, value, request.overwrite).await? {
             Created::New if request.overwrite => self.engine.flush().await,
@@ -110,8 +118,30 @@ impl Api {
         key::scope(&metadata, ids).map_err(unknown)
     }
 
-    async fn delete_all(&self, prefix: &str) -> Result<(), Status> {
-        self.jobs.delete_prefix(prefix).await.inspect_err(|error| {
+    /// Deletes all jobs whose names begin with `prefix` and that are of those
+    /// whom `metadata` means.
+    async fn delete_all(
+        &self,
+        prefix: &str,
+        metadata: &JobMetadata,
+        ids: bool,
+    ) -> Result<(), Status> {
+        let deleting = async {
+            if !owner::has_id(metadata) {
+                return self.jobs.delete_prefix(prefix).await;
+            }
+            let found = self.jobs.list(prefix).await?;
+            if found.iter().all(|kv| owner::is_meant(metadata, kv, ids)) {
+                return self.jobs.delete_prefix(prefix).await;
+            }
+            for kv in found.iter().filter(|kv| owner::is_meant(metadata, kv, ids)) {
+                if let Some(name) = name_of(&kv.key) {
+                    self.jobs.delete(name).await?;
+                }
+            }
+            Ok(())
+        };
+        deleting.await.inspect_err(|error: &Status| {
             tracing::error!(target: SCOPE, "Failed to delete cron jobs for metadata: {}", error.message());
         })?;
         self.engine.flush().await;
@@ -159,6 +189,10 @@ impl Scheduler for Api {
                 request.name
             )));
         };
+        if !owner::has(&metadata, &kv) {
+            let text = format!("job not found: {}", request.name);
+            return Err(Status::not_found(text));
+        }
         let job = convert::from_stored(&kv).map_err(unknown)?.2;
         Ok(Response::new(GetJobResponse { job: Some(job) }))
     }
@@ -172,6 +206,12 @@ impl Scheduler for Api {
         let metadata = request.metadata.unwrap_or_default();
         self.authorise_job(peer.as_ref(), &metadata, None)?;
         let name = key::name(&metadata, &request.name).map_err(unknown)?;
+        if owner::is_ambiguous(&metadata, &request.name)
+            && let Some(kv) = self.jobs.get(&name).await?
+            && !owner::has(&metadata, &kv)
+        {
+            return Ok(Response::new(DeleteJobResponse {}));
+        }
         self.jobs.delete(&name).await.inspect_err(|error| {
             tracing::error!(target: SCOPE, "error deleting job {}: {}", name.escape_debug(), error.message());
         })?;
@@ -189,7 +229,11 @@ impl Scheduler for Api {
         let prefix = self.scope(peer.as_ref(), request.metadata.as_ref(), false)?;
         let found = self.jobs.list(&prefix).await;
         let found = found.map_err(|status| within("failed to query job list", &status))?;
-        let jobs = found.iter().map(convert::named);
+        let metadata = request.metadata.unwrap_or_default();
+        let meant = found
+            .iter()
+            .filter(|kv| owner::is_meant(&metadata, kv, false));
+        let jobs = meant.map(convert::named);
         let jobs = jobs.collect::<Result<_, _>>().map_err(unknown)?;
         Ok(Response::new(ListJobsResponse { jobs }))
     }
@@ -203,7 +247,8 @@ impl Scheduler for Api {
         let ids = request.id_prefix_match.unwrap_or(false);
         let prefix = self.scope(peer.as_ref(), request.metadata.as_ref(), ids);
         let prefix = prefix.map_err(|status| within("failed to parse metadata", &status))?;
-        self.delete_all(&prefix).await?;
+        let metadata = request.metadata.unwrap_or_default();
+        self.delete_all(&prefix, &metadata, ids).await?;
         Ok(Response::new(DeleteByMetadataResponse {}))
     }
 
@@ -215,7 +260,9 @@ impl Scheduler for Api {
         let request = request.into_inner();
         let prefix = self.scope(peer.as_ref(), request.metadata.as_ref(), false);
         let prefix = prefix.map_err(|status| within("failed to parse metadata", &status))?;
-        self.delete_all(&(prefix + &request.name_prefix)).await?;
+        let prefix = prefix + &request.name_prefix;
+        let metadata = request.metadata.unwrap_or_default();
+        self.delete_all(&prefix, &metadata, false).await?;
         Ok(Response::new(DeleteByNamePrefixResponse {}))
     }
 

@@ -252,6 +252,54 @@ async fn what_is_listed_and_deleted_stays_within_its_target() {
 }
 
 #[tokio::test]
+async fn bars_in_names_lead_to_no_reminder_of_another_actor() {
+    let folder = tempfile::tempdir().unwrap();
+    let scheduler = Scheduler::start(folder.path()).await;
+    let mut client = scheduler.client().await;
+    let reminder = |id: &str| {
+        Some(metadata_for(Type::Actor(TargetActorReminder {
+            id: id.to_owned(),
+            r#type: "t".to_owned(),
+        })))
+    };
+    let put = |id: &str, name: &str| ScheduleJobRequest {
+        metadata: reminder(id),
+        overwrite: true,
+        ..job(name, "1h")
+    };
+    client.schedule_job(put("a||b", "r")).await.unwrap();
+    client.schedule_job(put("a", "r")).await.unwrap();
+    let refused = client.schedule_job(put("a", "b||r")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists);
+    // Its own is replaced.
+    client.schedule_job(put("a||b", "r")).await.unwrap();
+    let get = |id: &str, name: &str| GetJobRequest {
+        name: name.to_owned(),
+        metadata: reminder(id),
+    };
+    let unknown = client.get_job(get("a", "b||r")).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    let request = DeleteJobRequest {
+        name: "b||r".to_owned(),
+        metadata: reminder("a"),
+    };
+    client.delete_job(request).await.unwrap();
+    let metadata = reminder("a");
+    let listed = client.list_jobs(ListJobsRequest { metadata }).await;
+    let listed = listed.unwrap().into_inner().jobs;
+    assert_eq!(listed.len(), 1);
+    let request = DeleteByMetadataRequest {
+        metadata: reminder("a"),
+        id_prefix_match: Some(false),
+    };
+    client.delete_by_metadata(request).await.unwrap();
+    let gone = client.get_job(get("a", "r")).await.unwrap_err();
+    assert_eq!(gone.code(), Code::NotFound);
+    client.get_job(get("a||b", "r")).await.unwrap();
+    scheduler.stop().await;
+}
+
+#[tokio::test]
 async fn errors_have_the_words_that_clients_know() {
     let folder = tempfile::tempdir().unwrap();
     let scheduler = Scheduler::start(folder.path()).await;
