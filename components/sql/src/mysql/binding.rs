@@ -28,7 +28,7 @@ pub const FIELDS: &[&[Field]] = &[Fields::FIELDS];
 
 /// Connections where the file names no number.
 const CONNECTIONS: u32 = 100;
-/// How long connecting may take.
+/// How long connecting may take, and a statement.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The error of a statement that cannot be prepared, such as `LOCK TABLES`.
 const NOT_PREPARED: u16 = 1295;
@@ -394,12 +394,13 @@ fn sized(bytes: &[u8]) -> Option<&[u8]> {
 #[async_trait]
 impl Database for Mysql {
     async fn exec(&self, sql: &str, parameters: &[Value]) -> Result<u64, Error> {
-        let results = self.run(sql, parameters, Wanted::Count).await?;
+        let results = in_time(TIMEOUT, self.run(sql, parameters, Wanted::Count)).await?;
         Ok(results.changed)
     }
 
     async fn query(&self, sql: &str, parameters: &[Value]) -> Result<String, Error> {
-        let mut rows = self.run(sql, parameters, Wanted::Rows).await?.rows;
+        let running = self.run(sql, parameters, Wanted::Rows);
+        let mut rows = in_time(TIMEOUT, running).await?.rows;
         rows.push_str(if rows.is_empty() { "null" } else { "]" });
         Ok(rows)
     }
