@@ -8,6 +8,7 @@ pub mod apps;
 pub mod error;
 pub mod hosting;
 pub mod message;
+pub mod names;
 pub mod placement;
 pub mod reminders;
 pub mod remote;
@@ -17,6 +18,7 @@ pub mod serve;
 pub mod table;
 pub mod timers;
 mod turn;
+pub mod waiting;
 
 pub use actor::Actor;
 pub use actors::{Actors, Call, Options, Ownership, Status};

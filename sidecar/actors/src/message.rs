@@ -1,5 +1,8 @@
 //! What an actor is asked for, and what it answers.
 
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use outrider_call::message;
 
@@ -23,7 +26,7 @@ pub struct Reminder {
 }
 
 /// A timer that is due, with its texts as they were registered.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Timer {
     pub name: String,
     /// As JSON.
@@ -31,6 +34,28 @@ pub struct Timer {
     pub callback: String,
     pub due_time: String,
     pub period: String,
+    pub wanted: Wanted,
+}
+
+/// Whether a tick is wanted still. It is asked when its turn has come: the timer
+/// may have been deleted while it waited.
+#[derive(Clone, Default)]
+pub struct Wanted(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
+
+impl Wanted {
+    pub fn while_true(is_wanted: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(is_wanted)))
+    }
+
+    pub fn holds(&self) -> bool {
+        self.0.as_ref().is_none_or(|is_wanted| is_wanted())
+    }
+}
+
+impl fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Wanted").finish_non_exhaustive()
+    }
 }
 
 /// What became of it.

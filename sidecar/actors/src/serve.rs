@@ -20,15 +20,21 @@ use tonic::Status;
 
 use crate::actor::Actor;
 use crate::actors::{Actors, Call};
-use crate::message::{Answer, Message, Reminder, Timer};
+use crate::message::{Answer, Message, Reminder};
+use crate::names;
 
 use crate::remote::CANCEL;
 pub use crate::remote::{CALL, REMIND};
+use crate::waiting::{Place, Waiting};
+
+/// Types of the workflow runtime begin with it.
+const INTERNAL: &str = "dapr.internal.";
 
 /// What answers other sidecars.
 #[derive(Clone)]
 pub struct Callee {
     pub actors: Actors,
+    pub waiting: Waiting,
     pub tracer: Tracer,
     /// Bytes that a message may have.
     pub limit: Option<usize>,
@@ -44,6 +50,7 @@ impl Callee {
         let (parts, body) = request.into_parts();
         let deadline = grpc::timeout(&parts.headers).map(|left| Instant::now() + left);
         let answered = async {
+            check_peer(self.actors.inner().remote.namespace.as_deref(), peer)?;
             let mut messages = Messages::new(body, self.limit);
             let missing = || Status::internal("the call has no message");
             let bytes = messages.next().await.ok_or_else(missing)??;
@@ -78,6 +85,12 @@ impl Callee {
         }
     }
 
+    /// Lets a call with so many bytes wait for its actor.
+    fn admit(&self, actor: &Actor, bytes: usize) -> Result<Place, Status> {
+        let admitted = self.waiting.admit(actor, bytes);
+        admitted.map_err(|why| Status::resource_exhausted(why.to_string()))
+    }
+
     async fn call(
         &self,
         bytes: Bytes,
@@ -89,12 +102,11 @@ impl Callee {
             Status::invalid_argument(format!("parsing InternalInvokeRequest error: {error}"))
         })?;
         let actor = head.actor.take().unwrap_or_default();
-        if actor.actor_type.is_empty() || actor.actor_id.is_empty() {
-            return Err(Status::invalid_argument("the call names no actor"));
-        }
+        let actor = named(actor.actor_type, actor.actor_id)?;
         let (mut request, data) = decode(head)?;
         request.method = method::normal(request.method)?;
-        request.content_length = Some(data.len() as u64);
+        let data_length = data.len();
+        request.content_length = Some(data_length as u64);
         request.body = Data::Whole(data);
         let last = |name: &str| {
             let mut last_first = request.metadata.iter().rev();
@@ -103,7 +115,7 @@ impl Callee {
         };
         let parties = Parties::of_peer(peer, last, None);
         parties.set_in_metadata(&mut request.metadata);
-        let actor = Actor::new(actor.actor_type, actor.actor_id);
+        let _place = self.admit(&actor, data_length)?;
         let mut span = self.begin(&actor, &mut request, headers);
         let call = Call {
             actor,
@@ -183,29 +195,29 @@ impl Callee {
         let due = internals::Reminder::decode(bytes).map_err(|error| {
             Status::invalid_argument(format!("the reminder cannot be decoded: {error}"))
         })?;
+        if due.is_timer {
+            let why = "timers fire on the host of their actor only";
+            return Err(Status::invalid_argument(why));
+        }
+        names::check(&due.name).map_err(Status::invalid_argument)?;
+        // The workflow runtime has such; others have no reason to pass a turn.
+        let beside = due.skip_lock && due.actor_type.starts_with(INTERNAL);
+        let actor = named(due.actor_type, due.actor_id)?;
         let data = due.data.map(|data| {
             let text = Bytes::decode(data.value.as_slice());
             text.map_err(|_| Status::invalid_argument("the data of the reminder is no BytesValue"))
         });
         let data = data.transpose()?;
-        let message = match due.is_timer {
-            true => Message::Timer(Timer {
-                name: due.name,
-                data,
-                callback: String::new(),
-                due_time: due.due_time,
-                period: due.period,
-            }),
-            false => Message::Reminder(Reminder {
-                name: due.name,
-                data,
-                due_time: due.due_time,
-                period: due.period,
-                beside: due.skip_lock,
-            }),
-        };
+        let _place = self.admit(&actor, data.as_ref().map_or(0, Bytes::len))?;
+        let message = Message::Reminder(Reminder {
+            name: due.name,
+            data,
+            due_time: due.due_time,
+            period: due.period,
+            beside,
+        });
         let call = Call {
-            actor: Actor::new(due.actor_type, due.actor_id),
+            actor,
             message,
             deadline,
         };
@@ -216,5 +228,73 @@ impl Callee {
             }
             Err(error) => Err(error.to_peer()),
         }
+    }
+}
+
+/// Placement tables are of one namespace: nobody of another one has a reason to
+/// call. Without one of its own the sidecar does not know who calls.
+fn check_peer(own: Option<&str>, peer: Option<&Peer>) -> Result<(), Status> {
+    let Some(own) = own else {
+        return Ok(());
+    };
+    let workload = peer.and_then(|peer| peer.id.as_ref()?.as_workload());
+    match workload.is_some_and(|workload| workload.namespace == own) {
+        true => Ok(()),
+        false => Err(Status::permission_denied(
+            "actors are called by sidecars of their own namespace only",
+        )),
+    }
+}
+
+/// The actor that a message names.
+fn named(kind: String, id: String) -> Result<Actor, Status> {
+    if kind.is_empty() || id.is_empty() {
+        return Err(Status::invalid_argument("the call names no actor"));
+    }
+    for text in [&kind, &id] {
+        names::check_segment(text).map_err(Status::invalid_argument)?;
+    }
+    Ok(Actor::new(kind, id))
+}
+
+#[cfg(test)]
+mod tests {
+    use outrider_security::SpiffeId;
+
+    use super::*;
+
+    #[test]
+    fn actors_of_peers_have_ids_that_are_short_and_lead_nowhere() {
+        let refused = |kind: &str, id: &str| {
+            let named = named(kind.to_owned(), id.to_owned());
+            named.unwrap_err().code()
+        };
+        let long = "x".repeat(names::LONGEST + 1);
+        for (kind, id) in [
+            ("T", ".."),
+            ("..", "1"),
+            ("", "1"),
+            ("T", ""),
+            ("T", &*long),
+        ] {
+            assert_eq!(refused(kind, id), tonic::Code::InvalidArgument);
+        }
+        assert!(named("T".to_owned(), "a||b/c".to_owned()).is_ok());
+    }
+
+    #[test]
+    fn only_sidecars_of_the_own_namespace_call_actors() {
+        let peer = |namespace| {
+            let domain = "cluster.local".parse().unwrap();
+            Peer {
+                address: None,
+                id: Some(SpiffeId::workload(&domain, namespace, "app").unwrap()),
+            }
+        };
+        let refused = |own: Option<&str>, peer: Option<&Peer>| check_peer(own, peer).is_err();
+        assert!(!refused(Some("ns"), Some(&peer("ns"))));
+        assert!(refused(Some("ns"), Some(&peer("other"))));
+        assert!(refused(Some("ns"), None), "nobody has proved who it is");
+        assert!(!refused(None, None), "there is no mTLS");
     }
 }

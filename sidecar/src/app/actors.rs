@@ -8,6 +8,7 @@ use outrider_actors::apps::config::Config;
 use outrider_actors::apps::http::HttpApp;
 use outrider_actors::hosting::{Hosting, Nobody, Registration, Types};
 use outrider_actors::timers::Timers;
+use outrider_actors::waiting::Waiting;
 use outrider_actors::{Actors, Options, placement};
 use outrider_call::channel::{Channel, Kind};
 use outrider_call::headers::Caller;
@@ -99,6 +100,7 @@ impl Parts<'_> {
             limit: self.flags.api.max_body,
             dissemination: plane.dissemination,
             stopping: self.tasks.stopping(),
+            waiting: Waiting::default(),
             actors,
         };
         Ok((api, app))
@@ -257,6 +259,7 @@ pub fn callee(api: &Api, tracer: Tracer) -> outrider_actors::serve::Callee {
     outrider_actors::serve::Callee {
         tracer,
         actors: api.actors.clone(),
+        waiting: api.waiting.clone(),
         limit: api.limit,
     }
 }

@@ -10,7 +10,7 @@ use outrider_call::channel::{Channel, Kind};
 use outrider_call::message::{Code, Data, Origin, Request, Response};
 use outrider_call::metadata::{self, Name};
 use outrider_net::body;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -18,7 +18,8 @@ use crate::CHAIN;
 use crate::actor::Actor;
 use crate::error::Error;
 use crate::hosting::{Serve, Undelivered};
-use crate::message::{Answer, Message};
+use crate::message::{Answer, Message, Wanted};
+use crate::names;
 
 /// An answer with it has the application's own error in its body.
 pub const ERROR: &str = "X-Daprerrorresponseheader";
@@ -76,7 +77,9 @@ impl Serve for HttpApp {
                     due_time: &due.due_time,
                     period: &due.period,
                 };
-                self.due(actor, chain, "remind", &due.name, &body).await
+                let wanted = Wanted::default();
+                self.due(actor, chain, ("remind", &due.name), &body, &wanted)
+                    .await
             }
             Message::Timer(due) => {
                 let data = due.data.as_deref().and_then(raw);
@@ -86,15 +89,20 @@ impl Serve for HttpApp {
                     due_time: &due.due_time,
                     period: &due.period,
                 };
-                self.due(actor, chain, "timer", &due.name, &body).await
+                self.due(actor, chain, ("timer", &due.name), &body, &due.wanted)
+                    .await
             }
         }
     }
 
     async fn deactivate(&self, actor: &Actor) -> Result<(), Undelivered> {
+        let path = path(actor).map_err(|error| Undelivered {
+            text: error.to_string(),
+            reason: "invoke".to_owned(),
+        })?;
         let request = Request {
             verb: Some(Method::DELETE),
-            ..request(path(actor), "application/x-protobuf", Bytes::new())
+            ..request(path, "application/x-protobuf", Bytes::new())
         };
         let answered = self.send(request).await;
         let (status, body) = answered.map_err(|error| Undelivered {
@@ -122,7 +130,7 @@ impl HttpApp {
         chain: Option<&str>,
         mut request: Request,
     ) -> Result<Response, Error> {
-        let method = format!("{}/method/{}", path(actor), request.method);
+        let method = format!("{}/method/{}", path(actor)?, request.method);
         let named = format!(
             "actors/{}/{}/method/{}",
             actor.kind, actor.id, request.method
@@ -160,13 +168,12 @@ impl HttpApp {
         &self,
         actor: &Actor,
         chain: Option<&str>,
-        what: &str,
-        name: &str,
+        (what, name): (&str, &str),
         body: &Due<'_>,
+        wanted: &Wanted,
     ) -> Result<Answer, Error> {
         let body = serde_json::to_vec(body).map_err(|error| Error::Invalid(error.to_string()))?;
-        let name = utf8_percent_encode(name, PLAIN);
-        let path = format!("{}/method/{what}/{name}", path(actor));
+        let path = format!("{}/method/{what}/{}", path(actor)?, segment(name)?);
         let mut request = request(path, "application/json", body.into());
         if let Some(chain) = chain.and_then(metadata::value) {
             request.metadata.push((Name::from_static(CHAIN), chain));
@@ -178,6 +185,9 @@ impl HttpApp {
             return Err(Error::App("app is not in a healthy state".to_owned()));
         }
         let permit = self.channel.permit().await;
+        if !wanted.holds() {
+            return Ok(Answer::Handled { cancel: false });
+        }
         let answered = client.invoke(permit, request, false).await;
         let mut response = answered.map_err(|status| Error::App(status.message().to_owned()))?;
         let body = body::collect(&mut response.body, Some(REFUSAL)).await;
@@ -205,10 +215,16 @@ impl HttpApp {
 }
 
 /// Names in a path arrive whole, whatever is in them.
-fn path(actor: &Actor) -> String {
-    let kind = utf8_percent_encode(&actor.kind, PLAIN);
-    let id = utf8_percent_encode(&actor.id, PLAIN);
-    format!("actors/{kind}/{id}")
+fn path(actor: &Actor) -> Result<String, Error> {
+    let (kind, id) = (segment(&actor.kind)?, segment(&actor.id)?);
+    Ok(format!("actors/{kind}/{id}"))
+}
+
+/// A name as one segment. Dots would lead to another path, and nothing escapes
+/// them.
+fn segment(name: &str) -> Result<PercentEncode<'_>, Error> {
+    names::check_segment(name).map_err(Error::Invalid)?;
+    Ok(utf8_percent_encode(name, PLAIN))
 }
 
 fn request(path: String, content_type: &str, body: Bytes) -> Request {
@@ -247,9 +263,24 @@ mod tests {
     #[test]
     fn names_are_escaped_in_paths() {
         let actor = Actor::new("my type", "a||b/c%20@é");
-        assert_eq!(path(&actor), "actors/my%20type/a%7C%7Cb%2Fc%2520@%C3%A9");
-        let whole = outrider_call::method::escape(&path(&actor)).unwrap();
-        assert_eq!(whole, path(&actor), "the client escapes nothing again");
+        assert_eq!(
+            path(&actor).unwrap(),
+            "actors/my%20type/a%7C%7Cb%2Fc%2520@%C3%A9"
+        );
+        let whole = outrider_call::method::escape(&path(&actor).unwrap()).unwrap();
+        assert_eq!(
+            whole,
+            path(&actor).unwrap(),
+            "the client escapes nothing again"
+        );
+    }
+
+    #[test]
+    fn dots_lead_to_no_other_path() {
+        for (kind, id) in [("T", ".."), ("..", "1"), ("T", "."), (".", "1")] {
+            assert!(path(&Actor::new(kind, id)).is_err(), "{kind} {id}");
+        }
+        assert!(segment("..").is_err());
     }
 
     #[test]

@@ -231,6 +231,7 @@ impl Serve for StreamApp {
                 })
                 .await
             }
+            Message::Timer(due) if !due.wanted.holds() => Ok(Answer::Handled { cancel: false }),
             Message::Timer(due) => {
                 self.due(|id| {
                     Asked::TimerRequest(wire::SubscribeActorEventsResponseTimerRequestAlpha1 {

@@ -112,9 +112,15 @@ impl Engine {
     }
 
     /// Whether a timer fits in.
-    pub fn admits(&self, timer: &Timer) -> Result<(), Full> {
-        let fits = self.timers.len() < MOST_TIMERS && self.bytes + size(timer) <= MOST_BYTES;
+    pub fn admits(&self, actor: &Actor, timer: &Timer) -> Result<(), Full> {
+        let bytes = self.bytes + size(actor, timer);
+        let fits = self.timers.len() < MOST_TIMERS && bytes <= MOST_BYTES;
         fits.then_some(()).ok_or(Full)
+    }
+
+    /// Whether a timer is registered still.
+    pub fn has(&self, id: Id) -> bool {
+        self.timers.contains_key(&id)
     }
 
     /// When the engine wants to be called without an event, by the steady clock.
@@ -155,7 +161,7 @@ impl Engine {
         }
         let id = self.next;
         self.next += 1;
-        self.bytes += size(&timer);
+        self.bytes += size(&actor, &timer);
         *self.kinds.entry(actor.kind.clone()).or_default() += 1;
         let at = later(now, timer.due);
         self.due.insert((at, id));
@@ -196,7 +202,7 @@ impl Engine {
         let Some(entry) = self.timers.remove(&id) else {
             return;
         };
-        self.bytes -= size(&entry.timer);
+        self.bytes -= size(&entry.actor, &entry.timer);
         if let Some(timers) = self.kinds.get_mut(&actor.kind) {
             *timers -= 1;
         }
@@ -317,9 +323,9 @@ fn later(now: Now, date: Timestamp) -> Duration {
     now.steady.saturating_add(left)
 }
 
-fn size(timer: &Timer) -> usize {
+fn size(actor: &Actor, timer: &Timer) -> usize {
     let texts = [&timer.callback, &timer.due_time, &timer.period, &timer.ttl];
     let texts: usize = texts.iter().map(|text| text.len()).sum();
     let data = timer.data.as_ref().map_or(0, |data| data.len());
-    OVERHEAD + timer.name.len() + texts + data
+    OVERHEAD + actor.kind.len() + actor.id.len() + timer.name.len() + texts + data
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::SCOPE;
 use crate::actor::Actor;
 use crate::actors::{Actors, Call, Ownership};
-use crate::message::{self, Answer, Message};
+use crate::message::{self, Answer, Message, Wanted};
 use crate::routing::Owner;
 
 pub use engine::Full;
@@ -82,7 +82,7 @@ impl Timers {
         let key = format!("{}||{}||{}", actor.kind, actor.id, request.name);
         let name = request.name.clone();
         let timer = Timer::plan(request, &key, Timestamp::now())?;
-        self.0.engine().admits(&timer)?;
+        self.0.engine().admits(&actor, &timer)?;
         self.0
             .handle(Event::Registered(actor.clone(), Arc::new(timer)));
         // It may have moved in between, and then nobody would end the timer.
@@ -223,7 +223,9 @@ struct Firing {
 
 impl Firing {
     async fn run(mut self, timer: Arc<Timer>) {
+        let (inner, id) = (self.inner.clone(), self.id);
         let message = Message::Timer(message::Timer {
+            wanted: Wanted::while_true(move || inner.engine().has(id)),
             name: timer.name.to_string(),
             data: timer.data.clone(),
             callback: timer.callback.clone(),

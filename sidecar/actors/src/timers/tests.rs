@@ -327,6 +327,41 @@ fn months_are_those_of_the_calendar() {
 }
 
 #[test]
+fn a_tick_whose_timer_is_deleted_while_it_waits_is_not_wanted() {
+    let mut world = World::new();
+    world.register(1, "a", "", "1s", "");
+    let first = world.flying[0].id;
+    assert!(world.engine.has(first));
+    world.register(1, "a", "1h", "1s", "");
+    assert!(!world.engine.has(first), "another one has its name");
+    world.end(0, false);
+    world.register(1, "b", "", "1s", "");
+    let second = world.flying[0].id;
+    world.delete(1, "b");
+    assert!(!world.engine.has(second));
+}
+
+#[test]
+fn ids_take_room_as_well() {
+    let mut engine = Engine::default();
+    let now = World::new().now;
+    let timer = |bytes: usize| {
+        let request = Request {
+            name: "a".to_owned(),
+            data: Some(vec![0; bytes].into()),
+            ..Request::default()
+        };
+        Arc::new(Timer::plan(request, "", now.wall).unwrap())
+    };
+    let long = Actor::new("t", "x".repeat(500));
+    // Full but for a short timer.
+    let most = timer((256 << 20) - 1000);
+    engine.handle(now, Event::Registered(actor(1), most), &mut Vec::new());
+    assert_eq!(engine.admits(&actor(2), &timer(1)), Ok(()));
+    assert_eq!(engine.admits(&long, &timer(1)), Err(Full));
+}
+
+#[test]
 fn there_is_room_for_so_many_bytes() {
     let mut engine = Engine::default();
     let now = World::new().now;
@@ -340,14 +375,14 @@ fn there_is_room_for_so_many_bytes() {
         Arc::new(Timer::plan(request, "", now.wall).unwrap())
     };
     for name in ["a", "b"] {
-        engine.admits(&large(name)).unwrap();
+        engine.admits(&actor(1), &large(name)).unwrap();
         engine.handle(
             now,
             Event::Registered(actor(1), large(name)),
             &mut Vec::new(),
         );
     }
-    assert_eq!(engine.admits(&large("c")), Err(Full));
+    assert_eq!(engine.admits(&actor(1), &large("c")), Err(Full));
     engine.handle(now, Event::Deleted(actor(1), "a".into()), &mut Vec::new());
-    assert_eq!(engine.admits(&large("c")), Ok(()));
+    assert_eq!(engine.admits(&actor(1), &large("c")), Ok(()));
 }

@@ -98,6 +98,13 @@ pub fn invoke(cause: &actors::Error) -> Error {
     Error::legacy(code, http, grpc, cause.to_string())
 }
 
+/// More waits for the actor, or for all of them, than may.
+pub fn busy(why: &actors::waiting::Full) -> Error {
+    let mut error = method(Code::ResourceExhausted, &why.to_string());
+    error.http = StatusCode::TOO_MANY_REQUESTS;
+    error
+}
+
 fn method(grpc: Code, cause: &str) -> Error {
     Error::legacy(
         "ERR_ACTOR_INVOKE_METHOD",

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
+use outrider_actors::names;
 use outrider_call::method;
 use outrider_kit::quote;
 use percent_encoding::percent_decode_str;
 
-use super::{error, names};
+use super::error;
 use crate::blocks::error::Result;
 
 /// A method as it is sent. Nothing in it leads out of the actor.

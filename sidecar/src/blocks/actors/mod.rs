@@ -8,7 +8,6 @@ pub mod error;
 pub mod grpc;
 pub mod http;
 mod method;
-pub mod names;
 pub mod ops;
 pub mod reminders;
 pub mod state;
@@ -17,7 +16,8 @@ pub mod timers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrider_actors::{Actor, Actors};
+use outrider_actors::waiting::Waiting;
+use outrider_actors::{Actor, Actors, names};
 use outrider_call::channel::Channel;
 use outrider_call::headers::{Caller, Parties};
 use tokio_util::sync::CancellationToken;
@@ -178,6 +178,7 @@ fn actor(names: descriptor::Names<'_>) -> Actor {
 /// Operations on actors.
 pub struct Api {
     pub actors: Actors,
+    pub waiting: Waiting,
     pub app_id: String,
     pub caller: Caller,
     pub channel: Option<Arc<Channel>>,
@@ -207,7 +208,19 @@ pub fn check(actors: &Actors, kind: &str) -> Result<()> {
     if !actors.status().enabled {
         return Err(error::no_placement());
     }
-    check_reserved(kind)
+    check_reserved(kind)?;
+    names::check_segment(kind)
+        .map_err(|why| error::bad_request(format!("invalid actorType: {why}")))
+}
+
+/// The same for an actor. Its id may have any character.
+fn check_actor(actors: &Actors, actor: &Actor) -> Result<()> {
+    check(actors, &actor.kind)?;
+    check_id(&actor.id)
+}
+
+fn check_id(id: &str) -> Result<()> {
+    names::check_segment(id).map_err(|why| error::bad_request(format!("invalid actorId: {why}")))
 }
 
 fn check_reserved(kind: &str) -> Result<()> {

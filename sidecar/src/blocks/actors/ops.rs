@@ -57,6 +57,9 @@ impl Api {
         check(&self.actors, &actor.kind)?;
         method::id(&actor.id)?;
         request.method = method::method(&request.method)?;
+        let size = request.content_length.unwrap_or_default();
+        let admitted = self.waiting.admit(&actor, size as usize);
+        let _place = admitted.map_err(|why| error::busy(&why))?;
         self.parties().set_in_metadata(&mut request.metadata);
         request.metadata.retain(|(name, _)| !name.is(API_CALL));
         if let Some(yes) = value("true") {

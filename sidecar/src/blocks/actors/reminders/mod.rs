@@ -5,10 +5,9 @@ pub mod error;
 pub mod grpc;
 pub mod http;
 
-use outrider_actors::Actor;
 use outrider_actors::reminders::{Reminder, Reminders, Request};
+use outrider_actors::{Actor, names};
 
-use super::names;
 use crate::blocks::error::Result;
 
 /// Operations on reminders.
@@ -19,7 +18,7 @@ pub struct Api {
 
 impl Api {
     pub async fn register(&self, actor: &Actor, request: Request) -> Result<()> {
-        self.check(&actor.kind)?;
+        super::check_actor(&self.reminders.actors, actor)?;
         names::check(&request.name).map_err(super::error::bad_request)?;
         let name = request.name.clone();
         let registered = self.reminders.register(actor, request).await;
@@ -27,30 +26,39 @@ impl Api {
     }
 
     pub async fn get(&self, actor: &Actor, name: &str) -> Result<Reminder> {
-        self.check(&actor.kind)?;
+        super::check_actor(&self.reminders.actors, actor)?;
+        names::check_segment(name).map_err(super::error::bad_request)?;
         let found = self.reminders.get(actor, name).await;
         found.map_err(|cause| error::get(&cause, name))
     }
 
     pub async fn delete(&self, actor: &Actor, name: &str) -> Result<()> {
-        self.check(&actor.kind)?;
+        super::check_actor(&self.reminders.actors, actor)?;
+        names::check_segment(name).map_err(super::error::bad_request)?;
         let deleted = self.reminders.delete(actor, name).await;
         deleted.map_err(|cause| error::delete(&cause))
     }
 
     pub async fn delete_all(&self, kind: &str, id: Option<&str>) -> Result<()> {
-        self.check(kind)?;
+        self.check(kind, id)?;
+        // An empty one would be all of the type.
+        if id == Some("") {
+            let why =
+                "actor id cannot be empty: leave it out to delete the reminders of all actors";
+            return Err(super::error::bad_request(why));
+        }
         let deleted = self.reminders.delete_all(kind, id).await;
         deleted.map_err(|cause| error::delete(&cause))
     }
 
     pub async fn list(&self, kind: &str, id: Option<&str>) -> Result<Vec<Reminder>> {
-        self.check(kind)?;
+        self.check(kind, id)?;
         let listed = self.reminders.list(kind, id).await;
         listed.map_err(|cause| error::list(&cause))
     }
 
-    fn check(&self, kind: &str) -> Result<()> {
-        super::check(&self.reminders.actors, kind)
+    fn check(&self, kind: &str, id: Option<&str>) -> Result<()> {
+        super::check(&self.reminders.actors, kind)?;
+        id.map_or(Ok(()), super::check_id)
     }
 }

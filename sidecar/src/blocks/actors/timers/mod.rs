@@ -8,9 +8,8 @@ pub mod http;
 use std::sync::Arc;
 
 use outrider_actors::timers::{Request, Timer, Timers};
-use outrider_actors::{Actor, Actors};
+use outrider_actors::{Actor, Actors, names};
 
-use super::names;
 use crate::blocks::error::Result;
 
 /// Operations on timers.
@@ -22,27 +21,31 @@ pub struct Api {
 
 impl Api {
     pub async fn register(&self, actor: Actor, request: Request) -> Result<()> {
-        super::check(&self.actors, &actor.kind)?;
-        names::check(&request.name).map_err(super::error::bad_request)?;
+        self.check(&actor, &request.name)?;
         let registered = self.timers.register(actor, request).await;
         registered.map_err(|cause| error::create(&cause))
     }
 
     pub async fn delete(&self, actor: Actor, name: &str) -> Result<()> {
-        super::check(&self.actors, &actor.kind)?;
+        self.check(&actor, name)?;
         let deleted = self.timers.delete(actor, name).await;
         deleted.map_err(|cause| error::other(&cause))
     }
 
     pub async fn get(&self, actor: &Actor, name: &str) -> Result<Arc<Timer>> {
-        super::check(&self.actors, &actor.kind)?;
+        self.check(actor, name)?;
         let found = self.timers.get(actor, name).await;
         found.map_err(|cause| error::other(&cause))
     }
 
     pub async fn list(&self, actor: &Actor) -> Result<Vec<Arc<Timer>>> {
-        super::check(&self.actors, &actor.kind)?;
+        super::check_actor(&self.actors, actor)?;
         let listed = self.timers.list(actor).await;
         listed.map_err(|cause| error::other(&cause))
+    }
+
+    fn check(&self, actor: &Actor, name: &str) -> Result<()> {
+        super::check_actor(&self.actors, actor)?;
+        names::check(name).map_err(super::error::bad_request)
     }
 }

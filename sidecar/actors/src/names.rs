@@ -1,6 +1,10 @@
-//! Names of reminders and timers, which become parts of paths and keys.
+//! Names of reminders and timers, ids and types, which become parts of paths and
+//! keys.
 
 use outrider_kit::quote;
+
+/// In bytes, of a name, an id or a type.
+pub const LONGEST: usize = 512;
 
 /// Why a name cannot be used. The words are those that clients of Dapr know.
 pub fn check(name: &str) -> Result<(), String> {
@@ -14,8 +18,17 @@ pub fn check(name: &str) -> Result<(), String> {
             "name contains control character at position {at}: {shown}"
         ));
     }
-    if matches!(name, "." | "..") {
-        let shown = quote::go(name);
+    check_segment(name)
+}
+
+/// The same for what may have any character: it is escaped in paths. Dots are
+/// not escaped.
+pub fn check_segment(text: &str) -> Result<(), String> {
+    if text.len() > LONGEST {
+        return Err(format!("name has more than {LONGEST} bytes"));
+    }
+    if matches!(text, "." | "..") {
+        let shown = quote::go(text);
         return Err(format!("name is a path traversal sequence: {shown}"));
     }
     Ok(())
@@ -42,6 +55,17 @@ mod tests {
         }
         for name in ["", "a b", "a||b", "\u{3ba}\u{3bb}", "...", "@"] {
             assert_eq!(check(name), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_escaped_may_have_all_but_dots_and_is_not_long() {
+        for text in ["a/b", "a#b", "...", &"x".repeat(LONGEST)] {
+            assert_eq!(check_segment(text), Ok(()), "{text}");
+        }
+        for text in [".", "..", &"x".repeat(LONGEST + 1)] {
+            assert!(check_segment(text).is_err(), "{text}");
+            assert!(check(text).is_err(), "{text}");
         }
     }
 }
