@@ -1,5 +1,7 @@
 //! The command line of xtask, read whole before anything is done.
 
+use std::path::PathBuf;
+
 use crate::{bench_flags, demo_flags, usage};
 
 const HELP: &str = "cargo xtask --help";
@@ -11,6 +13,8 @@ usage: cargo xtask <command>
                   show the main job on a real cluster, or as plain processes
   test [--all]    install what the tests need, then run them, cheap ones first
   bench BINARY..  compare daprd binaries given by path, and two nginx in a row
+  interop --reference FOLDER
+                  run ours with Dapr's daprd, placement and scheduler of that folder
   dist            build what is shipped
   fuzz [SECONDS] [TARGET..]
                   run the targets of fuzz/ on generated input
@@ -29,9 +33,9 @@ Commands that build check first that what they need is there, and install
 missing Debian packages. `demo --help` and `bench --help` list all their flags.
 ";
 
-const NAMES: [&str; 13] = [
-    "demo", "test", "bench", "dist", "fuzz", "heavy", "setup", "check", "gen", "drift", "arrows",
-    "sizes", "deps",
+const NAMES: [&str; 14] = [
+    "demo", "test", "bench", "interop", "dist", "fuzz", "heavy", "setup", "check", "gen", "drift",
+    "arrows", "sizes", "deps",
 ];
 
 #[derive(Debug)]
@@ -46,6 +50,10 @@ pub enum Command {
     },
     Demo(demo_flags::Flags),
     Dist,
+    Interop {
+        /// Where Dapr's programs are.
+        reference: PathBuf,
+    },
     Bench(bench_flags::Flags),
     Fuzz {
         seconds: Option<u64>,
@@ -84,6 +92,18 @@ pub fn parse(words: &[String]) -> Result<Command, String> {
             let flags = bench_flags::parse(rest.to_vec(), "cargo xtask bench --help")?;
             Ok(Command::Bench(flags))
         }
+        "interop" => match rest {
+            [flag, folder] if flag == "--reference" => Ok(Command::Interop {
+                reference: folder.into(),
+            }),
+            [] => Err(usage::line("--reference FOLDER is missing", None, HELP)),
+            [flag] if flag == "--reference" => Err(usage::line(
+                "flag needs an argument: --reference",
+                None,
+                HELP,
+            )),
+            [word, ..] => Err(unexpected(word, &["--reference"])),
+        },
         "fuzz" => fuzz(rest),
         "dist" => alone(Command::Dist),
         "check" => alone(Command::Check),

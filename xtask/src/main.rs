@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         Command::Demo(flags) => demo::run(&flags, words.get(1..).unwrap_or_default()),
         Command::Dist => dist::dist(),
         Command::Bench(flags) => stages::bench(&flags, words.get(1..).unwrap_or_default()),
+        Command::Interop { reference } => stages::interop(&reference),
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, targets),
         Command::Heavy => stages::heavy(),
         Command::Generate => stages::generate(),

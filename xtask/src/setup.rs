@@ -73,6 +73,15 @@ pub fn fuzz() -> Result<()> {
     install(&[("cc", "gcc"), ("c++", "g++")])
 }
 
+/// Servers that the sidecars share.
+pub fn interop() -> Result<()> {
+    install(&[
+        ("cc", "gcc"),
+        ("redis-server", "redis-server"),
+        ("/usr/lib/postgresql", "postgresql"),
+    ])
+}
+
 /// `limit` is whether nginx is measured too; with `blocks` some need a Redis.
 pub fn bench(limit: bool, blocks: bool) -> Result<()> {
     let mut needed = BUILD.to_vec();

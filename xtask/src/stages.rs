@@ -1,5 +1,6 @@
 //! The stages of a test run, cheap ones first, and the other long commands.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -211,6 +212,30 @@ fn unchanged(paths: &[&str]) -> Result<()> {
     }
     println!("generated files are up to date");
     Ok(())
+}
+
+/// Ours with Dapr's programs in `reference`.
+pub fn interop(reference: &Path) -> Result<()> {
+    for name in ["daprd", "placement", "scheduler"] {
+        let path = reference.join(name);
+        ensure!(path.is_file(), "{} is not a file", path.display());
+    }
+    setup::interop()?;
+    // PostgreSQL is not in the smallest set of components.
+    let words = [
+        "build",
+        "--workspace",
+        "--bins",
+        "--features",
+        "outrider-sidecar/stable",
+    ];
+    run::run(run::cargo().args(words).args(PROFILE))?;
+    let folder = run::target()?.join(run::TRIPLE).join("ci");
+    run::run(
+        Command::new(folder.join("outrider-interop"))
+            .env("OUTRIDER_BIN_DIR", &folder)
+            .arg(reference),
+    )
 }
 
 /// `words` are those that `flags` were read from.

@@ -68,18 +68,20 @@ const LAYERS: [&[&str]; 6] = [
         "fuzz",
         "harness",
         "integration",
+        "interop",
         "xtask",
     ],
 ];
 
 /// Arrows within a layer.
-const BESIDE: [(&str, &str); 21] = [
+const BESIDE: [(&str, &str); 22] = [
     ("security", "telemetry"),
     ("components-keys", "components"),
     ("host", "k8s"),
     ("bench", "harness"),
     ("cluster", "harness"),
     ("integration", "harness"),
+    ("interop", "harness"),
     ("conformance", "catalog"),
     ("actors", "call"),
     ("actors", "metrics"),
