@@ -3,6 +3,7 @@ A Deployment or StatefulSet of the control plane. Takes a dict:
   kind               Deployment or StatefulSet
   root, values       contexts of the chart and of the service
   replicas           how many pods
+  spread             whether they keep away from each other
   name               of the workload, its label, its container and its Service
   component          role: operator, injector, sentry, placement or scheduler; key of the global lists
   account            ServiceAccount
@@ -152,14 +153,14 @@ spec:
         {{- with index $global.extraVolumes .component }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
-      {{- include "outrider.scheduling" (dict "root" $root "app" .name "spread" (or $global.ha.enabled (eq .component "scheduler")) "policy" (ternary $global.ha.podAntiAffinityPolicy "" (eq .kind "StatefulSet"))) | nindent 6 }}
+      {{- include "outrider.scheduling" (dict "root" $root "app" .name "spread" .spread "policy" (ternary $global.ha.podAntiAffinityPolicy "" (eq .kind "StatefulSet"))) | nindent 6 }}
 {{- end }}
 
-{{/* A Deployment of the control plane: the dict of a workload without kind, replicas, claims and fsGroup. */}}
+{{/* A Deployment of the control plane: the dict of a workload without kind, replicas, spread, claims and fsGroup. */}}
 {{- define "outrider.deployment" -}}
 {{- $ha := .root.Values.global.ha -}}
 {{- include "outrider.workload" (merge (dict
-  "kind" "Deployment" "claims" "" "fsGroup" ""
+  "kind" "Deployment" "spread" $ha.enabled "claims" "" "fsGroup" ""
   "replicas" (ternary $ha.replicaCount .values.replicaCount $ha.enabled)) .) }}
 {{- end }}
 
@@ -247,7 +248,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* dict root app name component always: how many pods a drain must leave; without `always` only with several replicas. */}}
+{{/* dict root app name component always: how many pods a drain must leave; without `always` only with global.ha.enabled. */}}
 {{- define "outrider.disruption" -}}
 {{- $global := .root.Values.global -}}
 {{- if or $global.ha.enabled .always -}}

@@ -116,6 +116,34 @@ async fn placement_and_scheduler_are_deployed_and_sidecars_are_told_of_them() ->
 }
 
 #[tokio::test]
+async fn several_placements_keep_away_from_each_other_without_the_rest_being_several() -> Result<()>
+{
+    let Some(objects) = rendered(&["dapr_placement.ha=true"]).await? else {
+        return Ok(());
+    };
+    let placement = named(&objects, "StatefulSet", PLACEMENT)?;
+    for wanted in ["replicas: 3", "podAntiAffinity"] {
+        ensure!(
+            placement.text.contains(wanted),
+            "{wanted}\n{}",
+            placement.text
+        );
+    }
+    named(
+        &objects,
+        "PodDisruptionBudget",
+        "dapr-placement-server-disruption-budget",
+    )?;
+    let operator = named(&objects, "Deployment", "dapr-operator")?;
+    ensure!(
+        !operator.text.contains("podAntiAffinity"),
+        "{}",
+        operator.text
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn without_actors_or_scheduler_nothing_of_them_is_deployed() -> Result<()> {
     let values = [
         "global.actors.enabled=false",
@@ -147,6 +175,8 @@ async fn settings_of_the_scheduler_become_its_flags() -> Result<()> {
         "dapr_scheduler.cluster.inMemoryStorage=true",
         "dapr_scheduler.etcdEmbed=false",
         "dapr_scheduler.etcdClientEndpoints={a:1,b:2}",
+        "dapr_scheduler.etcdClientUsername=u",
+        "dapr_scheduler.etcdClientPassword=secret word",
         "dapr_scheduler.overrideBroadcastHostPort=c:3",
     ];
     let Some(objects) = rendered(&values).await? else {
@@ -167,6 +197,22 @@ async fn settings_of_the_scheduler_become_its_flags() -> Result<()> {
             scheduler.text
         );
     }
+    ensure!(
+        !scheduler.text.contains("secret word"),
+        "{}",
+        scheduler.text
+    );
+    let password = named(&objects, "Secret", "dapr-scheduler-etcd")?;
+    ensure!(
+        password.text.contains("c2VjcmV0IHdvcmQ="),
+        "{}",
+        password.text
+    );
+    ensure!(
+        !scheduler.text.contains("podAntiAffinity"),
+        "{}",
+        scheduler.text
+    );
     ensure!(
         !scheduler.text.contains("volumeClaimTemplates"),
         "{}",
