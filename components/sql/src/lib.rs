@@ -3,6 +3,8 @@
 #[cfg(any(feature = "mysql", feature = "postgresql"))]
 mod binding;
 mod cleanup;
+#[cfg(any(feature = "mysql", feature = "postgresql"))]
+mod json;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 #[cfg(feature = "postgresql")]

@@ -4,11 +4,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use outrider_components::state::{
-    BulkItem, GetRequest, Item, KeysLikePage, SetRequest, TTL_EXPIRE_TIME, Value, expire_time,
+    BulkItem, GetRequest, Item, KeysLikePage, SetRequest, TTL_EXPIRE_TIME, expire_time,
 };
 use outrider_components::{Error, Pairs};
 
@@ -77,27 +74,4 @@ pub fn page(rows: Vec<(String, i64)>, limit: Option<u32>) -> KeysLikePage {
         keys: rows.into_iter().map(|(key, _)| key).collect(),
         continuation,
     }
-}
-
-/// A value as JSON, and whether it is bytes.
-pub fn json(value: &Value) -> Result<(String, bool), Error> {
-    match value {
-        // Nothing in base64 has to be escaped.
-        Value::Binary(bytes) => Ok((format!("\"{}\"", STANDARD.encode(bytes)), true)),
-        Value::Json(text) => match std::str::from_utf8(text) {
-            Ok(text) => Ok((text.to_owned(), false)),
-            Err(_) => Err(Error::invalid("a JSON value has to be UTF-8")),
-        },
-    }
-}
-
-/// The bytes of a JSON string in base64.
-pub fn binary(json: &[u8]) -> Result<Bytes, Error> {
-    let text: String = serde_json::from_slice(json).map_err(|error| {
-        Error::internal(format!("failed to unmarshal JSON data: {error}")).because(error)
-    })?;
-    let bytes = STANDARD.decode(text).map_err(|error| {
-        Error::internal(format!("failed to decode base64 data: {error}")).because(error)
-    })?;
-    Ok(bytes.into())
 }

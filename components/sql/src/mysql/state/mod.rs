@@ -22,6 +22,7 @@ use sqlx::{AssertSqlSafe, Pool, Row, SqlSafeStr, SqlStr};
 use self::cleanup::Cleanup;
 use super::connection::{Connection, Limits};
 use crate::cleanup::Background;
+use crate::json;
 use crate::statement::{failed, in_time, is_identifier};
 use crate::store;
 use crate::write::{self, Writes};
@@ -174,7 +175,7 @@ impl Writes for Mysql {
     ) -> Result<(), Error> {
         let key = store::non_empty(&request.key, "set operation")?;
         let seconds = store::seconds(request)?.map(i64::from);
-        let (text, is_binary) = store::json(&request.value)?;
+        let (text, is_binary) = json::text(&request.value)?;
         let etag = uuid::Uuid::new_v4().to_string();
         let write = |sql: &SqlStr| {
             sqlx::query(sql.clone())
@@ -241,7 +242,7 @@ fn read(row: &MySqlRow) -> Result<(String, Item), Error> {
     let expires: Option<i64> = row.try_get("expires").map_err(failed)?;
     let item = Item {
         value: if is_binary {
-            store::binary(value.as_bytes())?
+            json::bytes(value.as_bytes())?
         } else {
             value.into()
         },

@@ -98,7 +98,8 @@ impl Listening {
             .send(Order::Add(channel.to_owned(), done))
             .map_err(closed)?;
         let confirmed = tokio::time::timeout(CONFIRMED_WITHIN, confirmed);
-        if confirmed.await.is_err() {
+        // The order is dropped without an answer where the connection breaks.
+        if !matches!(confirmed.await, Ok(Ok(()))) {
             tracing::warn!(target: SCOPE, "postgresql has not confirmed a subscription yet: changes arrive when it does");
         }
         Ok(listened)
@@ -163,7 +164,7 @@ impl Shared {
         is_first: bool,
         confirmed: &mut bool,
     ) -> Result<(), sqlx::Error> {
-        let mut listener = PgListener::connect_with(&self.rows.pool).await?;
+        let mut listener = in_time(PgListener::connect_with(&self.rows.pool)).await?;
         // Another connection is another round of this.
         listener.eager_reconnect(false);
         let all: Vec<String> = self.channels().keys().cloned().collect();

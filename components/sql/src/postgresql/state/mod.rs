@@ -22,6 +22,7 @@ use sqlx::{AssertSqlSafe, Pool, Row, SqlStr};
 use self::query::{Argument, Search};
 use self::table::{Statements, Table};
 use crate::cleanup::Background;
+use crate::json;
 use crate::statement::{failed, in_time};
 use crate::store;
 use crate::write::{self, Writes};
@@ -116,7 +117,7 @@ fn read(row: &PgRow) -> Result<(String, Item), Error> {
     let expires: Option<i64> = row.try_get("expires").map_err(failed)?;
     let item = Item {
         value: if is_binary {
-            store::binary(&value)?
+            json::bytes(&value)?
         } else {
             value.into()
         },

@@ -5,7 +5,7 @@ use outrider_components::state::Value;
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 use super::Bound;
-use crate::store;
+use crate::json;
 
 /// What the columns of a table hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +147,7 @@ impl Table {
         match self.layout {
             Layout::Bytes => Ok(statement.bind(value.bytes().to_vec())),
             Layout::Json => {
-                let (text, is_binary) = store::json(value)?;
+                let (text, is_binary) = json::text(value)?;
                 Ok(statement.bind(text).bind(is_binary))
             }
         }
