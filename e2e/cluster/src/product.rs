@@ -25,8 +25,9 @@ const SERVICES: [&str; 6] = [
     "placement",
     "scheduler",
 ];
-/// The application of the demo.
-const APP: &str = "shop";
+/// The applications: that of the demo, and one of actors.
+const APPS: [&str; 2] = [SHOP, "counter"];
+const SHOP: &str = "shop";
 
 /// A folder of binaries, and the tag that their images get.
 #[derive(Debug, Clone)]
@@ -51,7 +52,7 @@ impl Product {
     }
 
     pub fn in_folder(folder: &Path) -> Result<Self> {
-        for name in SERVICES.iter().chain([&APP]) {
+        for name in SERVICES.iter().chain(&APPS) {
             let path = folder.join(name);
             ensure!(
                 path.is_file(),
@@ -111,7 +112,7 @@ impl Product {
             }
             Ok(labelled(image, name, commit.as_deref()))
         };
-        SERVICES.iter().chain([&APP]).map(image).collect()
+        SERVICES.iter().chain(&APPS).map(image).collect()
     }
 
     pub async fn load(&self, cluster: &Cluster) -> Result<()> {
@@ -209,7 +210,7 @@ spec:
   selector: {{app: {id}}}
   ports: [{{port: 80, targetPort: 8080}}]
 ",
-            image = self.image(APP),
+            image = self.image(more.program.unwrap_or(SHOP)),
         )
     }
 
@@ -239,7 +240,7 @@ spec:
           readOnlyRootFilesystem: true
           capabilities: {{drop: [ALL]}}
 ",
-            image = self.image(APP),
+            image = self.image(SHOP),
         )
     }
 }
@@ -250,6 +251,8 @@ pub struct App<'a> {
     pub annotations: &'a [(&'a str, &'a str)],
     pub environment: &'a [(&'a str, &'a str)],
     pub replicas: Option<u32>,
+    /// The shop unless given.
+    pub program: Option<&'a str>,
 }
 
 /// A program of a Debian package, or one of this name that was built here.

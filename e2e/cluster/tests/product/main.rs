@@ -1,6 +1,7 @@
 //! The product on a real cluster: installed once, each test in a namespace of
 //! its own.
 
+mod actors;
 mod chart;
 mod context;
 mod jobs;

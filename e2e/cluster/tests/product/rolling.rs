@@ -40,6 +40,7 @@ async fn a_rolling_restart_under_load_loses_nothing() -> Result<()> {
         annotations: &[("dapr.io/block-shutdown-duration", "3s")],
         environment: &[("SUBSCRIBE", "news")],
         replicas: Some(2),
+        ..App::default()
     };
     stage.app("orders", &orders).await?;
     stage.app("front", &App::default()).await?;
