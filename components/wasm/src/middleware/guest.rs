@@ -17,6 +17,12 @@ const MODULE: &str = "http_handler";
 const LONGEST: usize = 4096;
 /// Headers that a message may have: each takes memory of the sidecar.
 const MOST_HEADERS: usize = 1000;
+/// Bytes of the value of a header, and of all headers of a message.
+const LONGEST_VALUE: u32 = 64 << 10;
+const MOST_HEADER_BYTES: usize = 1 << 20;
+/// Fuel that a call of the host costs besides, and that of a line in the log.
+const CALL: u64 = 100;
+pub const LOG: usize = 20_000;
 /// What this host can do.
 const FEATURES: u32 = BUFFER_REQUEST | BUFFER_RESPONSE;
 
@@ -42,8 +48,17 @@ pub fn memory(guest: &mut Guest<'_>) -> Result<Memory> {
     memory.ok_or_else(|| wrong("the guest has no memory"))
 }
 
+/// Takes fuel for what the host does with so many bytes: a guest that has the
+/// host work pays as if it did so itself.
+pub fn charge(guest: &mut Guest<'_>, bytes: usize) -> Result<()> {
+    let left = guest.get_fuel()?.checked_sub(CALL + bytes as u64);
+    let left = left.ok_or_else(|| wrong("the guest has used up its fuel"))?;
+    guest.set_fuel(left)
+}
+
 /// Puts bytes into the guest's memory.
 pub fn write(guest: &mut Guest<'_>, at: u32, bytes: &[u8]) -> Result<()> {
+    charge(guest, bytes.len())?;
     let memory = memory(guest)?;
     memory
         .write(guest, at as usize, bytes)
@@ -51,6 +66,7 @@ pub fn write(guest: &mut Guest<'_>, at: u32, bytes: &[u8]) -> Result<()> {
 }
 
 fn read(guest: &mut Guest<'_>, at: u32, length: u32) -> Result<Vec<u8>> {
+    charge(guest, length as usize)?;
     let memory = memory(guest)?;
     let data = memory.data(&*guest).get(at as usize..);
     let data = data.and_then(|data| data.get(..length as usize));
@@ -65,8 +81,10 @@ fn text(guest: &mut Guest<'_>, at: u32, length: u32) -> Result<String> {
 /// Writes bytes if there is room for all of them; their length in any case.
 fn write_if_fits(guest: &mut Guest<'_>, at: u32, room: u32, bytes: &[u8]) -> Result<u32> {
     let length = u32::try_from(bytes.len()).map_err(wrong)?;
-    if length <= room && length > 0 {
-        write(guest, at, bytes)?;
+    match length <= room && length > 0 {
+        true => write(guest, at, bytes)?,
+        // They were put together all the same.
+        false => charge(guest, bytes.len())?,
     }
     Ok(length)
 }
@@ -151,6 +169,7 @@ fn settings(linker: &mut Linker<State>) -> Result<()> {
         "log",
         |mut guest: Guest<'_>, level: i32, at: u32, length: u32| -> Result<()> {
             let shown = length.min(LONGEST as u32);
+            charge(&mut guest, LOG)?;
             let bytes = read(&mut guest, at, shown)?;
             let text = String::from_utf8_lossy(&bytes);
             match level {
@@ -261,15 +280,32 @@ fn header(
     name: (u32, u32),
     value: (u32, u32),
 ) -> Result<(HeaderName, HeaderValue)> {
+    if name.1 > LONGEST_VALUE || value.1 > LONGEST_VALUE {
+        return Err(wrong(format!(
+            "a header has more than {LONGEST_VALUE} bytes"
+        )));
+    }
     let name = HeaderName::from_bytes(&read(guest, name.0, name.1)?).map_err(wrong)?;
+    // All headers are counted for each that comes.
+    charge(guest, 10 * MOST_HEADERS)?;
     let value = HeaderValue::from_bytes(&read(guest, value.0, value.1)?).map_err(wrong)?;
     Ok((name, value))
 }
 
-fn has_room(headers: &HeaderMap) -> Result<()> {
-    match headers.len() < MOST_HEADERS {
+/// Whether another header has room.
+fn has_room(headers: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> Result<()> {
+    if headers.len() >= MOST_HEADERS {
+        return Err(wrong(format!("there are more than {MOST_HEADERS} headers")));
+    }
+    let sizes = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    let bytes = sizes.sum::<usize>() + name.as_str().len() + value.len();
+    match bytes <= MOST_HEADER_BYTES {
         true => Ok(()),
-        false => Err(wrong(format!("there are more than {MOST_HEADERS} headers"))),
+        false => Err(wrong(format!(
+            "the headers have more than {MOST_HEADER_BYTES} bytes"
+        ))),
     }
 }
 
@@ -325,7 +361,7 @@ fn headers(linker: &mut Linker<State>) -> Result<()> {
          -> Result<()> {
             let (name, value) = header(&mut guest, (name, length), (value, size))?;
             let headers = own_map(&mut guest, kind)?;
-            has_room(headers)?;
+            has_room(headers, &name, &value)?;
             headers.insert(name, value);
             Ok(())
         },
@@ -342,7 +378,7 @@ fn headers(linker: &mut Linker<State>) -> Result<()> {
          -> Result<()> {
             let (name, value) = header(&mut guest, (name, length), (value, size))?;
             let headers = own_map(&mut guest, kind)?;
-            has_room(headers)?;
+            has_room(headers, &name, &value)?;
             headers.append(name, value);
             Ok(())
         },

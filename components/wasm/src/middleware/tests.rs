@@ -200,6 +200,16 @@ async fn guests_that_loop_or_take_too_much_are_stopped() {
             "(loop $again (call $write (i32.const 0) (i32.const 0) (i32.const 65536)) (br $again)) (i64.const 1)",
         ),
         (
+            "has a header that is too long",
+            add,
+            "(drop (memory.grow (i32.const 2))) (memory.fill (i32.const 16) (i32.const 97) (i32.const 65537)) (call $add (i32.const 0) (i32.const 0) (i32.const 6) (i32.const 16) (i32.const 65537)) (i64.const 1)",
+        ),
+        (
+            "has the host work for ever",
+            r#"(import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))"#,
+            "(local $n i32) (loop $again (drop (call $random (i32.const 0) (i32.const 32768))) (local.set $n (i32.add (local.get $n) (i32.const 1))) (br_if $again (i32.lt_u (local.get $n) (i32.const 2000)))) (i64.const 1)",
+        ),
+        (
             "adds many headers",
             add,
             "(loop $again (call $add (i32.const 0) (i32.const 0) (i32.const 6) (i32.const 16) (i32.const 3)) (br $again)) (i64.const 1)",

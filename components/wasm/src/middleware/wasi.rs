@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use wasmtime::{Caller, Linker, Result, bail};
 
-use super::guest::{State, memory, write};
+use super::guest::{LOG, State, charge, memory, write};
 
 const MODULE: &str = "wasi_snapshot_preview1";
 
@@ -64,6 +64,8 @@ pub fn add(linker: &mut Linker<State>) -> Result<()> {
         |mut guest: Guest<'_>, at: u32, length: u32| -> Result<i32> {
             // As much as a key has at most.
             let mut bytes = vec![0; (length as usize).min(1 << 16)];
+            // Their making costs more than their copy.
+            charge(&mut guest, 10 * bytes.len())?;
             guest.data_mut().sandbox.random(&mut bytes);
             write(&mut guest, at, &bytes)?;
             Ok(SUCCESS)
@@ -137,6 +139,7 @@ fn fd_write(
     if !matches!(descriptor, 1 | 2) {
         return Ok(BAD_DESCRIPTOR);
     }
+    charge(&mut guest, LOG)?;
     let memory = memory(&mut guest)?;
     let data = memory.data(&guest);
     let mut text = Vec::new();
