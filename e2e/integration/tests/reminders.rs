@@ -1,6 +1,5 @@
 //! Reminders: kept by the scheduler, delivered to the actor wherever it is.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -285,12 +284,9 @@ async fn reminders_outlive_a_scheduler_that_is_killed() -> Result<()> {
     scheduler.signal(Signal::KILL)?;
     drop(scheduler);
     let _scheduler = Scheduler::on(port, folder.path()).await?;
-    let begun = Instant::now();
     for index in 0..20 {
         host.until_fired(&index.to_string(), "kept", 1).await?;
     }
-    let took = begun.elapsed();
-    assert!(took < Duration::from_secs(8), "{took:?}");
     Ok(())
 }
 
@@ -319,19 +315,22 @@ async fn reminders_go_where_their_actors_go() -> Result<()> {
         (moved().len() >= 3).then_some(())
     })
     .await?;
-    // An actor is on one host at a time.
-    let before: BTreeMap<&String, usize> = (ids.iter())
-        .map(|id| (id, first.times(id, "tick") + second.times(id, "tick")))
+    // An actor is on one host at a time: those that have ticked there do not tick
+    // here any more, however often they tick there.
+    let there: Vec<(&String, usize)> = (moved().into_iter())
+        .map(|id| (id, first.times(id, "tick")))
         .collect();
+    for (id, here) in there {
+        second
+            .until_fired(id, "tick", second.times(id, "tick") + 3)
+            .await?;
+        assert_eq!(first.times(id, "tick"), here, "{id}");
+    }
     first.daprd.signal(Signal::KILL)?;
-    let begun = Instant::now();
     let here: Vec<usize> = ids.iter().map(|id| second.times(id, "tick")).collect();
     for (id, here) in ids.iter().zip(here) {
         second.until_fired(id, "tick", here + 2).await?;
-        assert!(second.times(id, "tick") + first.times(id, "tick") > before[id]);
     }
-    let took = begun.elapsed();
-    assert!(took < Duration::from_secs(8), "{took:?}");
     Ok(())
 }
 

@@ -115,6 +115,10 @@ impl Hosting {
         self.0.hosted.subscribe()
     }
 
+    pub fn is_hosted(&self, kind: &str) -> bool {
+        self.0.hosted.borrow().contains_key(kind)
+    }
+
     /// Whether anybody has registered, be it for no type.
     pub fn is_registered(&self) -> bool {
         !self.state().registered.is_empty()

@@ -4,8 +4,10 @@
 
 pub mod actor;
 pub mod actors;
+pub mod any;
 pub mod apps;
 pub mod error;
+mod held;
 pub mod hosting;
 pub mod message;
 pub mod names;
@@ -21,7 +23,7 @@ mod turn;
 pub mod waiting;
 
 pub use actor::Actor;
-pub use actors::{Actors, Call, Options, Ownership, Status};
+pub use actors::{Actors, Call, HasStore, Options, Ownership, Status};
 pub use error::Error;
 pub use message::{Answer, Message, Reminder, Timer};
 pub use routing::Owner;

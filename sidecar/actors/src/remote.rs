@@ -19,8 +19,9 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use crate::actor::Actor;
-use crate::error::{Error, unsent};
-use crate::message::{Answer, Message};
+use crate::any;
+use crate::error::Error;
+use crate::message::{Answer, Message, Reminder};
 use crate::ring::Host;
 
 pub const CALL: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallActor";
@@ -31,7 +32,6 @@ pub(crate) const CANCEL: &str = "x-daprremindercancel";
 const REMOTE: &str = "X-Dapr-Remote";
 /// A host that cannot be connected to in this time is looked for anew.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-const BYTES_TYPE: &str = "type.googleapis.com/google.protobuf.BytesValue";
 
 /// The way to other sidecars.
 pub struct Remote {
@@ -53,14 +53,17 @@ impl Remote {
             address: host.address.to_string(),
             app: namespace.map(|namespace| (namespace.clone(), host.app_id.to_string())),
         };
-        let (place, frame, path) = match message {
+        let (traced, frame, path) = match message {
             Message::Method(request) => {
                 let traced = metadata::find(&request.metadata, outrider_trace::TRACEPARENT);
                 (traced.cloned(), encode(actor, *request).await?, CALL)
             }
-            Message::Reminder(_) | Message::Timer(_) => (None, reminder(actor, message), REMIND),
+            Message::Reminder(due) => (None, reminder(actor, due), REMIND),
+            Message::Timer(_) => {
+                let why = "timers fire on the host of their actor only";
+                return Err(Error::Invalid(why.to_owned()));
+            }
         };
-        let traced = place;
         let mut outgoing = http::Request::new(body::full(frame));
         *outgoing.method_mut() = Method::POST;
         *outgoing.uri_mut() = Uri::from_static(path);
@@ -180,36 +183,19 @@ fn decode(bytes: Bytes) -> Result<Box<Response>, Status> {
     }))
 }
 
-/// Data as other sidecars and applications on streams get it.
-pub fn to_any(data: Bytes) -> Any {
-    Any {
-        type_url: BYTES_TYPE.to_owned(),
-        value: data.encode_to_vec(),
-    }
+fn unsent(status: Status) -> Error {
+    Error::Unsent(Box::new(status))
 }
 
-fn reminder(actor: &Actor, message: Message) -> Bytes {
-    let mut reminder = internals::Reminder {
+fn reminder(actor: &Actor, due: Reminder) -> Bytes {
+    grpc::frame(&internals::Reminder {
         actor_id: actor.id.to_string(),
         actor_type: actor.kind.to_string(),
+        name: due.name,
+        data: due.data.map(any::of),
+        period: due.period,
+        due_time: due.due_time,
+        skip_lock: due.beside,
         ..Default::default()
-    };
-    match message {
-        Message::Reminder(due) => {
-            reminder.name = due.name;
-            reminder.data = due.data.map(to_any);
-            reminder.period = due.period;
-            reminder.due_time = due.due_time;
-            reminder.skip_lock = due.beside;
-        }
-        Message::Timer(due) => {
-            reminder.name = due.name;
-            reminder.data = due.data.map(to_any);
-            reminder.period = due.period;
-            reminder.due_time = due.due_time;
-            reminder.is_timer = true;
-        }
-        Message::Method(_) => {}
-    }
-    grpc::frame(&reminder)
+    })
 }

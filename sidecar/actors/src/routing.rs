@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::actor::Actor;
 use crate::ring::{Host, Tables};
 
 /// Where an actor is.
@@ -72,6 +73,25 @@ impl Routing {
     }
 }
 
+impl Routing {
+    /// Whether an actor that is active here may write its state; none if that
+    /// will be known later. One that has to go still may: its next owner waits
+    /// until it is gone.
+    pub fn writes(&self, actor: &Actor, own: &str) -> Option<bool> {
+        let is_own = |tables: &Tables| {
+            let owner = tables.owner(&actor.kind, &actor.id);
+            owner.is_some_and(|host| is_same(&host.address, own))
+        };
+        match &self.known {
+            Known::Disabled => Some(false),
+            Known::Nothing => None,
+            Known::Settled(tables) => Some(is_own(tables)),
+            Known::Moving { from, .. } => is_own(from).then_some(true),
+            Known::Closed => Some(true),
+        }
+    }
+}
+
 /// Whether two addresses are the same; names of the loopback are.
 pub fn is_same(one: &str, other: &str) -> bool {
     if one == other {
@@ -115,6 +135,22 @@ mod tests {
         }
         assert!(moves > 10 && stays > 10);
         assert_eq!(routing.find("other", "1", "a:1"), Found::Nobody);
+    }
+
+    #[test]
+    fn an_actor_that_has_to_go_writes_until_it_is_gone() {
+        let (own, other) = (tables(&["a:1"]), tables(&["b:2"]));
+        let writes = |known| {
+            let routing = Routing { fence: 1, known };
+            routing.writes(&Actor::new("t", "1"), "a:1")
+        };
+        let (from, to) = (own.clone(), other.clone());
+        assert_eq!(writes(Known::Moving { from, to }), Some(true));
+        let (from, to) = (other.clone(), own.clone());
+        assert_eq!(writes(Known::Moving { from, to }), None);
+        assert_eq!(writes(Known::Settled(own)), Some(true));
+        assert_eq!(writes(Known::Settled(other)), Some(false));
+        assert_eq!(writes(Known::Nothing), None);
     }
 
     #[test]

@@ -20,9 +20,10 @@ use tonic::Status;
 
 use crate::actor::Actor;
 use crate::actors::{Actors, Call};
+use crate::any;
+use crate::error::detailed;
 use crate::message::{Answer, Message, Reminder};
 use crate::names;
-
 use crate::remote::CANCEL;
 pub use crate::remote::{CALL, REMIND};
 use crate::waiting::{Place, Waiting};
@@ -63,7 +64,7 @@ impl Callee {
             }
         };
         match answered.await {
-            Err(status) => grpc::refuse(&status),
+            Err(status) => grpc::refuse(&detailed(status)),
             Ok((frame, cancel)) => {
                 let frames = [
                     Ok::<_, body::BoxError>(http_body::Frame::data(frame)),
@@ -204,8 +205,8 @@ impl Callee {
         let beside = due.skip_lock && due.actor_type.starts_with(INTERNAL);
         let actor = named(due.actor_type, due.actor_id)?;
         let data = due.data.map(|data| {
-            let text = Bytes::decode(data.value.as_slice());
-            text.map_err(|_| Status::invalid_argument("the data of the reminder is no BytesValue"))
+            any::bytes(&data)
+                .map_err(|_| Status::invalid_argument("the data of the reminder is no BytesValue"))
         });
         let data = data.transpose()?;
         let _place = self.admit(&actor, data.as_ref().map_or(0, Bytes::len))?;

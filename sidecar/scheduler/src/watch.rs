@@ -10,6 +10,7 @@ use outrider_proto::scheduler::v1 as wire;
 use outrider_proto::scheduler::v1::watch_jobs_request::WatchJobRequestType;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
@@ -23,6 +24,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// How long a scheduler may take to hear of the last results of a stream.
 const LAST_RESULT: Duration = Duration::from_secs(1);
 /// Jobs of one stream that are delivered at once. Others stay with the scheduler.
+/// Jobs of the application and reminders have streams of their own, so that
+/// reminders whose actors have no host keep no job from the application.
 const MOST_AT_ONCE: usize = 1024;
 
 /// What this sidecar takes.
@@ -54,13 +57,19 @@ pub enum Outcome {
     Success,
     /// It is tried again, as the job's failure policy says.
     Failed,
-    /// Nobody could do it now. It is tried again here, and no attempt is counted;
-    /// when the stream ends, the scheduler finds somebody else.
+    /// Nobody could do it now. It is tried again here for a while; then the
+    /// scheduler gets it back.
     Undelivered,
 }
 
 /// Between tries of what could not be delivered.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long those go on.
+const TRIES: Duration = Duration::from_secs(5);
+/// How long what is under way beside may take until the stream ends, so that the
+/// scheduler gets back what could not be delivered and counts no attempt.
+/// Otherwise one is counted.
+const GIVE_BACK: Duration = Duration::from_secs(5);
 
 /// Has jobs done.
 #[async_trait]
@@ -95,10 +104,13 @@ impl Scheduler {
                     let address = host.address.clone();
                     open.entry(address).or_insert_with(|| {
                         let closing = CancellationToken::new();
+                        let initials = self.initials(&opened_for);
                         for _ in 0..self.0.options.streams {
-                            let initial = self.initial(&opened_for);
-                            let (host, deliver) = (host.clone(), deliver.clone());
-                            streams.spawn(keep_open(host, initial, deliver, closing.clone()));
+                            for initial in &initials {
+                                let initial = initial.clone();
+                                let (host, deliver) = (host.clone(), deliver.clone());
+                                streams.spawn(keep_open(host, initial, deliver, closing.clone()));
+                            }
                         }
                         closing.drop_guard()
                     });
@@ -116,17 +128,20 @@ impl Scheduler {
         while streams.join_next().await.is_some() {}
     }
 
-    fn initial(&self, wanted: &Wanted) -> wire::WatchJobsRequestInitial {
-        let jobs = wanted.jobs.then_some(wire::JobTargetType::Job.into());
-        let reminders = !wanted.actor_types.is_empty();
-        let reminders = reminders.then_some(wire::JobTargetType::ActorReminder.into());
-        wire::WatchJobsRequestInitial {
-            app_id: self.0.options.app_id.clone(),
-            namespace: self.0.options.namespace.clone(),
-            actor_types: wanted.actor_types.clone(),
-            accept_job_types: jobs.into_iter().chain(reminders).collect(),
-            ..Default::default()
-        }
+    /// What streams begin with: those of jobs, and those of reminders.
+    fn initials(&self, wanted: &Wanted) -> Vec<wire::WatchJobsRequestInitial> {
+        let initial =
+            |kind: wire::JobTargetType, actor_types: &[String]| wire::WatchJobsRequestInitial {
+                app_id: self.0.options.app_id.clone(),
+                namespace: self.0.options.namespace.clone(),
+                actor_types: actor_types.to_vec(),
+                accept_job_types: vec![kind.into()],
+                ..Default::default()
+            };
+        let jobs = wanted.jobs.then(|| initial(wire::JobTargetType::Job, &[]));
+        let reminders = (!wanted.actor_types.is_empty())
+            .then(|| initial(wire::JobTargetType::ActorReminder, &wanted.actor_types));
+        jobs.into_iter().chain(reminders).collect()
     }
 }
 
@@ -182,19 +197,34 @@ async fn stream(
     let mut triggers = answered?.into_inner();
     *opened = true;
     let mut running = JoinSet::new();
+    let mut undelivered = Undelivered::default();
+    // No try follows on one under way.
+    let mut ending = closing.child_token();
     loop {
         let closes = closing.is_cancelled();
-        if closes && running.is_empty() {
+        let ends = closes || undelivered.until.is_some();
+        if ends && running.is_empty() {
             break;
         }
         tokio::select! {
             () = closing.cancelled(), if !closes => {}
-            trigger = triggers.message(), if !closes && running.len() < MOST_AT_ONCE => {
+            () = undelivered.over(), if !closes => {
+                ending = closing.child_token();
+                for id in undelivered.take() {
+                    let status = wire::WatchJobsRequestResultStatus::Failed.into();
+                    let result = wire::WatchJobsRequestResult { id, status };
+                    let result = request(WatchJobRequestType::Result(result));
+                    if requests_tx.send(result).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            trigger = triggers.message(), if !ends && running.len() < MOST_AT_ONCE => {
                 let Some(trigger) = trigger? else {
                     return Ok(());
                 };
-                let (deliver, closing) = (deliver.clone(), closing.clone());
-                running.spawn(async move { (trigger.id, one(deliver, trigger, closing).await) });
+                let (deliver, ending) = (deliver.clone(), ending.clone());
+                running.spawn(async move { (trigger.id, one(deliver, trigger, ending).await) });
             }
             Some(done) = running.join_next() => {
                 // A delivery that panicked is never answered: the scheduler
@@ -206,7 +236,11 @@ async fn stream(
                     Outcome::Success => wire::WatchJobsRequestResultStatus::Success,
                     Outcome::Failed => wire::WatchJobsRequestResultStatus::Failed,
                     // It is unanswered when the stream ends, which is soon.
-                    Outcome::Undelivered => continue,
+                    Outcome::Undelivered => {
+                        undelivered.add(id);
+                        ending.cancel();
+                        continue;
+                    }
                 };
                 let result = wire::WatchJobsRequestResult { id, status: status.into() };
                 let result = request(WatchJobRequestType::Result(result));
@@ -223,24 +257,94 @@ async fn stream(
     Ok(())
 }
 
+/// What the scheduler is to get back.
+#[derive(Default)]
+struct Undelivered {
+    ids: Vec<u64>,
+    /// The stream ends as soon as nothing is under way; at that time it goes on
+    /// instead.
+    until: Option<Instant>,
+}
+
+impl Undelivered {
+    fn add(&mut self, id: u64) {
+        self.ids.push(id);
+        self.until.get_or_insert_with(|| Instant::now() + GIVE_BACK);
+    }
+
+    fn take(&mut self) -> Vec<u64> {
+        self.until = None;
+        std::mem::take(&mut self.ids)
+    }
+
+    async fn over(&self) {
+        match self.until {
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 async fn one(
     deliver: Arc<dyn Deliver>,
     trigger: wire::WatchJobsResponse,
-    closing: CancellationToken,
+    ending: CancellationToken,
 ) -> Outcome {
     let trigger = Trigger {
         name: trigger.name,
         metadata: trigger.metadata.unwrap_or_default(),
         data: trigger.data,
     };
+    let begun = Instant::now();
     loop {
         let outcome = deliver.deliver(trigger.clone()).await;
-        if outcome != Outcome::Undelivered {
+        if outcome != Outcome::Undelivered || begun.elapsed() >= TRIES {
             return outcome;
         }
-        let pausing = closing.run_until_cancelled(tokio::time::sleep(AGAIN));
+        let pausing = ending.run_until_cancelled(tokio::time::sleep(AGAIN));
         if pausing.await.is_none() {
             return outcome;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    struct Nowhere(AtomicUsize);
+
+    #[async_trait]
+    impl Deliver for Nowhere {
+        async fn deliver(&self, _: Trigger) -> Outcome {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Outcome::Undelivered
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_delivered_is_given_back_after_some_tries() {
+        let nowhere = Arc::new(Nowhere(AtomicUsize::new(0)));
+        let begun = Instant::now();
+        let trigger = wire::WatchJobsResponse::default();
+        let delivering = one(nowhere.clone(), trigger, CancellationToken::new());
+        let outcome = tokio::time::timeout(TRIES * 2, delivering).await;
+        assert_eq!(outcome, Ok(Outcome::Undelivered));
+        assert!(begun.elapsed() >= TRIES);
+        assert!(nowhere.0.load(Ordering::Relaxed) > 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_does_not_end_goes_on() {
+        let mut undelivered = Undelivered::default();
+        undelivered.add(1);
+        undelivered.add(2);
+        tokio::time::timeout(GIVE_BACK * 2, undelivered.over())
+            .await
+            .unwrap();
+        assert_eq!(undelivered.take(), [1, 2]);
+        assert!(undelivered.until.is_none());
     }
 }

@@ -82,8 +82,8 @@ impl Parts<'_> {
             let why = format!("detected duplicate actor state store: {first} and {second}");
             return Err(why.into());
         }
-        let actors = self.actors();
         let leaving = CancellationToken::new();
+        let actors = self.actors(state.clone(), leaving.clone());
         self.follow(&actors, state.clone(), &leaving)?;
         let app = AppActors(Arc::new(Inner {
             actors: actors.clone(),
@@ -106,7 +106,7 @@ impl Parts<'_> {
         Ok((api, app))
     }
 
-    fn actors(&self) -> Actors {
+    fn actors(&self, state: ActorState, leaving: CancellationToken) -> Actors {
         let host = match self.host.contains(':') {
             true => format!("[{}]", self.host.trim_matches(['[', ']'])),
             false => self.host.to_owned(),
@@ -116,6 +116,7 @@ impl Parts<'_> {
             namespace: self.settings.namespace.clone(),
             address: format!("{host}:{}", self.port),
             enabled: !plane.placement.is_empty(),
+            has_store: Box::new(move || !leaving.is_cancelled() && state.store().is_some()),
             mtls: plane.mtls,
             hosting: Hosting::new(),
             peers: self.peers.clone(),

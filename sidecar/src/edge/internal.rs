@@ -43,9 +43,7 @@ impl Handler for Edge {
                 let request = request.map(|body| served.request(body));
                 served.answer(self.actors.answer(request, peer).await)
             }
-            path if path.starts_with(SERVICE) => grpc::refuse(&Status::unimplemented(
-                "streams of actors are not part of this release of Outrider",
-            )),
+            path if path.starts_with(SERVICE) => grpc::refuse(&absent(&path[SERVICE.len()..])),
             path => {
                 let served = self.metrics.grpc_client().proxied(path);
                 let mut span = self.callee.tracer.received(request.headers());
@@ -62,5 +60,34 @@ impl Handler for Edge {
                 })
             }
         }
+    }
+}
+
+/// A method of the service of sidecars that is not served.
+fn absent(method: &str) -> Status {
+    Status::unimplemented(match method {
+        "CallActorStream" => {
+            "streams of actors are not part of this release of Outrider".to_owned()
+        }
+        method => format!("sidecars have no method {method} for each other"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_streams_of_actors_are_called_so() {
+        assert!(
+            absent("CallActorStream")
+                .message()
+                .starts_with("streams of actors ")
+        );
+        let unknown = absent("CallNobody");
+        assert_eq!(
+            unknown.message(),
+            "sidecars have no method CallNobody for each other"
+        );
     }
 }

@@ -30,6 +30,11 @@ enum Matched {
 }
 
 impl Matched {
+    /// Whether the last name is the rest of the path.
+    fn has_rest(self) -> bool {
+        matches!(self, Self::Route(route) if route.path.ends_with("{*}"))
+    }
+
     /// What lists of allowed APIs call it.
     fn group(self) -> &'static str {
         match self {
@@ -150,8 +155,12 @@ pub async fn dispatch(apis: &Apis, path: &str, request: Request) -> Response<Bod
     let [first, second, third] = found.names;
     let names = check_query(request.query()).and_then(|()| {
         let names = [query_unescape(first)?, query_unescape(second)?];
-        // The rest of a path is for its route to decode.
-        Ok((names, query_unescape(third)))
+        let last = match query_unescape(third) {
+            // The rest of a path is for its route to decode.
+            Err(_) if found.to.has_rest() => None,
+            last => Some(last?),
+        };
+        Ok((names, last))
     });
     let (names, last) = match &names {
         Ok(names) => names,
@@ -217,6 +226,18 @@ mod tests {
             found(Method::GET, "/v1.0/healthz/outbound"),
             Some(("HealthzOutbound", "", ""))
         );
+    }
+
+    #[test]
+    fn only_the_rest_of_a_path_is_left_to_its_route() {
+        for (path, rest) in [
+            ("/v1.0/actors/t/1/method/%zz", true),
+            ("/v1.0/actors/t/1/state/%zz", false),
+            ("/v1.0/actors/t/1/reminders/%zz", false),
+        ] {
+            let found = route(&Method::GET, path).unwrap();
+            assert_eq!(found.to.has_rest(), rest, "{path}");
+        }
     }
 
     #[test]

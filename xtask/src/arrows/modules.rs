@@ -34,6 +34,8 @@ const CRATES: [Modules; 6] = [
         source: "sidecar/actors/src",
         order: &[
             "actor",
+            "names",
+            "any",
             "ring",
             "routing",
             "table",
@@ -41,6 +43,8 @@ const CRATES: [Modules; 6] = [
             "message",
             "hosting",
             "turn",
+            "waiting",
+            "held",
             "remote",
             "actors",
             "apps",

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method};
+use http_body_util::BodyExt as _;
 use outrider_call::channel::{Channel, Kind};
 use outrider_call::message::{Code, Data, Origin, Request, Response};
 use outrider_call::metadata::{self, Name};
-use outrider_net::body;
+use outrider_net::body::Body;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -157,8 +158,8 @@ impl HttpApp {
             200 => Ok(response),
             404 => Err(Error::UnknownMethod(named)),
             status => {
-                let body = body::collect(&mut response.body, Some(REFUSAL)).await;
-                let text = format!("({status}) {}", shown(&body.unwrap_or_default()));
+                let body = refusal(&mut response.body).await;
+                let text = format!("({status}) {}", shown(&body));
                 Err(Error::App(text))
             }
         }
@@ -190,15 +191,12 @@ impl HttpApp {
         }
         let answered = client.invoke(permit, request, false).await;
         let mut response = answered.map_err(|status| Error::App(status.message().to_owned()))?;
-        let body = body::collect(&mut response.body, Some(REFUSAL)).await;
+        let body = refusal(&mut response.body).await;
         match response.code {
             Code::Http(200) => Ok(Answer::Handled {
                 cancel: metadata::find(&response.headers, CANCEL).is_some(),
             }),
-            code => {
-                let body = body.unwrap_or_default();
-                Err(Error::App(format!("({}) {}", code.number(), shown(&body))))
-            }
+            code => Err(Error::App(format!("({}) {}", code.number(), shown(&body)))),
         }
     }
 
@@ -209,8 +207,8 @@ impl HttpApp {
         let permit = self.channel.permit().await;
         let answered = client.invoke(permit, request, false).await;
         let mut response = answered.map_err(|status| Error::App(status.message().to_owned()))?;
-        let body = body::collect(&mut response.body, Some(REFUSAL)).await;
-        Ok((response.code.number(), body.unwrap_or_default()))
+        let body = refusal(&mut response.body).await;
+        Ok((response.code.number(), body))
     }
 }
 
@@ -244,6 +242,18 @@ fn request(path: String, content_type: &str, body: Bytes) -> Request {
 /// JSON as it is; what is no JSON is left out.
 fn raw(data: &[u8]) -> Option<&RawValue> {
     serde_json::from_slice(data).ok()
+}
+
+/// The beginning of a body, as much of it as is passed on.
+async fn refusal(body: &mut Body) -> Bytes {
+    let mut text = BytesMut::new();
+    while text.len() < REFUSAL
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        let data = frame.into_data().unwrap_or_default();
+        text.extend_from_slice(&data[..data.len().min(REFUSAL - text.len())]);
+    }
+    text.freeze()
 }
 
 fn shown(body: &[u8]) -> String {
@@ -281,6 +291,12 @@ mod tests {
             assert!(path(&Actor::new(kind, id)).is_err(), "{kind} {id}");
         }
         assert!(segment("..").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_long_refusal_is_cut() {
+        let mut body = outrider_net::body::full(vec![b'x'; REFUSAL + 1]);
+        assert_eq!(refusal(&mut body).await.len(), REFUSAL);
     }
 
     #[test]

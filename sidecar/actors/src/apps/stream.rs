@@ -22,10 +22,10 @@ use super::config::Config;
 use super::http::ERROR;
 use crate::actor::Actor;
 use crate::actors::Actors;
+use crate::any;
 use crate::error::Error;
 use crate::hosting::{Serve, Undelivered};
 use crate::message::{Answer, Message};
-use crate::remote::to_any;
 use crate::{CHAIN, SCOPE};
 
 /// Requests on their way to the application; calls wait for room.
@@ -224,7 +224,7 @@ impl Serve for StreamApp {
                             name: due.name,
                             due_time: due.due_time,
                             period: due.period,
-                            data: due.data.map(to_any),
+                            data: due.data.map(any::of),
                             metadata: chained(chain),
                         },
                     )
@@ -242,7 +242,7 @@ impl Serve for StreamApp {
                         due_time: due.due_time,
                         period: due.period,
                         callback: due.callback,
-                        data: due.data.map(to_any),
+                        data: due.data.map(any::of),
                         metadata: chained(chain),
                     })
                 })

@@ -21,6 +21,8 @@ use tonic::{Code, Status, Streaming};
 use crate::actors::Actors;
 use crate::hosting::Types;
 use crate::ring::Tables;
+use crate::routing::Known;
+use crate::table::Which;
 use follower::{Effect, Event, Follower, Order, Phase};
 
 const SCOPE: &str = "dapr.runtime.actors.placement";
@@ -29,9 +31,12 @@ const API_LEVEL: u32 = 20;
 const DIAL_LIMIT: Duration = Duration::from_secs(3);
 const PING_AFTER: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
-/// After every address was tried: the shortest pause, and what chance adds.
+/// After every address was tried: the pause, and what chance adds. A new leader
+/// waits 1 s for its hosts.
 const PAUSE: Duration = Duration::from_millis(250);
 const JITTER_MILLIS: u32 = 500;
+/// After streams that have led to no table the pause is doubled up to it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Bytes of a table.
 const LARGEST: usize = 256 << 20;
 /// Messages that the service has not taken yet, at most.
@@ -45,8 +50,7 @@ pub struct Options {
     pub namespace: String,
     /// Longest time of a round.
     pub timeout: Duration,
-    /// Whether there is a store for the state of actors: without one nothing
-    /// is hosted.
+    /// Changes with what [`crate::Options::has_store`] says.
     pub has_store: watch::Receiver<bool>,
     /// Ready with the first table.
     pub ready: Target,
@@ -75,6 +79,8 @@ pub struct Client {
     halted_tx: mpsc::UnboundedSender<u64>,
     /// Each new cause is logged once.
     logged: String,
+    /// Before the next stream.
+    pause: Duration,
 }
 
 impl Client {
@@ -88,6 +94,7 @@ impl Client {
             options,
             halted_tx,
             logged: String::new(),
+            pause: Duration::ZERO,
         };
         let mut link = client.open(Duration::ZERO);
         loop {
@@ -108,12 +115,6 @@ impl Client {
             };
             link = next;
         }
-    }
-
-    fn types(&self) -> Vec<Arc<str>> {
-        let stored = *self.options.has_store.borrow();
-        let hosted = self.hosted.borrow();
-        hosted.keys().filter(|_| stored).cloned().collect()
     }
 
     fn message(&self, operation: wire::HostOperation) -> wire::Host {
@@ -137,8 +138,7 @@ impl Client {
     /// Says what is hosted now, if it is something else.
     fn report(&mut self, link: Link) -> Link {
         self.hosted.mark_unchanged();
-        let types = self.types();
-        self.actors.advertise(types.clone());
+        let types = self.actors.advertise();
         let Link::Open(mut open) = link else {
             return link;
         };
@@ -173,7 +173,11 @@ impl Client {
             }
             Step::Received(Ok(Some(order))) => {
                 self.logged.clear();
-                self.actors.inner().metrics.ordered(&order.operation);
+                let operation = match &*order.operation {
+                    known @ ("lock" | "update" | "unlock") => known,
+                    _ => "other",
+                };
+                self.actors.inner().metrics.ordered(operation);
                 self.handle(Event::Ordered(read(order)), link)
             }
             Step::Received(ended) => {
@@ -182,7 +186,7 @@ impl Client {
                     .unwrap_or_else(|| Status::unavailable("it has ended"));
                 self.log(&status);
                 self.handle(Event::Lost, link);
-                self.open(Duration::from_millis(jitter() / 10))
+                self.again()
             }
         }
     }
@@ -216,7 +220,17 @@ impl Client {
                         self.send(open, name, message);
                     }
                 }
-                Effect::Route(known) => fence = Some(self.actors.set_routing(known)),
+                Effect::Route(known) => {
+                    let next = match &known {
+                        Known::Moving { to, .. } => Some(to.clone()),
+                        _ => None,
+                    };
+                    fence = Some(self.actors.set_routing(known));
+                    if let Some(tables) = next {
+                        let address = self.actors.own().clone();
+                        self.actors.lose(&Which::NotOf { tables, address });
+                    }
+                }
                 Effect::Halt { number, which } => {
                     let gone = self.actors.halt(fence.unwrap_or(0), which);
                     let halted_tx = self.halted_tx.clone();
@@ -225,20 +239,29 @@ impl Client {
                         let _ = halted_tx.send(number);
                     });
                 }
-                Effect::Settled => self.options.ready.ready(),
+                Effect::Settled => {
+                    self.pause = Duration::ZERO;
+                    self.options.ready.ready();
+                }
                 Effect::Close(cause) => {
                     tracing::warn!(target: SCOPE, "{cause}");
-                    link = self.open(Duration::ZERO);
+                    link = self.again();
                 }
             }
         }
         link
     }
 
+    /// A new stream: soon after one that was of use, later and later after others.
+    fn again(&mut self) -> Link {
+        let pause = self.pause;
+        self.pause = (pause * 2).clamp(PAUSE, LONGEST_PAUSE);
+        self.open(pause + Duration::from_millis(jitter() / 10))
+    }
+
     /// A stream to the first address that has one for us.
     fn open(&mut self, pause: Duration) -> Link {
-        let types = self.types();
-        self.actors.advertise(types.clone());
+        let types = self.actors.advertise();
         let report = self.reporting(&types);
         let connector = self.options.connector.clone();
         let addresses = self.options.addresses.clone();

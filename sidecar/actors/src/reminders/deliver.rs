@@ -1,17 +1,22 @@
 //! A reminder that is due, to its actor.
 
-use bytes::Bytes;
-use outrider_proto::Any;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use outrider_scheduler_client::{Outcome, Trigger};
-use prost::Message as _;
+use tokio::time::Instant;
 
 use super::{Reminders, SCOPE, job};
-use crate::Error;
 use crate::actor::Actor;
 use crate::actors::Call;
 use crate::message::{self, Answer, Message};
+use crate::{Error, any};
 
-const BYTES: &str = "google.protobuf.BytesValue";
+/// How long it may take to find the actor. Meanwhile the reminder may be deleted.
+const FIND_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long it waits for others that keep the actor busy.
+const TURN_LIMIT: Duration = Duration::from_secs(30);
 
 impl Reminders {
     /// Calls the actor, wherever it is.
@@ -20,7 +25,7 @@ impl Reminders {
             tracing::error!(target: SCOPE, "job {} has come with invalid actor target metadata, rejecting", trigger.name);
             return Outcome::Failed;
         };
-        let data = match trigger.data.map(|data| json(&data)).transpose() {
+        let data = match trigger.data.map(|data| any::json(&data)).transpose() {
             Ok(data) => data,
             Err(why) => {
                 tracing::error!(target: SCOPE, "reminder {} of actor {actor} has data that cannot be read: {why}", trigger.name);
@@ -34,10 +39,15 @@ impl Reminders {
                 data,
                 ..message::Reminder::default()
             }),
-            deadline: None,
+            deadline: Some(Instant::now() + TURN_LIMIT),
         };
+        let found = self.actors.owner(&actor, Some(Instant::now() + FIND_LIMIT));
+        if let Err(error) = found.await {
+            return self.failed(&actor, &trigger.name, &error);
+        }
         match self.actors.call(call).await {
             Ok(answer) => {
+                self.undelivered.store(false, Ordering::Relaxed);
                 self.metrics.reminder_fired(&actor.kind, true);
                 if matches!(answer, Answer::Handled { cancel: true }) {
                     self.cancel(&actor, &trigger.name).await;
@@ -52,7 +62,12 @@ impl Reminders {
         // The application has not seen it, or could not finish it because its
         // actor had to go: that is no failure of its own.
         if error.may_be_sent_again() || is_of_sidecar(error) {
-            tracing::warn!(target: SCOPE, "reminder {name} of actor {actor} is delivered again later: {error}");
+            // Until one arrives, there may be very many.
+            if self.undelivered.swap(true, Ordering::Relaxed) {
+                tracing::debug!(target: SCOPE, "reminder {name} of actor {actor} is delivered again later: {error}");
+            } else {
+                tracing::warn!(target: SCOPE, "reminder {name} of actor {actor} is delivered again later, and so are others that log level debug shows: {error}");
+            }
             return Outcome::Undelivered;
         }
         self.metrics.reminder_fired(&actor.kind, false);
@@ -73,12 +88,4 @@ fn is_of_sidecar(error: &Error) -> bool {
         error,
         Error::Closed | Error::NoPlacement | Error::Late(_) | Error::Canceled
     )
-}
-
-/// The data of a reminder as JSON. What sidecars have stored is JSON already.
-fn json(data: &Any) -> Result<Bytes, String> {
-    if data.type_url.rsplit('/').next() != Some(BYTES) {
-        return Err(format!("its type is {}", data.type_url));
-    }
-    Bytes::decode(data.value.as_slice()).map_err(|error| error.to_string())
 }

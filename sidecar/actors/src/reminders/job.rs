@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use outrider_kit::duration;
 use outrider_kit::period::Period;
 use outrider_proto::Any;
@@ -113,11 +112,6 @@ pub fn reminder(name: String, actor: Actor, job: wire::Job) -> Reminder {
         ttl: job.ttl.filter(is_date),
         data: job.data,
     }
-}
-
-/// JSON as the data of a job has it.
-pub fn data(json: Bytes) -> Any {
-    crate::remote::to_any(json)
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ mod deliver;
 mod job;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use outrider_metrics::actor::Actors as Metrics;
@@ -20,7 +22,7 @@ use crate::SCOPE;
 use crate::actor::Actor;
 use crate::actors::Actors;
 
-pub use job::{Reminder, Request, Unsupported, data};
+pub use job::{Reminder, Request, Unsupported};
 
 /// How long a call waits for a member of the scheduler that can be reached.
 const WAIT: Duration = Duration::from_secs(1);
@@ -65,6 +67,8 @@ pub struct Reminders {
     pub metrics: Metrics,
     pub app_id: String,
     pub namespace: String,
+    /// Whether the last one has found no host for its actor.
+    pub undelivered: Arc<AtomicBool>,
 }
 
 impl Reminders {

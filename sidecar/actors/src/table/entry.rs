@@ -235,6 +235,12 @@ impl<T: Clone> Entry<T> {
         self.busy.get_or_insert_default().halts.push(halt);
     }
 
+    pub fn is_halted(&self) -> bool {
+        self.busy
+            .as_ref()
+            .is_some_and(|busy| !busy.halts.is_empty())
+    }
+
     pub fn take_halts(&mut self) -> Vec<HaltId> {
         let busy = self.busy.as_mut();
         busy.map(|busy| std::mem::take(&mut busy.halts))

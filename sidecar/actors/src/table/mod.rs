@@ -215,6 +215,13 @@ impl<T: Clone> Table<T> {
         kind.is_some_and(|kind| kind.actors.contains_key(&actor.id))
     }
 
+    /// Whether a halt waits for an actor to go.
+    pub fn is_halted(&self, actor: &Actor) -> bool {
+        let kind = self.kinds.get(&actor.kind);
+        let entry = kind.and_then(|kind| kind.actors.get(&actor.id));
+        entry.is_some_and(entry::Entry::is_halted)
+    }
+
     /// Of each type that is hosted, how many actors are active.
     pub fn counts(&self) -> Vec<(Arc<str>, usize)> {
         let kinds = self.kinds.iter();

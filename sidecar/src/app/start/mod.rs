@@ -187,6 +187,7 @@ impl Runtime {
             metrics: metrics.actors(),
             app_id: flags.app_id.clone(),
             namespace: settings.namespace.clone(),
+            undelivered: Arc::default(),
         };
         let delivered = reminders.clone();
         let jobs = jobs::deliver(&scheduler, app.channel(), delivered, &metrics, &tasks);

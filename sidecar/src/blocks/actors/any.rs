@@ -4,12 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use outrider_proto::Any;
-use prost::Message as _;
 use serde_json::value::RawValue;
 
 use crate::blocks::jobs::value;
-
-const BYTES: &str = "google.protobuf.BytesValue";
 
 /// Bytes of a gRPC client as JSON: a text of them in base64. None if there are
 /// none.
@@ -42,17 +39,17 @@ pub fn compact(json: &str) -> Bytes {
 
 /// JSON in a message that holds bytes.
 pub fn of_json(json: &Bytes) -> Any {
-    outrider_actors::reminders::data(json.clone())
+    outrider_actors::any::of(json.clone())
 }
 
 /// What is shown of data over HTTP; none if there is nothing that can be.
 pub fn to_raw(any: &Any) -> Option<Box<RawValue>> {
-    let json = match any.type_url.rsplit('/').next() {
-        Some(BYTES) => {
-            let bytes = Vec::<u8>::decode(any.value.as_slice()).ok()?;
-            String::from_utf8(bytes).ok()?
+    let json = match outrider_actors::any::is_bytes(any) {
+        true => {
+            let bytes = outrider_actors::any::bytes(any).ok()?;
+            String::from_utf8(bytes.into()).ok()?
         }
-        _ => value::any_to_json(any).to_string(),
+        false => value::any_to_json(any).to_string(),
     };
     RawValue::from_string(json).ok()
 }

@@ -38,9 +38,9 @@ impl From<Failed> for Error {
 impl From<Failed> for Status {
     fn from(failed: Failed) -> Self {
         match failed {
-            Failed::Call(outrider_actors::Error::Remote(status)) => {
-                Self::new(status.code(), status.message())
-            }
+            Failed::Call(
+                outrider_actors::Error::Remote(status) | outrider_actors::Error::Unsent(status),
+            ) => Self::new(status.code(), status.message()),
             failed => Error::from(failed).into(),
         }
     }

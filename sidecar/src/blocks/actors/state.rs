@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use outrider_actors::Actor;
 use outrider_components::Pairs;
@@ -81,6 +82,9 @@ pub fn decode(body: &[u8]) -> Result<Vec<Wanted>> {
     wanted.collect()
 }
 
+/// How long a write waits for tables of placement that are valid.
+const OWNER_LIMIT: Duration = Duration::from_secs(10);
+
 impl ActorState {
     /// The store, if there is one.
     pub fn store(&self) -> Option<Arc<Store>> {
@@ -126,10 +130,12 @@ impl Api {
         got.map_err(|cause| error::get_state(&cause))
     }
 
-    /// All operations, or none. Only an actor that is active here writes.
+    /// All operations, or none. Only an actor that is active here writes, and
+    /// none while placement may have it elsewhere.
     pub async fn transact(&self, actor: &Actor, wanted: Vec<Wanted>) -> Result<()> {
         check(&self.actors, &actor.kind)?;
-        if !self.actors.is_active(actor) {
+        let writes = self.actors.writes(actor, OWNER_LIMIT).await;
+        if !writes.map_err(error::transact)? {
             return Err(error::missing());
         }
         let store = self.state.store().ok_or_else(error::no_store)?;

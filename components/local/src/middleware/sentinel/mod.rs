@@ -141,7 +141,7 @@ pub async fn connect(metadata: Metadata, _: Context) -> Result<Arc<dyn Middlewar
         let most = u64::from(threshold);
         resource.most = Some(resource.most.map_or(most, |other| other.min(most)));
     }
-    let _ = fields.app;
+    tracing::debug!(target: SCOPE, "component {}: the rules of {} are read", metadata.component(), fields.app);
     Ok(Arc::new(Sentinel(Arc::new(Mutex::new(state)))))
 }
 
@@ -161,7 +161,7 @@ impl State {
 
     /// How long a request of a resource has to wait, or by which kind of rule
     /// it is refused. A request that passes is counted.
-    fn enter(&mut self, name: &str, now: Instant) -> Result<Duration, &'static str> {
+    fn enter(&mut self, name: &str, now: Instant) -> Result<Passed, &'static str> {
         for rule in &self.system {
             let level = match rule.metric() {
                 Metric::Requests => self.passed.sum(now).all as f64,
@@ -176,6 +176,7 @@ impl State {
             }
         }
         let mut wait = Duration::ZERO;
+        let mut tries = Vec::new();
         if let Some(resource) = self.resources.get_mut(name) {
             if resource.most.is_some_and(|most| resource.under_way >= most) {
                 return Err("isolationRules");
@@ -188,8 +189,10 @@ impl State {
             }
             resource.under_way += 1;
             let counted_by = resource.counted_by.clone();
-            for breaker in &mut resource.breakers {
-                breaker.enter();
+            for (place, breaker) in resource.breakers.iter_mut().enumerate() {
+                if breaker.enter() {
+                    tries.push(place);
+                }
             }
             for (resource, place) in counted_by {
                 let resource = self.resources.get_mut(&resource);
@@ -200,7 +203,7 @@ impl State {
         }
         self.passed.add(ONE, now);
         self.under_way += 1;
-        Ok(wait)
+        Ok(Passed { wait, tries })
     }
 
     fn exit(&mut self, name: &str, took: Duration, failed: bool, now: Instant) {
@@ -244,8 +247,16 @@ impl Flow {
     }
 }
 
+/// A request may go on.
+struct Passed {
+    wait: Duration,
+    /// The breakers of its resource whose try it is.
+    tries: Vec<usize>,
+}
+
 /// A request that has passed, until its answer has ended.
 struct Entry {
+    tries: Vec<usize>,
     state: Arc<Mutex<State>>,
     resource: String,
     answered: bool,
@@ -259,7 +270,11 @@ impl Drop for Entry {
             resource.under_way = resource.under_way.saturating_sub(1);
             if !self.answered {
                 let now = Instant::now();
-                resource.breakers.iter_mut().for_each(|b| b.give_up(now));
+                for place in &self.tries {
+                    if let Some(breaker) = resource.breakers.get_mut(*place) {
+                        breaker.give_up(now);
+                    }
+                }
             }
         }
     }
@@ -275,14 +290,15 @@ impl Middleware for Sentinel {
         let Sentinel(state) = self;
         let resource = format!("{}:{}", request.method(), decoded_path(request.uri()));
         let entered = locked(state).enter(&resource, Instant::now());
-        let wait = match entered {
-            Ok(wait) => wait,
+        let Passed { wait, tries } = match entered {
+            Ok(passed) => passed,
             Err(rules) => {
                 tracing::debug!(target: SCOPE, "a request of {resource:?} is refused by {rules}");
                 return Ok(refusal_by_status(StatusCode::TOO_MANY_REQUESTS));
             }
         };
         let mut entry = Entry {
+            tries,
             state: state.clone(),
             resource,
             answered: false,

@@ -1,7 +1,7 @@
 //! Reminders over gRPC.
 
 use outrider_actors::Actor;
-use outrider_actors::reminders::{Reminder, Request, data};
+use outrider_actors::reminders::{Reminder, Request};
 use outrider_proto::runtime::v1 as wire;
 use tonic::{Response, Status};
 
@@ -22,7 +22,7 @@ pub async fn register(
         due_time: request.due_time,
         period: request.period,
         ttl: request.ttl,
-        data: any::to_json(&request.data).map(data),
+        data: any::to_json(&request.data).map(outrider_actors::any::of),
         overwrite: request.overwrite.unwrap_or(true),
         failure_policy: request.failure_policy,
     };

@@ -2,7 +2,7 @@
 
 use http::{Response, StatusCode};
 use outrider_actors::Actor;
-use outrider_actors::reminders::{Reminder, Request as Wanted, data};
+use outrider_actors::reminders::{Reminder, Request as Wanted};
 use outrider_net::body::Body;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -73,7 +73,7 @@ async fn try_register(api: &Api, mut request: Request, actor: &Actor, name: &str
         due_time: due.due_time,
         period: due.period,
         ttl: due.ttl,
-        data: due.data.map(data),
+        data: due.data.map(outrider_actors::any::of),
         overwrite: due.overwrite.unwrap_or(true),
         failure_policy: due.failure_policy,
     };

@@ -1,48 +1,41 @@
 //! The handle that everybody else has.
 
+mod calls;
+
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use outrider_call::metadata;
 use outrider_host::Tasks;
 use outrider_metrics::actor::Actors as Metrics;
-use outrider_net::body::{self, Body};
 use outrider_peer::call::Peers;
-use outrider_resiliency::{BuiltIn, Error as Failed, Failure, Resiliency};
-use tokio::sync::{Notify, oneshot, watch};
+use outrider_resiliency::{BuiltIn, Error as Failed, Resiliency};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::SCOPE;
 use crate::actor::Actor;
 use crate::error::Error;
 use crate::hosting::Hosting;
 use crate::message::{Answer, Message};
 use crate::remote::Remote;
 use crate::routing::{Found, Known, Owner, Routing};
-use crate::table::{CallId, Cause, Effect, Enter, Event, HaltId, Refusal, Table, Which};
+use crate::table::{Cause, Effect, Event, HaltId, Table, Which};
 use crate::turn::Ticket;
-use crate::{CHAIN, SCOPE};
+use calls::{Asked, BuiltInFailure, unwrapped};
 
 /// How long a call without a deadline of its own waits for its actor to be
 /// somewhere.
 const OWNER_LIMIT: Duration = Duration::from_secs(60);
-/// How long it takes at most until placement is told of a type that is hosted, if
-/// it is told at all.
-const TOLD_LIMIT: Duration = Duration::from_millis(250);
-/// How long the application may take to hear that an actor goes. Other
-/// sidecars wait for one that has to go.
-const IDLE_LIMIT: Duration = Duration::from_secs(30);
-const HALT_LIMIT: Duration = Duration::from_secs(5);
-/// How long an answer that the actor has moved is believed to be newer than
-/// what is known here.
-const NEWER_LIMIT: Duration = Duration::from_millis(500);
-/// How long the answers of a host may be on their way when it has left.
-const LAST_ANSWER: Duration = Duration::from_secs(1);
-/// How often a call follows an actor that moves, before policies have their say.
-const MOVES: usize = 4;
+/// How long the application may take to hear that an actor goes.
+const TELL_LIMIT: Duration = Duration::from_secs(30);
+/// How long others wait for that if the actor has to go: placement gives up a
+/// sidecar that is silent for 8 s. The application hears of it nonetheless.
+const HALT_LIMIT: Duration = Duration::from_secs(2);
+/// Actors that the application is told of at once.
+const MOST_TOLD: u32 = 64;
 
 pub struct Options {
     pub namespace: String,
@@ -50,6 +43,9 @@ pub struct Options {
     pub address: String,
     /// Whether there is a placement service.
     pub enabled: bool,
+    /// Whether there is a store for the state of actors now: without one
+    /// nothing is hosted.
+    pub has_store: HasStore,
     /// Whether other sidecars prove who they are.
     pub mtls: bool,
     pub hosting: Hosting,
@@ -58,6 +54,8 @@ pub struct Options {
     pub metrics: Metrics,
     pub tasks: Tasks,
 }
+
+pub type HasStore = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// A call of an actor.
 pub struct Call {
@@ -68,7 +66,7 @@ pub struct Call {
     pub deadline: Option<Instant>,
 }
 
-/// Hears of actors that this sidecar no longer has, before they are halted.
+/// Hears of actors that this sidecar no longer has.
 pub trait Ownership: Send + Sync {
     fn lost(&self, is_lost: &dyn Fn(&Actor) -> bool);
 }
@@ -77,8 +75,6 @@ pub trait Ownership: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
     pub enabled: bool,
-    /// Whether it is known what the application hosts.
-    pub initialized: bool,
     /// Whether tables of placement are valid now.
     pub connected: bool,
 }
@@ -93,18 +89,23 @@ pub(crate) struct Inner {
     pub metrics: Metrics,
     pub remote: Remote,
     table: Mutex<Table<Arc<Ticket>>>,
-    routing: watch::Sender<Arc<Routing>>,
+    pub routing: watch::Sender<Arc<Routing>>,
     /// Whether it is known what the application hosts.
     initialized: watch::Sender<bool>,
-    /// The types as placement is told.
+    enabled: bool,
+    has_store: HasStore,
+    /// The types as placement was told last.
     advertised: watch::Sender<Vec<Arc<str>>>,
     ownership: Mutex<Vec<Arc<dyn Ownership>>>,
     halts: Mutex<HashMap<HaltId, oneshot::Sender<()>>>,
-    resiliency: Resiliency,
+    /// The last one.
+    halted: watch::Sender<HaltId>,
+    telling: Semaphore,
+    pub resiliency: Resiliency,
     next: AtomicU64,
     /// The table has an earlier deadline.
     earlier: Notify,
-    tasks: Tasks,
+    pub tasks: Tasks,
 }
 
 impl Actors {
@@ -124,9 +125,13 @@ impl Actors {
             table: Mutex::new(Table::new(std::time::Instant::now())),
             routing: watch::Sender::new(Arc::new(Routing { fence: 0, known })),
             initialized: watch::Sender::new(false),
+            enabled: options.enabled,
+            has_store: options.has_store,
             advertised: watch::Sender::default(),
             ownership: Mutex::default(),
             halts: Mutex::default(),
+            halted: watch::Sender::new(HaltId(0)),
+            telling: Semaphore::new(MOST_TOLD as usize),
             resiliency: options.resiliency,
             next: AtomicU64::new(1),
             earlier: Notify::new(),
@@ -138,49 +143,53 @@ impl Actors {
         &self.0.hosting
     }
 
-    /// The types that placement is told, and every change. The scheduler sends
+    /// The types that placement was told, and every change. The scheduler sends
     /// reminders of these.
     pub fn advertised(&self) -> watch::Receiver<Vec<Arc<str>>> {
         self.0.advertised.subscribe()
     }
 
-    pub(crate) fn advertise(&self, types: Vec<Arc<str>>) {
+    /// Takes over which types are for this sidecar now, to tell placement.
+    pub(crate) fn advertise(&self) -> Vec<Arc<str>> {
+        let hosted = self.0.hosting.hosted();
+        let hosted = hosted.borrow().clone();
+        let types = hosted.keys().filter(|kind| self.0.is_for_here(kind));
+        let types: Vec<_> = types.cloned().collect();
         self.0.advertised.send_if_modified(|known| {
             let changed = *known != types;
-            *known = types;
+            known.clone_from(&types);
             changed
         });
+        types
     }
 
-    /// Whether this sidecar hosts a type.
-    pub fn is_hosted(&self, kind: &str) -> bool {
-        self.0.hosting.hosted().borrow().contains_key(kind)
-    }
-
-    /// Whether reminders and timers of a type are for this sidecar: placement is
-    /// told that it has the type. Waits until it is known what the application
-    /// hosts.
+    /// Whether reminders and timers of a type are for this sidecar. Waits until
+    /// it is known what the application hosts.
     pub async fn serves(&self, kind: &str) -> bool {
-        let (mut initialized, mut advertised) = (self.0.initialized.subscribe(), self.advertised());
-        let is_told = |types: &Vec<Arc<str>>| types.iter().any(|it| **it == *kind);
-        let told = async {
-            // The senders are this one's own.
-            let _ = initialized.wait_for(|known| *known).await;
-            if !self.is_hosted(kind) && !is_told(&advertised.borrow()) {
-                return false;
-            }
-            let told = advertised.wait_for(|types| is_told(types));
-            let told = tokio::time::timeout(TOLD_LIMIT, told).await;
-            matches!(told, Ok(Ok(_)))
-        };
-        tokio::time::timeout(OWNER_LIMIT, told)
-            .await
-            .unwrap_or(false)
+        let mut initialized = self.0.initialized.subscribe();
+        let known = initialized.wait_for(|known| *known);
+        let known = tokio::time::timeout(OWNER_LIMIT, known).await;
+        // The sender is this one's own.
+        known.is_ok() && self.0.is_for_here(kind)
     }
 
     /// Whether an actor is active in this sidecar's application.
     pub fn is_active(&self, actor: &Actor) -> bool {
         self.0.table().is_active(actor)
+    }
+
+    /// Whether an actor may write its state here: it is active, and tables that
+    /// are valid now have it here. Waits for those for a limited time.
+    pub async fn writes(&self, actor: &Actor, limit: Duration) -> Result<bool, Error> {
+        let mut routing = self.0.routing.subscribe();
+        let writes = |routing: &Routing| routing.writes(actor, &self.0.own);
+        let known = routing.wait_for(|routing| !self.is_active(actor) || writes(routing).is_some());
+        match tokio::time::timeout(limit, known).await {
+            Ok(Ok(routing)) => Ok(self.is_active(actor) && writes(&routing) == Some(true)),
+            // The sender is this one's own.
+            Ok(Err(_)) => Err(Error::Closed),
+            Err(_) => Err(Error::Late("placement has not said where the actor is")),
+        }
     }
 
     /// Of each type that is hosted, how many actors are active.
@@ -197,7 +206,6 @@ impl Actors {
         let known = &self.0.routing.borrow().known;
         Status {
             enabled: !matches!(known, Known::Disabled),
-            initialized: *self.0.initialized.borrow(),
             connected: matches!(known, Known::Settled(_) | Known::Moving { .. }),
         }
     }
@@ -297,15 +305,21 @@ impl Actors {
         &self.0
     }
 
-    /// Has actors go, and waits until they are gone.
-    pub fn halt(&self, fence: u64, which: Which) -> impl Future<Output = ()> + Send + use<> {
+    /// Tells of actors that this sidecar no longer has. Only of what is known to
+    /// be elsewhere: without a table, actors are gone and may come back.
+    pub(crate) fn lose(&self, which: &Which) {
         for ownership in locked(&self.0.ownership).iter() {
             ownership.lost(&|actor| which.has(actor));
         }
+    }
+
+    /// Has actors go, and waits until they are gone.
+    pub fn halt(&self, fence: u64, which: Which) -> impl Future<Output = ()> + Send + use<> {
         let halt = HaltId(self.0.number());
         let (done_tx, done) = oneshot::channel();
         locked(&self.0.halts).insert(halt, done_tx);
         self.0.handle(Event::Halt { halt, fence, which });
+        self.0.halted.send_replace(halt);
         async move {
             let _ = done.await;
         }
@@ -333,6 +347,8 @@ impl Actors {
     async fn close(&self) {
         let fence = self.set_routing(Known::Closed);
         self.halt(fence, Which::All).await;
+        // The application hears of those before, for as long as there is time.
+        let _told = self.0.telling.acquire_many(MOST_TOLD).await;
     }
 
     /// Follows deadlines, and what is hosted, until `stopping` is cancelled.
@@ -373,21 +389,28 @@ impl Actors {
         self.0.handle(Event::Hosted(types));
         if !gone.is_empty() {
             let fence = self.0.routing.borrow().fence;
-            drop(self.halt(fence, Which::Types(gone)));
+            let which = Which::Types(gone);
+            self.lose(&which);
+            drop(self.halt(fence, which));
         }
     }
 }
 
 impl Inner {
-    fn number(&self) -> u64 {
+    pub fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether a type is one that placement is told of, as of now.
+    fn is_for_here(&self, kind: &str) -> bool {
+        self.enabled && self.hosting.is_hosted(kind) && (self.has_store)()
     }
 
     fn table(&self) -> MutexGuard<'_, Table<Arc<Ticket>>> {
         locked(&self.table)
     }
 
-    fn handle(self: &Arc<Self>, event: Event<Arc<Ticket>>) {
+    pub fn handle(self: &Arc<Self>, event: Event<Arc<Ticket>>) {
         let mut effects = Vec::new();
         let is_earlier = {
             let mut table = self.table();
@@ -420,40 +443,66 @@ impl Inner {
         }
     }
 
+    /// Tells the application. What waits for the actor to go does so for a
+    /// limited time.
     async fn deactivate(self: Arc<Self>, actor: Actor, cause: Cause) {
-        let serve = self
-            .hosting
-            .of(&actor.kind)
-            .filter(|serve| serve.is_reachable());
-        if let Some(serve) = serve {
-            let limit = match cause {
-                Cause::Idle => IDLE_LIMIT,
-                Cause::Halted => HALT_LIMIT,
-            };
-            let telling = tokio::time::timeout(limit, serve.deactivate(&actor));
-            // At the end of the process there may be no more time for it.
-            let stopping = self.tasks.stopping();
-            let told = stopping.run_until_cancelled(telling).await;
-            match told.unwrap_or(Ok(Ok(()))) {
-                Ok(Ok(())) => self.metrics.deactivated(&actor.kind),
-                Ok(Err(error)) => {
-                    self.metrics.not_deactivated(&actor.kind, &error.reason);
-                    tracing::error!(target: SCOPE, "actor {actor} is gone, but the application could not be told: {error}");
-                }
-                Err(_) => {
-                    self.metrics.not_deactivated(&actor.kind, "timeout");
-                    tracing::error!(target: SCOPE, "actor {actor} is gone, but the application has not answered within {}s that it knows", limit.as_secs());
-                }
+        let mut telling = Box::pin(self.tell(&actor));
+        tokio::select! {
+            () = &mut telling => self.deactivated(&actor, cause),
+            () = self.has_to_be_gone(&actor) => {
+                self.deactivated(&actor, cause);
+                telling.await;
             }
         }
+    }
+
+    fn deactivated(self: &Arc<Self>, actor: &Actor, cause: Cause) {
         if cause == Cause::Halted {
             self.metrics.rebalanced(&actor.kind);
         }
         tracing::debug!(target: SCOPE, "actor {actor} is deactivated");
-        self.handle(Event::Deactivated { actor });
+        self.handle(Event::Deactivated {
+            actor: actor.clone(),
+        });
     }
 
-    async fn look_up(
+    /// Waits for as long as a halt waits for an actor that is being deactivated.
+    async fn has_to_be_gone(&self, actor: &Actor) {
+        let mut halted = self.halted.subscribe();
+        while !self.table().is_halted(actor) {
+            // The sender is this one's own.
+            let _ = halted.changed().await;
+        }
+        tokio::time::sleep(HALT_LIMIT).await;
+    }
+
+    async fn tell(&self, actor: &Actor) {
+        let serve = self.hosting.of(&actor.kind);
+        let Some(serve) = serve.filter(|serve| serve.is_reachable()) else {
+            return;
+        };
+        let telling = async {
+            // It is never closed.
+            let _place = self.telling.acquire().await;
+            serve.deactivate(actor).await
+        };
+        let telling = tokio::time::timeout(TELL_LIMIT, telling);
+        // At the end of the process there may be no more time for it.
+        let stopping = self.tasks.stopping();
+        match stopping.run_until_cancelled(telling).await {
+            None | Some(Ok(Ok(()))) => self.metrics.deactivated(&actor.kind),
+            Some(Ok(Err(error))) => {
+                self.metrics.not_deactivated(&actor.kind, &error.reason);
+                tracing::error!(target: SCOPE, "actor {actor} is gone, but the application could not be told: {error}");
+            }
+            Some(Err(_)) => {
+                self.metrics.not_deactivated(&actor.kind, "timeout");
+                tracing::error!(target: SCOPE, "actor {actor} is gone, but the application has not answered within {}s that it knows", TELL_LIMIT.as_secs());
+            }
+        }
+    }
+
+    pub async fn look_up(
         &self,
         actor: &Actor,
         deadline: Option<Instant>,
@@ -493,235 +542,11 @@ impl Inner {
             Found::Closed => Err(Error::Closed),
         })
     }
-
-    /// One try, which follows an actor that moves. With `keep` the message can
-    /// be sent again also after it was sent.
-    async fn once(
-        self: &Arc<Self>,
-        actor: &Actor,
-        slot: &Mutex<Option<Message>>,
-        deadline: Option<Instant>,
-        keep: bool,
-    ) -> Result<Answer, Error> {
-        let mut moves = 0;
-        loop {
-            let (owner, fence) = self.look_up(actor, deadline).await?;
-            let answered = match owner {
-                Owner::Local => self.local(actor, slot, deadline, fence, keep).await,
-                Owner::Remote(host) => {
-                    let message = locked(slot).as_ref().and_then(Message::again);
-                    let message = message.ok_or_else(sent_before)?;
-                    tokio::select! {
-                        answered = self.remote.call(&host, actor, message, deadline) => answered,
-                        error = self.lost(&host.address) => Err(error),
-                    }
-                }
-            };
-            match answered {
-                Err(error) if error.is_elsewhere() && moves < MOVES => moves += 1,
-                answered => return answered,
-            }
-            let mut routing = self.routing.subscribe();
-            if routing.borrow().fence == fence {
-                let newer = tokio::time::timeout(NEWER_LIMIT, routing.changed());
-                let _ = newer.await;
-            }
-        }
-    }
-
-    /// Waits until placement knows a host no longer. What it was asked has no
-    /// answer then: it may be frozen, with its connections open.
-    async fn lost(&self, address: &str) -> Error {
-        let mut routing = self.routing.subscribe();
-        loop {
-            routing.mark_unchanged();
-            // The sender is this one's own.
-            let _ = routing.changed().await;
-            if let Known::Settled(tables) = &routing.borrow().known
-                && !tables.is_host(address)
-            {
-                break;
-            }
-        }
-        // One that has left has answered before; the answer may be on its way.
-        tokio::time::sleep(LAST_ANSWER).await;
-        let text = format!("the host of the actor at {address} is gone, and has not answered");
-        Error::Remote(Box::new(tonic::Status::unavailable(text)))
-    }
-
-    /// Waits for the turn of a call and has the application do it.
-    async fn local(
-        self: &Arc<Self>,
-        actor: &Actor,
-        slot: &Mutex<Option<Message>>,
-        deadline: Option<Instant>,
-        fence: u64,
-        keep: bool,
-    ) -> Result<Answer, Error> {
-        let hosted = self.hosting.hosted();
-        let (kind, settings) = {
-            let hosted = hosted.borrow();
-            let found = hosted.get_key_value(&*actor.kind);
-            let (kind, settings) = found.ok_or(Error::Moved)?;
-            (kind.clone(), *settings)
-        };
-        let serve = self.hosting.of(&kind).ok_or(Error::Moved)?;
-        let actor = Actor {
-            kind,
-            id: actor.id.clone(),
-        };
-        let (chain, beside) = {
-            let message = locked(slot);
-            let message = message.as_ref().ok_or_else(sent_before)?;
-            let chain = settings.depth.map(|_| chain(message));
-            (chain, message.is_beside())
-        };
-        let ticket = Arc::new(Ticket::default());
-        let turn = Turn {
-            inner: self.clone(),
-            actor: actor.clone(),
-            call: CallId(self.number()),
-        };
-        self.handle(Event::Enter(Enter {
-            actor: actor.clone(),
-            call: turn.call,
-            ticket: ticket.clone(),
-            chain: chain.clone(),
-            deadline: deadline.map(Into::into),
-            fence,
-            beside,
-        }));
-        ticket.turn().await.map_err(|why| match why {
-            Refusal::Moved => Error::Moved,
-            Refusal::TooDeep => Error::TooDeep,
-            Refusal::Late => Error::Late("others have kept the actor busy"),
-        })?;
-        let message = {
-            let mut slot = locked(slot);
-            let kept = if keep {
-                slot.as_ref().and_then(Message::again)
-            } else {
-                None
-            };
-            std::mem::replace(&mut *slot, kept).ok_or_else(sent_before)?
-        };
-        let serving = self.under_policy(&actor, serve.call(&actor, chain.as_deref(), message));
-        let answer = tokio::select! {
-            answered = serving => answered?,
-            () = ticket.canceled() => return Err(Error::Canceled),
-        };
-        Ok(turn.answer(answer))
-    }
-
-    /// Calls the application under the timeout that resources have for actors.
-    async fn under_policy(
-        &self,
-        actor: &Actor,
-        serving: impl Future<Output = Result<Answer, Error>>,
-    ) -> Result<Answer, Error> {
-        let Some(policy) = self.resiliency.actor_after_lock(&actor.kind, &actor.id) else {
-            return serving.await;
-        };
-        let serving = Mutex::new(Some(Box::pin(serving)));
-        let running = policy.run(|_| {
-            let serving = locked(&serving).take();
-            async {
-                match serving {
-                    Some(serving) => serving.await.map_err(Asked),
-                    None => Err(Asked(sent_before())),
-                }
-            }
-        });
-        running.await.map_err(unwrapped)
-    }
-}
-
-fn sent_before() -> Error {
-    Error::Invalid("the request was sent before".to_owned())
-}
-
-/// The chain that a call belongs to; a new one if it does not say.
-fn chain(message: &Message) -> Arc<str> {
-    if let Message::Method(request) = message
-        && let Some(given) = metadata::text(&request.metadata, CHAIN)
-        && !given.is_empty()
-    {
-        return given.into();
-    }
-    uuid::Uuid::new_v4().to_string().into()
-}
-
-/// A call's place in the table, until it is dropped.
-struct Turn {
-    inner: Arc<Inner>,
-    actor: Actor,
-    call: CallId,
-}
-
-impl Turn {
-    /// The turn ends with the body. Nothing cuts that off any more.
-    fn answer(self, mut answer: Answer) -> Answer {
-        if let Answer::Method(response) = &mut answer
-            && !matches!(response.body, Body::Empty | Body::Full(_))
-        {
-            self.inner.handle(Event::Answered {
-                actor: self.actor.clone(),
-                call: self.call,
-            });
-            let body = std::mem::replace(&mut response.body, Body::Empty);
-            response.body = body::hold(body, self);
-        }
-        answer
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.inner.handle(Event::Left {
-            actor: self.actor.clone(),
-            call: self.call,
-        });
-    }
-}
-
-/// A failure as policies of users look at it.
-struct Asked(Error);
-
-impl fmt::Display for Asked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Failure for Asked {
-    fn is_permanent(&self) -> bool {
-        self.0.is_permanent()
-    }
-}
-
-fn unwrapped(failed: Failed<Asked>) -> Error {
-    match failed {
-        Failed::Failed(Asked(error)) => error,
-        Failed::TimedOut => Error::TimedOut,
-        other => Error::Policy(other.to_string()),
-    }
-}
-
-/// A failure as the built-in policy looks at it.
-struct BuiltInFailure(Error);
-
-impl fmt::Display for BuiltInFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Failure for BuiltInFailure {
-    fn is_permanent(&self) -> bool {
-        !self.0.may_be_sent_again()
-    }
 }
 
 fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
