@@ -159,6 +159,7 @@ mod tests {
             assert!(USAGE.contains(&format!("\n  {name} ")), "{name}");
             let words: &[&str] = match name {
                 "bench" => &[name, "daprd"],
+                "interop" => &[name, "--reference", "folder"],
                 _ => &[name],
             };
             assert!(parsed(words).is_ok(), "{name}");
@@ -176,6 +177,18 @@ mod tests {
             (
                 &["tset"],
                 "unknown command: tset; did you mean test? See cargo xtask --help",
+            ),
+            (
+                &["interop"],
+                "--reference FOLDER is missing; see cargo xtask --help",
+            ),
+            (
+                &["interop", "--reference"],
+                "flag needs an argument: --reference; see cargo xtask --help",
+            ),
+            (
+                &["interop", "--referenc", "x"],
+                "unknown flag: --referenc; did you mean --reference? See cargo xtask --help",
             ),
             (
                 &["test", "--al"],

@@ -446,8 +446,26 @@ fn resident() -> usize {
     pages * 4096
 }
 
+/// In a process of its own: tests beside it use memory too.
 #[test]
 fn an_idle_actor_takes_no_more_than_300_bytes() {
+    let own = std::env::current_exe().unwrap();
+    let alone = [
+        "--exact",
+        "table::tests::idle_actors_are_measured",
+        "--ignored",
+    ];
+    let run = std::process::Command::new(own)
+        .args(alone)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "runs alone, in a process that another test starts"]
+fn idle_actors_are_measured() {
     const ACTORS: usize = 200_000;
     let mut world = World::new(None);
     let before = resident();
