@@ -6,10 +6,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::eventually;
+
+// Of the tests of all processes; the kernel gives none of these to outgoing connections.
+#[path = "../../../e2e/harness/src/port.rs"]
+pub mod port;
 
 /// RabbitMQ takes longest.
 const STARTED_WITHIN: Duration = Duration::from_secs(60);
@@ -204,7 +208,7 @@ impl Server {
 /// Starts `redis-server`. `None` means that it is not installed; in CI that
 /// panics.
 pub async fn redis(more: &[&str]) -> Option<Server> {
-    let port = free_port().await;
+    let port = port::free();
     let text = port.to_string();
     let mut arguments = vec!["--port", text.as_str(), "--bind", "127.0.0.1"];
     arguments.extend(["--save", "", "--appendonly", "no"]);
@@ -214,7 +218,7 @@ pub async fn redis(more: &[&str]) -> Option<Server> {
 
 /// Starts a sentinel that watches a master under the name `main`.
 pub async fn sentinel(master: &Server) -> Option<Server> {
-    let port = free_port().await;
+    let port = port::free();
     let file = master.folder().join("sentinel.conf");
     let text = format!(
         "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {} 1\n\
@@ -228,7 +232,7 @@ pub async fn sentinel(master: &Server) -> Option<Server> {
 
 /// Starts a cluster of two.
 pub async fn redis_cluster() -> Option<[Server; 2]> {
-    let [bus_one, bus_two] = [free_port().await, free_port().await].map(|port| port.to_string());
+    let [bus_one, bus_two] = [port::free(), port::free()].map(|port| port.to_string());
     let one = redis(&["--cluster-enabled", "yes", "--cluster-port", &bus_one]).await?;
     let two = redis(&["--cluster-enabled", "yes", "--cluster-port", &bus_two]).await?;
     one.redis_cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"])
@@ -320,7 +324,7 @@ pub async fn postgresql_with(tls: Option<&Identity>) -> Option<Server> {
     init.user = user;
     let made = init.command(folder.path()).status().await;
     assert!(made.expect("initdb runs").success(), "initdb failed");
-    let port = free_port().await;
+    let port = port::free();
     let number = port.to_string();
     let mut launch = Launch::new(
         &program("postgres"),
@@ -393,7 +397,7 @@ pub async fn mariadb_with(tls: Option<&Identity>) -> Option<Server> {
     drop(one);
     let log = std::fs::read_to_string(folder.path().join("server.log")).unwrap_or_default();
     assert!(installed.success(), "mariadb-install-db failed: {log}");
-    let port = free_port().await;
+    let port = port::free();
     let [number, socket] = [format!("--port={port}"), format!("--socket={path}/socket")];
     let mut launch = Launch::new(
         "mariadbd",
@@ -418,7 +422,7 @@ pub async fn mariadb_with(tls: Option<&Identity>) -> Option<Server> {
 
 /// Starts `memcached`, for values of up to 8 MiB.
 pub async fn memcached() -> Option<Server> {
-    let port = free_port().await;
+    let port = port::free();
     let number = port.to_string();
     let arguments = [
         "-u",
@@ -443,7 +447,7 @@ pub async fn mosquitto() -> Option<Server> {
 
 /// The same with TLS.
 pub async fn mosquitto_with(tls: Option<&Identity>) -> Option<Server> {
-    let port = free_port().await;
+    let port = port::free();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().display();
     let tls = tls.map_or_else(String::new, |identity| {
@@ -470,7 +474,7 @@ pub async fn smtp(script: &str, pem: Option<&str>) -> Option<Server> {
         missing("aiosmtpd", PACKAGE);
         return None;
     }
-    let port = free_port().await;
+    let port = port::free();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().to_str().expect("the path is text").to_owned();
     std::fs::write(folder.path().join("server.py"), script).expect("write");
@@ -497,7 +501,7 @@ pub async fn rabbitmq() -> Option<Server> {
 /// The same with TLS.
 pub async fn rabbitmq_with(tls: Option<&Identity>) -> Option<Server> {
     const PACKAGE: &str = "rabbitmq-server";
-    let [port, distribution, mapper] = [free_port().await, free_port().await, free_port().await];
+    let [port, distribution, mapper] = [port::free(), port::free(), port::free()];
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().to_str().expect("the path is text").to_owned();
     // The script of the path changes to another user; this is the server.
@@ -541,7 +545,7 @@ pub async fn etcd() -> Option<Server> {
 
 /// The same with TLS, for clients that have the same certificate.
 pub async fn etcd_with(tls: Option<&Identity>) -> Option<Server> {
-    let [port, peers] = [free_port().await, free_port().await];
+    let [port, peers] = [port::free(), port::free()];
     let folder = tempfile::tempdir().expect("a temporary folder");
     let scheme = if tls.is_some() { "https" } else { "http" };
     let clients = format!("{scheme}://127.0.0.1:{port}");
@@ -574,7 +578,7 @@ pub async fn nats() -> Option<Server> {
 
 /// The same with TLS.
 pub async fn nats_with(tls: Option<&Identity>) -> Option<Server> {
-    let port = free_port().await;
+    let port = port::free();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let number = port.to_string();
     let arguments = ["-a", "127.0.0.1", "-p", &number, "-js", "-sd", "data"];
@@ -610,10 +614,4 @@ impl Server {
             assert!(read > 0, "{}", String::from_utf8_lossy(&said));
         }
     }
-}
-
-/// A port that nothing listens on at the moment.
-pub async fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    listener.local_addr().expect("is bound").port()
 }

@@ -1,12 +1,15 @@
 //! What any store must do, on the embedded one and on a real etcd.
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use outrider_proto::etcd::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use outrider_proto::etcd::etcdserverpb::{Compare, DeleteRangeRequest, PutRequest, RequestOp};
 
 use super::*;
+
+// Of the tests of all processes; the kernel gives none of these to outgoing connections.
+#[path = "../../../e2e/harness/src/port.rs"]
+mod port;
 
 struct Etcd {
     process: Child,
@@ -20,16 +23,11 @@ impl Drop for Etcd {
     }
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 /// Nothing where the program is not installed.
 async fn etcd() -> Option<(Etcd, Remote)> {
     let folder = tempfile::tempdir().unwrap();
-    let client = format!("http://127.0.0.1:{}", free_port());
-    let peer = format!("http://127.0.0.1:{}", free_port());
+    let client = format!("http://127.0.0.1:{}", port::free());
+    let peer = format!("http://127.0.0.1:{}", port::free());
     let started = Command::new("etcd")
         .arg("--data-dir")
         .arg(folder.path())

@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::port;
+
 const DEADLINE: Duration = Duration::from_secs(20);
 
 pub struct Sentry {
@@ -21,11 +23,6 @@ pub struct Sentry {
     pub port: u16,
     health: u16,
     metrics: u16,
-}
-
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 pub fn program() -> Command {
@@ -83,7 +80,7 @@ impl Sentry {
     ) -> Self {
         std::fs::write(folder.path().join("config.yaml"), config).unwrap();
         std::fs::create_dir_all(folder.path().join("ca")).unwrap();
-        let [port, health, metrics] = [free_port(), free_port(), free_port()];
+        let [port, health, metrics] = [port::free(), port::free(), port::free()];
         let process = program()
             .args([
                 format!("-config={}", folder.path().join("config.yaml").display()),

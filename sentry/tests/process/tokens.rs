@@ -10,7 +10,8 @@ use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::sentry::{Sentry, free_port, get, read, run, send};
+use crate::port;
+use crate::sentry::{Sentry, get, read, run, send};
 
 const SENTRY: &str = "spiffe://localhost/ns/default/dapr-sentry";
 
@@ -18,7 +19,7 @@ const GOOD_HOST: &str = "Host: good.example:1\r\n";
 
 /// A sentry with OIDC discovery for one host under a prefix, and the port of that.
 async fn with_discovery() -> (Sentry, u16) {
-    let oidc = free_port();
+    let oidc = port::free();
     let port = format!("-oidc-server-listen-port={oidc}");
     let sentry = Sentry::start(
         "",
@@ -115,7 +116,7 @@ async fn discovery_answers_allowed_hosts_get_and_its_own_paths_only() {
 
 #[tokio::test]
 async fn without_a_configured_issuer_it_is_the_host_of_the_request() {
-    let oidc = free_port();
+    let oidc = port::free();
     let port = format!("-oidc-server-listen-port={oidc}");
     let _sentry = Sentry::start(
         "",

@@ -105,7 +105,7 @@ async fn state_over_tls() {
         ["key.pem", "certificate.pem"].map(|name| folder.path().join(name).display().to_string());
     std::fs::write(&key_file, key.serialize_pem()).expect("write");
     std::fs::write(&certificate_file, certificate.pem()).expect("write");
-    let port = server::free_port().await.to_string();
+    let port = server::port::free().to_string();
     let tls = [
         ["--tls-port", &port],
         ["--tls-cert-file", &certificate_file],
