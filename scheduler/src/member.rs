@@ -62,8 +62,11 @@ pub fn announcement(
     (total, idle): (usize, bool),
     lease: i64,
 ) -> TxnRequest {
+    // Without what is told while it serves: a changed record of a live member
+    // is an error to the others.
     let host = Host {
         address: address.to_owned(),
+        ..Host::default()
     };
     let leadership = Leadership {
         total: total as u64,

@@ -240,6 +240,7 @@ pub(super) fn hosts(
         .map(|hosts| {
             let host = |address: &String| Host {
                 address: address.clone(),
+                ..Host::default()
             };
             Ok(WatchHostsResponse {
                 hosts: hosts.iter().map(host).collect(),
