@@ -9,21 +9,28 @@ use serde_json::Value;
 
 use crate::run;
 
+/// What the suites start, and the variables that name it to them.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("daprd", "OUTRIDER_DAPRD"),
+    ("placement", "OUTRIDER_PLACEMENT"),
+    ("scheduler", "OUTRIDER_SCHEDULER"),
+];
+
 /// Go and Rust; with `all`, every language that has a suite.
 pub fn test(profile: &[&str], all: bool) -> Result<()> {
-    let (daprd, target) = build(profile)?;
-    let suite = |language: &str, program: &str| {
-        let mut command = Command::new(program);
-        command
-            .current_dir(folder(language))
-            .env("OUTRIDER_DAPRD", &daprd);
+    let programs = build(profile)?;
+    let target = run::target()?;
+    let suite = |language: &str, mut command: Command| {
+        command.current_dir(folder(language));
+        for (variable, path) in &programs {
+            command.env(variable, path);
+        }
         command
     };
-    run::run(suite("go", "go").args(["test", "-count=1", "-mod=readonly", "./..."]))?;
+    let go = ["test", "-count=1", "-mod=readonly", "./..."];
+    run::run(suite("go", Command::new("go")).args(go))?;
     run::run(
-        run::cargo()
-            .current_dir(folder("rust"))
-            .env("OUTRIDER_DAPRD", &daprd)
+        suite("rust", run::cargo())
             .env("CARGO_TARGET_DIR", target.join("sdk"))
             .args(["test", "--locked"]),
     )?;
@@ -32,30 +39,42 @@ pub fn test(profile: &[&str], all: bool) -> Result<()> {
     }
     let python = environment(&target)?;
     let tests = ["-m", "unittest", "discover", "--start-directory", "."];
-    run::run(suite("python", &python.to_string_lossy()).args(tests))?;
-    run::run(suite("javascript", "npm").args(["ci", "--ignore-scripts", "--no-fund"]))?;
-    run::run(suite("javascript", "npm").arg("test"))?;
-    run::run(suite("java", "mvn").args(["--batch-mode", "--quiet", "test"]))
+    run::run(suite("python", Command::new(python)).args(tests))?;
+    let npm = || suite("javascript", Command::new("npm"));
+    run::run(npm().args(["ci", "--ignore-scripts", "--no-fund"]))?;
+    run::run(npm().arg("test"))?;
+    run::run(suite("java", Command::new("mvn")).args(["--batch-mode", "--quiet", "test"]))
 }
 
 pub fn folder(language: &str) -> PathBuf {
     run::root().join("e2e/sdk").join(language)
 }
 
-/// Builds daprd and returns its path, and the folder that all is built into.
-fn build(profile: &[&str]) -> Result<(PathBuf, PathBuf)> {
+/// Builds the programs and returns their variables and paths.
+fn build(profile: &[&str]) -> Result<Vec<(&'static str, PathBuf)>> {
     let mut cargo = run::cargo();
     cargo
-        .args(["build", "--package", "outrider-sidecar", "--bin", "daprd"])
+        .args(["build", "--workspace"])
         .arg("--message-format=json-render-diagnostics")
         .args(profile);
+    for (program, _) in PROGRAMS {
+        cargo.args(["--bin", program]);
+    }
     let messages = String::from_utf8(run::output(&mut cargo)?)?;
-    let daprd = messages
+    PROGRAMS
+        .map(|(program, variable)| Ok((variable, executable(&messages, program)?)))
+        .into_iter()
+        .collect()
+}
+
+/// The path of a program in what cargo reports.
+fn executable(messages: &str, program: &str) -> Result<PathBuf> {
+    messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == program)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo reported no executable")?;
-    Ok((daprd, run::target()?))
+        .with_context(|| format!("cargo reported no executable of {program}"))
 }
 
 /// A Python with what the suite requires, made once for each set of versions.
@@ -79,4 +98,20 @@ fn environment(target: &Path) -> Result<PathBuf> {
     )?;
     std::fs::write(stamp, wanted)?;
     Ok(python)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_by_its_name() {
+        let messages = r#"{"target":{"name":"scheduler"},"executable":null}
+{"target":{"name":"daprd"},"executable":"/b/daprd"}
+not json
+{"target":{"name":"scheduler"},"executable":"/b/scheduler"}"#;
+        let found = executable(messages, "scheduler").unwrap();
+        assert_eq!(found, Path::new("/b/scheduler"));
+        assert!(executable(messages, "placement").is_err());
+    }
 }

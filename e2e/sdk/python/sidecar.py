@@ -7,15 +7,10 @@ not know this.
 
 import asyncio
 import inspect
-import itertools
 import json
 import os
 import pathlib
-import signal
-import socket
-import subprocess
 import tempfile
-import time
 import unittest
 import urllib.error
 import urllib.request
@@ -25,46 +20,12 @@ from dapr.clients import DaprClient
 from dapr.clients.exceptions import DaprInternalError
 from dapr.conf import settings
 
-# Seconds that anything may take on a busy machine.
-TIMEOUT = 30
+from ports import TIMEOUT, free_port, unique, until
+from servers import Program
+
 STORE = 'store'
 BROKER = 'broker'
 SECRETS = 'secrets'
-
-_turns = itertools.count()
-
-
-def unique(name):
-    return f'{name}-{os.getpid()}-{next(_turns)}'
-
-
-def free_port():
-    """A free port, different in every call. All are below what the
-    kernel gives to outgoing connections."""
-    while True:
-        port = 10_000 + (os.getpid() % 200 * 100 + next(_turns)) % 20_000
-        with socket.socket() as probe:
-            try:
-                probe.bind(('127.0.0.1', port))
-                return port
-            except OSError:
-                continue
-
-
-def until(what, ask):
-    """Asks again until there is a true answer."""
-    deadline = time.monotonic() + TIMEOUT
-    while time.monotonic() < deadline:
-        answer = ask()
-        if answer:
-            return answer
-        time.sleep(0.02)
-    raise AssertionError(f'not so after {TIMEOUT} s: {what}')
-
-
-def listens(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(('127.0.0.1', port)) == 0
 
 
 def component(name, kind, metadata=()):
@@ -76,10 +37,11 @@ def component(name, kind, metadata=()):
     }
 
 
-class Sidecar:
-    """A running daprd. Leaving its context ends it."""
+class Sidecar(Program):
+    """A running daprd. Leaving its context ends it. `parts` are components
+    besides those that all have."""
 
-    def __init__(self, names=None, flags=()):
+    def __init__(self, names=None, flags=(), parts=()):
         self._folder = tempfile.TemporaryDirectory()
         folder = pathlib.Path(self._folder.name)
         self.id = unique('app')
@@ -91,9 +53,10 @@ class Sidecar:
         secrets.write_text('{"password": "s3cret", "user": {"name": "ada"}}')
         file = {'name': 'secretsFile', 'value': str(secrets)}
         parts = [
-            component(STORE, 'state.in-memory'),
+            component(STORE, 'state.in-memory', [{'name': 'actorStateStore', 'value': 'true'}]),
             component(BROKER, 'pubsub.in-memory'),
             component(SECRETS, 'secretstores.local.file', [file]),
+            *parts,
         ]
         (resources / 'all.yaml').write_text('\n---\n'.join(map(json.dumps, parts)))
         arguments = [
@@ -122,26 +85,10 @@ class Sidecar:
             }
             (folder / 'config.yaml').write_text(json.dumps(config))
             arguments.append(f'--config={folder / "config.yaml"}')
-        self._output = open(folder / 'output', 'w+', encoding='utf-8', errors='replace')
-        self._process = subprocess.Popen(
-            [*arguments, *flags], stdout=self._output, stderr=subprocess.STDOUT
-        )
+        super().__init__(self.id, [*arguments, *flags])
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if kind is not None:
-            self._output.seek(0)
-            print(f'---- {self.id} ----\n{self._output.read()}')
-        self._output.close()
+    def __exit__(self, *why):
+        super().__exit__(*why)
         self._folder.cleanup()
 
     def is_healthy(self):
@@ -153,7 +100,7 @@ class Sidecar:
             return False
 
     def ready(self):
-        until(f'{self.id} is healthy', self.is_healthy)
+        self.until(f'{self.id} is healthy', self.is_healthy)
         return self
 
     def use(self, invocation='http'):
@@ -161,9 +108,6 @@ class Sidecar:
         settings.DAPR_HTTP_PORT = self.http_port
         settings.DAPR_GRPC_PORT = self.grpc_port
         settings.DAPR_API_METHOD_INVOCATION_PROTOCOL = invocation
-
-    def ended(self):
-        return self._process.poll() is not None
 
 
 class Awaitable:

@@ -2,7 +2,8 @@ import json
 
 from app import grpc_app, http_app
 from dapr.clients.exceptions import DaprInternalError
-from sidecar import Case, Sidecar, unique
+from ports import unique
+from sidecar import Case, Sidecar
 
 
 class Invoke(Case):

@@ -4,7 +4,8 @@ from dapr.aio.clients.health import DaprHealth as AsyncHealth
 from dapr.clients import DaprClient
 from dapr.clients.health import DaprHealth
 from dapr.conf import settings
-from sidecar import SECRETS, STORE, TIMEOUT, Case, Sidecar, free_port, until
+from ports import TIMEOUT, free_port, until
+from sidecar import SECRETS, STORE, Case, Sidecar
 
 
 class Platform(Case):

@@ -6,7 +6,8 @@ from app import grpc_app, http_app
 from dapr.aio.clients import DaprClient as AsyncClient
 from dapr.clients import DaprClient
 from dapr.clients.grpc._response import TopicEventResponse
-from sidecar import BROKER, TIMEOUT, Case, Sidecar
+from ports import TIMEOUT
+from sidecar import BROKER, Case, Sidecar
 
 
 class Publish(Case):

@@ -1,0 +1,110 @@
+"""A program that hosts the actor type "python": counters that other languages
+know too. Its methods take and answer JSON:
+
+add     a number that is added to the total -> the total, which outlives the actor
+ask     {"type", "id", "n"}: adds n to a counter of any language -> its total
+watch   {"kind": "timer" or "reminder", "name"}: starts to fire ten times a second
+unwatch the same: stops that
+fired   -> how often each has fired, by kind:name, such as {"timer:a": 2}
+fail    -> an error
+
+APP_PORT is where it listens, and what the SDK reads tells it where its sidecar
+is. With the argument grpc it opens a stream to its sidecar instead of serving HTTP.
+"""
+
+import asyncio
+import os
+import sys
+from datetime import timedelta
+
+from dapr.actor import Actor, ActorId, ActorInterface, ActorProxy, Remindable, actormethod
+from dapr.actor.runtime.grpc_host import ActorGrpcHost
+from dapr.ext.flask import DaprActor
+from flask import Flask
+
+SOON = timedelta(0)
+PERIOD = timedelta(milliseconds=100)
+
+
+class Counting(ActorInterface):
+    @actormethod(name='add')
+    async def add(self, n: int) -> int: ...
+
+    @actormethod(name='ask')
+    async def ask(self, call: dict) -> int: ...
+
+    @actormethod(name='watch')
+    async def watch(self, alarm: dict) -> None: ...
+
+    @actormethod(name='unwatch')
+    async def unwatch(self, alarm: dict) -> None: ...
+
+    @actormethod(name='fired')
+    async def fired(self) -> dict: ...
+
+    @actormethod(name='fail')
+    async def fail(self) -> None: ...
+
+
+class python(Actor, Counting, Remindable):
+    async def add(self, n: int) -> int:
+        _, total = await self._state_manager.try_get_state('total')
+        total = (total or 0) + n
+        await self._state_manager.set_state('total', total)
+        return total
+
+    async def ask(self, call: dict) -> int:
+        other = ActorProxy.create(call['type'], ActorId(call['id']), Counting)
+        return await other.add(call['n'])
+
+    async def watch(self, alarm: dict) -> None:
+        if alarm['kind'] == 'timer':
+            await self.register_timer(alarm['name'], self.ring, alarm['name'], SOON, PERIOD)
+        else:
+            state = alarm['name'].encode()
+            await self.register_reminder(alarm['name'], state, SOON, PERIOD)
+
+    async def unwatch(self, alarm: dict) -> None:
+        if alarm['kind'] == 'timer':
+            await self.unregister_timer(alarm['name'])
+        else:
+            await self.unregister_reminder(alarm['name'])
+
+    async def ring(self, name: str) -> None:
+        await self.count(f'timer:{name}')
+
+    async def receive_reminder(self, name, state, due_time, period, ttl=None) -> None:
+        assert state == name.encode(), state
+        await self.count(f'reminder:{name}')
+
+    async def count(self, alarm: str) -> None:
+        fired = await self.fired()
+        fired[alarm] = fired.get(alarm, 0) + 1
+        await self._state_manager.set_state('fired', fired)
+
+    async def fired(self) -> dict:
+        _, fired = await self._state_manager.try_get_state('fired')
+        return dict(fired or {})
+
+    async def fail(self) -> None:
+        raise ValueError('it went wrong')
+
+
+async def stream():
+    host = ActorGrpcHost()
+    await host.register_actor(python)
+    await host.start()
+    await asyncio.Event().wait()
+
+
+def serve():
+    flask = Flask('counter')
+    DaprActor(flask).register_actor(python)
+    flask.run(host='127.0.0.1', port=int(os.environ['APP_PORT']))
+
+
+if __name__ == '__main__':
+    if sys.argv[1:] == ['grpc']:
+        asyncio.run(stream())
+    else:
+        serve()
