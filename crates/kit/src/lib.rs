@@ -1,5 +1,6 @@
 //! Small languages that flags, manifests and metadata are written in, and what
-//! the standard library lacks for texts of errors and random waits. No I/O.
+//! the standard library lacks for texts of errors, random waits and a hash that
+//! all processes share. No I/O.
 #![deny(missing_docs)]
 
 pub mod boolean;
@@ -18,6 +19,8 @@ pub mod period;
 pub mod quantity;
 pub mod quote;
 pub mod random;
+#[cfg(feature = "rendezvous")]
+pub mod rendezvous;
 pub mod usage;
 
 pub use boolean::truthy;
