@@ -112,7 +112,7 @@ pub fn demo(kubernetes: bool, boot: bool) -> Result<()> {
 
 fn go(why: &str) -> Result<()> {
     if !debian::is_there("go") {
-        bail!("go is not on the path: {why}; install Go 1.25 or newer and run this again");
+        bail!("go is not on the path: {why}; install Go 1.26 or newer and run this again");
     }
     Ok(())
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"testing"
 
 	"github.com/dapr/go-sdk/client"
@@ -22,12 +21,17 @@ type app struct {
 	// names is the folder with the database of names.
 	names  string
 	events chan *common.TopicEvent
+	ticks  chan struct{}
+	jobs   chan *common.JobEvent
 }
 
 // transports are the ways in which a sidecar calls an application.
 var transports = []string{"http", "grpc"}
 
-func serve(t *testing.T, transport string) app {
+// tick is the name of an input binding that applications know.
+const tick = "tick"
+
+func serve(t *testing.T, transport string, more ...setup) app {
 	t.Helper()
 	port := freePort(t)
 	address := fmt.Sprintf("127.0.0.1:%d", port)
@@ -39,7 +43,7 @@ func serve(t *testing.T, transport string) app {
 	} else {
 		server = httpservice.NewService(address)
 	}
-	a := app{names: t.TempDir(), events: make(chan *common.TopicEvent, 64)}
+	a := app{names: t.TempDir(), events: make(chan *common.TopicEvent, 64), ticks: make(chan struct{}, 64), jobs: make(chan *common.JobEvent, 64)}
 	must(t, server.AddServiceInvocationHandler("echo", func(_ context.Context, in *common.InvocationEvent) (*common.Content, error) {
 		return &common.Content{
 			Data:        []byte(in.Verb + " " + in.QueryString + " " + in.ContentType + " " + string(in.Data)),
@@ -62,6 +66,25 @@ func serve(t *testing.T, transport string) app {
 		return false, errors.New("never")
 	})
 	topic("dead", "", keep)
+	must(t, server.AddBindingInvocationHandler(tick, func(context.Context, *common.BindingEvent) ([]byte, error) {
+		select {
+		case a.ticks <- struct{}{}:
+		default:
+		}
+		return nil, nil
+	}))
+	if transport == "grpc" {
+		// The SDK takes no jobs over HTTP.
+		for _, name := range []string{"once", "often", "fails"} {
+			must(t, server.AddJobEventHandler(name, func(_ context.Context, event *common.JobEvent) error {
+				a.jobs <- event
+				if event.JobType == "fails" {
+					return errors.New("never")
+				}
+				return nil
+			}))
+		}
+	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Start() }()
 	t.Cleanup(func() { _ = server.Stop() })
@@ -71,15 +94,16 @@ func serve(t *testing.T, transport string) app {
 			t.Fatal(err)
 		default:
 		}
-		connection, err := net.Dial("tcp", address)
-		if err != nil {
-			return false
-		}
-		return connection.Close() == nil
+		return listens(address)
 	})
-	a.sidecar, a.client = ready(t, setup{
+	how := setup{
 		names: a.names,
 		flags: []string{fmt.Sprintf("--app-port=%d", port), "--app-protocol=" + transport},
-	})
+	}
+	for _, also := range more {
+		how.flags = append(how.flags, also.flags...)
+		how.parts = append(how.parts, also.parts...)
+	}
+	a.sidecar, a.client = ready(t, how)
 	return a
 }

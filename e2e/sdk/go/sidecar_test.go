@@ -14,8 +14,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -49,15 +49,14 @@ type setup struct {
 	id    string
 	names string
 	flags []string
+	// parts are components besides those that all sidecars have.
+	parts []string
 }
 
 // start runs a sidecar until the test is over. It does not wait for it.
 func start(t *testing.T, how setup) sidecar {
 	t.Helper()
-	program := os.Getenv("OUTRIDER_DAPRD")
-	if program == "" {
-		t.Fatal("set OUTRIDER_DAPRD to the path of a daprd")
-	}
+	path := program(t, "OUTRIDER_DAPRD")
 	if how.id == "" {
 		how.id = unique("app")
 	}
@@ -67,9 +66,10 @@ func start(t *testing.T, how setup) sidecar {
 	secretFile := filepath.Join(folder, "secrets.json")
 	write(t, secretFile, `{"password": "s3cret", "user": {"name": "ada"}}`)
 	write(t, filepath.Join(resources, "all.yaml"),
-		component(store, "state.in-memory", "")+"---\n"+
+		component(store, "state.in-memory", "{name: actorStateStore, value: \"true\"}")+"---\n"+
 			component(broker, "pubsub.in-memory", "")+"---\n"+
-			component(secrets, "secretstores.local.file", fmt.Sprintf("{name: secretsFile, value: %q}", secretFile)))
+			component(secrets, "secretstores.local.file", fmt.Sprintf("{name: secretsFile, value: %q}", secretFile))+
+			strings.Join(append([]string{""}, how.parts...), "---\n"))
 	s := sidecar{id: how.id, httpPort: freePort(t), grpcPort: freePort(t)}
 	arguments := []string{
 		"--app-id=" + s.id,
@@ -90,25 +90,7 @@ func start(t *testing.T, how setup) sidecar {
 		write(t, config, fmt.Sprintf("apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: config}\nspec:\n  nameResolution: {component: sqlite, version: v1, configuration: {connectionString: %q}}\n", filepath.Join(how.names, "names.db")))
 		arguments = append(arguments, "--config="+config)
 	}
-	var output output
-	command := exec.Command(program, append(arguments, how.flags...)...)
-	command.Stdout, command.Stderr = &output, &output
-	must(t, command.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- command.Wait() }()
-	t.Cleanup(func() {
-		_ = command.Process.Signal(syscall.SIGINT)
-		select {
-		case <-ended:
-		case <-time.After(10 * time.Second):
-			_ = command.Process.Kill()
-			<-ended
-			t.Errorf("%s did not end", s.id)
-		}
-		if t.Failed() {
-			t.Logf("output of %s:\n%s", s.id, output.String())
-		}
-	})
+	run(t, s.id, exec.Command(path, append(arguments, how.flags...)...))
 	return s
 }
 
@@ -117,12 +99,7 @@ func ready(t *testing.T, how setup) (sidecar, client.Client) {
 	t.Helper()
 	s := start(t, how)
 	eventually(t, s.id+" is healthy", func() bool {
-		answer, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/v1.0/healthz", s.httpPort))
-		if err != nil {
-			return false
-		}
-		_ = answer.Body.Close()
-		return answer.StatusCode == http.StatusNoContent
+		return answers(fmt.Sprintf("http://127.0.0.1:%d/v1.0/healthz", s.httpPort), http.StatusNoContent)
 	})
 	return s, connect(t, s)
 }

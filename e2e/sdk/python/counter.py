@@ -1,12 +1,12 @@
 """A program that hosts the actor type "python": counters that other languages
 know too. Its methods take and answer JSON:
 
-add     a number that is added to the total -> the total, which outlives the actor
-ask     {"type", "id", "n"}: adds n to a counter of any language -> its total
-watch   {"kind": "timer" or "reminder", "name"}: starts to fire ten times a second
-unwatch the same: stops that
-fired   -> how often each has fired, by kind:name, such as {"timer:a": 2}
-fail    -> an error
+Add     a number that is added to the total -> the total, which outlives the actor
+Ask     {"type", "id", "n"}: adds n to a counter of any language -> its total
+Watch   {"kind": "timer" or "reminder", "name"}: starts to fire ten times a second
+Unwatch the same: stops that
+Fired   -> how often each has fired, by kind:name, such as {"timer:a": 2}
+Fail    -> an error
 
 APP_PORT is where it listens, and what the SDK reads tells it where its sidecar
 is. With the argument grpc it opens a stream to its sidecar instead of serving HTTP.
@@ -27,22 +27,22 @@ PERIOD = timedelta(milliseconds=100)
 
 
 class Counting(ActorInterface):
-    @actormethod(name='add')
+    @actormethod(name='Add')
     async def add(self, n: int) -> int: ...
 
-    @actormethod(name='ask')
+    @actormethod(name='Ask')
     async def ask(self, call: dict) -> int: ...
 
-    @actormethod(name='watch')
+    @actormethod(name='Watch')
     async def watch(self, alarm: dict) -> None: ...
 
-    @actormethod(name='unwatch')
+    @actormethod(name='Unwatch')
     async def unwatch(self, alarm: dict) -> None: ...
 
-    @actormethod(name='fired')
+    @actormethod(name='Fired')
     async def fired(self) -> dict: ...
 
-    @actormethod(name='fail')
+    @actormethod(name='Fail')
     async def fail(self) -> None: ...
 
 
