@@ -3,7 +3,8 @@ import { test } from "node:test";
 
 import dapr from "@dapr/dapr";
 
-import { PROTOCOLS, Sidecar, serve, unique } from "./sidecar.js";
+import { unique } from "./ports.js";
+import { PROTOCOLS, Sidecar, serve } from "./sidecar.js";
 
 const { HttpMethod } = dapr;
 

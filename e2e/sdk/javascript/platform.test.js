@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { PROTOCOLS, SECRETS, STORE, Sidecar, TIMEOUT } from "./sidecar.js";
+import { TIMEOUT } from "./ports.js";
+import { PROTOCOLS, SECRETS, STORE, Sidecar } from "./sidecar.js";
 
 for (const protocol of PROTOCOLS) {
   test(`secrets over ${protocol}`, async (t) => {

@@ -4,62 +4,27 @@
 // through a database of each test; OUTRIDER_NAMES=mdns is for binaries that do
 // not know this.
 
-import { spawn } from "node:child_process";
-import { mkdtempSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
-import { tmpdir } from "node:os";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as pause } from "node:timers/promises";
 
 import dapr from "@dapr/dapr";
 
+import { HOST, TIMEOUT, answers, freePort, unique, until } from "./ports.js";
+import { binary, folderOf, run } from "./servers.js";
+
 const { CommunicationProtocolEnum, DaprClient, DaprServer } = dapr;
 
-// Milliseconds that anything may take on a busy machine.
-export const TIMEOUT = 30_000;
 export const STORE = "store";
 export const BROKER = "broker";
 export const SECRETS = "secrets";
+// The name of an input binding that applications know.
+export const TICK = "tick";
 export const PROTOCOLS = ["http", "grpc"];
 
-const HOST = "127.0.0.1";
 // The SDK says much about tests that expect errors.
-const silent = { level: "error", service: new Proxy({}, { get: () => () => {} }) };
+export const silent = { level: "error", service: new Proxy({}, { get: () => () => {} }) };
 
-let turns = 0;
-
-export function unique(name) {
-  turns += 1;
-  return `${name}-${process.pid}-${turns}`;
-}
-
-// A free port, different in every call. All are below what the
-// kernel gives to outgoing connections.
-async function freePort() {
-  for (;;) {
-    turns += 1;
-    const port = 10_000 + (((process.pid % 200) * 100 + turns) % 20_000);
-    const free = await new Promise((resolve) => {
-      const probe = createServer();
-      probe.once("error", () => resolve(false));
-      probe.listen(port, HOST, () => probe.close(() => resolve(true)));
-    });
-    if (free) return port;
-  }
-}
-
-// Asks again until there is a true answer.
-export async function until(what, ask) {
-  const deadline = Date.now() + TIMEOUT;
-  while (Date.now() < deadline) {
-    const answer = await ask();
-    if (answer) return answer;
-    await pause(20);
-  }
-  throw new Error(`not so after ${TIMEOUT} ms: ${what}`);
-}
-
-function component(name, type, metadata = []) {
+export function component(name, type, metadata = []) {
   return JSON.stringify({
     apiVersion: "dapr.io/v1alpha1",
     kind: "Component",
@@ -69,10 +34,11 @@ function component(name, type, metadata = []) {
 }
 
 export class Sidecar {
-  // Starts it without waiting. It ends when the test is over.
-  static async start(test, { names, flags = [] } = {}) {
+  // Starts it without waiting. It ends when the test is over. `parts` are
+  // components besides those that all have.
+  static async start(test, { names, flags = [], parts = [] } = {}) {
     const sidecar = new Sidecar();
-    const folder = mkdtempSync(join(tmpdir(), "sdk-"));
+    const folder = folderOf(test);
     sidecar.id = unique("app");
     sidecar.names = names ?? folder;
     sidecar.ports = { http: await freePort(), grpc: await freePort() };
@@ -80,12 +46,13 @@ export class Sidecar {
     mkdirSync(resources);
     const secrets = join(folder, "secrets.json");
     writeFileSync(secrets, '{"password": "s3cret", "user": {"name": "ada"}}');
-    const parts = [
-      component(STORE, "state.in-memory"),
+    const all = [
+      component(STORE, "state.in-memory", [{ name: "actorStateStore", value: "true" }]),
       component(BROKER, "pubsub.in-memory"),
       component(SECRETS, "secretstores.local.file", [{ name: "secretsFile", value: secrets }]),
+      ...parts,
     ];
-    writeFileSync(join(resources, "all.yaml"), parts.join("\n---\n"));
+    writeFileSync(join(resources, "all.yaml"), all.join("\n---\n"));
     const config = join(folder, "config.yaml");
     const connectionString = join(sidecar.names, "names.db");
     writeFileSync(
@@ -97,9 +64,7 @@ export class Sidecar {
         spec: { nameResolution: { component: "sqlite", version: "v1", configuration: { connectionString } } },
       }),
     );
-    const program = process.env.OUTRIDER_DAPRD;
-    if (!program) throw new Error("set OUTRIDER_DAPRD to the path of a daprd");
-    const child = spawn(program, [
+    const { ended } = run(test, binary("OUTRIDER_DAPRD"), [
       `--app-id=${sidecar.id}`,
       `--dapr-http-port=${sidecar.ports.http}`,
       `--dapr-grpc-port=${sidecar.ports.grpc}`,
@@ -112,18 +77,7 @@ export class Sidecar {
       ...(process.env.OUTRIDER_NAMES === "mdns" ? [] : [`--config=${config}`]),
       ...flags,
     ]);
-    let output = "";
-    child.stdout.on("data", (data) => (output += data));
-    child.stderr.on("data", (data) => (output += data));
-    sidecar.ended = new Promise((resolve) => child.once("exit", resolve));
-    test.after(async () => {
-      child.kill("SIGINT");
-      const late = setTimeout(() => child.kill("SIGKILL"), 10_000);
-      await sidecar.ended;
-      clearTimeout(late);
-      if (process.env.OUTRIDER_OUTPUT) test.diagnostic(output);
-      rmSync(folder, { recursive: true, force: true });
-    });
+    sidecar.ended = ended;
     return sidecar;
   }
 
@@ -135,13 +89,8 @@ export class Sidecar {
   }
 
   async healthy() {
-    await until(`${this.id} is healthy`, async () => {
-      try {
-        return (await fetch(`http://${HOST}:${this.ports.http}/v1.0/healthz`)).status === 204;
-      } catch {
-        return false;
-      }
-    });
+    const url = `http://${HOST}:${this.ports.http}/v1.0/healthz`;
+    await until(`${this.id} is healthy`, () => answers(url, 204));
   }
 
   options(protocol) {
@@ -161,10 +110,10 @@ export class Sidecar {
 }
 
 // An application made with the SDK's own server, with its sidecar.
-export async function serve(test, protocol) {
+export async function serve(test, protocol, parts = []) {
   const serverPort = await freePort();
   const flags = [`--app-port=${serverPort}`, `--app-protocol=${protocol}`];
-  const sidecar = await Sidecar.start(test, { flags });
+  const sidecar = await Sidecar.start(test, { flags, parts });
   const server = new DaprServer({
     serverHost: HOST,
     serverPort: String(serverPort),
@@ -183,6 +132,7 @@ export async function serve(test, protocol) {
     deadLetterTopic: "dead",
   });
   await server.pubsub.subscribe(BROKER, "dead", async (data) => events.put("dead", data));
+  await server.binding.receive(TICK, async () => events.put(TICK));
   await server.start();
   await sidecar.healthy();
   return { sidecar, events };

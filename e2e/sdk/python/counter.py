@@ -55,7 +55,7 @@ class python(Actor, Counting, Remindable):
 
     async def ask(self, call: dict) -> int:
         other = ActorProxy.create(call['type'], ActorId(call['id']), Counting)
-        return await other.add(call['n'])
+        return await other.Add(call['n'])
 
     async def watch(self, alarm: dict) -> None:
         if alarm['kind'] == 'timer':

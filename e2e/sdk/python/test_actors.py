@@ -43,7 +43,7 @@ class Actors(Case):
 
         async def is_there():
             try:
-                return await proxy(unique('first')).add(1) == 1
+                return await proxy(unique('first')).Add(1) == 1
             except DaprInternalError:
                 return False
 
@@ -52,12 +52,12 @@ class Actors(Case):
     async def test_calls_and_state(self):
         async def check(protocol):
             id = unique('a')
-            self.assertEqual([await proxy(id).add(n) for n in (1, 2, 3)], [1, 3, 6])
+            self.assertEqual([await proxy(id).Add(n) for n in (1, 2, 3)], [1, 3, 6])
             other = {'type': TYPE, 'id': unique('b'), 'n': 5}
-            self.assertEqual(await proxy(id).ask(other), 5)
-            self.assertEqual(await proxy(id).ask(other), 10)
+            self.assertEqual(await proxy(id).Ask(other), 5)
+            self.assertEqual(await proxy(id).Ask(other), 10)
             # Calls of one actor take turns, so that none is lost.
-            totals = await asyncio.gather(*(proxy(id).add(1) for _ in range(20)))
+            totals = await asyncio.gather(*(proxy(id).Add(1) for _ in range(20)))
             self.assertEqual(sorted(totals), list(range(7, 27)))
             try:
                 # The error of a stream comes as an answer, which this client does
@@ -86,19 +86,19 @@ class Actors(Case):
                 actor = proxy(unique(kind))
 
                 async def fired(name):
-                    return (await actor.fired()).get(f'{kind}:{name}', 0)
+                    return (await actor.Fired()).get(f'{kind}:{name}', 0)
 
                 async def often(name, times):
                     return await fired(name) >= times
 
-                await actor.watch({'kind': kind, 'name': 'a'})
+                await actor.Watch({'kind': kind, 'name': 'a'})
                 await until('a fires', lambda: often('a', 2))
-                await actor.unwatch({'kind': kind, 'name': 'a'})
+                await actor.Unwatch({'kind': kind, 'name': 'a'})
                 stopped = await fired('a')
-                await actor.watch({'kind': kind, 'name': 'b'})
+                await actor.Watch({'kind': kind, 'name': 'b'})
                 await until('b fires', lambda: often('b', 4))
                 # One may have been on its way.
                 self.assertLessEqual(await fired('a'), stopped + 1)
-                await actor.unwatch({'kind': kind, 'name': 'b'})
+                await actor.Unwatch({'kind': kind, 'name': 'b'})
 
         await self.each(check)
