@@ -6,6 +6,7 @@
 //! `HOSTS` (`false`: an application that only calls actors).
 
 mod counting;
+mod report;
 mod sidecar;
 
 use std::collections::HashMap;

@@ -3,7 +3,6 @@
 //! the counters afterwards, and no counter may have been active twice at a time.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,13 +10,12 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::report::{Failures, Shared};
 use crate::sidecar::Sidecar;
 use crate::{Counter, TYPE};
 
 /// One addition in so many is accompanied by a reminder.
 const REMIND_EVERY: u64 = 10;
-/// Failures that the report shows.
-const FAILURES: usize = 5;
 /// A reminder comes within this time of its due time.
 const REMINDED: Duration = Duration::from_secs(30);
 
@@ -49,8 +47,7 @@ pub struct Report {
     pub reminders: u64,
     pub reminders_lost: u64,
     pub reminders_doubled: u64,
-    /// The first failures.
-    pub failures: Vec<String>,
+    pub failures: Failures,
 }
 
 /// What must be in one counter.
@@ -62,35 +59,27 @@ struct Expected {
 
 #[derive(Clone, Default)]
 pub struct Load {
-    report: Arc<Mutex<Report>>,
-    expected: Arc<Mutex<HashMap<u64, Expected>>>,
+    report: Shared<Report>,
+    expected: Shared<HashMap<u64, Expected>>,
 }
 
 impl Load {
     pub fn report(&self) -> Report {
-        self.with(|report| report.clone())
-    }
-
-    fn with<T>(&self, change: impl FnOnce(&mut Report) -> T) -> T {
-        change(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner))
+        self.report.with(|report| report.clone())
     }
 
     fn expect(&self, actor: u64, change: impl FnOnce(&mut Expected)) {
-        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
-        change(expected.entry(actor).or_default());
+        self.expected
+            .with(|all| change(all.entry(actor).or_default()));
     }
 
     fn failed(&self, what: String) {
-        self.with(|report| {
-            if report.failures.len() < FAILURES {
-                report.failures.push(what);
-            }
-        });
+        self.report.with(|report| report.failures.add(what));
     }
 
     /// Runs the plan to its end.
     pub async fn run(self, sidecar: Sidecar, plan: Plan) {
-        self.with(|report| *report = Report::default());
+        self.report.with(|report| *report = Report::default());
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / plan.per_second.max(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let end = Instant::now() + Duration::from_secs(plan.seconds);
@@ -104,16 +93,13 @@ impl Load {
             while running.try_join_next().is_some() {}
         }
         while running.join_next().await.is_some() {}
-        let expected = {
-            let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *expected)
-        };
+        let expected = self.expected.with(std::mem::take);
         let deadline = Instant::now() + REMINDED;
         for (actor, expected) in expected {
             self.check(&sidecar, &plan, actor, &expected, deadline)
                 .await;
         }
-        self.with(|report| report.done = true);
+        self.report.with(|report| report.done = true);
     }
 
     async fn add(&self, sidecar: &Sidecar, plan: &Plan, number: u64) {
@@ -121,7 +107,7 @@ impl Load {
         let start = Instant::now();
         let added = self.call(sidecar, plan, actor, "add", None).await;
         let took = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.with(|report| {
+        self.report.with(|report| {
             report.calls += 1;
             report.failed += u64::from(added.is_none());
             report.slowest = report.slowest.max(took);
@@ -136,7 +122,7 @@ impl Load {
         let body = json!(name);
         let later = self.call(sidecar, plan, actor, "later", Some(&body));
         if later.await.is_some() {
-            self.with(|report| report.reminders += 1);
+            self.report.with(|report| report.reminders += 1);
             self.expect(actor, |expected| {
                 expected.reminders.insert(name);
             });
@@ -161,7 +147,7 @@ impl Load {
             };
             self.failed(said);
             if attempt < plan.retries {
-                self.with(|report| report.retried += 1);
+                self.report.with(|report| report.retried += 1);
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
@@ -195,7 +181,7 @@ impl Load {
             ));
         }
         let times = |name: &String| counter.reminders.get(name).copied().unwrap_or_default();
-        self.with(|report| {
+        self.report.with(|report| {
             report.lost += expected.count.saturating_sub(counter.count);
             report.extra += counter.count.saturating_sub(expected.count);
             report.active_twice += u64::from(twice);

@@ -10,12 +10,11 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::report::{Failures, Shared};
 use crate::sidecar::Sidecar;
 
 /// One order in so many is accompanied by a publish.
 const PUBLISH_EVERY: usize = 10;
-/// Failures that the report shows.
-const FAILURES: usize = 5;
 /// Look-ups at the same time.
 const READERS: usize = 8;
 /// A publish is delivered within this time.
@@ -42,33 +41,24 @@ pub struct Report {
     pub lost_events: usize,
     /// The slowest order, in milliseconds.
     pub slowest: u64,
-    /// The first failures.
-    pub failures: Vec<String>,
+    pub failures: Failures,
 }
 
 #[derive(Clone, Default)]
-pub struct Load(Arc<Mutex<Report>>);
+pub struct Load(Shared<Report>);
 
 impl Load {
     pub fn report(&self) -> Report {
-        self.with(|report| report.clone())
-    }
-
-    fn with<T>(&self, change: impl FnOnce(&mut Report) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        self.0.with(|report| report.clone())
     }
 
     fn failed(&self, what: String) {
-        self.with(|report| {
-            if report.failures.len() < FAILURES {
-                report.failures.push(what);
-            }
-        });
+        self.0.with(|report| report.failures.add(what));
     }
 
     /// Runs the plan to its end.
     pub async fn run(self, sidecar: Sidecar, plan: Plan) {
-        self.with(|report| *report = Report::default());
+        self.0.with(|report| *report = Report::default());
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / plan.per_second.max(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let end = Instant::now() + Duration::from_secs(plan.seconds);
@@ -91,9 +81,9 @@ impl Load {
             events.extend(event);
         }
         let lost = self.missing(&sidecar, &plan, orders, Duration::ZERO).await;
-        self.with(|report| report.lost_orders = lost);
+        self.0.with(|report| report.lost_orders = lost);
         let lost = self.missing(&sidecar, &plan, events, DELIVERY).await;
-        self.with(|report| {
+        self.0.with(|report| {
             report.lost_events = lost;
             report.done = true;
         });
@@ -123,7 +113,7 @@ impl Load {
                 false
             }
         };
-        self.with(|report| {
+        self.0.with(|report| {
             report.ordered += 1;
             report.failed += usize::from(!ordered);
             report.slowest = report.slowest.max(took);
@@ -135,7 +125,7 @@ impl Load {
             let news = json!({"keep": id});
             match sidecar.call("POST", &path, Some(&news)).await {
                 Ok((status, _)) if status.is_success() => {
-                    self.with(|report| report.published += 1);
+                    self.0.with(|report| report.published += 1);
                     event = Some(id);
                 }
                 Ok((status, said)) => self.failed(format!("{id}: {status} {said}")),

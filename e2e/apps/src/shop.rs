@@ -7,6 +7,7 @@
 //! (an id: the program stores an order with this id and ends, as a Job does).
 
 mod load;
+mod report;
 mod sidecar;
 
 use std::sync::{Arc, Mutex};

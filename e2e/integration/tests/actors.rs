@@ -21,7 +21,7 @@ use wire::subscribe_actor_events_response_alpha1::ResponseType as Asked;
 
 const STORE: &str = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: actors}\nspec: {type: state.in-memory, version: v1, metadata: [{name: actorStateStore, value: \"true\"}]}\n";
 
-/// An application with one type. `hold` is called until it is told otherwise.
+/// An application with one type. Calls of its method `hold` wait for `release`.
 struct App {
     http: HttpApp,
     /// Calls that are under way in one actor, at most.

@@ -26,13 +26,13 @@ pub trait Serve: Send + Sync + 'static {
     /// application does not know.
     async fn deactivate(&self, actor: &Actor) -> Result<(), Undelivered>;
 
-    /// Whether actors are told when they go. Not if the application is unwell.
+    /// Whether the application is asked to deactivate actors. Not if it is unwell.
     fn is_reachable(&self) -> bool {
         true
     }
 }
 
-/// An application that was not told that an actor goes.
+/// Why the application did not deactivate an actor.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{text}")]
 pub struct Undelivered {
@@ -113,6 +113,13 @@ impl Hosting {
     /// The types as they are now, and every change.
     pub fn hosted(&self) -> watch::Receiver<Arc<Types>> {
         self.0.hosted.subscribe()
+    }
+
+    /// A type that is hosted, under its shared name.
+    pub fn settings(&self, kind: &str) -> Option<(Arc<str>, Settings)> {
+        let hosted = self.0.hosted.borrow();
+        let (kind, settings) = hosted.get_key_value(kind)?;
+        Some((kind.clone(), *settings))
     }
 
     pub fn is_hosted(&self, kind: &str) -> bool {

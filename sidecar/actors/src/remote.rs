@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Uri, header};
 use outrider_call::message::{Code, Request, Response};
 use outrider_call::metadata::{self, Metadata, Name};
-use outrider_net::body;
+use outrider_net::body::{self, Body};
+use outrider_net::connection::Place;
 use outrider_net::grpc::{self, Messages};
 use outrider_net::pool::Destination;
 use outrider_peer::call::Peers;
@@ -53,10 +54,10 @@ impl Remote {
             address: host.address.to_string(),
             app: namespace.map(|namespace| (namespace.clone(), host.app_id.to_string())),
         };
-        let (traced, frame, path) = match message {
+        let (trace, frame, path) = match message {
             Message::Method(request) => {
-                let traced = metadata::find(&request.metadata, outrider_trace::TRACEPARENT);
-                (traced.cloned(), encode(actor, *request).await?, CALL)
+                let trace = metadata::find(&request.metadata, outrider_trace::TRACEPARENT);
+                (trace.cloned(), encode(actor, *request).await?, CALL)
             }
             Message::Reminder(due) => (None, reminder(actor, due), REMIND),
             Message::Timer(_) => {
@@ -64,50 +65,10 @@ impl Remote {
                 return Err(Error::Invalid(why.to_owned()));
             }
         };
-        let mut outgoing = http::Request::new(body::full(frame));
-        *outgoing.method_mut() = Method::POST;
-        *outgoing.uri_mut() = Uri::from_static(path);
-        let headers = outgoing.headers_mut();
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static(grpc::CONTENT_TYPE),
-        );
-        if let Some(traced) = traced {
-            headers.insert(outrider_trace::TRACEPARENT, traced);
-        }
-        if let Some(left) =
-            deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
-        {
-            headers.insert("grpc-timeout", timeout(left));
-        }
-        let place = match self.peers.open(&target) {
-            Some(place) => place,
-            None => match tokio::time::timeout(CONNECT_LIMIT, self.peers.place(&target)).await {
-                Ok(placed) => placed.map_err(unsent)?,
-                Err(_) => {
-                    let text = format!("{} cannot be reached", host.address);
-                    return Err(unsent(Status::unavailable(text)));
-                }
-            },
-        };
-        let answered = async {
-            let answer = place.send(outgoing).await?;
-            let (parts, incoming) = answer.into_parts();
-            grpc::check_status(&parts.headers)?;
-            let cancel = parts.headers.contains_key(CANCEL);
-            let mut messages = Messages::new(incoming, self.peers.limit);
-            let first = messages.next().await.transpose()?;
-            if messages.next().await.transpose()?.is_some() {
-                return Err(Status::internal("more than one message"));
-            }
-            let ended = grpc::check_status(&messages.trailers().unwrap_or_default())?;
-            let bytes = first
-                .filter(|_| ended)
-                .ok_or_else(|| Status::unavailable("the answer has broken off"))?;
-            Ok((bytes, cancel))
-        };
-        let (bytes, cancel) = answered.await.map_err(|status| {
+        let request = post(path, frame, trace, deadline);
+        let place = self.place(&target).await?;
+        let answered = self.exchange(place, request).await;
+        let (bytes, cancel) = answered.map_err(|status| {
             if status.code() == tonic::Code::Unavailable {
                 self.peers.forget(&target);
             }
@@ -123,6 +84,67 @@ impl Remote {
             _ => Ok(Answer::Handled { cancel }),
         }
     }
+
+    /// A place on a connection to a sidecar, be it one that is there or a new one.
+    async fn place(&self, target: &Destination) -> Result<Place, Error> {
+        if let Some(place) = self.peers.open(target) {
+            return Ok(place);
+        }
+        match tokio::time::timeout(CONNECT_LIMIT, self.peers.place(target)).await {
+            Ok(placed) => placed.map_err(unsent),
+            Err(_) => {
+                let text = format!("{} cannot be reached", target.address);
+                Err(unsent(Status::unavailable(text)))
+            }
+        }
+    }
+
+    /// The one message of the answer, and whether it ends a reminder.
+    async fn exchange(
+        &self,
+        place: Place,
+        request: http::Request<Body>,
+    ) -> Result<(Bytes, bool), Status> {
+        let answer = place.send(request).await?;
+        let (parts, incoming) = answer.into_parts();
+        grpc::check_status(&parts.headers)?;
+        let cancel = parts.headers.contains_key(CANCEL);
+        let mut messages = Messages::new(incoming, self.peers.limit);
+        let first = messages.next().await.transpose()?;
+        if messages.next().await.transpose()?.is_some() {
+            return Err(Status::internal("more than one message"));
+        }
+        let ended = grpc::check_status(&messages.trailers().unwrap_or_default())?;
+        let bytes = first
+            .filter(|_| ended)
+            .ok_or_else(|| Status::unavailable("the answer has broken off"))?;
+        Ok((bytes, cancel))
+    }
+}
+
+fn post(
+    path: &'static str,
+    frame: Bytes,
+    trace: Option<HeaderValue>,
+    deadline: Option<Instant>,
+) -> http::Request<Body> {
+    let mut request = http::Request::new(body::full(frame));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::from_static(path);
+    let headers = request.headers_mut();
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(grpc::CONTENT_TYPE),
+    );
+    if let Some(trace) = trace {
+        headers.insert(outrider_trace::TRACEPARENT, trace);
+    }
+    if let Some(deadline) = deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        headers.insert("grpc-timeout", timeout(left));
+    }
+    request
 }
 
 /// A timeout as gRPC writes it: at most eight digits and a unit.

@@ -5,15 +5,13 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use outrider_host::server::{Framing, Piece};
 use tonic::Status;
 
 use crate::body::BoxError;
 use crate::grpc;
-
-/// Flag and length before every message.
-const PREFIX: usize = 5;
 
 /// A body whose messages have at most `limit` bytes, if there is a limit.
 pub struct Limited<B> {
@@ -22,11 +20,7 @@ pub struct Limited<B> {
     /// None where messages may be of any size.
     limit: Option<usize>,
     direction: Direction,
-    prefix: [u8; PREFIX],
-    /// Bytes of the prefix that have come.
-    filled: usize,
-    /// Bytes of the message at hand that are to come.
-    left: usize,
+    framing: Framing,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,9 +46,7 @@ impl<B> Limited<B> {
             body: Some(body),
             limit,
             direction,
-            prefix: [0; PREFIX],
-            filled: 0,
-            left: 0,
+            framing: Framing::default(),
         }
     }
 
@@ -62,28 +54,15 @@ impl<B> Limited<B> {
         let Some(limit) = self.limit else {
             return Ok(());
         };
-        while !data.is_empty() {
-            let passed = self.left.min(data.len());
-            self.left -= passed;
-            data = &data[passed..];
-            if self.left > 0 {
-                return Ok(());
-            }
-            let there = (PREFIX - self.filled).min(data.len());
-            self.prefix[self.filled..][..there].copy_from_slice(&data[..there]);
-            self.filled += there;
-            data = &data[there..];
-            if self.filled == PREFIX {
-                self.left = (&self.prefix[1..]).get_u32() as usize;
-                self.filled = 0;
-                self.check(limit)?;
+        while let Some(piece) = self.framing.next(&mut data) {
+            if let Piece::Begin(length) = piece {
+                self.check(length, limit)?;
             }
         }
         Ok(())
     }
 
-    fn check(&self, limit: usize) -> Result<(), Status> {
-        let length = self.left;
+    fn check(&self, length: usize, limit: usize) -> Result<(), Status> {
         if length <= limit {
             return Ok(());
         }

@@ -66,8 +66,7 @@ impl Jobs {
         self.wanted_tx.send_replace(Wanted::default());
     }
 
-    /// Takes reminders of the actor types that placement is told, whichever they
-    /// are.
+    /// Takes reminders of the actor types that are reported to placement.
     async fn take_reminders(self, mut types: watch::Receiver<Vec<Arc<str>>>) {
         types.mark_changed();
         while types.changed().await.is_ok() && !self.finished.is_cancelled() {

@@ -149,7 +149,7 @@ async fn read(store: &dyn Read, mut keys: Vec<String>) -> (Vec<String>, Items) {
             tracing::error!(target: SCOPE, "cannot read the changed configuration of {key:?}, which is left out: {error}");
             return (Vec::new(), Items::new());
         }
-        // One of them spoils the others.
+        // One of them makes the whole read fail.
         let mut items = Items::new();
         let mut readable = Vec::new();
         for key in std::mem::take(&mut keys) {

@@ -1,6 +1,7 @@
 //! Configuration stores: <https://docs.dapr.io/developing-applications/building-blocks/configuration/>.
 
 mod changes;
+pub mod listener;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -6,32 +6,27 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use outrider_components::Error;
 use outrider_components::configuration::Changes;
-use outrider_components::{Error, Kind};
+use outrider_components::configuration::listener::{Attempts, Listener, Order, Orders};
 use redis::aio::PubSubSink;
 use redis::{Msg, RedisResult, cmd};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 
 use super::{CHUNK, SCOPE, Values};
 
 /// Events of keys (`K`) that matter: general commands, strings, expiry and
 /// eviction.
 const EVENTS: &str = "Kg$xe";
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often is looked whether the server still answers, and how long it may
 /// take for anything.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// How long a new subscription waits until the server has confirmed it.
-const CONFIRMED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Who listens to changes, and the task that serves them.
 pub struct Watch {
     shared: Arc<Shared>,
-    /// There from the first subscription on.
-    task: Mutex<Option<(mpsc::UnboundedSender<Order>, JoinSet<()>)>>,
+    task: Listener<Channels>,
 }
 
 struct Shared {
@@ -47,13 +42,6 @@ struct Table {
     all: Vec<Arc<Changes>>,
 }
 
-/// What the task has to change at the server.
-enum Order {
-    /// Listen to these too; answered when the server has confirmed it.
-    Add(Channels, oneshot::Sender<()>),
-    Remove(Channels),
-}
-
 #[derive(Default)]
 struct Channels {
     keys: Vec<String>,
@@ -64,14 +52,14 @@ struct Channels {
 pub struct Watched {
     listener: Arc<Changes>,
     shared: Weak<Shared>,
-    orders: mpsc::UnboundedSender<Order>,
+    orders: Orders<Channels>,
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.upgrade() {
             let channels = shared.table().remove(&self.listener);
-            let _ = self.orders.send(Order::Remove(channels));
+            self.orders.remove(channels);
         }
     }
 }
@@ -85,51 +73,30 @@ impl Watch {
                 prefix,
                 table: Mutex::default(),
             }),
-            task: Mutex::default(),
+            task: Listener::default(),
         }
     }
 
     /// Serves a listener. Returns when the server has confirmed it, or does not
     /// answer; then it is served once the server does.
     pub async fn add(&self, listener: &Arc<Changes>) -> Result<Watched, Error> {
-        let orders = self.orders();
+        let shared = self.shared.clone();
+        let orders = self.task.orders(|received| shared.run(received));
         let watched = Watched {
             listener: listener.clone(),
             shared: Arc::downgrade(&self.shared),
             orders: orders.clone(),
         };
         let channels = self.shared.table().add(listener);
-        let (done, confirmed) = oneshot::channel();
-        let closed = || Error::new(Kind::Precondition, "the configuration store is closed");
-        orders
-            .send(Order::Add(channels, done))
-            .map_err(|_| closed())?;
-        if tokio::time::timeout(CONFIRMED_WITHIN, confirmed)
-            .await
-            .is_err()
-        {
+        if !orders.add(channels).await? {
             let host = &self.shared.values.server.settings().host;
             tracing::warn!(target: SCOPE, "redis at {host} has not confirmed a subscription yet: changes arrive when it does");
         }
         Ok(watched)
     }
 
-    fn orders(&self) -> mpsc::UnboundedSender<Order> {
-        let mut task = self.task.lock().unwrap_or_else(|e| e.into_inner());
-        let (orders, _) = task.get_or_insert_with(|| {
-            let (orders, received) = mpsc::unbounded_channel();
-            let mut running = JoinSet::new();
-            running.spawn(self.shared.clone().run(received));
-            (orders, running)
-        });
-        orders.clone()
-    }
-
     pub fn close(&self) {
-        let mut task = self.task.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some((_, running)) = task.as_mut() {
-            running.abort_all();
-        }
+        self.task.close();
     }
 }
 
@@ -196,20 +163,15 @@ impl Shared {
     }
 
     /// Listens for as long as the store is open.
-    async fn run(self: Arc<Self>, mut orders: mpsc::UnboundedReceiver<Order>) {
-        let mut pause = FIRST_PAUSE;
-        let mut is_first = true;
+    async fn run(self: Arc<Self>, mut orders: mpsc::UnboundedReceiver<Order<Channels>>) {
+        let mut attempts = Attempts::default();
         loop {
-            let mut confirmed = false;
+            let (is_first, mut confirmed) = (attempts.is_first(), false);
             let ended = self.listen(&mut orders, is_first, &mut confirmed).await;
             let Err(error) = ended else { return };
-            if confirmed {
-                (pause, is_first) = (FIRST_PAUSE, false);
-            }
             let host = &self.values.server.settings().host;
             tracing::warn!(target: SCOPE, "cannot listen to changes of redis at {host}, trying again: {error}");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            attempts.pause(confirmed).await;
         }
     }
 
@@ -217,7 +179,7 @@ impl Shared {
     /// server has confirmed all channels.
     async fn listen(
         &self,
-        orders: &mut mpsc::UnboundedReceiver<Order>,
+        orders: &mut mpsc::UnboundedReceiver<Order<Channels>>,
         is_first: bool,
         confirmed: &mut bool,
     ) -> RedisResult<()> {

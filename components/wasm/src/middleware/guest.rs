@@ -349,40 +349,43 @@ fn headers(linker: &mut Linker<State>) -> Result<()> {
             write_list(&mut guest, at, room, &values)
         },
     )?;
+    changed(linker)
+}
+
+/// A function of the guest that puts a value of a header where there is room.
+fn put(
+    linker: &mut Linker<State>,
+    name: &str,
+    put: fn(&mut HeaderMap, HeaderName, HeaderValue),
+) -> Result<()> {
     linker.func_wrap(
         MODULE,
-        "set_header_value",
-        |mut guest: Guest<'_>,
-         kind: u32,
-         name: u32,
-         length: u32,
-         value: u32,
-         size: u32|
-         -> Result<()> {
+        name,
+        move |mut guest: Guest<'_>,
+              kind: u32,
+              name: u32,
+              length: u32,
+              value: u32,
+              size: u32|
+              -> Result<()> {
             let (name, value) = header(&mut guest, (name, length), (value, size))?;
             let headers = own_map(&mut guest, kind)?;
             has_room(headers, &name, &value)?;
-            headers.insert(name, value);
+            put(headers, name, value);
             Ok(())
         },
     )?;
-    linker.func_wrap(
-        MODULE,
-        "add_header_value",
-        |mut guest: Guest<'_>,
-         kind: u32,
-         name: u32,
-         length: u32,
-         value: u32,
-         size: u32|
-         -> Result<()> {
-            let (name, value) = header(&mut guest, (name, length), (value, size))?;
-            let headers = own_map(&mut guest, kind)?;
-            has_room(headers, &name, &value)?;
-            headers.append(name, value);
-            Ok(())
-        },
-    )?;
+    Ok(())
+}
+
+/// What a guest changes of headers.
+fn changed(linker: &mut Linker<State>) -> Result<()> {
+    put(linker, "set_header_value", |headers, name, value| {
+        headers.insert(name, value);
+    })?;
+    put(linker, "add_header_value", |headers, name, value| {
+        headers.append(name, value);
+    })?;
     linker.func_wrap(
         MODULE,
         "remove_header",

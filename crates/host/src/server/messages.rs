@@ -6,16 +6,14 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
+use super::framing::{Framing, Piece};
 use super::slots::Source;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Whether a message is compressed, and its length.
-const PREFIX: usize = 5;
 
 /// What the clients of a listener have sent of messages whose rest is missing.
 /// Cloning shares it.
@@ -107,9 +105,7 @@ impl Messages {
             source,
             id,
             holds: false,
-            prefix: [0; PREFIX],
-            filled: 0,
-            left: 0,
+            framing: Framing::default(),
             here: 0,
         }
     }
@@ -167,35 +163,20 @@ pub struct Measured<B> {
     id: Id,
     /// Whether something of it is counted.
     holds: bool,
-    prefix: [u8; PREFIX],
-    /// Bytes of the prefix that have come.
-    filled: usize,
-    /// Bytes of the message at hand that are to come, and that are here.
-    left: usize,
+    framing: Framing,
+    /// Bytes of the message at hand that are here.
     here: usize,
 }
 
 impl<B> Measured<B> {
     fn follow(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            if self.left > 0 {
-                let passed = self.left.min(data.len());
-                self.left -= passed;
-                self.here += passed;
-                data = &data[passed..];
-                continue;
-            }
-            self.here = 0;
-            let there = (PREFIX - self.filled).min(data.len());
-            self.prefix[self.filled..][..there].copy_from_slice(&data[..there]);
-            self.filled += there;
-            data = &data[there..];
-            if self.filled == PREFIX {
-                self.left = (&self.prefix[1..]).get_u32() as usize;
-                self.filled = 0;
+        while let Some(piece) = self.framing.next(&mut data) {
+            match piece {
+                Piece::Message(length) => self.here += length,
+                Piece::Prefix | Piece::Begin(_) => self.here = 0,
             }
         }
-        if self.left == 0 {
+        if self.framing.left() == 0 {
             self.here = 0;
         }
     }

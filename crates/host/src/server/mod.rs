@@ -5,6 +5,7 @@
 
 mod activity;
 mod body;
+mod framing;
 mod gate;
 mod limits;
 mod messages;
@@ -30,6 +31,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 pub use body::{Answer, BodyError, Received};
+pub use framing::{Framing, Piece};
 pub use gate::{Gate, Place};
 pub use limits::Limits;
 pub use messages::{Measured, Messages};

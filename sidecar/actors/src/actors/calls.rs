@@ -67,16 +67,12 @@ impl Inner {
     /// answer then: it may be frozen, with its connections open.
     async fn lost(&self, address: &str) -> Error {
         let mut routing = self.routing.subscribe();
-        loop {
-            routing.mark_unchanged();
-            // The sender is this one's own.
-            let _ = routing.changed().await;
-            if let Known::Settled(tables) = &routing.borrow().known
-                && !tables.is_host(address)
-            {
-                break;
-            }
-        }
+        let gone = routing.wait_for(|routing| match &routing.known {
+            Known::Settled(tables) => !tables.is_host(address),
+            _ => false,
+        });
+        // The sender is this one's own.
+        let _ = gone.await;
         // One that has left has answered before; the answer may be on its way.
         tokio::time::sleep(LAST_ANSWER).await;
         let text = format!("the host of the actor at {address} is gone, and has not answered");
@@ -92,13 +88,8 @@ impl Inner {
         fence: u64,
         keep: bool,
     ) -> Result<Answer, Error> {
-        let hosted = self.hosting.hosted();
-        let (kind, settings) = {
-            let hosted = hosted.borrow();
-            let found = hosted.get_key_value(&*actor.kind);
-            let (kind, settings) = found.ok_or(Error::Moved)?;
-            (kind.clone(), *settings)
-        };
+        let hosted = self.hosting.settings(&actor.kind);
+        let (kind, settings) = hosted.ok_or(Error::Moved)?;
         let serve = self.hosting.of(&kind).ok_or(Error::Moved)?;
         let actor = Actor {
             kind,

@@ -34,7 +34,7 @@ const TELL_LIMIT: Duration = Duration::from_secs(30);
 /// How long others wait for that if the actor has to go: placement gives up a
 /// sidecar that is silent for 8 s. The application hears of it nonetheless.
 const HALT_LIMIT: Duration = Duration::from_secs(2);
-/// Actors that the application is told of at once.
+/// Actors that are deactivated at once.
 const MOST_TOLD: u32 = 64;
 
 pub struct Options {
@@ -94,7 +94,7 @@ pub(crate) struct Inner {
     initialized: watch::Sender<bool>,
     enabled: bool,
     has_store: HasStore,
-    /// The types as placement was told last.
+    /// The types as last reported to placement.
     advertised: watch::Sender<Vec<Arc<str>>>,
     ownership: Mutex<Vec<Arc<dyn Ownership>>>,
     halts: Mutex<HashMap<HaltId, oneshot::Sender<()>>>,
@@ -143,7 +143,7 @@ impl Actors {
         &self.0.hosting
     }
 
-    /// The types that placement was told, and every change. The scheduler sends
+    /// The types that are reported to placement, and every change. The scheduler sends
     /// reminders of these.
     pub fn advertised(&self) -> watch::Receiver<Vec<Arc<str>>> {
         self.0.advertised.subscribe()
@@ -210,7 +210,7 @@ impl Actors {
         }
     }
 
-    /// It is known what the application hosts. Until then nobody is told that an
+    /// It is known what the application hosts. Until then nobody hears that an
     /// actor is nowhere.
     pub fn set_initialized(&self) {
         self.0.initialized.send_replace(true);
@@ -401,7 +401,7 @@ impl Inner {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Whether a type is one that placement is told of, as of now.
+    /// Whether a type is reported to placement, as of now.
     fn is_for_here(&self, kind: &str) -> bool {
         self.enabled && self.hosting.is_hosted(kind) && (self.has_store)()
     }
@@ -493,7 +493,7 @@ impl Inner {
             None | Some(Ok(Ok(()))) => self.metrics.deactivated(&actor.kind),
             Some(Ok(Err(error))) => {
                 self.metrics.not_deactivated(&actor.kind, &error.reason);
-                tracing::error!(target: SCOPE, "actor {actor} is gone, but the application could not be told: {error}");
+                tracing::error!(target: SCOPE, "actor {actor} is gone, but the application could not be asked to deactivate it: {error}");
             }
             Some(Err(_)) => {
                 self.metrics.not_deactivated(&actor.kind, "timeout");

@@ -16,7 +16,7 @@ struct App {
     takes: Duration,
     /// How many it hears of now, how many that were at most, and how many it
     /// knows of.
-    told: watch::Sender<(usize, usize, usize)>,
+    counts: watch::Sender<(usize, usize, usize)>,
 }
 
 #[async_trait]
@@ -26,12 +26,12 @@ impl Serve for App {
     }
 
     async fn deactivate(&self, _: &Actor) -> Result<(), Undelivered> {
-        self.told.send_modify(|(now, most, _)| {
+        self.counts.send_modify(|(now, most, _)| {
             *now += 1;
             *most = (*most).max(*now);
         });
         tokio::time::sleep(self.takes).await;
-        self.told.send_modify(|(now, _, known)| {
+        self.counts.send_modify(|(now, _, known)| {
             *now -= 1;
             *known += 1;
         });
@@ -68,7 +68,7 @@ async fn active(count: usize, takes: Duration) -> (Actors, Arc<App>) {
     let actors = actors(Arc::new(AtomicBool::new(true)));
     let app = Arc::new(App {
         takes,
-        told: watch::Sender::default(),
+        counts: watch::Sender::default(),
     });
     let registration = actors.hosting().register(types(), app.clone());
     // For as long as the test runs.
@@ -96,9 +96,9 @@ async fn a_halt_does_not_wait_for_an_application_that_does_not_hear_of_it() {
     actors.halt(1, Which::All).await;
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(8), "{took:?}");
-    assert_eq!(app.told.borrow().2, 0);
-    let mut told = app.told.subscribe();
-    told.wait_for(|(_, _, known)| *known == 1).await.unwrap();
+    assert_eq!(app.counts.borrow().2, 0);
+    let mut counts = app.counts.subscribe();
+    counts.wait_for(|(_, _, known)| *known == 1).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,8 +106,8 @@ async fn an_application_hears_of_a_limited_number_of_actors_at_once() {
     let most = MOST_TOLD as usize;
     let (actors, app) = active(3 * most, Duration::from_secs(2)).await;
     actors.halt(1, Which::All).await;
-    let mut told = app.told.subscribe();
-    let all = told.wait_for(|(_, _, known)| *known == 3 * most);
+    let mut counts = app.counts.subscribe();
+    let all = counts.wait_for(|(_, _, known)| *known == 3 * most);
     assert_eq!(all.await.unwrap().1, most);
 }
 
@@ -121,7 +121,7 @@ async fn a_type_is_for_this_sidecar_as_soon_as_it_is_hosted_and_there_is_a_store
     actors.set_initialized();
     assert!(!actors.serves("t").await);
     has_store.store(true, Ordering::Relaxed);
-    // Placement has not been told: it is the same it will be told.
+    // Placement has not got it yet: it is what it will get.
     assert!(actors.serves("t").await);
     assert_eq!(actors.advertise(), ["t".into()]);
     assert!(!actors.serves("other").await);

@@ -105,12 +105,15 @@ impl Serve for HttpApp {
             verb: Some(Method::DELETE),
             ..request(path, "application/x-protobuf", Bytes::new())
         };
-        let answered = self.send(request).await;
-        let (status, body) = answered.map_err(|error| Undelivered {
+        let answered = self.send(request, &Wanted::default()).await;
+        let answered = answered.map_err(|error| Undelivered {
             text: error.to_string(),
             reason: "invoke".to_owned(),
         })?;
-        match status {
+        let Some((response, body)) = answered else {
+            return Ok(());
+        };
+        match response.code.number() {
             200 => Ok(()),
             status => Err(Undelivered {
                 text: format!("error from actor service: ({status}) {}", shown(&body)),
@@ -131,12 +134,8 @@ impl HttpApp {
         chain: Option<&str>,
         mut request: Request,
     ) -> Result<Response, Error> {
-        let method = format!("{}/method/{}", path(actor)?, request.method);
-        let named = format!(
-            "actors/{}/{}/method/{}",
-            actor.kind, actor.id, request.method
-        );
-        request.method = method;
+        let path = format!("{}/method/{}", path(actor)?, request.method);
+        let method = std::mem::replace(&mut request.method, path);
         request.verb = Some(Method::PUT);
         request.metadata.retain(|(name, _)| !name.is(CHAIN));
         if let Some(chain) = chain.and_then(metadata::value) {
@@ -156,7 +155,10 @@ impl HttpApp {
                 Err(Error::ReminderCanceled)
             }
             200 => Ok(response),
-            404 => Err(Error::UnknownMethod(named)),
+            404 => Err(Error::UnknownMethod(format!(
+                "actors/{}/{}/method/{method}",
+                actor.kind, actor.id
+            ))),
             status => {
                 let body = refusal(&mut response.body).await;
                 let text = format!("({status}) {}", shown(&body));
@@ -179,19 +181,12 @@ impl HttpApp {
         if let Some(chain) = chain.and_then(metadata::value) {
             request.metadata.push((Name::from_static(CHAIN), chain));
         }
-        let Kind::Http(client) = &self.channel.kind else {
-            return Err(Error::NoApp);
-        };
         if !self.channel.healthy.is_healthy() {
             return Err(Error::App("app is not in a healthy state".to_owned()));
         }
-        let permit = self.channel.permit().await;
-        if !wanted.holds() {
+        let Some((response, body)) = self.send(request, wanted).await? else {
             return Ok(Answer::Handled { cancel: false });
-        }
-        let answered = client.invoke(permit, request, false).await;
-        let mut response = answered.map_err(|status| Error::App(status.message().to_owned()))?;
-        let body = refusal(&mut response.body).await;
+        };
         match response.code {
             Code::Http(200) => Ok(Answer::Handled {
                 cancel: metadata::find(&response.headers, CANCEL).is_some(),
@@ -200,15 +195,24 @@ impl HttpApp {
         }
     }
 
-    async fn send(&self, request: Request) -> Result<(u32, Bytes), Error> {
+    /// The answer, and the beginning of its body. None if the request was not
+    /// wanted any more when there was room for it.
+    async fn send(
+        &self,
+        request: Request,
+        wanted: &Wanted,
+    ) -> Result<Option<(Response, Bytes)>, Error> {
         let Kind::Http(client) = &self.channel.kind else {
             return Err(Error::NoApp);
         };
         let permit = self.channel.permit().await;
+        if !wanted.holds() {
+            return Ok(None);
+        }
         let answered = client.invoke(permit, request, false).await;
         let mut response = answered.map_err(|status| Error::App(status.message().to_owned()))?;
         let body = refusal(&mut response.body).await;
-        Ok((response.code.number(), body))
+        Ok(Some((response, body)))
     }
 }
 

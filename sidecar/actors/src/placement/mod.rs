@@ -61,7 +61,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<Open, Status>> + Send>>;
 struct Open {
     reports: mpsc::Sender<wire::Host>,
     orders: Streaming<wire::PlacementOrder>,
-    /// What it was told that we host.
+    /// What was last reported to it.
     reported: Vec<Arc<str>>,
 }
 

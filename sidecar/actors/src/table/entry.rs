@@ -23,7 +23,7 @@ pub enum Phase {
     Active,
     /// Its calls end, by a deadline at the latest; then it goes.
     Draining,
-    /// The application is told.
+    /// The application is asked to deactivate it.
     Deactivating,
 }
 

@@ -1,10 +1,10 @@
 //! The start of the sidecar, step by step.
 
 mod apis;
+mod triggers;
 
 use std::sync::{Arc, Mutex};
 
-use outrider_actors::reminders::Reminders;
 use outrider_call::channel::Channel;
 use outrider_call::channel::connect::Connector;
 use outrider_catalog as catalog;
@@ -12,7 +12,7 @@ use outrider_components::resolve::Resolver;
 use outrider_components::{Context, Registry as ComponentRegistry};
 use outrider_crds::configuration::Spec;
 use outrider_crds::{Component, HttpEndpoint, Subscription};
-use outrider_host::{Readiness, Tasks, Workers};
+use outrider_host::{Readiness, Target, Tasks, Workers};
 use outrider_metrics::Metrics;
 use outrider_net::server::phase::Leaving;
 use outrider_peer::call::Peers;
@@ -104,6 +104,24 @@ impl Application {
     }
 }
 
+/// What there is before anything is served.
+struct Prepared {
+    security: Security,
+    secure: Target,
+    spec: Spec,
+    features: Vec<String>,
+    registry: Registry,
+    metrics: Metrics,
+    workers: Workers,
+    /// Ends what is served.
+    serving: Tasks,
+    internal: Internal,
+    blocks: Blocks,
+    app: Application,
+    http_endpoints: Vec<HttpEndpoint>,
+    demands: mpsc::UnboundedReceiver<Restart>,
+}
+
 impl Runtime {
     /// Starts everything. One that starts `again`, after a restart, does not
     /// end because of a component.
@@ -121,120 +139,112 @@ impl Runtime {
             tasks: &tasks,
             readiness: Readiness::new(),
         };
-        let secure = start.readiness.target("security-provider");
-        let security = parts::secured(flags, &settings, &tasks).await?;
-        secure.ready();
-        let (operator, spec) = start.configuration(&security).await?;
-        let features = start.features(&spec);
-        let (registry, metrics) = start.metrics(&spec, &security).await?;
-        let operator = operator.map(|operator| operator.counted(metrics.grpc_client()));
-        tracing::info!(target: SCOPE, "{} mode configured", settings.mode.name());
-        tracing::info!(target: SCOPE, "app id: {}", flags.app_id);
-        let workers = Workers::start(flags.workers)?;
-        let serving = tasks.child();
-        let internal = start.internal().await?;
-        let tracer = start.tracer(&spec, &registry, &metrics)?;
-        let counted = metrics.resiliency(&registry, &flags.app_id);
-        let resiliency = Resiliency::new(counted, serving.stopping());
-        let blocks = start.blocks(&spec, &metrics, resiliency, &internal).await?;
-
-        let hot_reload = features.iter().any(|feature| feature == "HotReload");
-        let lenient = again && hot_reload;
-        let resources = start.resources(operator.as_ref(), lenient).await?;
-        let http_endpoints = resources.http_endpoints.clone();
-        let subscriptions = resources.subscriptions.clone();
-        let loaded = start.load(&blocks, resources, lenient).await?;
-        let pipelines = Pipelines::new(&spec, &blocks.components, &blocks.live, &tasks);
-        let app = start.application(&blocks, &metrics, &workers, tracer, pipelines)?;
-        let (demand, demands) = mpsc::unbounded_channel();
-        let subscriptions = app.declare(&blocks, subscriptions);
-        if hot_reload {
-            let appliers = start.appliers(&blocks, &app, loaded, subscriptions, operator.as_ref());
-            start.follow(&blocks, appliers, operator, &spec, demand);
-        }
-
-        let peers = start.peers(&security, &internal, &workers);
-        let actors = actors::Parts {
-            flags,
-            settings: &settings,
-            security: &security,
-            readiness: &start.readiness,
-            registry: &registry,
-            metrics: &metrics,
-            components: &blocks.components,
-            live: &blocks.live,
-            resiliency: &blocks.resiliency,
-            features: &features,
-            peers: peers.clone(),
-            channel: app.channel(),
-            host: match host::is_loopback(&flags.api.internal_address) {
-                // Only processes of this machine reach it.
-                true => &flags.api.internal_address,
-                false => &internal.host,
-            },
-            port: internal.port,
-            tasks: &tasks,
-        };
-        let (actors, app_actors) = actors.start()?;
-        let invoke = start.invoke(&blocks, &app, &metrics, &workers, peers, http_endpoints);
+        let made = start.prepare(again).await?;
+        let (security, metrics, workers) = (&made.security, &made.metrics, &made.workers);
+        let peers = start.peers(security, &made.internal, workers);
+        let (actors, app_actors) = start.actors(&made, peers.clone())?;
+        let endpoints = made.http_endpoints.clone();
+        let invoke = start.invoke(&made.blocks, &made.app, metrics, workers, peers, endpoints);
         let invoke = invoke.await;
         let (ask, asked) = mpsc::unbounded_channel();
-        let scheduler = start.scheduler(&security)?;
-        let timers = actors::timers(&actors.actors, &metrics, &registry, &tasks);
-        let reminders = Reminders {
-            actors: actors.actors.clone(),
-            scheduler: scheduler.clone(),
-            metrics: metrics.actors(),
-            app_id: flags.app_id.clone(),
-            namespace: settings.namespace.clone(),
-            undelivered: Arc::default(),
-        };
-        let delivered = reminders.clone();
-        let jobs = jobs::deliver(&scheduler, app.channel(), delivered, &metrics, &tasks);
+        let scheduler = start.scheduler(security)?;
+        let triggers = start.triggers(&made, &scheduler, &actors.actors);
         let parts = Parts {
-            features,
+            features: made.features,
             invoke,
             scheduler,
             actors,
-            timers,
-            reminders,
+            timers: triggers.timers,
+            reminders: triggers.reminders,
             ask,
         };
-        let apis = start.apis(&spec, &metrics, &blocks, &app, parts)?;
-        let mut servers = start.servers(&workers, &serving);
+        let apis = start.apis(&made.spec, metrics, &made.blocks, &made.app, parts)?;
+        let mut servers = start.servers(workers, &made.serving);
         servers.open_apis(&settings, &apis).await?;
-        let callee = start.callee(&spec, &app, &metrics)?;
-        let actors = actors::callee(&apis.blocks.actors, app.tracer.clone());
-        servers.open_internal(internal.listener, callee, actors, &metrics, &security)?;
+        let callee = start.callee(&made.spec, &made.app, metrics)?;
+        let actors = actors::callee(&apis.blocks.actors, made.app.tracer.clone());
+        servers.open_internal(made.internal.listener, callee, actors, metrics, security)?;
         apis.blocks.health.outbound.ready();
         Ok(Self {
             ready: start.readiness.target("runtime"),
-            serving,
+            serving: made.serving,
             leaving: servers.leaving,
-            live: blocks.live,
-            subscriber: app.subscriber,
-            readers: app.readers,
-            configuration: app.configuration,
-            jobs,
+            live: made.blocks.live,
+            subscriber: made.app.subscriber,
+            readers: made.app.readers,
+            configuration: made.app.configuration,
+            jobs: triggers.jobs,
             actors: app_actors,
-            resolver: blocks.resolver,
-            channel: app.channel,
+            resolver: made.blocks.resolver,
+            channel: made.app.channel,
             probes: flags.app.probed.then(|| flags.app.probes.clone()),
             protocol: settings.protocol,
-            secure,
+            secure: made.secure,
             asked,
-            demands,
+            demands: made.demands,
             health: watch::Sender::new(false),
             sockets: servers.sockets,
             app_id: flags.app_id.clone(),
             config_endpoint: !flags.disable_init.iter().any(|n| n == "config"),
-            _workers: workers,
+            _workers: made.workers,
             tasks,
         })
     }
 }
 
 impl Start<'_> {
+    /// Who this sidecar is, its Configuration, its resources, and the application's
+    /// side of it.
+    async fn prepare(&self, again: bool) -> Result<Prepared, Failure> {
+        let (flags, settings) = (self.flags, self.settings);
+        let secure = self.readiness.target("security-provider");
+        let security = parts::secured(flags, settings, self.tasks).await?;
+        secure.ready();
+        let (operator, spec) = self.configuration(&security).await?;
+        let features = self.features(&spec);
+        let (registry, metrics) = self.metrics(&spec, &security).await?;
+        let operator = operator.map(|operator| operator.counted(metrics.grpc_client()));
+        tracing::info!(target: SCOPE, "{} mode configured", settings.mode.name());
+        tracing::info!(target: SCOPE, "app id: {}", flags.app_id);
+        let workers = Workers::start(flags.workers)?;
+        let serving = self.tasks.child();
+        let internal = self.internal().await?;
+        let tracer = self.tracer(&spec, &registry, &metrics)?;
+        let counted = metrics.resiliency(&registry, &flags.app_id);
+        let resiliency = Resiliency::new(counted, serving.stopping());
+        let blocks = self.blocks(&spec, &metrics, resiliency, &internal).await?;
+
+        let hot_reload = features.iter().any(|feature| feature == "HotReload");
+        let lenient = again && hot_reload;
+        let resources = self.resources(operator.as_ref(), lenient).await?;
+        let http_endpoints = resources.http_endpoints.clone();
+        let subscriptions = resources.subscriptions.clone();
+        let loaded = self.load(&blocks, resources, lenient).await?;
+        let pipelines = Pipelines::new(&spec, &blocks.components, &blocks.live, self.tasks);
+        let app = self.application(&blocks, &metrics, &workers, tracer, pipelines)?;
+        let (demand, demands) = mpsc::unbounded_channel();
+        let subscriptions = app.declare(&blocks, subscriptions);
+        if hot_reload {
+            let appliers = self.appliers(&blocks, &app, loaded, subscriptions, operator.as_ref());
+            self.follow(&blocks, appliers, operator, &spec, demand);
+        }
+        Ok(Prepared {
+            security,
+            secure,
+            spec,
+            features,
+            registry,
+            metrics,
+            workers,
+            serving,
+            internal,
+            blocks,
+            app,
+            http_endpoints,
+            demands,
+        })
+    }
+
     /// Follows the source of resources for as long as the process lives.
     fn follow(
         &self,

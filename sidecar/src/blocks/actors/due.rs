@@ -7,6 +7,8 @@ use serde::Deserialize as _;
 use serde_json::value::RawValue;
 
 use super::any;
+use crate::blocks::error::{self, malformed};
+use crate::blocks::http::Request;
 use crate::blocks::jobs::decode::failure_policy;
 use crate::blocks::json;
 use crate::blocks::json::members::Members;
@@ -35,8 +37,17 @@ const SHAPE: Shape = Shape::Struct(
     ],
 );
 
+/// What a request says.
+pub async fn of(request: &mut Request) -> error::Result<Due> {
+    let body = request
+        .bytes()
+        .await
+        .map_err(|cause| malformed(cause.to_string()).of_body(&cause))?;
+    read(&body).map_err(|cause| malformed(format!("failed deserializing HTTP body: {cause}")))
+}
+
 /// The first JSON value of a body; what follows it is not looked at.
-pub fn read(body: &[u8]) -> Result<Due, String> {
+fn read(body: &[u8]) -> Result<Due, String> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let read = Option::<Members<'_>>::deserialize(&mut deserializer);
     let failed = |error: &serde_json::Error| json::decode_error(error, body, &SHAPE);

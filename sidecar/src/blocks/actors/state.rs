@@ -89,12 +89,9 @@ impl ActorState {
     /// The store, if there is one.
     pub fn store(&self) -> Option<Arc<Store>> {
         let stores = self.stores.load();
-        let mut names: Vec<_> = stores
-            .iter()
-            .filter(|(_, store)| store.is_for_actors)
-            .collect();
-        names.sort_by_key(|(name, _)| name.as_str());
-        names.first().map(|(_, store)| Arc::clone(store))
+        let marked = stores.iter().filter(|(_, store)| store.is_for_actors);
+        let first = marked.min_by_key(|(name, _)| name.as_str());
+        first.map(|(_, store)| Arc::clone(store))
     }
 
     /// The names of all that are said to be it: there may be one.

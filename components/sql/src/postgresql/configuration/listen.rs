@@ -5,29 +5,24 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
+use outrider_components::Error;
 use outrider_components::configuration::Changes;
-use outrider_components::{Error, Kind};
+use outrider_components::configuration::listener::{Attempts, Listener, Order, Orders};
 use serde_json::Value;
 use sqlx::postgres::{PgListener, PgNotification};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 
 use super::{Rows, SCOPE};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often is looked whether the server still answers, and how long it may
 /// take for anything.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// How long a new subscription waits until the server has confirmed it.
-const CONFIRMED_WITHIN: Duration = Duration::from_secs(3);
 
 /// The subscriptions, and the task that serves them.
 pub struct Listening {
     shared: Arc<Shared>,
-    /// There from the first subscription on.
-    task: Mutex<Option<(mpsc::UnboundedSender<Order>, JoinSet<()>)>>,
+    task: Listener<String>,
 }
 
 struct Shared {
@@ -35,19 +30,12 @@ struct Shared {
     by_channel: Mutex<HashMap<String, Vec<Arc<Changes>>>>,
 }
 
-/// What the task has to change at the server.
-enum Order {
-    /// Listen to this too; answered when the server has confirmed it.
-    Add(String, oneshot::Sender<()>),
-    Remove(String),
-}
-
 /// A subscription that is served until this is dropped.
 pub struct Listened {
     channel: String,
     changes: Arc<Changes>,
     shared: Weak<Shared>,
-    orders: mpsc::UnboundedSender<Order>,
+    orders: Orders<String>,
 }
 
 impl Drop for Listened {
@@ -60,7 +48,7 @@ impl Drop for Listened {
             all.retain(|other| !Arc::ptr_eq(other, &self.changes));
             if all.is_empty() {
                 channels.remove(&self.channel);
-                let _ = self.orders.send(Order::Remove(self.channel.clone()));
+                self.orders.remove(self.channel.clone());
             }
         }
     }
@@ -73,14 +61,15 @@ impl Listening {
                 rows,
                 by_channel: Mutex::default(),
             }),
-            task: Mutex::default(),
+            task: Listener::default(),
         }
     }
 
     /// Serves a subscription. Returns when the server has confirmed it, or does
     /// not answer; then it is served once the server does.
     pub async fn add(&self, channel: &str, changes: &Arc<Changes>) -> Result<Listened, Error> {
-        let orders = self.orders();
+        let shared = self.shared.clone();
+        let orders = self.task.orders(|received| shared.run(received));
         let listened = Listened {
             channel: channel.to_owned(),
             changes: changes.clone(),
@@ -92,35 +81,14 @@ impl Listening {
             .entry(channel.to_owned())
             .or_default()
             .push(changes.clone());
-        let (done, confirmed) = oneshot::channel();
-        let closed = |_| Error::new(Kind::Precondition, "configuration store is closed");
-        orders
-            .send(Order::Add(channel.to_owned(), done))
-            .map_err(closed)?;
-        let confirmed = tokio::time::timeout(CONFIRMED_WITHIN, confirmed);
-        // The order is dropped without an answer where the connection breaks.
-        if !matches!(confirmed.await, Ok(Ok(()))) {
+        if !orders.add(channel.to_owned()).await? {
             tracing::warn!(target: SCOPE, "postgresql has not confirmed a subscription yet: changes arrive when it does");
         }
         Ok(listened)
     }
 
-    fn orders(&self) -> mpsc::UnboundedSender<Order> {
-        let mut task = self.task.lock().unwrap_or_else(|e| e.into_inner());
-        let (orders, _) = task.get_or_insert_with(|| {
-            let (orders, received) = mpsc::unbounded_channel();
-            let mut running = JoinSet::new();
-            running.spawn(self.shared.clone().run(received));
-            (orders, running)
-        });
-        orders.clone()
-    }
-
     pub fn close(&self) {
-        let mut task = self.task.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some((_, running)) = task.as_mut() {
-            running.abort_all();
-        }
+        self.task.close();
     }
 }
 
@@ -140,19 +108,14 @@ impl Shared {
     }
 
     /// Listens for as long as the store is open.
-    async fn run(self: Arc<Self>, mut orders: mpsc::UnboundedReceiver<Order>) {
-        let mut pause = FIRST_PAUSE;
-        let mut is_first = true;
+    async fn run(self: Arc<Self>, mut orders: mpsc::UnboundedReceiver<Order<String>>) {
+        let mut attempts = Attempts::default();
         loop {
-            let mut confirmed = false;
+            let (is_first, mut confirmed) = (attempts.is_first(), false);
             let ended = self.listen(&mut orders, is_first, &mut confirmed).await;
             let Err(error) = ended else { return };
-            if confirmed {
-                (pause, is_first) = (FIRST_PAUSE, false);
-            }
             tracing::warn!(target: SCOPE, "cannot listen to changes of postgresql, trying again: {error}");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            attempts.pause(confirmed).await;
         }
     }
 
@@ -160,7 +123,7 @@ impl Shared {
     /// server has confirmed all channels.
     async fn listen(
         &self,
-        orders: &mut mpsc::UnboundedReceiver<Order>,
+        orders: &mut mpsc::UnboundedReceiver<Order<String>>,
         is_first: bool,
         confirmed: &mut bool,
     ) -> Result<(), sqlx::Error> {

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::Api;
 use crate::blocks::actors::due;
-use crate::blocks::error::{Result, malformed};
+use crate::blocks::error::Result;
 use crate::blocks::http::{Request, json, no_content};
 use crate::blocks::json::to_line;
 
@@ -61,12 +61,7 @@ pub async fn register(api: &Api, request: Request, actor: Actor, name: &str) -> 
 }
 
 async fn try_register(api: &Api, mut request: Request, actor: Actor, name: &str) -> Result<()> {
-    let body = request
-        .bytes()
-        .await
-        .map_err(|cause| malformed(cause.to_string()).of_body(&cause))?;
-    let due = due::read(&body)
-        .map_err(|cause| malformed(format!("failed deserializing HTTP body: {cause}")))?;
+    let due = due::of(&mut request).await?;
     let request = Wanted {
         name: name.to_owned(),
         due_time: due.due_time,
