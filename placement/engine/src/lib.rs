@@ -6,6 +6,7 @@
 //! closed. A recorded list of events is a test.
 
 mod authorize;
+pub mod by_type;
 pub mod election;
 mod host;
 mod rounds;
