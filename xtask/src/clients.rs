@@ -43,7 +43,11 @@ pub fn test(profile: &[&str], all: bool) -> Result<()> {
     let npm = || suite("javascript", Command::new("npm"));
     run::run(npm().args(["ci", "--ignore-scripts", "--no-fund"]))?;
     run::run(npm().arg("test"))?;
-    run::run(suite("java", Command::new("mvn")).args(["--batch-mode", "--quiet", "test"]))
+    for project in ["java", "java/actors"] {
+        let tests = ["--batch-mode", "--quiet", "test"];
+        run::run(suite(project, Command::new("mvn")).args(tests))?;
+    }
+    Ok(())
 }
 
 pub fn folder(language: &str) -> PathBuf {

@@ -6,10 +6,6 @@ import java.io.File;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.ServerSocket;
-import java.net.URI;
-import java.net.http.HttpClient;
-import java.net.http.HttpRequest;
-import java.net.http.HttpResponse;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -35,34 +31,33 @@ final class Sidecar implements AutoCloseable {
 
   final String id = unique("app");
   final Path names;
-  private final int httpPort = freePort();
-  private final int grpcPort = freePort();
+  final int httpPort = freePort();
+  final int grpcPort = freePort();
   private final Path output;
   private final Process process;
 
   /** Starts it without waiting. */
   Sidecar(Path names, String... flags) throws IOException {
+    this(names, List.of(), flags);
+  }
+
+  /** The same with components besides those that all have. */
+  Sidecar(Path names, List<String> parts, String... flags) throws IOException {
     Path folder = Files.createTempDirectory("sdk-");
     this.names = names == null ? folder : names;
     Path resources = Files.createDirectory(folder.resolve("resources"));
     Path secrets = folder.resolve("secrets.json");
     Files.writeString(secrets, "{\"password\": \"s3cret\", \"user\": {\"name\": \"ada\"}}");
     String file = "{name: secretsFile, value: \"" + secrets + "\"}";
-    Files.writeString(
-        resources.resolve("all.yaml"),
-        String.join(
-            "---\n",
-            component(STORE, "state.in-memory", ""),
-            component(BROKER, "pubsub.in-memory", ""),
-            component(SECRETS, "secretstores.local.file", file)));
-    String program = System.getenv("OUTRIDER_DAPRD");
-    if (program == null) {
-      throw new IllegalStateException("set OUTRIDER_DAPRD to the path of a daprd");
-    }
+    List<String> all = new ArrayList<>(parts);
+    all.add(component(STORE, "state.in-memory", "{name: actorStateStore, value: \"true\"}"));
+    all.add(component(BROKER, "pubsub.in-memory", ""));
+    all.add(component(SECRETS, "secretstores.local.file", file));
+    Files.writeString(resources.resolve("all.yaml"), String.join("---\n", all));
     List<String> command =
         new ArrayList<>(
             List.of(
-                program,
+                Program.binary("OUTRIDER_DAPRD"),
                 "--app-id=" + id,
                 "--dapr-http-port=" + httpPort,
                 "--dapr-grpc-port=" + grpcPort,
@@ -89,20 +84,24 @@ final class Sidecar implements AutoCloseable {
   }
 
   static Sidecar ready(Path names, String... flags) throws Exception {
-    Sidecar sidecar = new Sidecar(names, flags);
-    HttpRequest request =
-        HttpRequest.newBuilder(URI.create("http://127.0.0.1:" + sidecar.httpPort + "/v1.0/healthz"))
-            .build();
-    HttpClient client = HttpClient.newHttpClient();
+    return new Sidecar(names, flags).healthy();
+  }
+
+  /** One with components besides those that all have. */
+  static Sidecar with(String... parts) throws Exception {
+    return new Sidecar(null, List.of(parts)).healthy();
+  }
+
+  /** Waits until it is healthy. */
+  Sidecar healthy() throws Exception {
+    String page = "http://127.0.0.1:" + httpPort + "/v1.0/healthz";
     try {
-      until(
-          sidecar.id + " is healthy",
-          () -> client.send(request, HttpResponse.BodyHandlers.discarding()).statusCode() == 204);
+      until(id + " is healthy", () -> Program.answers(page, 204));
     } catch (AssertionError late) {
-      sidecar.close();
+      close();
       throw late;
     }
-    return sidecar;
+    return this;
   }
 
   DaprClientBuilder client() {
@@ -164,7 +163,7 @@ final class Sidecar implements AutoCloseable {
     }
   }
 
-  private static String component(String name, String kind, String metadata) {
+  static String component(String name, String kind, String metadata) {
     return "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: "
         + name
         + "}\nspec:\n  type: "
