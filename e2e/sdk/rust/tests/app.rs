@@ -14,11 +14,16 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::sidecar::{BROKER, Client, Setup, Sidecar, free_port};
 
+/// The name of an input binding that applications know.
+pub const TICK: &str = "tick";
+
 /// An application behind the SDK's server, with its sidecar.
 pub struct App {
     pub sidecar: Sidecar,
     pub client: Client,
     pub events: mpsc::UnboundedReceiver<TopicEventRequest>,
+    /// Names of bindings and jobs that came, and their data.
+    pub calls: mpsc::UnboundedReceiver<(String, Vec<u8>)>,
     server: JoinHandle<()>,
 }
 
@@ -30,6 +35,12 @@ impl Drop for App {
 
 impl App {
     pub async fn start() -> Result<App> {
+        App::with(Setup::default()).await
+    }
+
+    /// One whose sidecar has components and flags of its own.
+    pub async fn with(mut setup: Setup) -> Result<App> {
+        let (called, calls) = mpsc::unbounded_channel();
         let (sender, events) = mpsc::unbounded_channel();
         let mut topics = AppCallbackService::new();
         topics.add_handler(Handler {
@@ -38,26 +49,24 @@ impl App {
             handler: Box::new(Keep(sender)),
         });
         let port = free_port();
-        let service = Server::builder().add_service(AppCallbackServer::new(Service { topics }));
+        let service =
+            Server::builder().add_service(AppCallbackServer::new(Service { topics, called }));
         let address = format!("127.0.0.1:{port}").parse()?;
         let server = tokio::spawn(async move {
             if let Err(error) = service.serve(address).await {
                 eprintln!("the application: {error}");
             }
         });
-        let (sidecar, client) = Setup {
-            flags: vec![
-                format!("--app-port={port}"),
-                "--app-protocol=grpc".to_owned(),
-            ],
-            ..Setup::default()
-        }
-        .ready()
-        .await?;
+        setup.flags.extend([
+            format!("--app-port={port}"),
+            "--app-protocol=grpc".to_owned(),
+        ]);
+        let (sidecar, client) = setup.ready().await?;
         Ok(App {
             sidecar,
             client,
             events,
+            calls,
             server,
         })
     }
@@ -81,6 +90,7 @@ impl HandlerMethod for Keep {
 /// Topics are the SDK's; its own answer to a call panics.
 struct Service {
     topics: AppCallbackService,
+    called: mpsc::UnboundedSender<(String, Vec<u8>)>,
 }
 
 #[async_trait]
@@ -118,14 +128,18 @@ impl AppCallback for Service {
         &self,
         _: Request<()>,
     ) -> Result<Response<ListInputBindingsResponse>, Status> {
-        Ok(Response::new(ListInputBindingsResponse::default()))
+        Ok(Response::new(ListInputBindingsResponse {
+            bindings: vec![TICK.to_owned()],
+        }))
     }
 
     async fn on_binding_event(
         &self,
-        _: Request<BindingEventRequest>,
+        request: Request<BindingEventRequest>,
     ) -> Result<Response<BindingEventResponse>, Status> {
-        Err(Status::unimplemented("no bindings"))
+        let event = request.into_inner();
+        let _ = self.called.send((event.name, event.data));
+        Ok(Response::new(BindingEventResponse::default()))
     }
 
     async fn on_bulk_topic_event(
@@ -137,8 +151,15 @@ impl AppCallback for Service {
 
     async fn on_job_event(
         &self,
-        _: Request<JobEventRequest>,
+        request: Request<JobEventRequest>,
     ) -> Result<Response<JobEventResponse>, Status> {
-        Err(Status::unimplemented("no jobs"))
+        let event = request.into_inner();
+        let fails = event.name == "fails";
+        let data = event.data.map(|data| data.value).unwrap_or_default();
+        let _ = self.called.send((event.name, data));
+        if fails {
+            return Err(Status::internal("never"));
+        }
+        Ok(Response::new(JobEventResponse::default()))
     }
 }

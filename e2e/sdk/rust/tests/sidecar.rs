@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::future::Future;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub struct Setup {
     /// The folder with the database of names.
     pub names: Option<PathBuf>,
     pub flags: Vec<String>,
+    /// Components besides those that all have.
+    pub parts: Vec<String>,
     /// What clients of the API have to know.
     pub token: Option<&'static str>,
 }
@@ -49,8 +52,7 @@ pub struct Sidecar {
 impl Setup {
     /// Starts it without waiting.
     pub fn start(self) -> Result<Sidecar> {
-        let program = std::env::var_os("OUTRIDER_DAPRD")
-            .context("set OUTRIDER_DAPRD to the path of a daprd")?;
+        let program = binary("OUTRIDER_DAPRD")?;
         let folder = tempfile::tempdir()?;
         let resources = folder.path().join("resources");
         std::fs::create_dir(&resources)?;
@@ -60,11 +62,16 @@ impl Setup {
             r#"{"password": "s3cret", "user": {"name": "ada"}}"#,
         )?;
         let file = format!("{{name: secretsFile, value: {secrets:?}}}");
-        let all = [
-            component(STORE, "state.in-memory", ""),
+        let mut all = self.parts;
+        all.extend([
+            component(
+                STORE,
+                "state.in-memory",
+                r#"{name: actorStateStore, value: "true"}"#,
+            ),
             component(BROKER, "pubsub.in-memory", ""),
             component(SECRETS, "secretstores.local.file", &file),
-        ];
+        ]);
         std::fs::write(resources.join("all.yaml"), all.join("---\n"))?;
         let id = unique("app");
         let [http_port, grpc_port, internal_port, metrics_port] =
@@ -110,14 +117,13 @@ impl Setup {
     /// Starts it and waits until it is healthy.
     pub async fn ready(self) -> Result<(Sidecar, Client)> {
         let sidecar = self.start()?;
-        let health = || async { sidecar.is_healthy().await.then_some(()) };
-        until("the sidecar is healthy", health).await?;
+        sidecar.healthy().await?;
         let client = sidecar.client().await?;
         Ok((sidecar, client))
     }
 }
 
-fn component(name: &str, kind: &str, metadata: &str) -> String {
+pub fn component(name: &str, kind: &str, metadata: &str) -> String {
     format!(
         "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\nspec:\n  type: {kind}\n  version: v1\n  metadata: [{metadata}]\n"
     )
@@ -143,20 +149,12 @@ impl Sidecar {
         Ok(DaprClient::connect(format!("http://127.0.0.1:{}", self.grpc_port)).await?)
     }
 
-    async fn is_healthy(&self) -> bool {
-        let ask = async {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.http_port)).await?;
-            stream
-                .write_all(b"GET /v1.0/healthz HTTP/1.0\r\n\r\n")
-                .await?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await?;
-            anyhow::Ok(answer)
+    pub async fn healthy(&self) -> Result<()> {
+        let answer = || async {
+            let status = page(self.http_port, "/v1.0/healthz").await?;
+            (status == "204" || status == "401").then_some(())
         };
-        let answer = ask.await.unwrap_or_default();
-        answer
-            .get(9..12)
-            .is_some_and(|status| status == b"204" || status == b"401")
+        until("the sidecar is healthy", answer).await
     }
 }
 
@@ -170,6 +168,21 @@ impl Drop for Sidecar {
             String::from_utf8_lossy(&output)
         );
     }
+}
+
+/// The path that an environment variable names.
+pub fn binary(variable: &str) -> Result<OsString> {
+    std::env::var_os(variable).with_context(|| format!("set {variable} to the path of a binary"))
+}
+
+/// The status that a page answers with.
+pub async fn page(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.ok()?;
+    String::from_utf8(answer.get(9..12)?.to_vec()).ok()
 }
 
 /// Asks again until there is an answer.
