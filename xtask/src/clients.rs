@@ -37,9 +37,6 @@ pub fn test(profile: &[&str], all: bool) -> Result<()> {
     if !all {
         return Ok(());
     }
-    let python = environment(&target)?;
-    let tests = ["-m", "unittest", "discover", "--start-directory", "."];
-    run::run(suite("python", Command::new(python)).args(tests))?;
     let npm = || suite("javascript", Command::new("npm"));
     run::run(npm().args(["ci", "--ignore-scripts", "--no-fund"]))?;
     run::run(npm().arg("test"))?;
@@ -47,7 +44,57 @@ pub fn test(profile: &[&str], all: bool) -> Result<()> {
         let tests = ["--batch-mode", "--quiet", "test"];
         run::run(suite(project, Command::new("mvn")).args(tests))?;
     }
-    Ok(())
+    // Last: it starts programs of the others.
+    let python = environment(&target)?;
+    let tests = ["-m", "unittest", "discover", "--start-directory", "."];
+    run::run(
+        suite("python", Command::new(python))
+            .args(tests)
+            .envs(counters(&target.join("sdk"))?),
+    )
+}
+
+/// The commands that start the actors of the other languages, built or just
+/// tested, by the variables in which the suite of Python looks for them.
+fn counters(target: &Path) -> Result<[(&'static str, String); 4]> {
+    let go = target.join("counter-go");
+    run::run(
+        Command::new("go")
+            .current_dir(folder("go"))
+            .args(["build", "-mod=readonly", "-o"])
+            .arg(&go)
+            .arg("./counter"),
+    )?;
+    let messages = run::output(
+        run::cargo()
+            .current_dir(folder("rust"))
+            .env("CARGO_TARGET_DIR", target)
+            .args(["build", "--locked", "--bin", "counter"])
+            .arg("--message-format=json-render-diagnostics"),
+    )?;
+    let rust = executable(&String::from_utf8(messages)?, "counter")?;
+    let java = folder("java/actors/target");
+    let libraries = java.join("classpath");
+    let libraries = std::fs::read_to_string(&libraries)
+        .with_context(|| format!("cannot read {}", libraries.display()))?;
+    let libraries = format!("{}:{}", java.join("classes").display(), libraries.trim());
+    let javascript = folder("javascript").join("counter.js");
+    let command = |parts: &[&str]| serde_json::to_string(parts).context("not JSON");
+    Ok([
+        ("OUTRIDER_COUNTER_GO", command(&[&go.to_string_lossy()])?),
+        (
+            "OUTRIDER_COUNTER_RUST",
+            command(&[&rust.to_string_lossy()])?,
+        ),
+        (
+            "OUTRIDER_COUNTER_JAVASCRIPT",
+            command(&["node", &javascript.to_string_lossy()])?,
+        ),
+        (
+            "OUTRIDER_COUNTER_JAVA",
+            command(&["java", "-cp", &libraries, "io.outrider.sdk.CounterServer"])?,
+        ),
+    ])
 }
 
 pub fn folder(language: &str) -> PathBuf {

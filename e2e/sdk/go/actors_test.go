@@ -56,7 +56,7 @@ func counters(t *testing.T, transport string) client.Client {
 	ctx := within(t)
 	eventually(t, "the type is hosted", func() bool {
 		_, err := c.InvokeActor(ctx, &client.InvokeActorRequest{
-			ActorType: counterType, ActorID: unique("first"), Method: "Add", Data: []byte("1"),
+			ActorType: counterType, ActorID: unique("first"), Method: "Add", Data: []byte(`{"n": 1}`),
 		})
 		return err == nil
 	})
@@ -66,7 +66,7 @@ func counters(t *testing.T, transport string) client.Client {
 // proxy has its methods from the SDK.
 type proxy struct {
 	id      string
-	Add     func(context.Context, int) (int, error)
+	Add     func(context.Context, map[string]int) (int, error)
 	Ask     func(context.Context, map[string]any) (int, error)
 	Watch   func(context.Context, map[string]string) (bool, error)
 	Unwatch func(context.Context, map[string]string) (bool, error)
@@ -91,7 +91,7 @@ func TestActors(t *testing.T) {
 			a, b := counter(c, unique("a")), unique("b")
 			add := func(n, want int) {
 				t.Helper()
-				got, err := a.Add(ctx, n)
+				got, err := a.Add(ctx, map[string]int{"n": n})
 				must(t, err)
 				equal(t, "total", got, want)
 			}
@@ -107,7 +107,7 @@ func TestActors(t *testing.T) {
 			totals := make(chan int, 20)
 			for range cap(totals) {
 				go func() {
-					got, _ := a.Add(ctx, 1)
+					got, _ := a.Add(ctx, map[string]int{"n": 1})
 					totals <- got
 				}()
 			}

@@ -2,6 +2,7 @@
 // that e2e/sdk/python/counter.py describes.
 
 import dapr from "@dapr/dapr";
+import express from "express";
 
 const { AbstractActor, ActorId, ActorProxyBuilder, CommunicationProtocolEnum, DaprServer, Temporal } = dapr;
 
@@ -12,7 +13,7 @@ const PERIOD = Temporal.Duration.from({ milliseconds: 100 });
 class javascript extends AbstractActor {
   fired = {};
 
-  async Add(n) {
+  async Add({ n }) {
     const [, total] = await this.getStateManager().tryGetState("total");
     const sum = Number(total ?? 0) + n;
     await this.getStateManager().setState("total", sum);
@@ -23,7 +24,7 @@ class javascript extends AbstractActor {
     // The proxies of the SDK send a list of arguments, which other languages
     // do not take. The client under them sends what it is given.
     const { actorClient } = new ActorProxyBuilder({ name: type }, this.getDaprClient());
-    return Number(await actorClient.actor.invoke(type, new ActorId(id), "Add", n));
+    return Number(await actorClient.actor.invoke(type, new ActorId(id), "Add", { n }));
   }
 
   async Watch({ kind, name }) {
@@ -60,7 +61,16 @@ class javascript extends AbstractActor {
   }
 }
 
+// Clients of gRPC say no content type, and then the SDK's server does not read
+// what they send.
+const serverHttp = express();
+serverHttp.use((request, _, next) => {
+  request.headers["content-type"] ??= "application/json";
+  next();
+});
+
 const server = new DaprServer({
+  serverHttp,
   serverHost: HOST,
   serverPort: process.env.APP_PORT,
   communicationProtocol: CommunicationProtocolEnum.HTTP,

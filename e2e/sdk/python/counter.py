@@ -1,7 +1,7 @@
 """A program that hosts the actor type "python": counters that other languages
 know too. Its methods take and answer JSON:
 
-Add     a number that is added to the total -> the total, which outlives the actor
+Add     {"n"}: adds it to the total -> the total, which outlives the actor
 Ask     {"type", "id", "n"}: adds n to a counter of any language -> its total
 Watch   {"kind": "timer" or "reminder", "name"}: starts to fire ten times a second
 Unwatch the same: stops that
@@ -28,7 +28,7 @@ PERIOD = timedelta(milliseconds=100)
 
 class Counting(ActorInterface):
     @actormethod(name='Add')
-    async def add(self, n: int) -> int: ...
+    async def add(self, more: dict) -> int: ...
 
     @actormethod(name='Ask')
     async def ask(self, call: dict) -> int: ...
@@ -47,15 +47,15 @@ class Counting(ActorInterface):
 
 
 class python(Actor, Counting, Remindable):
-    async def add(self, n: int) -> int:
+    async def add(self, more: dict) -> int:
         _, total = await self._state_manager.try_get_state('total')
-        total = (total or 0) + n
+        total = (total or 0) + more['n']
         await self._state_manager.set_state('total', total)
         return total
 
     async def ask(self, call: dict) -> int:
         other = ActorProxy.create(call['type'], ActorId(call['id']), Counting)
-        return await other.Add(call['n'])
+        return await other.Add({'n': call['n']})
 
     async def watch(self, alarm: dict) -> None:
         if alarm['kind'] == 'timer':

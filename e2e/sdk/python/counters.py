@@ -1,7 +1,6 @@
 """Programs that host counters, in any language, with their sidecars."""
 
 import contextlib
-import os
 import pathlib
 import sys
 
@@ -30,8 +29,3 @@ def counter(command, placement, scheduler, names=None, protocol='http'):
             program.until('the application listens', lambda: listens(port))
             sidecar.ready()
             yield sidecar
-
-
-def language(name):
-    """The command that xtask built for the counters of a language."""
-    return os.environ[f'OUTRIDER_COUNTER_{name.upper()}'].split()

@@ -43,7 +43,7 @@ class Actors(Case):
 
         async def is_there():
             try:
-                return await proxy(unique('first')).Add(1) == 1
+                return await proxy(unique('first')).Add({'n': 1}) == 1
             except DaprInternalError:
                 return False
 
@@ -52,12 +52,12 @@ class Actors(Case):
     async def test_calls_and_state(self):
         async def check(protocol):
             id = unique('a')
-            self.assertEqual([await proxy(id).Add(n) for n in (1, 2, 3)], [1, 3, 6])
+            self.assertEqual([await proxy(id).Add({'n': n}) for n in (1, 2, 3)], [1, 3, 6])
             other = {'type': TYPE, 'id': unique('b'), 'n': 5}
             self.assertEqual(await proxy(id).Ask(other), 5)
             self.assertEqual(await proxy(id).Ask(other), 10)
             # Calls of one actor take turns, so that none is lost.
-            totals = await asyncio.gather(*(proxy(id).Add(1) for _ in range(20)))
+            totals = await asyncio.gather(*(proxy(id).Add({'n': 1}) for _ in range(20)))
             self.assertEqual(sorted(totals), list(range(7, 27)))
             try:
                 # The error of a stream comes as an answer, which this client does
@@ -70,7 +70,7 @@ class Actors(Case):
             if protocol == 'http':
                 # The sidecar looks for it for 5 s.
                 with self.assertRaises(DaprInternalError):
-                    await ActorProxy.create('nobody', ActorId('x')).invoke_method('Add', b'1')
+                    await ActorProxy.create('nobody', ActorId('x')).invoke_method('Add', b'{}')
 
             def active():
                 with DaprClient() as client:

@@ -15,12 +15,17 @@ use dapr::server::actor::runtime::ActorTypeRegistration;
 use dapr::server::actor::{Actor, ActorError};
 use dapr::server::utils::DaprJson;
 use dapr_macros::actor;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Seconds: the SDK writes durations in a form that has no parts of one.
 const PERIOD: Duration = Duration::from_secs(1);
 
 type Client = dapr::Client<TonicClientWithAuth>;
+
+#[derive(Serialize, Deserialize)]
+struct More {
+    n: i64,
+}
 
 #[derive(Deserialize)]
 struct Other {
@@ -47,11 +52,11 @@ fn failed(error: dapr::error::Error) -> ActorError {
 }
 
 impl Counter {
-    async fn add(&self, DaprJson(n): DaprJson<i64>) -> Result<Json<i64>, ActorError> {
+    async fn add(&self, DaprJson(more): DaprJson<More>) -> Result<Json<i64>, ActorError> {
         let mut context = self.context.clone();
         let stored = context.get_actor_state("total").await.map_err(failed)?;
         let before = serde_json::from_slice(&stored.data).unwrap_or(0);
-        let total: i64 = before + n;
+        let total: i64 = before + more.n;
         let upsert = ActorStateOperation::Upsert {
             key: "total".to_owned(),
             value: Some(total.to_string().into_bytes()),
@@ -65,7 +70,7 @@ impl Counter {
 
     async fn ask(&self, DaprJson(other): DaprJson<Other>) -> Result<Json<i64>, ActorError> {
         let mut dapr = self.dapr.clone();
-        let total = dapr.invoke_actor(other.r#type, other.id, "Add", other.n, None);
+        let total = dapr.invoke_actor(other.r#type, other.id, "Add", More { n: other.n }, None);
         Ok(Json(total.await.map_err(failed)?))
     }
 

@@ -26,6 +26,11 @@ const counterType = "go"
 // timeout is for the sidecar to come.
 const timeout = 30 * time.Second
 
+// More is what is added.
+type More struct {
+	N int `json:"n"`
+}
+
 // Other is a counter of any language.
 type Other struct {
 	Type string `json:"type"`
@@ -49,7 +54,7 @@ type Counter struct {
 
 func (c *Counter) Type() string { return counterType }
 
-func (c *Counter) Add(ctx context.Context, n int) (int, error) {
+func (c *Counter) Add(ctx context.Context, more More) (int, error) {
 	state := c.GetStateManager()
 	total := 0
 	there, err := state.Contains(ctx, "total")
@@ -61,14 +66,14 @@ func (c *Counter) Add(ctx context.Context, n int) (int, error) {
 			return 0, err
 		}
 	}
-	total += n
+	total += more.N
 	return total, state.Set(ctx, "total", total)
 }
 
 // otherCounter has its methods from the SDK.
 type otherCounter struct {
 	Other
-	Add func(context.Context, int) (int, error)
+	Add func(context.Context, More) (int, error)
 }
 
 func (o *otherCounter) Type() string { return o.Other.Type }
@@ -77,7 +82,7 @@ func (o *otherCounter) ID() string   { return o.Other.ID }
 func (c *Counter) Ask(ctx context.Context, other Other) (int, error) {
 	proxy := &otherCounter{Other: other}
 	c.dapr.ImplActorClientStub(proxy)
-	return proxy.Add(ctx, other.N)
+	return proxy.Add(ctx, More{N: other.N})
 }
 
 func (c *Counter) Watch(ctx context.Context, alarm Alarm) (bool, error) {

@@ -53,7 +53,9 @@ impl Counters {
 
     async fn add(&self, id: &str, n: i64) -> Result<i64, dapr::error::Error> {
         let mut client = self.client.clone();
-        client.invoke_actor(TYPE, id, "Add", n, None).await
+        client
+            .invoke_actor(TYPE, id, "Add", json!({"n": n}), None)
+            .await
     }
 
     async fn fired(&self, id: &str) -> Result<BTreeMap<String, usize>, dapr::error::Error> {
@@ -77,7 +79,7 @@ async fn calls() -> Result<()> {
         let (mut client, id) = (counters.client.clone(), a.clone());
         calls.spawn(async move {
             client
-                .invoke_actor::<_, _, _, i64>(TYPE, &id, "Add", 1, None)
+                .invoke_actor::<_, _, _, i64>(TYPE, &id, "Add", json!({"n": 1}), None)
                 .await
         });
     }

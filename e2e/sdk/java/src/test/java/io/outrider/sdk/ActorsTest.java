@@ -35,7 +35,7 @@ class ActorsTest {
           "the type is hosted",
           () -> {
             try {
-              return counter(proxies, "first").add(1).block(TIMEOUT) == 1;
+              return counter(proxies, "first").add(Map.of("n", 1)).block(TIMEOUT) == 1;
             } catch (DaprException notYet) {
               return false;
             }
@@ -48,14 +48,14 @@ class ActorsTest {
 
   private static void calls(ActorProxyBuilder<Counter> proxies) {
     Counter a = counter(proxies, "a");
-    assertEquals(1, a.add(1).block(TIMEOUT));
-    assertEquals(3, a.add(2).block(TIMEOUT));
+    assertEquals(1, a.add(Map.of("n", 1)).block(TIMEOUT));
+    assertEquals(3, a.add(Map.of("n", 2)).block(TIMEOUT));
     Map<String, Object> other = Map.of("type", "java", "id", Sidecar.unique("b"), "n", 5);
     assertEquals(5, a.ask(other).block(TIMEOUT));
     assertEquals(10, a.ask(other).block(TIMEOUT));
     // Calls of one actor take turns, so that none is lost.
     List<Integer> totals =
-        Flux.range(0, 20).flatMap(n -> a.add(1), 20).collectSortedList().block(TIMEOUT);
+        Flux.range(0, 20).flatMap(n -> a.add(Map.of("n", 1)), 20).collectSortedList().block(TIMEOUT);
     assertEquals(IntStream.range(4, 24).boxed().toList(), totals);
     DaprException error = assertThrows(DaprException.class, () -> a.fail().block(TIMEOUT));
     assertTrue(error.getMessage().contains("it went wrong"), error.getMessage());

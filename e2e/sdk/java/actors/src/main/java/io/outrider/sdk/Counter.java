@@ -9,7 +9,7 @@ import reactor.core.publisher.Mono;
 @ActorType(name = "java")
 public interface Counter {
   @ActorMethod(name = "Add", returns = Integer.class)
-  Mono<Integer> add(int n);
+  Mono<Integer> add(Map<String, Integer> more);
 
   @ActorMethod(name = "Ask", returns = Integer.class)
   Mono<Integer> ask(Map<String, Object> other);

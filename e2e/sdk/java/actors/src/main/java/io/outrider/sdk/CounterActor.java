@@ -24,7 +24,7 @@ public final class CounterActor extends AbstractActor implements Counter, Remind
   }
 
   @Override
-  public Mono<Integer> add(int n) {
+  public Mono<Integer> add(Map<String, Integer> more) {
     Mono<Integer> total =
         getActorStateManager()
             .contains("total")
@@ -32,7 +32,7 @@ public final class CounterActor extends AbstractActor implements Counter, Remind
                 there ->
                     there ? getActorStateManager().get("total", Integer.class) : Mono.just(0));
     return total
-        .map(before -> before + n)
+        .map(before -> before + more.get("n"))
         .flatMap(after -> getActorStateManager().set("total", after).thenReturn(after));
   }
 
@@ -41,7 +41,7 @@ public final class CounterActor extends AbstractActor implements Counter, Remind
     ActorId id = new ActorId((String) other.get("id"));
     return new ActorProxyBuilder<>((String) other.get("type"), Counter.class, client)
         .build(id)
-        .add((Integer) other.get("n"));
+        .add(Map.of("n", (Integer) other.get("n")));
   }
 
   @Override
