@@ -3,6 +3,7 @@
 
 mod access;
 mod actors;
+mod actors_scheduler_placement;
 mod allow;
 mod bindings;
 mod configuration;

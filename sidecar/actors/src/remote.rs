@@ -22,8 +22,8 @@ use tonic::Status;
 use crate::actor::Actor;
 use crate::any;
 use crate::error::Error;
+use crate::hosts::Host;
 use crate::message::{Answer, Message, Reminder};
-use crate::ring::Host;
 
 pub const CALL: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallActor";
 pub const REMIND: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallActorReminder";

@@ -1,9 +1,10 @@
 //! What is known about where actors are, at one moment.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::actor::Actor;
-use crate::ring::{Host, Tables};
+use crate::hosts::{Host, Tables};
 
 /// Where an actor is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +34,31 @@ pub enum Known {
     Moving {
         from: Arc<Tables>,
         to: Arc<Tables>,
+        /// Types whose next hosts are not known yet: their actors wait as well.
+        locked: Arc<BTreeSet<Arc<str>>>,
     },
     /// The sidecar ends.
     Closed,
+}
+
+impl Known {
+    pub fn moving(from: Arc<Tables>, to: Arc<Tables>) -> Self {
+        Self::Moving {
+            from,
+            to,
+            locked: Arc::default(),
+        }
+    }
+
+    /// Whether valid tables have no actor on this host, nor on its way to or
+    /// from it.
+    pub fn has_left(&self, address: &str) -> bool {
+        match self {
+            Self::Settled(tables) => !tables.is_host(address),
+            Self::Moving { from, to, .. } => !from.is_host(address) && !to.is_host(address),
+            Self::Disabled | Self::Nothing | Self::Closed => false,
+        }
+    }
 }
 
 /// What a look-up finds.
@@ -57,9 +80,10 @@ impl Routing {
             Known::Closed => return Found::Closed,
             Known::Nothing => return Found::Wait,
             Known::Settled(tables) => tables.owner(kind, id),
-            Known::Moving { from, to } => {
+            Known::Moving { locked, .. } if locked.contains(kind) => return Found::Wait,
+            Known::Moving { from, to, .. } => {
                 let owner = to.owner(kind, id);
-                if from.owner(kind, id) != owner {
+                if !to.shares(from, kind) && from.owner(kind, id) != owner {
                     return Found::Wait;
                 }
                 owner
@@ -111,16 +135,13 @@ mod tests {
 
     fn tables(hosts: &[&str]) -> Arc<Tables> {
         let hosts = hosts.iter().map(|host| ((*host).to_owned(), String::new()));
-        Arc::new(Tables::new([("t".into(), hosts.collect())].into(), 100))
+        Arc::new(Tables::rings([("t".into(), hosts.collect())].into(), 100))
     }
 
     #[test]
     fn only_actors_that_move_wait_for_a_round() {
         let (from, to) = (tables(&["a:1", "b:2"]), tables(&["a:1", "b:2", "c:3"]));
-        let known = Known::Moving {
-            from: from.clone(),
-            to: to.clone(),
-        };
+        let known = Known::moving(from.clone(), to.clone());
         let routing = Routing { fence: 1, known };
         let (mut moves, mut stays) = (0, 0);
         for id in (0..100).map(|id| id.to_string()) {
@@ -138,16 +159,33 @@ mod tests {
     }
 
     #[test]
+    fn actors_of_a_locked_type_wait_wherever_they_are() {
+        let hosts: std::collections::BTreeMap<_, _> = [("a:1".to_owned(), String::new())].into();
+        let types = [("t".into(), hosts.clone()), ("u".into(), hosts)].into();
+        let tables = Arc::new(Tables::default().with(types));
+        let known = Known::Moving {
+            from: tables.clone(),
+            to: tables,
+            locked: Arc::new(["t".into()].into()),
+        };
+        let routing = Routing { fence: 1, known };
+        assert_eq!(routing.find("t", "1", "a:1"), Found::Wait);
+        assert_eq!(routing.find("u", "1", "a:1"), Found::At(Owner::Local));
+        let own = Actor::new("t", "1");
+        assert_eq!(routing.writes(&own, "a:1"), Some(true), "it has not gone");
+    }
+
+    #[test]
     fn an_actor_that_has_to_go_writes_until_it_is_gone() {
         let (own, other) = (tables(&["a:1"]), tables(&["b:2"]));
         let writes = |known| {
             let routing = Routing { fence: 1, known };
             routing.writes(&Actor::new("t", "1"), "a:1")
         };
-        let (from, to) = (own.clone(), other.clone());
-        assert_eq!(writes(Known::Moving { from, to }), Some(true));
-        let (from, to) = (other.clone(), own.clone());
-        assert_eq!(writes(Known::Moving { from, to }), None);
+        let known = Known::moving(own.clone(), other.clone());
+        assert_eq!(writes(known), Some(true));
+        let known = Known::moving(other.clone(), own.clone());
+        assert_eq!(writes(known), None);
         assert_eq!(writes(Known::Settled(own)), Some(true));
         assert_eq!(writes(Known::Settled(other)), Some(false));
         assert_eq!(writes(Known::Nothing), None);

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use crate::placement::Leader;
 use crate::{LARGEST, SCOPE, Scheduler};
 
 /// Between two tries to follow the members.
@@ -58,6 +59,7 @@ impl Scheduler {
                 turn = turn.wrapping_add(1);
                 // Ready stays ready: a scheduler that is away concerns jobs alone.
                 let ended = self.follow(address, &ready).await;
+                self.set_unreachable();
                 match ended {
                     Ok(()) => {
                         tracing::debug!(target: SCOPE, "scheduler {address} has ended the stream of its members");
@@ -86,6 +88,7 @@ impl Scheduler {
                 // A scheduler that does not announce its members has those that
                 // are configured.
                 self.announce(self.0.options.addresses.iter().map(String::as_str));
+                self.set_leader(Leader::Absent);
                 ready.ready();
                 return std::future::pending().await;
             }
@@ -93,6 +96,7 @@ impl Scheduler {
         };
         while let Some(answer) = stream.message().await? {
             self.announce(answer.hosts.iter().map(|host| host.address.as_str()));
+            self.set_leader(Leader::of(&answer.hosts));
             ready.ready();
         }
         Ok(())

@@ -2,6 +2,7 @@
 //! them, and the jobs that all of them trigger.
 
 mod hosts;
+pub mod placement;
 mod watch;
 
 use std::io::ErrorKind;
@@ -36,6 +37,11 @@ pub struct Options {
     pub namespace: String,
     /// To each member.
     pub streams: usize,
+    /// Where other sidecars reach this one's actors, `host:port`.
+    pub actor_address: String,
+    /// Of the placement service, as configured. Schedulers look whether it is
+    /// there, and serve placement themselves only if not.
+    pub placement_addresses: Vec<String>,
 }
 
 /// Cloning shares it.
@@ -46,6 +52,8 @@ struct Inner {
     options: Options,
     /// The members as last announced.
     hosts: channel::Sender<Vec<Host>>,
+    /// What they say about placement.
+    announced: channel::Sender<placement::Announced>,
     next: AtomicUsize,
 }
 
@@ -54,6 +62,7 @@ impl Scheduler {
         Self(Arc::new(Inner {
             options,
             hosts: channel::Sender::new(Vec::new()),
+            announced: channel::Sender::default(),
             next: AtomicUsize::new(0),
         }))
     }

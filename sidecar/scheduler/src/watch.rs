@@ -136,6 +136,9 @@ impl Scheduler {
                 namespace: self.0.options.namespace.clone(),
                 actor_types: actor_types.to_vec(),
                 accept_job_types: vec![kind.into()],
+                actor_address: Some(self.0.options.actor_address.clone()),
+                supports_scheduler_placement: true,
+                placement_addresses: self.0.options.placement_addresses.clone(),
                 ..Default::default()
             };
         let jobs = wanted.jobs.then(|| initial(wire::JobTargetType::Job, &[]));

@@ -16,6 +16,7 @@ use outrider_host::{Readiness, Tasks};
 use outrider_metrics::Metrics;
 use outrider_peer::call::Peers;
 use outrider_resiliency::Resiliency;
+use outrider_scheduler_client::Scheduler;
 use outrider_security::Security;
 use outrider_telemetry::metrics::Registry;
 use outrider_trace::Tracer;
@@ -47,9 +48,9 @@ pub struct Parts<'a> {
     pub features: &'a [String],
     pub peers: Peers,
     pub channel: Option<Arc<Channel>>,
-    /// Of the internal API.
-    pub host: &'a str,
-    pub port: u16,
+    /// Of the internal API, `host:port`.
+    pub address: String,
+    pub scheduler: &'a Scheduler,
     pub tasks: &'a Tasks,
 }
 
@@ -107,14 +108,10 @@ impl Parts<'_> {
     }
 
     fn actors(&self, state: ActorState, leaving: CancellationToken) -> Actors {
-        let host = match self.host.contains(':') {
-            true => format!("[{}]", self.host.trim_matches(['[', ']'])),
-            false => self.host.to_owned(),
-        };
         let plane = &self.flags.control_plane;
         let actors = Actors::new(Options {
             namespace: self.settings.namespace.clone(),
-            address: format!("{host}:{}", self.port),
+            address: self.address.clone(),
             enabled: !plane.placement.is_empty(),
             has_store: Box::new(move || !leaving.is_cancelled() && state.store().is_some()),
             mtls: plane.mtls,
@@ -147,7 +144,8 @@ impl Parts<'_> {
         let (plane, stopping) = (&self.flags.control_plane, self.tasks.stopping());
         self.tasks
             .spawn("turns of actors", actors.clone().run(stopping.clone()));
-        if plane.placement.is_empty() {
+        let announced = self.scheduler.placement();
+        if plane.placement.is_empty() && announced.is_none() {
             tracing::info!(target: SCOPE, "Actor runtime disabled: no placement address was given");
             return Ok(());
         }
@@ -176,14 +174,17 @@ impl Parts<'_> {
         });
         let options = placement::Options {
             addresses: plane.placement.clone(),
-            connector: self.security.connector_to_service("dapr-placement")?,
+            service: self.security.connector_to_service("dapr-placement")?,
+            announced,
+            scheduler: self.security.connector_to_service("dapr-scheduler")?,
+            startup: plane.placement_startup,
             app_id: self.flags.app_id.clone(),
             namespace: self.settings.namespace.clone(),
             timeout: plane.dissemination,
             has_store,
             ready: self.readiness.target("internal-placement-service"),
         };
-        let following = placement::Client::run(actors.clone(), options, stopping);
+        let following = placement::follow(actors.clone(), options, stopping);
         self.tasks.spawn("placement", following);
         Ok(())
     }
@@ -253,6 +254,14 @@ pub fn timers(actors: &Actors, metrics: &Metrics, registry: &Registry, tasks: &T
     metrics.actors().reading(registry, "timers", help, read);
     tasks.spawn("timers", timers.clone().run(tasks.stopping()));
     timers
+}
+
+/// The internal API at a host, `host:port`.
+pub fn address(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("[{}]:{port}", host.trim_matches(['[', ']'])),
+        false => format!("{host}:{port}"),
+    }
 }
 
 /// What answers other sidecars.

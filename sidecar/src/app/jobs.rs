@@ -25,6 +25,7 @@ pub fn scheduler(
     settings: &Settings,
     security: &Security,
     readiness: &Readiness,
+    actor_address: String,
     tasks: &Tasks,
 ) -> Result<Scheduler, Failure> {
     let plane = &flags.control_plane;
@@ -34,6 +35,8 @@ pub fn scheduler(
         app_id: flags.app_id.clone(),
         namespace: settings.namespace.clone(),
         streams: plane.scheduler_streams,
+        actor_address,
+        placement_addresses: plane.placement.clone(),
     });
     if scheduler.is_enabled() {
         let known = readiness.target("scheduler-watch-hosts");

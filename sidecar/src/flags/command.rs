@@ -68,6 +68,8 @@ pub fn command() -> Command {
             list("scheduler-host-address").help("Addresses of the scheduler"),
             text("scheduler-job-streams", "3").help("Streams to the scheduler"),
             text("actors-disseminate-timeout", "30s").help("Limit for a round of actor placement"),
+            text("actors-placement-startup-timeout", "30s")
+                .help("How long to wait for a scheduler before the placement service is used"),
             text("actors-service", "").hide(true),
             text("reminders-service", "").hide(true),
             text("allowed-origins", "").help("CORS: origins, separated by commas, or *"),

@@ -120,8 +120,11 @@ pub struct ControlPlane {
     pub token_file: Option<String>,
     /// Overrides the app id in certificate requests.
     pub local_identity: Option<String>,
-    /// Empty: no actors are hosted here.
+    /// Empty: actors are off, unless the scheduler serves placement.
     pub placement: Vec<String>,
+    /// How long schedulers may be out of reach before the placement service is
+    /// asked instead.
+    pub placement_startup: Duration,
     /// Longest time of a round of placement.
     pub dissemination: Duration,
     /// Empty: no jobs.

@@ -317,6 +317,7 @@ impl Reader<'_> {
             token_file: self.environment.get("DAPR_SENTRY_TOKEN_FILE").cloned(),
             local_identity: self.variable("SENTRY_LOCAL_IDENTITY"),
             placement: self.addresses(go::list([placement.as_str()])),
+            placement_startup: self.duration("actors-placement-startup-timeout")?,
             dissemination: self.duration("actors-disseminate-timeout")?,
             scheduler: self.addresses(scheduler),
             scheduler_streams: usize::try_from(self.integer("scheduler-job-streams")?)

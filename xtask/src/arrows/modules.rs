@@ -36,7 +36,7 @@ const CRATES: [Modules; 6] = [
             "actor",
             "names",
             "any",
-            "ring",
+            "hosts",
             "routing",
             "table",
             "error",

@@ -15,7 +15,7 @@ use crate::actor::Actor;
 use crate::error::Error;
 use crate::held;
 use crate::message::{Answer, Message};
-use crate::routing::{Known, Owner};
+use crate::routing::Owner;
 use crate::table::{CallId, Enter, Event};
 use crate::turn::Ticket;
 
@@ -67,14 +67,17 @@ impl Inner {
     /// answer then: it may be frozen, with its connections open.
     async fn lost(&self, address: &str) -> Error {
         let mut routing = self.routing.subscribe();
-        let gone = routing.wait_for(|routing| match &routing.known {
-            Known::Settled(tables) => !tables.is_host(address),
-            _ => false,
-        });
-        // The sender is this one's own.
-        let _ = gone.await;
-        // One that has left has answered before; the answer may be on its way.
-        tokio::time::sleep(LAST_ANSWER).await;
+        loop {
+            let gone = routing.wait_for(|routing| routing.known.has_left(address));
+            // The sender is this one's own.
+            let _ = gone.await;
+            // One that has left has answered before; the answer may be on its
+            // way. With a new leader it may just be later than this sidecar.
+            tokio::time::sleep(LAST_ANSWER).await;
+            if routing.borrow().known.has_left(address) {
+                break;
+            }
+        }
         let text = format!("the host of the actor at {address} is gone, and has not answered");
         Error::Remote(Box::new(tonic::Status::unavailable(text)))
     }

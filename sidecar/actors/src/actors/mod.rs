@@ -41,7 +41,7 @@ pub struct Options {
     pub namespace: String,
     /// Of the internal API of this sidecar, `host:port`.
     pub address: String,
-    /// Whether there is a placement service.
+    /// Whether actors are on before anybody has said where they are.
     pub enabled: bool,
     /// Whether there is a store for the state of actors now: without one
     /// nothing is hosted.
@@ -92,7 +92,6 @@ pub(crate) struct Inner {
     pub routing: watch::Sender<Arc<Routing>>,
     /// Whether it is known what the application hosts.
     initialized: watch::Sender<bool>,
-    enabled: bool,
     has_store: HasStore,
     /// The types as last reported to placement.
     advertised: watch::Sender<Vec<Arc<str>>>,
@@ -125,7 +124,6 @@ impl Actors {
             table: Mutex::new(Table::new(std::time::Instant::now())),
             routing: watch::Sender::new(Arc::new(Routing { fence: 0, known })),
             initialized: watch::Sender::new(false),
-            enabled: options.enabled,
             has_store: options.has_store,
             advertised: watch::Sender::default(),
             ownership: Mutex::default(),
@@ -216,6 +214,10 @@ impl Actors {
         self.0.initialized.send_replace(true);
     }
 
+    pub(crate) fn initialized(&self) -> watch::Receiver<bool> {
+        self.0.initialized.subscribe()
+    }
+
     /// From now on tells of actors that this sidecar loses.
     pub fn watch_ownership(&self, ownership: Arc<dyn Ownership>) {
         locked(&self.0.ownership).push(ownership);
@@ -281,6 +283,11 @@ impl Actors {
         let mut number = 0;
         self.0.routing.send_modify(|routing| {
             number = routing.fence + 1;
+            // Once it is closed it stays so.
+            let known = match routing.known {
+                Known::Closed => Known::Closed,
+                _ => known,
+            };
             *routing = Arc::new(Routing {
                 fence: number,
                 known,
@@ -331,8 +338,7 @@ impl Actors {
         let deadline = Instant::now() + limit;
         let mut routing = self.0.routing.subscribe();
         let gone = routing.wait_for(|routing| match &routing.known {
-            Known::Settled(tables) => !tables.is_host(&self.0.own),
-            Known::Moving { .. } => false,
+            known @ (Known::Settled(_) | Known::Moving { .. }) => known.has_left(&self.0.own),
             Known::Disabled | Known::Nothing | Known::Closed => true,
         });
         let _ = tokio::time::timeout_at(deadline - limit / 3, gone).await;
@@ -403,7 +409,12 @@ impl Inner {
 
     /// Whether a type is reported to placement, as of now.
     fn is_for_here(&self, kind: &str) -> bool {
-        self.enabled && self.hosting.is_hosted(kind) && (self.has_store)()
+        let is_off = matches!(self.routing.borrow().known, Known::Disabled);
+        !is_off && self.is_hosted(kind)
+    }
+
+    fn is_hosted(&self, kind: &str) -> bool {
+        self.hosting.is_hosted(kind) && (self.has_store)()
     }
 
     fn table(&self) -> MutexGuard<'_, Table<Arc<Ticket>>> {
@@ -535,7 +546,10 @@ impl Inner {
         let routing = self.routing.borrow();
         Some(match routing.find(&actor.kind, &actor.id, &self.own) {
             Found::At(owner) => Ok((owner, routing.fence)),
-            Found::Nobody if !*self.initialized.borrow() => return None,
+            // What is hosted here is reported to placement, or will be.
+            Found::Nobody if !*self.initialized.borrow() || self.is_hosted(&actor.kind) => {
+                return None;
+            }
             Found::Nobody => Err(Error::NoAddress(actor.clone())),
             Found::Wait => return None,
             Found::Disabled => Err(Error::NoPlacement),

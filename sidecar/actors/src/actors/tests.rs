@@ -5,8 +5,8 @@ use outrider_security::Security;
 
 use super::*;
 use crate::hosting::{Serve, Types, Undelivered};
+use crate::hosts::Tables;
 use crate::message::Reminder;
-use crate::ring::Tables;
 use crate::table::Settings;
 
 const OWN: &str = "127.0.0.1:1";
@@ -75,7 +75,7 @@ async fn active(count: usize, takes: Duration) -> (Actors, Arc<App>) {
     std::mem::forget(registration);
     actors.host(types());
     let hosts = [(OWN.to_owned(), String::new())].into();
-    let tables = Tables::new([("t".into(), hosts)].into(), 10);
+    let tables = Tables::rings([("t".into(), hosts)].into(), 10);
     actors.set_routing(Known::Settled(Arc::new(tables)));
     for id in 0..count {
         let call = Call {
@@ -147,7 +147,7 @@ async fn what_belongs_to_an_actor_stays_until_a_table_has_the_actor_elsewhere() 
     actors.halt(1, Which::All).await;
     assert_eq!(*locked(&keeps.0), [own]);
     let hosts = [("other:1".to_owned(), String::new())].into();
-    let tables = Arc::new(Tables::new([("t".into(), hosts)].into(), 10));
+    let tables = Arc::new(Tables::rings([("t".into(), hosts)].into(), 10));
     actors.lose(&Which::NotOf {
         tables,
         address: OWN.into(),

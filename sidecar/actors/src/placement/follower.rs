@@ -1,40 +1,22 @@
 //! What a sidecar does about the orders of the placement service.
 //!
-//! It does no I/O and has no clock: [`Follower::handle`] takes an event and the
+//! It does no I/O and has no clock: [`Follow::handle`] takes an event and the
 //! time, and says what is to be done.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::ring::Tables;
+use super::{Effect, Follow, Phase};
+use crate::hosts::Tables;
 use crate::routing::Known;
 use crate::table::Which;
+
+pub type Event = super::Event<Order>;
 
 /// How long actors stay when the placement service cannot be reached. Nothing is
 /// sent to them meanwhile. If they have been nowhere else by the time it is
 /// back, they have never been away.
 const GRACE: Duration = Duration::from_secs(3);
-
-/// The phases of a round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    Lock,
-    Update,
-    Unlock,
-}
-
-#[derive(Debug, Clone)]
-pub enum Event {
-    Ordered(Order),
-    /// The actors of the last [`Effect::Halt`] are gone.
-    Halted {
-        number: u64,
-    },
-    /// The stream has ended.
-    Lost,
-    /// A deadline may have passed.
-    Woken,
-}
 
 #[derive(Debug, Clone)]
 pub enum Order {
@@ -42,22 +24,6 @@ pub enum Order {
     Update { version: u64, tables: Arc<Tables> },
     Unlock { version: u64 },
     Unknown { operation: String },
-}
-
-#[derive(Debug, Clone)]
-pub enum Effect {
-    Acknowledge(Phase, u64),
-    /// What is known about where actors are.
-    Route(Known),
-    /// Actors have to go; [`Event::Halted`] follows.
-    Halt {
-        number: u64,
-        which: Which,
-    },
-    /// The tables are in force everywhere.
-    Settled,
-    /// The stream makes no sense any more. [`Event::Lost`] is not to follow.
-    Close(String),
 }
 
 pub struct Follower {
@@ -89,28 +55,14 @@ struct Round {
     unlocked: bool,
 }
 
-impl Follower {
-    pub fn new(own: Arc<str>, timeout: Duration) -> Self {
-        Self {
-            own,
-            timeout,
-            settled: Arc::default(),
-            seen: None,
-            locked: 0,
-            round: None,
-            deadline: None,
-            grace: None,
-            is_fresh: true,
-            halts: 0,
-        }
-    }
+impl Follow for Follower {
+    type Order = Order;
 
-    /// When [`Event::Woken`] is due.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    fn next_deadline(&self) -> Option<Instant> {
         self.deadline.into_iter().chain(self.grace).min()
     }
 
-    pub fn handle(&mut self, now: Instant, event: Event, effects: &mut Vec<Effect>) {
+    fn handle(&mut self, now: Instant, event: Event, effects: &mut Vec<Effect>) {
         match event {
             Event::Ordered(order) => self.order(now, order, effects),
             Event::Halted { number } => {
@@ -124,6 +76,23 @@ impl Follower {
             }
             Event::Lost => self.lose(Some(now + GRACE), effects),
             Event::Woken => self.wake(now, effects),
+        }
+    }
+}
+
+impl Follower {
+    pub fn new(own: Arc<str>, timeout: Duration) -> Self {
+        Self {
+            own,
+            timeout,
+            settled: Arc::default(),
+            seen: None,
+            locked: 0,
+            round: None,
+            deadline: None,
+            grace: None,
+            is_fresh: true,
+            halts: 0,
         }
     }
 
@@ -169,9 +138,11 @@ impl Follower {
                 Which::All
             }
         };
-        effects.push(Effect::Route(Known::Moving {
-            from: self.settled.clone(),
-            to: tables.clone(),
+        let known = Known::moving(self.settled.clone(), tables.clone());
+        effects.push(Effect::Route(known));
+        effects.push(Effect::Lose(Which::NotOf {
+            tables: tables.clone(),
+            address: self.own.clone(),
         }));
         self.halts += 1;
         self.round = Some(Round {
@@ -212,7 +183,7 @@ impl Follower {
         self.deadline = None;
         effects.push(Effect::Route(Known::Settled(self.settled.clone())));
         effects.push(Effect::Acknowledge(Phase::Unlock, round.version));
-        effects.push(Effect::Settled);
+        effects.push(Effect::Settled(self.settled.clone()));
     }
 
     fn wake(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -266,7 +237,7 @@ mod tests {
 
     fn tables(hosts: &[&str]) -> Arc<Tables> {
         let hosts = hosts.iter().map(|host| ((*host).to_owned(), String::new()));
-        Arc::new(Tables::new([("t".into(), hosts.collect())].into(), 10))
+        Arc::new(Tables::rings([("t".into(), hosts.collect())].into(), 10))
     }
 
     struct World {
@@ -308,7 +279,7 @@ mod tests {
                 [Effect::Acknowledge(Phase::Update, _)]
             ));
             let effects = self.see(Event::Ordered(Order::Unlock { version }));
-            assert!(matches!(effects.last(), Some(Effect::Settled)));
+            assert!(matches!(effects.last(), Some(Effect::Settled(_))));
             all
         }
     }
@@ -321,7 +292,11 @@ mod tests {
         let updated = world.update(1, &["a:1"]);
         assert!(matches!(
             updated[..],
-            [Effect::Route(Known::Moving { .. }), Effect::Halt { .. }]
+            [
+                Effect::Route(Known::Moving { .. }),
+                Effect::Lose(_),
+                Effect::Halt { .. }
+            ]
         ));
         let gone = world.see(Event::Halted { number: 1 });
         assert!(matches!(gone[..], [Effect::Acknowledge(Phase::Update, 1)]));
@@ -331,7 +306,7 @@ mod tests {
             [
                 Effect::Route(Known::Settled(_)),
                 Effect::Acknowledge(Phase::Unlock, 1),
-                Effect::Settled
+                Effect::Settled(_)
             ]
         ));
     }
@@ -343,7 +318,7 @@ mod tests {
         let early = world.see(Event::Ordered(Order::Unlock { version: 1 }));
         assert!(early.is_empty(), "{early:?}");
         let gone = world.see(Event::Halted { number: 1 });
-        assert!(matches!(gone.last(), Some(Effect::Settled)));
+        assert!(matches!(gone.last(), Some(Effect::Settled(_))));
     }
 
     #[test]

@@ -1,387 +1,232 @@
-//! The stream to the placement service: says which types are hosted here, and
-//! takes over its tables.
+//! Where actors are: says which types are hosted here, to the placement service
+//! or to the scheduler that leads placement, and takes over the tables.
 
-pub mod follower;
+mod authority;
+mod client;
+mod follower;
+mod leader;
+mod rounds;
+mod service;
 
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outrider_host::Target;
-use outrider_proto::placement::v1 as wire;
-use outrider_proto::placement::v1::placement_client::PlacementClient;
+use outrider_scheduler_client::placement::Announced;
 use outrider_security::Connector;
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
-use tonic::{Code, Status, Streaming};
 
 use crate::actors::Actors;
-use crate::hosting::Types;
-use crate::ring::Tables;
+use crate::hosts::Tables;
 use crate::routing::Known;
 use crate::table::Which;
-use follower::{Effect, Event, Follower, Order, Phase};
+use authority::{Authority, Choice};
+use client::Client;
 
 const SCOPE: &str = "dapr.runtime.actors.placement";
-/// What this end knows of the protocol.
-const API_LEVEL: u32 = 20;
-const DIAL_LIMIT: Duration = Duration::from_secs(3);
-const PING_AFTER: Duration = Duration::from_secs(2);
-const PING_TIMEOUT: Duration = Duration::from_secs(3);
-/// After every address was tried: the pause, and what chance adds. A new leader
-/// waits 1 s for its hosts.
-const PAUSE: Duration = Duration::from_millis(250);
-const JITTER_MILLIS: u32 = 500;
-/// After streams that have led to no table the pause is doubled up to it.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Bytes of a table.
-const LARGEST: usize = 256 << 20;
-/// Messages that the service has not taken yet, at most.
-const UNSENT: usize = 256;
 
 pub struct Options {
-    /// `host:port`, tried in their order; of a name all its addresses are.
+    /// Of the placement service, `host:port`, tried in their order; of a name
+    /// all its addresses are. None where there is no such service.
     pub addresses: Vec<String>,
-    pub connector: Connector,
+    pub service: Connector,
+    /// What schedulers say about placement. None where there are none.
+    pub announced: Option<watch::Receiver<Announced>>,
+    pub scheduler: Connector,
+    /// How long schedulers may be out of reach before the placement service is
+    /// asked.
+    pub startup: Duration,
     pub app_id: String,
     pub namespace: String,
     /// Longest time of a round.
     pub timeout: Duration,
     /// Changes with what [`crate::Options::has_store`] says.
     pub has_store: watch::Receiver<bool>,
-    /// Ready with the first table.
+    /// Ready with the first tables that have all that is hosted here.
     pub ready: Target,
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Open, Status>> + Send>>;
-
-struct Open {
-    reports: mpsc::Sender<wire::Host>,
-    orders: Streaming<wire::PlacementOrder>,
-    /// What was last reported to it.
-    reported: Vec<Arc<str>>,
+/// The phases of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Lock,
+    Update,
+    Unlock,
 }
 
-enum Link {
-    Opening(Opening),
-    Open(Box<Open>),
+/// `O` is an order of a round.
+#[derive(Debug, Clone)]
+pub(crate) enum Event<O> {
+    Ordered(O),
+    /// The actors of an [`Effect::Halt`] are gone.
+    Halted {
+        number: u64,
+    },
+    /// The stream has ended.
+    Lost,
+    /// A deadline may have passed.
+    Woken,
 }
 
-/// Follows the placement service for as long as actors are called.
-pub struct Client {
-    options: Options,
-    actors: Actors,
-    follower: Follower,
-    hosted: watch::Receiver<Arc<Types>>,
-    halted_tx: mpsc::UnboundedSender<u64>,
-    /// Each new cause is logged once.
-    logged: String,
-    /// Before the next stream.
-    pause: Duration,
+#[derive(Debug, Clone)]
+pub(crate) enum Effect {
+    /// With the number of the round.
+    Acknowledge(Phase, u64),
+    /// What is known about where actors are.
+    Route(Known),
+    /// Actors are elsewhere, and what belongs to them with them.
+    Lose(Which),
+    /// Actors have to go; [`Event::Halted`] follows.
+    Halt { number: u64, which: Which },
+    /// The tables are in force everywhere.
+    Settled(Arc<Tables>),
+    /// The stream makes no sense any more. [`Event::Lost`] is not to follow.
+    Close(String),
 }
 
-impl Client {
-    /// Runs until `stopping`.
-    pub async fn run(actors: Actors, options: Options, stopping: CancellationToken) {
-        let (halted_tx, mut halted) = mpsc::unbounded_channel();
-        let mut client = Self {
-            follower: Follower::new(actors.own().clone(), options.timeout),
-            hosted: actors.hosting().hosted(),
-            actors,
-            options,
-            halted_tx,
-            logged: String::new(),
-            pause: Duration::ZERO,
-        };
-        let mut link = client.open(Duration::ZERO);
+/// What is done about the orders of one stream after the other.
+pub(crate) trait Follow: Send {
+    type Order: Send;
+
+    fn handle(&mut self, now: Instant, event: Event<Self::Order>, effects: &mut Vec<Effect>);
+
+    /// When [`Event::Woken`] is due.
+    fn next_deadline(&self) -> Option<Instant>;
+}
+
+/// Follows whoever says where actors are, for as long as actors are called.
+pub async fn follow(actors: Actors, options: Options, stopping: CancellationToken) {
+    let mut changing = Changing {
+        choice: Choice::new(
+            Instant::now(),
+            !options.addresses.is_empty(),
+            options.announced.is_some(),
+            options.startup,
+        ),
+        announced: options.announced.clone(),
+        is_logged: false,
+    };
+    let following = async {
         loop {
-            let deadline = client.follower.next_deadline();
+            let authority = changing.choice.now().clone();
+            match &authority {
+                Authority::Nobody { is_certain } => {
+                    if *is_certain {
+                        tracing::info!(target: SCOPE, "Actor runtime disabled: no placement address was given, and no scheduler serves placement");
+                        options.ready.ready();
+                    }
+                    idle(&actors, &options, false, changing.next()).await;
+                }
+                Authority::Awaited => idle(&actors, &options, true, changing.next()).await,
+                Authority::Service => {
+                    let service = service::Service::new(&actors, &options);
+                    Client::run(service, &actors, &options, changing.next()).await;
+                }
+                Authority::Scheduler(address) => {
+                    tracing::info!(target: SCOPE, "the scheduler at {address} leads placement");
+                    let leader = leader::Leader::new(address, &actors, &options);
+                    Client::run(leader, &actors, &options, changing.next()).await;
+                }
+            }
+            give_up(&actors, changing.choice.now());
+        }
+    };
+    stopping.run_until_cancelled(following).await;
+}
+
+/// Waits for another authority, and has schedulers know what is hosted here: they
+/// serve placement once they have seen who wants it. Where nothing is hosted no
+/// tables have to be there if actors are on.
+async fn idle(actors: &Actors, options: &Options, is_on: bool, next: impl Future<Output = ()>) {
+    let mut hosted = actors.hosting().hosted();
+    let mut has_store = options.has_store.clone();
+    let mut initialized = actors.initialized();
+    let advertising = async {
+        loop {
+            hosted.mark_unchanged();
+            let is_initialized = *initialized.borrow_and_update();
+            if actors.advertise().is_empty() && is_on && is_initialized {
+                options.ready.ready();
+            }
+            // The senders may be gone at the end of the process.
+            tokio::select! {
+                Ok(()) = hosted.changed() => {}
+                Ok(()) = has_store.changed() => {}
+                Ok(()) = initialized.changed() => {}
+                else => std::future::pending().await,
+            }
+        }
+    };
+    tokio::select! {
+        () = next => {}
+        () = advertising => {}
+    }
+}
+
+/// Has all actors go: they are nowhere until the next authority says where.
+fn give_up(actors: &Actors, next: &Authority) {
+    let is_off = matches!(next, Authority::Nobody { .. });
+    let fence = actors.set_routing(match is_off {
+        true => Known::Disabled,
+        false => Known::Nothing,
+    });
+    if is_off {
+        actors.lose(&Which::All);
+    }
+    let gone = actors.halt(fence, Which::All);
+    actors.spawn("actors that go", gone);
+}
+
+/// Who the authority is, and every change.
+struct Changing {
+    choice: Choice,
+    announced: Option<watch::Receiver<Announced>>,
+    /// That the leader is waited for.
+    is_logged: bool,
+}
+
+impl Changing {
+    /// Waits until it is another one.
+    async fn next(&mut self) {
+        let before = self.choice.now().clone();
+        loop {
+            if let Some(announced) = &mut self.announced {
+                let said = announced.borrow_and_update().clone();
+                self.choice.update(Instant::now(), &said);
+                self.log(&said);
+            }
+            if *self.choice.now() != before {
+                return;
+            }
+            let deadline = self.choice.next_deadline();
             let due = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
                     None => std::future::pending().await,
                 }
             };
-            let next = tokio::select! {
-                () = stopping.cancelled() => return,
-                () = due => client.handle(Event::Woken, link),
-                Some(number) = halted.recv() => client.handle(Event::Halted { number }, link),
-                _ = client.hosted.changed() => client.report(link),
-                Ok(()) = client.options.has_store.changed() => client.report(link),
-                step = step(&mut link) => client.step(step, link),
+            let changed = async {
+                if let Some(announced) = &mut self.announced
+                    && announced.changed().await.is_ok()
+                {
+                    return;
+                }
+                // Nobody will say anything any more.
+                std::future::pending().await
             };
-            link = next;
-        }
-    }
-
-    fn message(&self, operation: wire::HostOperation) -> wire::Host {
-        wire::Host {
-            name: self.actors.own().to_string(),
-            id: self.options.app_id.clone(),
-            namespace: self.options.namespace.clone(),
-            operation: operation.into(),
-            ..Default::default()
-        }
-    }
-
-    fn reporting(&self, types: &[Arc<str>]) -> wire::Host {
-        wire::Host {
-            entities: types.iter().map(|kind| kind.to_string()).collect(),
-            api_level: API_LEVEL,
-            ..self.message(wire::HostOperation::Report)
-        }
-    }
-
-    /// Says what is hosted now, if it is something else.
-    fn report(&mut self, link: Link) -> Link {
-        self.hosted.mark_unchanged();
-        let types = self.actors.advertise();
-        let Link::Open(mut open) = link else {
-            return link;
-        };
-        if open.reported == types {
-            return Link::Open(open);
-        }
-        let report = self.reporting(&types);
-        open.reported = types;
-        self.send(&open, "report", report);
-        Link::Open(open)
-    }
-
-    fn send(&self, open: &Open, operation: &str, message: wire::Host) {
-        let metrics = &self.actors.inner().metrics;
-        match open.reports.try_send(message) {
-            Ok(()) => metrics.reported(operation),
-            // The stream has ended, or does not move: it is seen where it is read.
-            Err(_) => metrics.not_reported(operation, "send"),
-        }
-    }
-
-    fn step(&mut self, step: Step, link: Link) -> Link {
-        match step {
-            Step::Opened(Ok(open)) => {
-                tracing::info!(target: SCOPE, "Connected to placement service");
-                self.logged.clear();
-                self.report(Link::Open(Box::new(open)))
-            }
-            Step::Opened(Err(status)) => {
-                self.log(&status);
-                self.open(PAUSE + Duration::from_millis(jitter()))
-            }
-            Step::Received(Ok(Some(order))) => {
-                self.logged.clear();
-                let operation = match &*order.operation {
-                    known @ ("lock" | "update" | "unlock") => known,
-                    _ => "other",
-                };
-                self.actors.inner().metrics.ordered(operation);
-                self.handle(Event::Ordered(read(order)), link)
-            }
-            Step::Received(ended) => {
-                let status = ended
-                    .err()
-                    .unwrap_or_else(|| Status::unavailable("it has ended"));
-                self.log(&status);
-                self.handle(Event::Lost, link);
-                self.again()
+            tokio::select! {
+                () = changed => {}
+                () = due => self.choice.wake(Instant::now()),
             }
         }
     }
 
-    fn log(&mut self, status: &Status) {
-        // A replica that does not lead: the next one may.
-        if follows(status) || status.message() == self.logged {
-            tracing::debug!(target: SCOPE, "the placement service cannot be followed, trying again: {status}");
-            return;
+    fn log(&mut self, said: &Announced) {
+        let waits = said.is_reachable && *self.choice.now() == Authority::Awaited;
+        if waits && !self.is_logged {
+            tracing::info!(target: SCOPE, "Scheduler reachable but no placement leader advertised: waiting for one");
         }
-        tracing::warn!(target: SCOPE, "the stream to the placement service has ended, trying again: {}", outrider_net::grpc::text(status));
-        status.message().clone_into(&mut self.logged);
+        self.is_logged = waits;
     }
-
-    fn handle(&mut self, event: Event, mut link: Link) -> Link {
-        let mut effects = Vec::new();
-        self.follower
-            .handle(std::time::Instant::now(), event, &mut effects);
-        let mut fence = None;
-        for effect in effects {
-            match effect {
-                Effect::Acknowledge(phase, version) => {
-                    let (operation, name) = match phase {
-                        Phase::Lock => (wire::HostOperation::Lock, "lock"),
-                        Phase::Update => (wire::HostOperation::Update, "update"),
-                        Phase::Unlock => (wire::HostOperation::Unlock, "unlock"),
-                    };
-                    let mut message = self.message(operation);
-                    message.version = Some(version);
-                    if let Link::Open(open) = &link {
-                        self.send(open, name, message);
-                    }
-                }
-                Effect::Route(known) => {
-                    let next = match &known {
-                        Known::Moving { to, .. } => Some(to.clone()),
-                        _ => None,
-                    };
-                    fence = Some(self.actors.set_routing(known));
-                    if let Some(tables) = next {
-                        let address = self.actors.own().clone();
-                        self.actors.lose(&Which::NotOf { tables, address });
-                    }
-                }
-                Effect::Halt { number, which } => {
-                    let gone = self.actors.halt(fence.unwrap_or(0), which);
-                    let halted_tx = self.halted_tx.clone();
-                    self.actors.spawn("actors that go", async move {
-                        gone.await;
-                        let _ = halted_tx.send(number);
-                    });
-                }
-                Effect::Settled => {
-                    self.pause = Duration::ZERO;
-                    self.options.ready.ready();
-                }
-                Effect::Close(cause) => {
-                    tracing::warn!(target: SCOPE, "{cause}");
-                    link = self.again();
-                }
-            }
-        }
-        link
-    }
-
-    /// A new stream: soon after one that was of use, later and later after others.
-    fn again(&mut self) -> Link {
-        let pause = self.pause;
-        self.pause = (pause * 2).clamp(PAUSE, LONGEST_PAUSE);
-        self.open(pause + Duration::from_millis(jitter() / 10))
-    }
-
-    /// A stream to the first address that has one for us.
-    fn open(&mut self, pause: Duration) -> Link {
-        let types = self.actors.advertise();
-        let report = self.reporting(&types);
-        let connector = self.options.connector.clone();
-        let addresses = self.options.addresses.clone();
-        Link::Opening(Box::pin(async move {
-            tokio::time::sleep(pause).await;
-            let mut failed = Status::unavailable("no address of it is known");
-            for address in resolve(&addresses).await? {
-                match open(address, connector.clone(), report.clone()).await {
-                    Ok((reports, orders)) => {
-                        return Ok(Open {
-                            reports,
-                            orders,
-                            reported: types,
-                        });
-                    }
-                    // That a replica does not lead explains less than others do.
-                    Err(status) if follows(&status) && !follows(&failed) => {
-                        if failed.code() == Code::Unavailable {
-                            failed = status;
-                        }
-                    }
-                    Err(status) => failed = status,
-                }
-            }
-            Err(failed)
-        }))
-    }
-}
-
-/// What a link has to say next.
-enum Step {
-    Opened(Result<Open, Status>),
-    Received(Result<Option<wire::PlacementOrder>, Status>),
-}
-
-/// May be dropped and called again.
-async fn step(link: &mut Link) -> Step {
-    match link {
-        Link::Opening(opening) => Step::Opened(opening.await),
-        Link::Open(open) => Step::Received(open.orders.message().await),
-    }
-}
-
-/// Whether a replica says that it does not lead.
-fn follows(status: &Status) -> bool {
-    status.code() == Code::FailedPrecondition && status.message().contains("is not a leader")
-}
-
-/// All addresses, in their order.
-async fn resolve(given: &[String]) -> Result<Vec<SocketAddr>, Status> {
-    let mut addresses = Vec::new();
-    let mut failed = None;
-    for address in given {
-        match tokio::net::lookup_host(address).await {
-            Ok(found) => addresses.extend(found),
-            Err(error) => failed = Some(Status::unavailable(format!("{address}: {error}"))),
-        }
-    }
-    match failed {
-        Some(failed) if addresses.is_empty() => Err(failed),
-        _ => Ok(addresses),
-    }
-}
-
-async fn open(
-    address: SocketAddr,
-    connector: Connector,
-    report: wire::Host,
-) -> Result<(mpsc::Sender<wire::Host>, Streaming<wire::PlacementOrder>), Status> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| Status::invalid_argument(format!("address {address}: {error}")))?
-        .connect_timeout(DIAL_LIMIT)
-        .http2_keep_alive_interval(PING_AFTER)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .keep_alive_while_idle(true);
-    let channel = endpoint
-        .connect_with_connector(connector)
-        .await
-        .map_err(|error| {
-            Status::unavailable(format!("{address}: {}", outrider_kit::error::chain(&error)))
-        })?;
-    let (reports, messages) = mpsc::channel(UNSENT);
-    // There is room for one.
-    let _ = reports.try_send(report);
-    let mut client = PlacementClient::new(channel).max_decoding_message_size(LARGEST);
-    let orders = client
-        .report_dapr_status(ReceiverStream::new(messages))
-        .await?;
-    Ok((reports, orders.into_inner()))
-}
-
-fn read(order: wire::PlacementOrder) -> Order {
-    let tables = order.tables.unwrap_or_default();
-    let version = match order.version {
-        // Of older services.
-        0 => tables.version.parse().unwrap_or(0),
-        version => version,
-    };
-    match &*order.operation {
-        "lock" => Order::Lock { version },
-        "unlock" => Order::Unlock { version },
-        "update" => {
-            let points = u32::try_from(tables.replication_factor).unwrap_or(0);
-            let types = tables.entries.into_iter().map(|(kind, table)| {
-                let hosts = table.load_map.into_iter();
-                (
-                    Arc::from(kind),
-                    hosts.map(|(name, host)| (name, host.id)).collect(),
-                )
-            });
-            let tables = Arc::new(Tables::new(types.collect(), points));
-            Order::Update { version, tables }
-        }
-        _ => Order::Unknown {
-            operation: order.operation,
-        },
-    }
-}
-
-fn jitter() -> u64 {
-    let random = uuid::Uuid::new_v4().as_u128() as u32;
-    u64::from(random % JITTER_MILLIS)
 }

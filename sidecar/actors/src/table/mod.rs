@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::actor::Actor;
-use crate::ring::Tables;
+use crate::hosts::Tables;
 use crate::routing::is_same;
 use entry::{Phase, Waiting};
 use kind::Kind;
@@ -99,6 +99,12 @@ pub enum Which {
         tables: Arc<Tables>,
         address: Arc<str>,
     },
+    /// The same, of types alone whose hosts differ between tables.
+    Moved {
+        from: Arc<Tables>,
+        to: Arc<Tables>,
+        address: Arc<str>,
+    },
 }
 
 impl Which {
@@ -106,12 +112,17 @@ impl Which {
         match self {
             Self::All => true,
             Self::Types(types) => types.contains(&actor.kind),
-            Self::NotOf { tables, address } => {
-                let owner = tables.owner(&actor.kind, &actor.id);
-                owner.is_none_or(|owner| !is_same(&owner.address, address))
+            Self::NotOf { tables, address } => is_elsewhere(actor, tables, address),
+            Self::Moved { from, to, address } => {
+                !to.shares(from, &actor.kind) && is_elsewhere(actor, to, address)
             }
         }
     }
+}
+
+fn is_elsewhere(actor: &Actor, tables: &Tables, address: &str) -> bool {
+    let owner = tables.owner(&actor.kind, &actor.id);
+    owner.is_none_or(|owner| !is_same(&owner.address, address))
 }
 
 /// Why a call gets no turn.

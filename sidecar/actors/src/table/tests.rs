@@ -232,7 +232,7 @@ fn actors_that_stay_are_not_touched() {
     let mut world = World::new(None);
     let (call, _) = world.enter("a", None);
     let hosts = [("here:1".to_owned(), String::new())].into();
-    let tables = Arc::new(Tables::new([("t".into(), hosts)].into(), 10));
+    let tables = Arc::new(Tables::rings([("t".into(), hosts)].into(), 10));
     let effects = world.halt(Which::NotOf {
         tables,
         address: "here:1".into(),

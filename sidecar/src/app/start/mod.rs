@@ -73,6 +73,17 @@ struct Internal {
     host: String,
 }
 
+impl Internal {
+    /// Where others reach it that listens at `bound`.
+    fn address(&self, bound: &str) -> String {
+        // Only processes of this machine reach a loopback address.
+        match host::is_loopback(bound) {
+            true => actors::address(bound, self.port),
+            false => actors::address(&self.host, self.port),
+        }
+    }
+}
+
 /// Resources as they were at the start, with what uses their policies.
 struct Loaded {
     policies: resiliency::Applier,
@@ -142,12 +153,12 @@ impl Runtime {
         let made = start.prepare(again).await?;
         let (security, metrics, workers) = (&made.security, &made.metrics, &made.workers);
         let peers = start.peers(security, &made.internal, workers);
-        let (actors, app_actors) = start.actors(&made, peers.clone())?;
+        let scheduler = start.scheduler(&made)?;
+        let (actors, app_actors) = start.actors(&made, peers.clone(), &scheduler)?;
         let endpoints = made.http_endpoints.clone();
         let invoke = start.invoke(&made.blocks, &made.app, metrics, workers, peers, endpoints);
         let invoke = invoke.await;
         let (ask, asked) = mpsc::unbounded_channel();
-        let scheduler = start.scheduler(security)?;
         let triggers = start.triggers(&made, &scheduler, &actors.actors);
         let parts = Parts {
             features: made.features,
@@ -552,12 +563,13 @@ impl Start<'_> {
         }
     }
 
-    fn scheduler(&self, security: &Security) -> Result<Scheduler, Failure> {
+    fn scheduler(&self, made: &Prepared) -> Result<Scheduler, Failure> {
         jobs::scheduler(
             self.flags,
             self.settings,
-            security,
+            &made.security,
             &self.readiness,
+            made.internal.address(&self.flags.api.internal_address),
             self.tasks,
         )
     }

@@ -11,7 +11,7 @@ use outrider_scheduler_client::Scheduler;
 use super::{Prepared, Start};
 use crate::app::actors::AppActors;
 use crate::app::jobs::Jobs;
-use crate::app::{Failure, actors, host, jobs};
+use crate::app::{Failure, actors, jobs};
 use crate::blocks::actors::Api;
 
 pub(super) struct Triggers {
@@ -26,8 +26,9 @@ impl Start<'_> {
         &self,
         made: &Prepared,
         peers: Peers,
+        scheduler: &Scheduler,
     ) -> Result<(Api, AppActors), Failure> {
-        let (blocks, address) = (&made.blocks, &self.flags.api.internal_address);
+        let blocks = &made.blocks;
         let parts = actors::Parts {
             flags: self.flags,
             settings: self.settings,
@@ -41,12 +42,8 @@ impl Start<'_> {
             features: &made.features,
             peers,
             channel: made.app.channel(),
-            host: match host::is_loopback(address) {
-                // Only processes of this machine reach it.
-                true => address,
-                false => &made.internal.host,
-            },
-            port: made.internal.port,
+            address: made.internal.address(&self.flags.api.internal_address),
+            scheduler,
             tasks: self.tasks,
         };
         parts.start()

@@ -103,6 +103,8 @@ mod tests {
                 app_id: "app".into(),
                 namespace: "ns".into(),
                 streams: 3,
+                actor_address: String::new(),
+                placement_addresses: Vec::new(),
             }),
             app_id: "app".into(),
             namespace: "ns".into(),
