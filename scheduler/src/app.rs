@@ -12,6 +12,7 @@ use outrider_service::{Failure, Identity, Process, Service, flag};
 
 use crate::flags::{self, Etcd, Flags};
 use crate::metrics::Metrics;
+use crate::placement::{Placement, Presence};
 use crate::server::{Ready, Server};
 
 const APP_ID: &str = "dapr-scheduler";
@@ -44,6 +45,7 @@ async fn start(flags: Flags, process: Process) -> anyhow::Result<()> {
         server,
         store,
         jobs,
+        placement: placement_target(&flags, &process.readiness),
         controller: controller(&flags, &process.readiness),
     };
     let metrics = Metrics::new(&process.registry);
@@ -52,7 +54,9 @@ async fn start(flags: Flags, process: Process) -> anyhow::Result<()> {
         false => None,
     };
     let security = identity(&flags, client.as_ref(), &process).await?;
+    let placement = placement(&flags, client.as_ref(), &security, &process)?;
     let server = Server {
+        placement,
         flags: Arc::new(flags),
         security,
         client,
@@ -61,6 +65,29 @@ async fn start(flags: Flags, process: Process) -> anyhow::Result<()> {
     };
     process.spawn("server", |stopping| server.run(stopping));
     Ok(())
+}
+
+fn placement_target(flags: &Flags, readiness: &Readiness) -> Option<outrider_host::Target> {
+    let target = || readiness.target("scheduler-placement");
+    flags.placement.is_enabled.then(target)
+}
+
+/// This scheduler's part in placement, and what goes on beside its streams.
+fn placement(
+    flags: &Flags,
+    client: Option<&Client>,
+    security: &Security,
+    process: &Process,
+) -> anyhow::Result<Placement> {
+    let placement = Placement::new(flags.id.clone(), &flags.placement, &process.registry);
+    if placement.is_enabled() {
+        let cluster = client.map(|client| (client.clone(), flags.namespace.clone()));
+        let presence = Presence::new(placement.clone(), security, cluster)?;
+        process.spawn("presence", |stopping| presence.run(stopping));
+        let rounds = placement.clone();
+        process.spawn("rounds", |stopping| rounds.keep_time(stopping));
+    }
+    Ok(placement)
 }
 
 fn controller(flags: &Flags, readiness: &Readiness) -> Option<outrider_host::Target> {

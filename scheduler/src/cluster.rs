@@ -1,9 +1,9 @@
 //! Members that share jobs through an etcd: each has a key under a lease.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
+use outrider_placement_engine::authority;
 use outrider_proto::etcd::etcdserverpb::RangeRequest;
 use outrider_proto::etcd::mvccpb::KeyValue;
 use outrider_proto::scheduler::v1::Host;
@@ -15,6 +15,7 @@ use tonic::Status;
 
 use crate::kv::{Change, Kv as _, Remote, end_of_prefix};
 use crate::member;
+use crate::placement::Placement;
 use crate::runner::Handle;
 
 /// A member that does not renew its lease for so long is gone, and others do its
@@ -28,14 +29,15 @@ const IDLE_AFTER: Duration = Duration::from_secs(2);
 pub struct Member {
     pub remote: Remote,
     pub id: String,
-    pub address: String,
+    pub own: authority::Member,
+    pub placement: Placement,
 }
 
 /// What members say of themselves, by their keys.
 type Members = BTreeMap<Vec<u8>, Known>;
 
 struct Known {
-    address: String,
+    member: authority::Member,
     idle: bool,
 }
 
@@ -46,24 +48,14 @@ impl Member {
 
     /// Announces this member and follows the others. Returns when that does not
     /// work any more. Its lease goes into `leases`.
-    pub async fn run(
-        &self,
-        engine: &Handle,
-        hosts: &watch::Sender<Arc<[String]>>,
-        leases: &watch::Sender<i64>,
-    ) -> Status {
-        let failed = self.follow(engine, hosts, leases).await;
+    pub async fn run(&self, engine: &Handle, leases: &watch::Sender<i64>) -> Status {
+        let failed = self.follow(engine, leases).await;
         failed
             .err()
             .unwrap_or_else(|| Status::unavailable("the member has ended"))
     }
 
-    async fn follow(
-        &self,
-        engine: &Handle,
-        hosts: &watch::Sender<Arc<[String]>>,
-        leases: &watch::Sender<i64>,
-    ) -> Result<(), Status> {
+    async fn follow(&self, engine: &Handle, leases: &watch::Sender<i64>) -> Result<(), Status> {
         let revision = self.remote.revision().await?;
         let mut members = self.read().await?;
         let mut connected = engine.connected();
@@ -93,7 +85,7 @@ impl Member {
                     Change::Delete { key, .. } => drop(members.remove(&*key)),
                 }
             }
-            self.tell(&members, engine, hosts);
+            self.tell(&members, engine);
             if members.len() != total && members.contains_key(self.key().as_bytes()) {
                 self.put(lease, members.len(), idle).await?;
             }
@@ -134,12 +126,12 @@ impl Member {
     }
 
     async fn put(&self, lease: i64, total: usize, idle: bool) -> Result<(), Status> {
-        let announced = member::announcement(&self.id, &self.address, (total, idle), lease);
+        let announced = member::announcement(&self.id, &self.own, (total, idle), lease);
         self.remote.txn(announced).await.map(drop)
     }
 
     /// Tells sidecars all members, and the engine its part.
-    fn tell(&self, members: &Members, engine: &Handle, hosts: &watch::Sender<Arc<[String]>>) {
+    fn tell(&self, members: &Members, engine: &Handle) {
         let own = members.keys().position(|it| it == self.key().as_bytes());
         let Some(own) = own else {
             return;
@@ -149,12 +141,8 @@ impl Member {
             idle: known.idle,
         };
         engine.members(members.iter().map(member).collect(), own);
-        let addresses = members.values().map(|it| it.address.clone());
-        let addresses: Arc<[String]> = addresses.collect();
-        if *hosts.borrow() != addresses {
-            tracing::info!(target: "dapr.scheduler.server", "schedulers are {}", addresses.join(", "));
-            hosts.send_replace(addresses);
-        }
+        let members: Vec<_> = members.values().map(|it| it.member.clone()).collect();
+        self.placement.set_members(members, &self.own.address);
     }
 }
 
@@ -163,7 +151,10 @@ fn known(kv: &KeyValue) -> Known {
     let host = leadership.replica_data.unwrap_or_default();
     let host = Host::decode(host.value.as_slice()).unwrap_or_default();
     Known {
-        address: host.address,
+        member: authority::Member {
+            address: host.address,
+            is_capable: host.scheduler_placement_enabled,
+        },
         idle: leadership.idle,
     }
 }

@@ -35,6 +35,17 @@ pub struct Flags {
     pub id: String,
     pub workers: usize,
     pub etcd: Etcd,
+    pub placement: Placement,
+}
+
+/// Placement, where schedulers serve it.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    pub is_enabled: bool,
+    /// Longest time of a phase of a round.
+    pub timeout: Duration,
+    /// How long after a round changes are gathered for the next one.
+    pub window: Duration,
 }
 
 /// Where jobs are kept.
@@ -81,7 +92,7 @@ const ETCD_ONLY: [(&str, &str); 10] = [
 ];
 
 pub fn command() -> Command {
-    use flag::{number, port, switch, text};
+    use flag::{duration, number, port, switch, text};
     let etcd_only = ETCD_ONLY.map(|(name, default)| text(name, default).hide(true));
     Command::new("scheduler")
         .about("Keeps jobs, and triggers them on sidecars.")
@@ -116,6 +127,12 @@ pub fn command() -> Command {
             list("etcd-client-endpoints", "").help("addresses of an external etcd"),
             text("etcd-client-username", "").help("user of an external etcd"),
             text("etcd-client-password", "").help("its password"),
+            switch("placement-enabled", "false")
+                .help("serve placement where no placement service does; the same for all members"),
+            duration("placement-disseminate-timeout", "8s")
+                .help("sidecars that are silent in a round for so long are disconnected"),
+            duration("placement-disseminate-coalesce-window", "0s")
+                .help("how long after a round changes are gathered for the next one"),
         ])
         .args(etcd_only)
 }
@@ -148,6 +165,10 @@ struct Reader<'a>(&'a ArgMatches);
 
 impl Reader<'_> {
     fn text(&self, name: &str) -> String {
+        flag::get(self.0, name)
+    }
+
+    fn duration(&self, name: &str) -> Duration {
         flag::get(self.0, name)
     }
 
@@ -188,6 +209,11 @@ impl Reader<'_> {
             broadcast: flag::filled(self.0, "override-broadcast-host-port"),
             workers: usize::try_from(workers).unwrap_or(usize::MAX),
             etcd: self.etcd()?,
+            placement: Placement {
+                is_enabled: flag::get(self.0, "placement-enabled"),
+                timeout: self.duration("placement-disseminate-timeout"),
+                window: self.duration("placement-disseminate-coalesce-window"),
+            },
             id: self.text("id"),
             service: Settings::read(self.0),
             namespace,
@@ -281,6 +307,9 @@ mod tests {
     #[test]
     fn flags_have_defaults() {
         let flags = read(&[]).unwrap();
+        let placement = &flags.placement;
+        assert!(!placement.is_enabled && placement.window.is_zero());
+        assert_eq!(placement.timeout, Duration::from_secs(8));
         assert_eq!((flags.service.port, flags.workers), (50006, 2048));
         assert_eq!(flags.id, "dapr-scheduler-server-0");
         assert_eq!(flags.sentry_address, "dapr-sentry.default.svc:443");

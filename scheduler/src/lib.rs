@@ -13,5 +13,6 @@ mod listener;
 mod member;
 mod metrics;
 mod namespaces;
+mod placement;
 mod runner;
 mod server;

@@ -1,30 +1,38 @@
 //! This member: its address, and its key in the store.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use outrider_kit::random;
+use outrider_placement_engine::authority;
 use outrider_proto::Any;
 use outrider_proto::etcd::etcdserverpb::{PutRequest, RequestOp, TxnRequest, request_op};
 use outrider_proto::scheduler::v1::Host;
 use outrider_proto::stored::v1::Leadership;
 use outrider_scheduler_engine::key;
 use prost::Message as _;
-use tokio::sync::watch;
 use tonic::Status;
 
 use crate::etcd::Etcd;
 use crate::flags::Flags;
 use crate::kv::{Kv, end_of_prefix};
+use crate::placement::Placement;
 
 /// Of the lease under which the key is.
 const TTL: Duration = Duration::from_secs(20);
 const CHECK: Duration = Duration::from_secs(1);
 const HOST: &str = "type.googleapis.com/dapr.proto.scheduler.v1.Host";
 
+/// This member, as all others know it.
+pub fn own(flags: &Flags) -> authority::Member {
+    authority::Member {
+        address: address(flags),
+        is_capable: flags.placement.is_enabled,
+    }
+}
+
 /// The address that sidecars connect to.
-pub fn address(flags: &Flags) -> String {
+fn address(flags: &Flags) -> String {
     if let Some(address) = &flags.broadcast {
         return address.clone();
     }
@@ -58,15 +66,16 @@ pub fn key_of(id: &str) -> String {
 /// sidecar is connected to it.
 pub fn announcement(
     id: &str,
-    address: &str,
+    own: &authority::Member,
     (total, idle): (usize, bool),
     lease: i64,
 ) -> TxnRequest {
-    // Without what is told while it serves: a changed record of a live member
+    // Without what changes while it serves: a changed record of a live member
     // is an error to the others.
     let host = Host {
-        address: address.to_owned(),
-        ..Host::default()
+        address: own.address.clone(),
+        leader: false,
+        scheduler_placement_enabled: own.is_capable,
     };
     let leadership = Leadership {
         total: total as u64,
@@ -96,7 +105,7 @@ pub fn announcement(
 pub struct Member {
     pub etcd: Etcd,
     pub id: String,
-    pub address: String,
+    pub own: authority::Member,
 }
 
 impl Member {
@@ -106,7 +115,7 @@ impl Member {
         let end = end_of_prefix(prefix);
         self.etcd.store.delete_range(prefix, &end).await?;
         let lease = self.etcd.leases.grant_own(TTL)?;
-        let announced = announcement(&self.id, &self.address, (1, false), lease);
+        let announced = announcement(&self.id, &self.own, (1, false), lease);
         self.etcd.store.txn(announced).await?;
         let key = key_of(&self.id);
         self.etcd.leases.attach(lease, key.as_bytes());
@@ -115,8 +124,8 @@ impl Member {
 
     /// Announces this member, and takes the key again should somebody revoke the
     /// lease.
-    pub async fn run(&self, mut lease: i64, hosts: &watch::Sender<Arc<[String]>>) {
-        hosts.send_replace(vec![self.address.clone()].into());
+    pub async fn run(&self, mut lease: i64, placement: &Placement) {
+        placement.set_members(vec![self.own.clone()], &self.own.address);
         loop {
             tokio::select! {
                 () = self.etcd.leases.changed() => {}

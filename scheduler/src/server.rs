@@ -24,6 +24,7 @@ use crate::jobs::Jobs;
 use crate::kv::{Change, Embedded, Remote};
 use crate::member::{self, Member};
 use crate::metrics::Metrics;
+use crate::placement::{Placement, WithPlacement};
 use crate::runner::{Handle, Runner};
 use crate::{cluster, data, listener, namespaces};
 
@@ -50,6 +51,7 @@ pub struct Server {
     pub security: Security,
     pub client: Option<Client>,
     pub metrics: Metrics,
+    pub placement: Placement,
     pub ready: Ready,
 }
 
@@ -58,6 +60,8 @@ pub struct Ready {
     pub server: Target,
     pub store: Target,
     pub jobs: Target,
+    /// Where this scheduler may serve placement.
+    pub placement: Option<Target>,
     /// In Kubernetes.
     pub controller: Option<Target>,
 }
@@ -78,6 +82,10 @@ impl Server {
             let tasks = Tasks::new();
             let failed = Box::pin(self.live(&tasks, &stopping)).await;
             self.ready.none();
+            match stopping.is_cancelled() {
+                true => self.placement.stop(),
+                false => self.placement.set_members(Vec::new(), ""),
+            }
             tasks.stop(Some(GRACE)).await;
             let Err(error) = failed else {
                 return;
@@ -182,15 +190,15 @@ impl Server {
         let member = cluster::Member {
             remote: remote.clone(),
             id: self.flags.id.clone(),
-            address: member::address(&self.flags),
+            own: member::own(&self.flags),
+            placement: self.placement.clone(),
         };
-        let (hosts_tx, hosts) = watch::channel(Arc::from(Vec::new()));
         self.ready.store.ready();
         self.metrics.etcd_leader.set(1);
-        self.serve(jobs, engine.clone(), hosts, tasks).await?;
+        self.serve(jobs, engine.clone(), tasks).await?;
         let following = cluster::follow_jobs(remote, revision + 1, changes_tx);
         tokio::select! {
-            status = Box::pin(member.run(&engine, &hosts_tx, leases)) => Err(failed(status)),
+            status = Box::pin(member.run(&engine, leases)) => Err(failed(status)),
             status = Box::pin(following) => Err(failed(status)),
             status = remote.keep_token() => Err(failed(status)),
         }
@@ -236,18 +244,17 @@ impl Server {
         let member = Member {
             etcd: facade.clone(),
             id: self.flags.id.clone(),
-            address: member::address(&self.flags),
+            own: member::own(&self.flags),
         };
         let lease = member.lead().await;
         let lease = lease.map_err(|status| anyhow!("cannot lead: {}", status.message()))?;
-        let (hosts_tx, hosts) = watch::channel(Arc::from(Vec::new()));
         let leases = facade.leases.clone();
         let plain = Acceptor::plaintext();
         listener::serve("etcd API", client_listener, plain, facade.routes(), tasks);
         self.ready.store.ready();
-        self.serve(jobs, engine, hosts, tasks).await?;
+        self.serve(jobs, engine, tasks).await?;
         tokio::select! {
-            () = member.run(lease, &hosts_tx) => Err(anyhow!("the member has ended")),
+            () = member.run(lease, &self.placement) => Err(anyhow!("the member has ended")),
             () = leases.expire(&store) => Err(anyhow!("leases have ended")),
             () = self.watch_size(&store) => Err(anyhow!("sizes have ended")),
             why = store.failed() => Err(anyhow!(why)),
@@ -265,13 +272,7 @@ impl Server {
     }
 
     /// Serves sidecars.
-    async fn serve(
-        &self,
-        jobs: Jobs,
-        engine: Handle,
-        hosts: watch::Receiver<Arc<[String]>>,
-        tasks: &Tasks,
-    ) -> anyhow::Result<()> {
+    async fn serve(&self, jobs: Jobs, engine: Handle, tasks: &Tasks) -> anyhow::Result<()> {
         let (address, port) = (&self.flags.service.listen_address, self.flags.service.port);
         let listener = listen::tcp(address, port).await;
         let listener = listener.with_context(|| format!("cannot listen on {address}:{port}"))?;
@@ -288,17 +289,26 @@ impl Server {
             engine,
             metrics: self.metrics.clone(),
             tasks: tasks.clone(),
-            hosts,
+            placement: self.placement.clone(),
             mtls: self.security.is_enabled(),
             stopping: tasks.stopping(),
         };
         let service = SchedulerServer::new(api)
             .max_decoding_message_size(LARGEST_REQUEST)
             .max_encoding_message_size(usize::MAX);
+        let service = WithPlacement {
+            inner: service,
+            placement: self.placement.clone(),
+            mtls: self.security.is_enabled(),
+            stopping: tasks.stopping(),
+        };
         let routes = Routes::new(service).prepare();
         listener::serve("API", listener, acceptor, routes, tasks);
         tracing::info!(target: SCOPE, "Dapr Scheduler listening on: {address}:{port}");
         self.ready.server.ready();
+        if let Some(placement) = &self.ready.placement {
+            placement.ready();
+        }
         Ok(())
     }
 

@@ -75,7 +75,22 @@ annotations:
 
 {{/* What is deployed: "true" or nothing. */}}
 {{- define "outrider.placement.deployed" -}}
-{{- if and .Values.global.actors.enabled (eq .Values.global.actors.serviceName "placement") }}true{{ end }}
+{{- if and .Values.global.actors.enabled (eq .Values.global.actors.serviceName "placement") (not (include "outrider.scheduler.placement" .)) }}true{{ end }}
+{{- end }}
+
+{{/* Whether schedulers serve placement: "true" or nothing. Values that an older release stored do not say. */}}
+{{- define "outrider.scheduler.placement" -}}
+{{- $global := .Values.global -}}
+{{- if dig "placement" "enabled" false $global.scheduler -}}
+{{- if not $global.scheduler.enabled }}
+{{- fail "global.scheduler.placement.enabled needs global.scheduler.enabled: set it, or unset global.scheduler.placement.enabled" }}
+{{- else if not $global.actors.enabled }}
+{{- fail "global.scheduler.placement.enabled needs global.actors.enabled: set it, or unset global.scheduler.placement.enabled" }}
+{{- else if ne $global.actors.serviceName "placement" }}
+{{- fail (printf "global.scheduler.placement.enabled needs global.actors.serviceName to be placement, not %q: sidecars keep the address of placement so that they can go back" $global.actors.serviceName) }}
+{{- end -}}
+true
+{{- end -}}
 {{- end }}
 
 {{- define "outrider.scheduler.deployed" -}}

@@ -13,6 +13,7 @@ pub struct Scheduler {
     process: Process,
     port: u16,
     healthz_port: u16,
+    metrics_port: u16,
 }
 
 impl Scheduler {
@@ -23,22 +24,33 @@ impl Scheduler {
 
     /// The same on a port of the caller's choice.
     pub async fn on(port: u16, folder: &Path) -> Result<Scheduler> {
-        let healthz_port = port::free();
+        Scheduler::spawn(port, folder, &[]).await
+    }
+
+    /// The same with these flags besides.
+    pub async fn with(folder: &Path, flags: &[&str]) -> Result<Scheduler> {
+        Scheduler::spawn(port::free(), folder, flags).await
+    }
+
+    async fn spawn(port: u16, folder: &Path, flags: &[&str]) -> Result<Scheduler> {
+        let (healthz_port, metrics_port) = (port::free(), port::free());
         let mut command = Command::new(binary("scheduler")?);
         command.args([
             format!("--port={port}"),
             format!("--healthz-port={healthz_port}"),
-            format!("--metrics-port={}", port::free()),
+            format!("--metrics-port={metrics_port}"),
             format!("--etcd-client-port={}", port::free()),
             format!("--etcd-data-dir={}", folder.display()),
             "--listen-address=127.0.0.1".to_owned(),
             "--healthz-listen-address=127.0.0.1".to_owned(),
             "--metrics-listen-address=127.0.0.1".to_owned(),
         ]);
+        command.args(flags);
         let scheduler = Scheduler {
             process: Process::start("scheduler", &mut command)?,
             port,
             healthz_port,
+            metrics_port,
         };
         match scheduler.ready().await {
             Ok(()) => Ok(scheduler),
@@ -52,6 +64,10 @@ impl Scheduler {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    pub fn metrics_port(&self) -> u16 {
+        self.metrics_port
     }
 }
 

@@ -33,6 +33,7 @@ mod pubsub;
 mod reload;
 mod reminders;
 mod resiliency;
+mod scheduler_placement;
 mod secrets;
 mod sentry;
 mod shutdown;

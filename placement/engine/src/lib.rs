@@ -5,6 +5,7 @@
 //! event and the time, and says what is to be sent and which streams are to be
 //! closed. A recorded list of events is a test.
 
+pub mod authority;
 mod authorize;
 pub mod by_type;
 pub mod election;

@@ -7,8 +7,6 @@ mod owner;
 mod tests;
 mod watch;
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use outrider_kit::{grpc, random};
 use outrider_proto::scheduler::v1::scheduler_server::Scheduler;
@@ -21,13 +19,13 @@ use outrider_proto::scheduler::v1::{
 use outrider_scheduler_engine::{key, plan};
 use outrider_security::Peer;
 use prost::Message as _;
-use tokio::sync::watch as channel;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::jobs::{Created, Jobs, name_of};
 use crate::metrics::Metrics;
+use crate::placement::Placement;
 use crate::runner::Handle;
 
 const SCOPE: &str = "dapr.scheduler.server";
@@ -39,8 +37,7 @@ pub struct Api {
     pub engine: Handle,
     pub metrics: Metrics,
     pub tasks: outrider_host::Tasks,
-    /// Addresses of all members, once they are known.
-    pub hosts: channel::Receiver<Arc<[String]>>,
+    pub placement: Placement,
     /// Whether callers prove who they are.
     pub mtls: bool,
     pub stopping: CancellationToken,
@@ -279,7 +276,7 @@ impl Scheduler for Api {
         &self,
         _request: Request<WatchHostsRequest>,
     ) -> Result<Response<BoxStream<WatchHostsResponse>>, Status> {
-        let hosts = watch::hosts(self.hosts.clone(), self.stopping.clone());
+        let hosts = watch::hosts(self.placement.hosts(), self.stopping.clone());
         Ok(Response::new(Box::pin(hosts)))
     }
 }

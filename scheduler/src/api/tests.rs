@@ -1,6 +1,7 @@
 //! A scheduler on a socket, with a store in a folder.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use outrider_host::{Readiness, Tasks};
@@ -27,7 +28,6 @@ struct Scheduler {
     tasks: Tasks,
     address: String,
     registry: Registry,
-    _hosts: channel::Sender<Arc<[String]>>,
 }
 
 impl Scheduler {
@@ -47,14 +47,18 @@ impl Scheduler {
         let (mut runner, engine) = Runner::new(64, jobs.clone(), changes, metrics.clone(), health);
         runner.load().await.unwrap();
         tasks.spawn("engine", runner.run(tasks.stopping()));
-        let own: Arc<[String]> = vec!["127.0.0.1:1".to_owned()].into();
-        let (hosts_tx, hosts) = channel::channel(own);
+        let off = crate::flags::Placement {
+            is_enabled: false,
+            timeout: Duration::from_secs(8),
+            window: Duration::ZERO,
+        };
+        let placement = Placement::new("a".to_owned(), &off, &registry);
         let api = Api {
             jobs,
             engine,
             metrics,
             tasks: tasks.clone(),
-            hosts,
+            placement,
             mtls: false,
             stopping: tasks.stopping(),
         };
@@ -66,7 +70,6 @@ impl Scheduler {
             tasks,
             address,
             registry,
-            _hosts: hosts_tx,
         }
     }
 

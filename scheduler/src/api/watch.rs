@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
+use outrider_placement_engine::authority::Announced;
 use outrider_proto::scheduler::v1::concurrency_limit::Target as LimitTarget;
 use outrider_proto::scheduler::v1::watch_jobs_request::WatchJobRequestType;
 use outrider_proto::scheduler::v1::{
@@ -20,12 +21,15 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Status, Streaming};
 
 use super::{Api, SCOPE, authorise, unknown};
+use crate::placement::Sidecar;
 use crate::runner::{Handle, Outgoing};
 
 /// For the first message of a stream.
 const FIRST_MESSAGE: Duration = Duration::from_secs(30);
 /// Actor types, and limits, of one stream.
 const MOST_NAMES: usize = 4096;
+/// In bytes.
+const LONGEST_ADDRESS: usize = 512;
 const CLOSING: &str = "server is closing";
 
 impl Api {
@@ -46,11 +50,15 @@ impl Api {
         let checked = authorise::watch(self.mtls, peer, &initial);
         checked.inspect_err(|_| self.metrics.auth_failed())?;
         let who = format!("{}/{}", initial.namespace, initial.app_id);
-        let subscription = subscription(initial)?;
+        let is_capable = initial.supports_scheduler_placement;
+        let addresses = initial.placement_addresses.clone();
+        let by_owner = self.placement.is_enabled();
+        let subscription = subscription(initial, by_owner)?;
         let (stream, outgoing) = self.engine.open(subscription);
         let open = Open {
             engine: self.engine.clone(),
             stream,
+            _sidecar: self.placement.connect(is_capable, &addresses),
             closed: CancellationToken::new(),
         };
         let answers = Answers {
@@ -79,7 +87,9 @@ impl Api {
     }
 }
 
-fn subscription(initial: WatchJobsRequestInitial) -> Result<Subscription, Status> {
+/// With `by_owner` a reminder is for the sidecar that has its actor, if all tell
+/// their addresses.
+fn subscription(initial: WatchJobsRequestInitial, by_owner: bool) -> Result<Subscription, Status> {
     let all = initial.accept_job_types.is_empty();
     let types: Vec<JobTargetType> = initial.accept_job_types().collect();
     for (index, it) in types.iter().enumerate() {
@@ -128,7 +138,18 @@ fn subscription(initial: WatchJobsRequestInitial) -> Result<Subscription, Status
         let most = u32::try_from(limit.max_concurrent).ok()?;
         Some(Limit { key, most })
     });
+    let address = initial
+        .actor_address
+        .filter(|it| by_owner && !it.is_empty());
+    if address
+        .as_ref()
+        .is_some_and(|it| it.len() > LONGEST_ADDRESS)
+    {
+        let text = format!("an address has at most {LONGEST_ADDRESS} bytes");
+        return Err(Status::invalid_argument(text));
+    }
     Ok(Subscription {
+        address: address.map(Into::into),
         limits: limits.collect(),
         targets,
         namespace: initial.namespace,
@@ -139,6 +160,7 @@ fn subscription(initial: WatchJobsRequestInitial) -> Result<Subscription, Status
 struct Open {
     engine: Handle,
     stream: StreamId,
+    _sidecar: Sidecar,
     closed: CancellationToken,
 }
 
@@ -230,17 +252,18 @@ impl Stream for JobsStream {
     }
 }
 
-/// The addresses of all members, at once and whenever they change.
+/// All members, and which serves placement, at once and whenever they change.
 pub(super) fn hosts(
-    hosts: watch::Receiver<Arc<[String]>>,
+    hosts: watch::Receiver<Arc<[Announced]>>,
     stopping: CancellationToken,
 ) -> impl Stream<Item = Result<WatchHostsResponse, Status>> {
     WatchStream::new(hosts)
         .filter(|hosts| std::future::ready(!hosts.is_empty()))
         .map(|hosts| {
-            let host = |address: &String| Host {
-                address: address.clone(),
-                ..Host::default()
+            let host = |host: &Announced| Host {
+                address: host.address.clone(),
+                leader: host.is_leader,
+                scheduler_placement_enabled: host.is_capable,
             };
             Ok(WatchHostsResponse {
                 hosts: hosts.iter().map(host).collect(),

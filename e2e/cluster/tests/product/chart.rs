@@ -168,6 +168,54 @@ async fn without_actors_or_scheduler_nothing_of_them_is_deployed() -> Result<()>
 }
 
 #[tokio::test]
+async fn schedulers_serve_placement_in_place_of_its_service_if_wanted() -> Result<()> {
+    let Some(objects) = rendered(&[]).await? else {
+        return Ok(());
+    };
+    let scheduler = named(&objects, "StatefulSet", SCHEDULER)?;
+    ensure!(!scheduler.text.contains("--placement-enabled"));
+    let pods = "[get, list, watch]";
+    let reads_pods = |objects: &[Object]| {
+        let role = named(objects, "Role", "dapr-scheduler")?;
+        let is_it = |rule: &String| rule.starts_with("resources: [pods]") && rule.contains(pods);
+        anyhow::Ok(rules(role).iter().any(is_it))
+    };
+    ensure!(reads_pods(&objects)?, "also where it does not serve");
+
+    let wanted = "global.scheduler.placement.enabled=true";
+    for more in ["global.ha.enabled=false", "global.ha.enabled=true"] {
+        let objects = rendered(&[wanted, more]).await?.context("rendered")?;
+        let left = objects.iter().filter(|o| o.name.contains("placement"));
+        let left: Vec<_> = left.map(|o| format!("{} {}", o.kind, o.name)).collect();
+        ensure!(left.is_empty(), "{left:?}");
+        let scheduler = named(&objects, "StatefulSet", SCHEDULER)?;
+        ensure!(scheduler.text.contains("- --placement-enabled\n"));
+        ensure!(reads_pods(&objects)?);
+        // Sidecars can go back.
+        let injector = named(&objects, "Deployment", "dapr-sidecar-injector")?;
+        let address = "value: \"dapr-placement-server:50005\"";
+        ensure!(injector.text.contains(address), "{}", injector.text);
+    }
+    for (value, named) in [
+        ("global.scheduler.enabled=false", "global.scheduler.enabled"),
+        ("global.actors.enabled=false", "global.actors.enabled"),
+        (
+            "global.actors.serviceName=scheduler",
+            "global.actors.serviceName",
+        ),
+    ] {
+        let error = rendered(&[wanted, value]).await.err();
+        let error = format!("{:#}", error.context("was rendered")?);
+        let text = format!("global.scheduler.placement.enabled needs {named}");
+        ensure!(error.contains(&text), "{value}: {error}");
+    }
+    // What `helm upgrade --reuse-values` has of an older release.
+    let objects = rendered(&["global.scheduler.placement=null"]).await?;
+    named(&objects.context("rendered")?, "StatefulSet", PLACEMENT)?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn settings_of_the_scheduler_become_its_flags() -> Result<()> {
     let values = [
         "dapr_scheduler.replicaCount=1",

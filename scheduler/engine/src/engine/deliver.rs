@@ -7,7 +7,7 @@ use super::{
     StreamId, Subscription, Wait,
 };
 use crate::gates::GateKey;
-use crate::pool::{Choice, Flight};
+use crate::pool::{Choice, Flight, actor_of};
 
 impl Engine {
     pub(super) fn read(&mut self, now: Now, job: JobRef, read: Read, effects: &mut Vec<Effect>) {
@@ -98,16 +98,19 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let target = &found.target;
-        let stream = match self.pool.choose(target) {
+        let actor = actor_of(&found.delivery.metadata);
+        let stream = match self.pool.choose(target, actor) {
             Choice::Stream(stream) => stream,
             choice => {
-                if choice == Choice::Nobody {
+                let mut next = None;
+                if let Choice::NoRoom(address) = choice {
+                    next = self.pool.crowd(target, address, (seniority, job.slot));
+                } else {
                     effects.push(Effect::Count(Counted::Undelivered(target.kind)));
                     self.pool.stage(target, seniority, job.slot);
-                } else {
-                    self.pool.crowd(target, seniority, job.slot);
                 }
                 self.wait(job.slot, seniority, Place::Group(target.clone()));
+                self.queue_all(now, next.into_iter().collect());
                 return self.release(now, &passed, effects);
             }
         };
@@ -220,7 +223,9 @@ impl Engine {
     pub(super) fn opened(&mut self, now: Now, stream: StreamId, subscription: Subscription) {
         let namespace = subscription.namespace.as_str().into();
         let gates = self.gates.open(&namespace, &subscription.limits);
-        let woken = self.pool.open(stream, subscription.targets, gates);
+        let woken = self
+            .pool
+            .open(stream, subscription.targets, subscription.address, gates);
         self.queue_all(now, woken);
     }
 

@@ -56,6 +56,8 @@ pub struct Settings {
 pub struct Subscription {
     pub namespace: String,
     pub targets: Vec<Target>,
+    /// Where other sidecars reach it: reminders of its actors are for it alone.
+    pub address: Option<Arc<str>>,
     pub limits: Vec<Limit>,
 }
 

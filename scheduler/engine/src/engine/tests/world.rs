@@ -200,6 +200,8 @@ impl World {
         let subscription = Subscription {
             namespace: "ns".to_owned(),
             targets: vec![target(Kind::Job, "app"), target(Kind::Actor, ACTORS)],
+            // Some say where they are, and some do not.
+            address: (!stream.is_multiple_of(3)).then(|| format!("sidecar-{stream}:1").into()),
             limits,
         };
         self.event(Event::Opened {
