@@ -157,6 +157,7 @@ impl Lead {
                     }
                 }
             }
+            Effect::Ended { took } => metrics.ended(took),
             Effect::Close {
                 streams,
                 timeout,

@@ -2,8 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use outrider_telemetry::metrics::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use outrider_telemetry::metrics::{
+    Buckets, Family, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    Rewrites,
+};
 
 /// Actor types that have series of their own: sidecars choose them.
 const MOST_TYPES: usize = 1000;
@@ -12,6 +16,8 @@ pub struct Metrics {
     leader: IntGauge,
     streams: IntGaugeVec,
     rounds: IntCounter,
+    latency: Family<Histogram>,
+    incapable: IntGauge,
     updates: IntCounterVec,
     types: Mutex<HashSet<Arc<str>>>,
 }
@@ -31,6 +37,18 @@ impl Metrics {
             rounds: registry.counter(
                 "dapr_scheduler_placement_disseminations_total",
                 "Rounds that were begun.",
+            ),
+            latency: registry.family(
+                "dapr_scheduler_placement_dissemination_latency",
+                "Milliseconds of a round that all sidecars have gone through.",
+                &[],
+                &[],
+                &Rewrites::default(),
+                Buckets::milliseconds(&[1, 10, 50, 100, 500, 1000, 5000, 10_000]),
+            ),
+            incapable: registry.gauge(
+                "dapr_scheduler_placement_incapable_sidecars",
+                "Connected sidecars that cannot use the placement that schedulers serve.",
             ),
             updates: registry.counters(
                 "dapr_scheduler_placement_table_updates_total",
@@ -52,6 +70,14 @@ impl Metrics {
 
     pub fn forget(&self, namespace: &str) {
         let _ = self.streams.remove_label_values(&[namespace]);
+    }
+
+    pub fn incapable(&self, count: usize) {
+        self.incapable.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub fn ended(&self, took: Duration) {
+        self.latency.with(&[]).record_duration(took);
     }
 
     pub fn begun(&self) {

@@ -254,6 +254,7 @@ impl Placement {
             }
             (_, lead) => state.lead = lead,
         }
+        self.0.metrics.incapable(state.authority.incapable());
         self.log(state);
         if state.authority.has_unprobed() {
             self.0.look.notify_one();

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 /// So many rounds in which no placement service is seen make it absent.
 const SIGHTLESS: u32 = 3;
-/// Between two rounds.
+/// Between two rounds while no placement service is there.
 const PAUSE: Duration = Duration::from_secs(10);
+/// And while one is: sidecars wait for its end.
+const PRESENT_PAUSE: Duration = Duration::from_secs(3);
 /// The same while an absence is being confirmed.
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
 /// Addresses that all sidecars together may report; further ones are not looked at.
@@ -173,7 +175,8 @@ impl Authority {
     /// Until the next round.
     pub fn pause(&self) -> Duration {
         match self.presence {
-            Presence::Absent | Presence::Present { sightless: 0 } => PAUSE,
+            Presence::Absent => PAUSE,
+            Presence::Present { sightless: 0 } => PRESENT_PAUSE,
             Presence::Unknown { .. } | Presence::Present { .. } => SHORT_PAUSE,
         }
     }
@@ -195,6 +198,11 @@ impl Authority {
             && self
                 .own()
                 .is_some_and(|own| Some(&own.address) == candidate)
+    }
+
+    /// How many connected sidecars cannot follow a scheduler.
+    pub fn incapable(&self) -> usize {
+        self.others
     }
 
     /// Whether sidecars are left without placement by what is announced.

@@ -85,6 +85,7 @@ fn what_a_sidecar_has_used_stays_announced_until_a_placement_service_appears() {
     let _late = authority.connect(true, &["p:1".to_owned()]);
     assert_eq!(leaders(&authority), ["a:1"]);
     authority.detected(true, &[]);
+    assert_eq!(authority.pause(), PRESENT_PAUSE);
     assert_eq!(leaders(&authority), [""; 0]);
     assert!(!is_capable(&authority) && !authority.serves());
     for _ in 1..SIGHTLESS {

@@ -50,6 +50,8 @@ pub enum Effect {
         timeout: Duration,
         seq: u64,
     },
+    /// All have gone through a round.
+    Ended { took: Duration },
 }
 
 /// What a sidecar is to do.
@@ -65,6 +67,7 @@ pub struct Order {
 pub enum Content {
     Lock(Types),
     Update(Tables),
+    /// Also without an update before it, when a round is given up.
     Unlock(Types),
 }
 

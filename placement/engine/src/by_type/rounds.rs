@@ -56,6 +56,7 @@ struct Round {
     /// Who has not acknowledged the phase.
     silent: BTreeSet<StreamId>,
     deadline: Instant,
+    since: Instant,
 }
 
 impl Rounds {
@@ -158,31 +159,50 @@ impl Rounds {
         let late = self.rounds.extract_if(.., |_, round| round.deadline <= now);
         let late: Vec<(u64, Round)> = late.collect();
         let mut gone = BTreeSet::new();
+        for (seq, round) in &late {
+            self.give_up(*seq, round, &mut gone, effects);
+        }
+        // Those that are left wait for the end of the round. What it was about
+        // is locked again at once.
         for (seq, round) in late {
-            // What the round was about starts again, for those that are left.
-            for name in round.types.iter() {
-                if let Some(it) = self.types.get_mut(name) {
-                    it.round = None;
-                }
-                self.changed.insert(name.clone());
-            }
-            let silent = round.silent.difference(&gone).copied();
-            let streams: Vec<StreamId> = silent.collect();
-            for &stream in &streams {
-                self.leave(stream);
-            }
-            gone.extend(&streams);
+            let streams: Vec<StreamId> = round.members.difference(&gone).copied().collect();
             if !streams.is_empty() {
-                let timeout = self.settings.timeout;
-                effects.push(Effect::Close {
-                    streams,
-                    timeout,
-                    seq,
-                });
+                let order = self.order(seq, Content::Unlock(round.types));
+                effects.push(Effect::Send { streams, order });
             }
         }
         self.excuse(now, &gone, effects);
         self.settle(now, effects);
+    }
+
+    /// Closes the silent streams of a round that is late. What it was about
+    /// starts again, for those that are left.
+    fn give_up(
+        &mut self,
+        seq: u64,
+        round: &Round,
+        gone: &mut BTreeSet<StreamId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        for name in round.types.iter() {
+            if let Some(it) = self.types.get_mut(name) {
+                it.round = None;
+            }
+            self.changed.insert(name.clone());
+        }
+        let streams: Vec<StreamId> = round.silent.difference(gone).copied().collect();
+        for &stream in &streams {
+            self.leave(stream);
+        }
+        gone.extend(&streams);
+        if !streams.is_empty() {
+            let timeout = self.settings.timeout;
+            effects.push(Effect::Close {
+                streams,
+                timeout,
+                seq,
+            });
+        }
     }
 
     /// No round waits for these any more.
@@ -335,6 +355,7 @@ impl Rounds {
             members: self.streams.keys().copied().collect(),
             silent: BTreeSet::new(),
             deadline: now,
+            since: now,
         };
         self.rounds.insert(seq, round);
         self.enter(now, seq, Phase::Lock, effects);
@@ -348,7 +369,7 @@ impl Rounds {
             match round.phase {
                 Phase::Lock => self.enter(now, seq, Phase::Update, effects),
                 Phase::Update => self.enter(now, seq, Phase::Unlock, effects),
-                Phase::Unlock => self.finish(now, seq),
+                Phase::Unlock => self.finish(now, seq, effects),
             }
         }
     }
@@ -380,10 +401,12 @@ impl Rounds {
         Arc::new(types.iter().filter_map(table).collect())
     }
 
-    fn finish(&mut self, now: Instant, seq: u64) {
+    fn finish(&mut self, now: Instant, seq: u64, effects: &mut Vec<Effect>) {
         let Some(round) = self.rounds.remove(&seq) else {
             return;
         };
+        let took = now.saturating_duration_since(round.since);
+        effects.push(Effect::Ended { took });
         for name in round.types.iter() {
             if let Some(it) = self.types.get_mut(name) {
                 it.round = None;
