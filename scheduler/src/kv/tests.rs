@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use outrider_proto::etcd::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use outrider_proto::etcd::etcdserverpb::{Compare, DeleteRangeRequest, PutRequest, RequestOp};
@@ -79,14 +80,12 @@ fn rows_and_revisions_survive_a_restart() {
             .unwrap();
         drop(store);
         // The writer lets go of the file a moment later.
-        let reopened = (0..500).find_map(|_| {
-            let opened = Embedded::open(folder.path(), i64::MAX);
-            if opened.is_err() {
-                std::thread::yield_now();
+        let (store, _changes) = loop {
+            match Embedded::open(folder.path(), i64::MAX) {
+                Ok(opened) => break opened,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             }
-            opened.ok()
-        });
-        let (store, _changes) = reopened.unwrap();
+        };
         let found = store.range(all()).await.unwrap();
         assert_eq!(keys(&found), ["a", "b"]);
         let a = &found.kvs[0];
