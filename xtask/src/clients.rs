@@ -1,6 +1,7 @@
 //! The published SDKs as clients of the daprd that was built. Each suite has a
 //! manifest and a lock of its own, and none of ours.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -45,13 +46,33 @@ pub fn test(profile: &[&str], all: bool) -> Result<()> {
         run::run(suite(project, Command::new("mvn")).args(tests))?;
     }
     // Last: it starts programs of the others.
-    let python = environment(&target)?;
     let tests = ["-m", "unittest", "discover", "--start-directory", "."];
     run::run(
-        suite("python", Command::new(python))
+        suite("python", Command::new(environment(&target, "python")?))
             .args(tests)
+            .env("OUTRIDER_CPP", cpp(&target)?)
             .envs(counters(&target.join("sdk"))?),
+    )?;
+    run::run(
+        suite("agents", Command::new(environment(&target, "agents")?))
+            .args(tests)
+            .env("PYTHONPATH", folder("python")),
     )
+}
+
+/// Builds the client and the application in C++, and returns their folder.
+fn cpp(target: &Path) -> Result<PathBuf> {
+    let out = target.join("sdk/cpp");
+    let mut variable = OsString::from("OUT=");
+    variable.push(&out);
+    let make = ["--silent", "--jobs=2", "--directory"];
+    run::run(
+        Command::new("make")
+            .args(make)
+            .arg(folder("cpp"))
+            .arg(variable),
+    )?;
+    Ok(out)
 }
 
 /// The commands that start the actors of the other languages, built or just
@@ -128,11 +149,12 @@ fn executable(messages: &str, program: &str) -> Result<PathBuf> {
         .with_context(|| format!("cargo reported no executable of {program}"))
 }
 
-/// A Python with what the suite requires, made once for each set of versions.
-fn environment(target: &Path) -> Result<PathBuf> {
-    let home = target.join("sdk/python");
+/// A Python with what a suite requires, made once for each set of versions.
+fn environment(target: &Path, name: &str) -> Result<PathBuf> {
+    let home = target.join("sdk").join(name);
     let python = home.join("bin/python");
-    let wanted = std::fs::read(folder("python").join("requirements.txt"))?;
+    let requirements = folder(name).join("requirements.txt");
+    let wanted = std::fs::read(&requirements)?;
     let stamp = home.join("requirements.txt");
     if std::fs::read(&stamp).is_ok_and(|there| there == wanted) {
         return Ok(python);
@@ -145,7 +167,7 @@ fn environment(target: &Path) -> Result<PathBuf> {
     run::run(
         Command::new(&python)
             .args(["-m", "pip", "install", "--quiet", "--requirement"])
-            .arg(folder("python").join("requirements.txt")),
+            .arg(&requirements),
     )?;
     std::fs::write(stamp, wanted)?;
     Ok(python)

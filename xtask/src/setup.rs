@@ -36,12 +36,17 @@ const TESTS: [Needed; 17] = [
 ];
 
 /// What `test --all` needs besides.
-const MORE: [Needed; 5] = [
+const MORE: [Needed; 10] = [
     ("python3", "python3-venv"),
     ("node", "nodejs"),
     ("npm", "npm"),
     ("javac", "default-jdk-headless"),
     ("mvn", "maven"),
+    ("c++", "g++"),
+    ("make", "make"),
+    ("pkg-config", "pkg-config"),
+    ("grpc_cpp_plugin", "protobuf-compiler-grpc"),
+    ("/usr/include/grpcpp", "libgrpc++-dev"),
 ];
 
 const DIST: [Needed; 4] = [
