@@ -17,7 +17,16 @@ import os
 import sys
 from datetime import timedelta
 
-from dapr.actor import Actor, ActorId, ActorInterface, ActorProxy, Remindable, actormethod
+from dapr.actor import (
+    Actor,
+    ActorId,
+    ActorInterface,
+    ActorProxy,
+    ActorRuntime,
+    Remindable,
+    actormethod,
+)
+from dapr.actor.runtime.config import ActorReentrancyConfig, ActorRuntimeConfig
 from dapr.actor.runtime.grpc_host import ActorGrpcHost
 from dapr.ext.flask import DaprActor
 from flask import Flask
@@ -104,6 +113,8 @@ def serve():
 
 
 if __name__ == '__main__':
+    reentrancy = ActorReentrancyConfig(enabled=True)
+    ActorRuntime.set_actor_config(ActorRuntimeConfig(reentrancy=reentrancy))
     if sys.argv[1:] == ['grpc']:
         asyncio.run(stream())
     else:

@@ -56,6 +56,9 @@ class Actors(Case):
             other = {'type': TYPE, 'id': unique('b'), 'n': 5}
             self.assertEqual(await proxy(id).Ask(other), 5)
             self.assertEqual(await proxy(id).Ask(other), 10)
+            # One that asks itself gets in again.
+            itself = {'type': TYPE, 'id': id, 'n': 0}
+            self.assertEqual(await proxy(id).Ask(itself), 6)
             # Calls of one actor take turns, so that none is lost.
             totals = await asyncio.gather(*(proxy(id).Add({'n': 1}) for _ in range(20)))
             self.assertEqual(sorted(totals), list(range(7, 27)))
