@@ -48,7 +48,8 @@ class Conversation(Case):
             (choice,) = answer.outputs[0].choices
             self.assertEqual(choice.finish_reason, 'tool_calls')
             (call,) = choice.message.tool_calls
-            self.assertEqual((call.function.name, call.function.arguments), ('weather', 'city,unit'))
+            self.assertEqual(call.function.name, 'weather')
+            self.assertEqual(call.function.arguments, 'city,unit')
 
             # The conversation goes on with what the tool said.
             said = answer.to_assistant_messages()
