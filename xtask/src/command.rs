@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{bench_flags, demo_flags, usage};
+use crate::{bench_flags, demo_flags, faults_flags, usage};
 
 const HELP: &str = "cargo xtask --help";
 
@@ -15,6 +15,8 @@ usage: cargo xtask <command>
   bench BINARY..  compare daprd binaries given by path, and two nginx in a row
   interop --reference FOLDER
                   run ours with Dapr's daprd, placement and scheduler of that folder
+  faults [--reference FOLDER] [--only TEXT] ..
+                  kill, freeze and cut off what runs, and count what is lost
   dist            build what is shipped
   fuzz [SECONDS] [TARGET..]
                   run the targets of fuzz/ on generated input
@@ -30,12 +32,12 @@ usage: cargo xtask <command>
   deps            check licences and banned crates
 
 Commands that build check first that what they need is there, and install
-missing Debian packages. `demo --help` and `bench --help` list all their flags.
+missing Debian packages. `--help` after demo, bench or faults lists all its flags.
 ";
 
-const NAMES: [&str; 14] = [
-    "demo", "test", "bench", "interop", "dist", "fuzz", "heavy", "setup", "check", "gen", "drift",
-    "arrows", "sizes", "deps",
+const NAMES: [&str; 15] = [
+    "demo", "test", "bench", "interop", "faults", "dist", "fuzz", "heavy", "setup", "check", "gen",
+    "drift", "arrows", "sizes", "deps",
 ];
 
 #[derive(Debug)]
@@ -55,6 +57,7 @@ pub enum Command {
         reference: PathBuf,
     },
     Bench(bench_flags::Flags),
+    Faults(faults_flags::Flags),
     Fuzz {
         seconds: Option<u64>,
         /// All of them if empty.
@@ -77,6 +80,7 @@ pub fn parse(words: &[String]) -> Result<Command, String> {
         return Ok(Command::Help(match name.as_str() {
             "demo" => demo_flags::USAGE,
             "bench" => bench_flags::USAGE,
+            "faults" => faults_flags::USAGE,
             _ => USAGE,
         }));
     }
@@ -91,6 +95,10 @@ pub fn parse(words: &[String]) -> Result<Command, String> {
         "bench" => {
             let flags = bench_flags::parse(rest.to_vec(), "cargo xtask bench --help")?;
             Ok(Command::Bench(flags))
+        }
+        "faults" => {
+            let flags = faults_flags::parse(rest.to_vec(), "cargo xtask faults --help")?;
+            Ok(Command::Faults(flags))
         }
         "interop" => match rest {
             [flag, folder] if flag == "--reference" => Ok(Command::Interop {
@@ -189,6 +197,10 @@ mod tests {
             (
                 &["interop", "--referenc", "x"],
                 "unknown flag: --referenc; did you mean --reference? See cargo xtask --help",
+            ),
+            (
+                &["faults", "--ony", "x"],
+                "unknown flag: --ony; did you mean --only? See cargo xtask faults --help",
             ),
             (
                 &["test", "--al"],

@@ -23,6 +23,10 @@ mod bench_flags;
 mod debian;
 #[path = "../../e2e/cluster/src/bin/demo/flags.rs"]
 mod demo_flags;
+// Not all of them is used here.
+#[allow(dead_code)]
+#[path = "../../e2e/faults/src/flags.rs"]
+mod faults_flags;
 // Not all of it is used here.
 #[allow(dead_code)]
 #[path = "../../e2e/cluster/src/machine.rs"]
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
         Command::Demo(flags) => demo::run(&flags, words.get(1..).unwrap_or_default()),
         Command::Dist => dist::dist(),
         Command::Bench(flags) => stages::bench(&flags, words.get(1..).unwrap_or_default()),
+        Command::Faults(flags) => stages::faults(&flags, words.get(1..).unwrap_or_default()),
         Command::Interop { reference } => stages::interop(&reference),
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, targets),
         Command::Heavy => stages::heavy(),

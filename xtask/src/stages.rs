@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{arrows, bench_flags, clients, deps, fuzz, progress, run, setup, sizes};
+use crate::{arrows, bench_flags, clients, deps, faults_flags, fuzz, progress, run, setup, sizes};
 
 /// Built once, for tests and cluster images alike.
 const PROFILE: [&str; 2] = ["--profile", "ci"];
@@ -85,6 +85,11 @@ fn stages(run: &mut Run, all: bool) -> Result<()> {
     })?;
     let heavy = |name| run::run(run::cargo().args(["test", "-p", name]).args(PROFILE));
     run.stage("process", || heavy(HEAVY[0]))?;
+    run.stage("faults", || {
+        // Only what the smallest set of components has.
+        let folder = run::target()?.join(run::TRIPLE).join("ci");
+        inject_faults(&folder, &["--short".to_owned()])
+    })?;
     run.stage("clients", || clients::test(&PROFILE, all))?;
     run.stage("conformance", || heavy(HEAVY[1]))?;
     run.stage("cluster", || heavy(HEAVY[2]))?;
@@ -235,6 +240,36 @@ pub fn interop(reference: &Path) -> Result<()> {
         Command::new(folder.join("outrider-interop"))
             .env("OUTRIDER_BIN_DIR", &folder)
             .arg(reference),
+    )
+}
+
+/// `words` are those that `flags` were read from.
+pub fn faults(flags: &faults_flags::Flags, words: &[String]) -> Result<()> {
+    if let Some(reference) = &flags.reference {
+        for name in ["daprd", "placement", "scheduler"] {
+            let path = reference.join(name);
+            ensure!(path.is_file(), "{} is not a file", path.display());
+        }
+    }
+    setup::tests(false)?;
+    // Some brokers and stores are not in the stable set of components.
+    let words_of_build = [
+        "build",
+        "--workspace",
+        "--bins",
+        "--features",
+        "outrider-sidecar/most",
+    ];
+    run::run(run::cargo().args(words_of_build).args(PROFILE))?;
+    let folder = run::target()?.join(run::TRIPLE).join("ci");
+    inject_faults(&folder, words)
+}
+
+fn inject_faults(folder: &Path, words: &[String]) -> Result<()> {
+    run::run(
+        Command::new(folder.join("outrider-faults"))
+            .env("OUTRIDER_BIN_DIR", folder)
+            .args(words),
     )
 }
 

@@ -133,6 +133,20 @@ impl Drop for Server {
     }
 }
 
+/// The processes that a process has started and that still run.
+fn children(id: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.filter(|child: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        // The name in parentheses may hold anything; after it come state and parent.
+        let rest = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        let parent = rest.and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+        parent == Some(id)
+    })
+    .collect()
+}
+
 fn run(command: &[String]) {
     let mut words = command.iter();
     let Some(program) = words.next() else { return };
@@ -160,8 +174,31 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Ends the server as a crash does.
+    /// Stops the server and all processes that it has started, until `thaw`.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Of those that it has started some are in groups of their own.
+    fn signal(&self, signal: &str) {
+        let mut ids: Vec<u32> = self.process.id().into_iter().collect();
+        let mut next = 0;
+        while let Some(id) = ids.get(next) {
+            ids.extend(children(*id));
+            next += 1;
+        }
+        let mut command = vec!["kill".to_owned(), signal.to_owned(), "--".to_owned()];
+        command.extend(ids.iter().map(u32::to_string));
+        run(&command);
+    }
+
+    /// Ends the server as a crash does, and what it has started too.
     pub async fn kill(&mut self) {
+        self.signal("-KILL");
         self.kill_group();
         self.process.wait().await.expect("it is ours");
         if let Some(after) = &self.launch.after {

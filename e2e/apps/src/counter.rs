@@ -2,7 +2,8 @@
 //!
 //! An actor's state says how often it has counted and which activations of it have
 //! written: one that writes again after another one has written was active at the
-//! same time. Environment: `APP_PORT` (8080), `DAPR_HTTP_PORT` (3500), `HOSTNAME`, and
+//! same time. It prints when each turn began and ended, once its state is saved, and
+//! when each reminder came, in microseconds since 1970. Environment: `APP_PORT` (8080), `DAPR_HTTP_PORT` (3500), `HOSTNAME`, and
 //! `HOSTS` (`false`: an application that only calls actors).
 
 mod counting;
@@ -12,6 +13,7 @@ mod sidecar;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use axum::extract::{Path, State};
@@ -58,6 +60,7 @@ pub struct Counter {
 impl Counters {
     /// Changes an actor's state, as an activation of it does.
     async fn change(&self, id: &str, change: impl FnOnce(&mut Counter)) -> Result<Counter> {
+        let begun = now();
         let activation = {
             let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
             let next = || self.activations.fetch_add(1, Ordering::Relaxed);
@@ -76,6 +79,7 @@ impl Counters {
             status.is_success(),
             "the state was not saved: {status} {said}"
         );
+        println!("turn {id} {begun} {}", now());
         Ok(counter)
     }
 
@@ -100,6 +104,11 @@ impl Counters {
         ensure!(status.is_success(), "no reminder: {status} {said}");
         Ok(())
     }
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_micros() as u64)
 }
 
 type Answer = Result<Json<Value>, (StatusCode, String)>;
@@ -138,6 +147,7 @@ async fn reminded(
     State(counters): State<Counters>,
     Path((_, id, name)): Path<(String, String, String)>,
 ) -> Answer {
+    println!("reminded {name} {}", now());
     let came = |counter: &mut Counter| *counter.reminders.entry(name).or_default() += 1;
     answered(counters.change(&id, came).await)
 }

@@ -69,8 +69,13 @@ pub struct Client {
 
 impl Client {
     pub fn new(port: u16) -> Client {
+        Client::at(&format!("127.0.0.1:{port}"))
+    }
+
+    /// Of another address than loopback.
+    pub fn at(authority: &str) -> Client {
         Client {
-            authority: format!("127.0.0.1:{port}"),
+            authority: authority.to_owned(),
             pool: Pool::builder(TokioExecutor::new()).build_http(),
             headers: HeaderMap::new(),
         }

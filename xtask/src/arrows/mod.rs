@@ -65,6 +65,7 @@ const LAYERS: [&[&str]; 6] = [
         "apps",
         "bench",
         "cluster",
+        "faults",
         "fuzz",
         "harness",
         "integration",
@@ -74,12 +75,13 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Arrows within a layer.
-const BESIDE: [(&str, &str); 22] = [
+const BESIDE: [(&str, &str); 23] = [
     ("security", "telemetry"),
     ("components-keys", "components"),
     ("host", "k8s"),
     ("bench", "harness"),
     ("cluster", "harness"),
+    ("faults", "harness"),
     ("integration", "harness"),
     ("interop", "harness"),
     ("conformance", "catalog"),
