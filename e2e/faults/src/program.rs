@@ -10,6 +10,9 @@ use tokio::process::{Child, Command};
 
 use crate::pod::Pod;
 
+/// Characters of a log line.
+const SHOWN: usize = 160;
+
 /// How it is started, each time in the same way.
 #[derive(Debug)]
 pub struct Launch {
@@ -101,6 +104,14 @@ impl Program {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The end of its log: the error that it ended with, if it did.
+    pub fn last_words(&self) -> String {
+        let log = self.log();
+        let line = log.lines().last().unwrap_or("it said nothing");
+        let from = line.char_indices().rev().nth(SHOWN).map_or(0, |(at, _)| at);
+        line[from..].to_owned()
     }
 
     pub async fn kill(&mut self) -> Result<()> {

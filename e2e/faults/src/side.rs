@@ -139,7 +139,7 @@ pub async fn answers(client: &Client, path: &str, program: &Program) -> Result<(
         is_well(client, path).await.then_some(true)
     });
     let well = well.await == Some(true);
-    ensure!(well, "not ready, or ended:\n{}", program.log());
+    ensure!(well, "not ready, or ended: {}", program.last_words());
     Ok(())
 }
 

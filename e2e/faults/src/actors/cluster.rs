@@ -153,7 +153,7 @@ impl Making<'_> {
         std::fs::create_dir_all(&data)?;
         let proxy = self.proxy(gateway, Target::Store, address).await?;
         let words = format!(
-            "--port {} --bind 0.0.0.0 --protected-mode no --appendonly yes --appendfsync everysec --save",
+            "--port {} --bind 0.0.0.0 --protected-mode no --appendonly yes --appendfsync always --save",
             address.port()
         );
         let launch = Launch::new("redis-server", &pod)
@@ -312,7 +312,11 @@ impl Cluster {
                 let metadata = answer.and_then(|answer| answer.json()).unwrap_or_default();
                 metadata["actorRuntime"]["hostReady"] == true
             });
-            ensure!(hosts.await, "no host:\n{}", host.sidecar.program.log());
+            ensure!(
+                hosts.await,
+                "no host: {}",
+                host.sidecar.program.last_words()
+            );
         }
         for actor in 0..ACTORS {
             let answers = wait::until(RECOVERY, || async { self.counter(actor).await.is_some() });

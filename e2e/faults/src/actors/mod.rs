@@ -143,13 +143,23 @@ impl Scenario {
         self.faults == [(Kind::Kill, Target::Scheduler)]
     }
 
+    /// What is in a job: much where the disk is full, to need more of it.
+    fn size_of_jobs(&self) -> usize {
+        let is_full = |(kind, _): &Fault| matches!(kind, Kind::Fill(_));
+        if self.faults.iter().any(is_full) {
+            256 * 1024
+        } else {
+            1
+        }
+    }
+
     fn has(&self, target: Target) -> bool {
         self.faults.iter().any(|(_, it)| *it == target)
     }
 
     pub async fn run(&self, side: &Side, folder: &Path) -> Result<Row> {
         let mut cluster = Cluster::start(side, folder, &self.faults).await?;
-        let work = Work::start(&cluster);
+        let work = Work::start(&cluster, self.size_of_jobs());
         let begun = SystemTime::now();
         let going = wait::until(RECOVERY, || async { work.goes_on(&cluster, begun, BEFORE) });
         ensure!(
@@ -171,6 +181,7 @@ impl Scenario {
         let control_plane = self.has(Target::Placement) || self.has(Target::Scheduler);
         let excused = if control_plane { harmed } else { healed };
         let times = outcome::Times {
+            harmed,
             healed,
             stopped,
             excused,
@@ -189,7 +200,7 @@ pub struct Work {
 }
 
 impl Work {
-    fn start(cluster: &Cluster) -> Work {
+    fn start(cluster: &Cluster, size_of_jobs: usize) -> Work {
         let mut work = Work {
             additions: Attempts::default(),
             reminders: Attempts::default(),
@@ -219,8 +230,9 @@ impl Work {
         let (client, attempts) = (cluster.client(), work.jobs.clone());
         work.loads.push(Load::start(JOBS, move |number| {
             let (client, attempts) = (client.clone(), attempts.clone());
+            let job = json!({"dueTime": "1s", "data": "x".repeat(size_of_jobs)});
             async move {
-                let (path, job) = (format!("/v1.0/jobs/j{number}"), json!({"dueTime": "1s"}));
+                let path = format!("/v1.0/jobs/j{number}");
                 attempts.make(number, LIMIT, client.post(&path, &job)).await;
             }
         }));

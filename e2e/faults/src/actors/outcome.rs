@@ -26,6 +26,7 @@ pub struct Counter {
 }
 
 pub struct Times {
+    pub harmed: SystemTime,
     pub healed: SystemTime,
     /// When the load ended.
     pub stopped: SystemTime,
@@ -48,7 +49,9 @@ pub struct Outcome {
     early: usize,
     doubled: usize,
     twice: usize,
+    /// The longest time without progress after the healing, and before it.
     stall: Duration,
+    during: Duration,
     lied: Duration,
 }
 
@@ -110,10 +113,11 @@ impl Outcome {
         stalls.extend(outcome.due(&work.jobs, "j", JOB, &records.jobs, ran, times));
         let after = |(from, to): &Stall| between((*from).max(times.healed), *to);
         outcome.stall = stalls.iter().map(after).max().unwrap_or_default();
-        let unnoticed: Vec<Stall> = stalls
-            .iter()
-            .map(|(from, to)| (*from + NOTICED, *to))
-            .collect();
+        let before =
+            |(from, to): &Stall| between((*from).max(times.harmed), (*to).min(times.healed));
+        outcome.during = stalls.iter().map(before).max().unwrap_or_default();
+        let noticed = |(from, to): &Stall| ((*from).max(times.excused) + NOTICED, *to);
+        let unnoticed: Vec<Stall> = stalls.iter().map(noticed).collect();
         outcome.lied = health.lied(&unnoticed, times.excused);
         outcome
     }
@@ -188,6 +192,7 @@ impl Outcome {
                 ("never", self.never.to_string()),
                 ("early", self.early.to_string()),
                 ("doubled", self.doubled.to_string()),
+                ("during s", seconds(self.during)),
                 ("stall s", seconds(self.stall)),
                 ("lied s", seconds(self.lied)),
             ],

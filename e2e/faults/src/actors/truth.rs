@@ -64,11 +64,12 @@ impl Health {
     /// to, and what is before `since` does not count.
     pub fn lied(&self, stalls: &[(SystemTime, SystemTime)], since: SystemTime) -> Duration {
         let lie = |pair: &[Sample]| {
-            let [(at, well), (next, _)] = pair else {
+            // Between two that agree: a page that does not answer takes a second.
+            let [(at, well), (next, still)] = pair else {
                 return Duration::ZERO;
             };
             let stalled = stalls.iter().any(|(from, to)| from <= at && at < to);
-            if *well && *at >= since && stalled {
+            if *well && *still && *at >= since && stalled {
                 between(*at, *next)
             } else {
                 Duration::ZERO
@@ -87,13 +88,13 @@ mod tests {
     #[test]
     fn a_page_lies_that_says_all_is_well_in_a_stall() {
         let at = |second| UNIX_EPOCH + Duration::from_secs(second);
-        let said = [true, false, true, true, true];
+        let said = [true, true, false, true, true, true];
         let samples = said
             .iter()
             .zip(0..)
             .map(|(well, second)| (at(second), *well));
         let health = Health(samples.collect());
-        let lied = |since| health.lied(&[(at(1), at(3))], at(since)).as_secs();
-        assert_eq!((lied(0), lied(3)), (1, 0));
+        let lied = |since| health.lied(&[(at(1), at(4))], at(since)).as_secs();
+        assert_eq!((lied(0), lied(4)), (1, 0));
     }
 }

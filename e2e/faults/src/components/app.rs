@@ -22,7 +22,7 @@ use crate::program::{Launch, Program};
 /// The first word of the command line of this process.
 pub const WORD: &str = "app";
 /// How long it takes over an event, so that some are always under way.
-const WORK: Duration = Duration::from_millis(10);
+const WORK: Duration = Duration::from_millis(150);
 /// One event in so many is to be delivered once more.
 const AGAIN: u64 = 20;
 
@@ -50,15 +50,8 @@ impl Work {
     }
 }
 
-/// The number of an event; events of an outbox may have it in a text.
 fn number(event: &Value) -> Option<u64> {
-    match &event["data"] {
-        Value::String(text) => {
-            let data: Value = serde_json::from_str(text).ok()?;
-            data["id"].as_u64()
-        }
-        data => data["id"].as_u64(),
-    }
+    event["data"]["id"].as_u64()
 }
 
 async fn receive(State(work): State<Work>, Json(event): Json<Value>) -> Json<Value> {

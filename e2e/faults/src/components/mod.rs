@@ -21,9 +21,9 @@ use system::System;
 /// A request takes at most so long: two times the limit of the policy, one for the store
 /// and one for the broker, and what a busy machine takes.
 const LIMIT: Duration = Duration::from_secs(8);
-/// Acknowledged before the fault, and after it.
-const BEFORE: usize = 50;
-const AFTER: usize = 75;
+/// Seconds of load that are acknowledged before the fault, and after it.
+const BEFORE: usize = 2;
+const AFTER: usize = 3;
 /// How long recovery is waited for, and then the rest of the events.
 const RECOVERY: Duration = Duration::from_secs(60);
 
@@ -149,20 +149,21 @@ impl Scenario {
         let mut system = System::start(self.workload, side, folder).await?;
         let attempts = Attempts::default();
         let load = system.load(&attempts);
-        let acknowledged = |since: SystemTime| {
+        let rate = self.workload.rate() as usize;
+        let acknowledged = |since: SystemTime, seconds: usize| {
             let all = attempts.all();
             let after = all.iter().filter(|attempt| attempt.begun >= since);
-            after.filter(|attempt| attempt.is_acknowledged()).count()
+            after.filter(|attempt| attempt.is_acknowledged()).count() >= seconds * rate
         };
         let begun = SystemTime::now();
-        let before = wait::until(RECOVERY, || async { acknowledged(begun) >= BEFORE }).await;
+        let before = wait::until(RECOVERY, || async { acknowledged(begun, BEFORE) }).await;
         ensure!(
             before,
             "the load does not get going: {:?}",
             attempts.all().last()
         );
         let healed = system.harm(&load, self.target, self.kind).await?;
-        wait::until(RECOVERY, || async { acknowledged(healed) >= AFTER }).await;
+        wait::until(RECOVERY, || async { acknowledged(healed, AFTER) }).await;
         load.stop().await;
         let attempts = attempts.all();
         // Events come late where a broker waits before it delivers again.

@@ -51,9 +51,9 @@ fn component(name: &str, kind: &str, version: &str, fields: &[(&str, String)]) -
     yaml
 }
 
-/// Redis that has written down what it acknowledges, for the system to bring to the disk.
+/// Redis that has written down what it acknowledges.
 async fn redis() -> Result<Server> {
-    let durable = ["--appendonly", "yes", "--appendfsync", "everysec"];
+    let durable = ["--appendonly", "yes", "--appendfsync", "always"];
     let server = server::redis(&durable).await;
     server.context("redis-server is not installed")
 }
@@ -125,6 +125,7 @@ impl Broker {
                     ("streamName", text("all")),
                     ("durableName", text("subscriber")),
                     ("ackWait", text("3s")),
+                    ("concurrencyMode", text("parallel")),
                 ],
             ),
         };

@@ -50,12 +50,12 @@ pub struct System {
 }
 
 impl Workload {
-    /// Requests per second. Some brokers hand over one event after the other.
+    /// Requests per second.
     pub fn rate(self) -> u32 {
         match self {
-            Workload::Publish(_) => 25,
-            Workload::Transactions(_) => 50,
-            Workload::Outbox(_) => 8,
+            Workload::Publish(_) => 40,
+            Workload::Transactions(_) => 100,
+            Workload::Outbox(_) => 12,
         }
     }
 

@@ -114,11 +114,7 @@ impl Start<'_> {
             state: state::Api {
                 app_id: flags.app_id.clone(),
                 stores: components.state.clone(),
-                outbox: state::outbox::Outbox {
-                    app_id: flags.app_id.clone(),
-                    namespace: self.settings.namespace.clone(),
-                    brokers: components.pubsub.clone(),
-                },
+                outbox: app.subscriber.outbox(),
             },
             secrets: secrets::Api {
                 stores: components.secrets.clone(),

@@ -117,7 +117,7 @@ pub const BLOCK: descriptor::Block = descriptor::Block {
 pub struct Api {
     pub app_id: String,
     pub stores: Arc<Map<Store>>,
-    pub outbox: Outbox,
+    pub outbox: Arc<Outbox>,
 }
 
 /// A state store that is in use.

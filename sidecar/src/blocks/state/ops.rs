@@ -222,7 +222,7 @@ impl Store {
             ));
         }
         // Events carry what was saved; markers are not encrypted.
-        let mut markers = Vec::new();
+        let mut markers = outbox.no_markers();
         if let Some(settings) = &self.outbox {
             markers = Box::pin(outbox.publish(settings, &mut operations, &trace()))
                 .await
@@ -237,14 +237,16 @@ impl Store {
                     .map_err(|cause| error::transaction(&cause))?;
             }
         }
-        operations.extend(markers);
+        operations.extend(markers.operations());
         let transacting = self
             .instance
             .call(|store| store.transact(&operations, metadata));
         self.instance
             .count(Operation::Transaction, transacting)
             .await
-            .map_err(|cause| error::transaction(&cause))
+            .map_err(|cause| error::transaction(&cause))?;
+        markers.committed();
+        Ok(())
     }
 }
 

@@ -83,6 +83,7 @@ struct Inner {
     tasks: Tasks,
     /// Cancelled when subscriptions end for good.
     ending: CancellationToken,
+    outbox: Arc<Outbox>,
     relay: Relay,
     state: Mutex<State>,
 }
@@ -145,13 +146,10 @@ pub struct Options {
 
 impl Subscriber {
     pub fn new(options: Options) -> Self {
-        let outbox = Outbox {
-            app_id: options.app_id.clone(),
-            namespace: options.namespace,
-            brokers: options.brokers.clone(),
-        };
+        let (app_id, brokers) = (options.app_id.clone(), options.brokers.clone());
+        let outbox = Arc::new(Outbox::new(app_id, options.namespace, brokers));
         let (workers, tasks) = (options.workers.clone(), options.tasks.clone());
-        let relay = Relay::new(outbox, options.stores, workers, tasks);
+        let relay = Relay::new(outbox.clone(), options.stores, workers, tasks);
         Self(Arc::new(Inner {
             app_id: options.app_id,
             brokers: options.brokers,
@@ -161,9 +159,15 @@ impl Subscriber {
             workers: options.workers,
             tasks: options.tasks,
             ending: CancellationToken::new(),
+            outbox,
             relay,
             state: Mutex::default(),
         }))
+    }
+
+    /// What transactions publish with, and the subscriptions to what they published.
+    pub fn outbox(&self) -> Arc<Outbox> {
+        self.0.outbox.clone()
     }
 
     /// Replaces the subscriptions of resources. One that makes no sense leaves

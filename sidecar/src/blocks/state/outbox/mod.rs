@@ -7,6 +7,7 @@
 //! first. Who gets it there publishes it once the marker is found, and deletes
 //! the marker.
 
+mod absent;
 mod event;
 pub mod relay;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use outrider_trace as trace;
 
 use crate::blocks::pubsub::Broker;
 use crate::components::map::Map;
+use absent::{Absent, Markers};
 
 /// Metadata of a write that is only published, in place of the value of the
 /// write of the same key.
@@ -69,9 +71,31 @@ pub struct Outbox {
     pub app_id: String,
     pub namespace: String,
     pub brokers: Arc<Map<Broker>>,
+    absent: Absent,
+}
+
+fn marker(key: &str) -> Operation {
+    Operation::Upsert(SetRequest::new(
+        key,
+        Value::Json(Bytes::from_static(MARKER)),
+    ))
 }
 
 impl Outbox {
+    pub fn new(app_id: String, namespace: String, brokers: Arc<Map<Broker>>) -> Self {
+        Self {
+            app_id,
+            namespace,
+            brokers,
+            absent: Absent::default(),
+        }
+    }
+
+    /// Of a transaction without events.
+    pub fn no_markers(&self) -> Markers<'_> {
+        Markers::new(&self.absent)
+    }
+
     /// The topic in between.
     fn inner_topic(&self, settings: &Settings) -> String {
         let topic = &settings.topic;
@@ -79,16 +103,16 @@ impl Outbox {
     }
 
     /// Publishes the events of a transaction to the topic in between. Returns the
-    /// markers, which belong into the transaction. Writes that are only published
+    /// markers, which belong into the transaction and are told how it ends. Writes that are only published
     /// are taken out of it.
     pub async fn publish(
         &self,
         settings: &Settings,
         operations: &mut Vec<Operation>,
         trace: &trace::Parent,
-    ) -> Result<Vec<Operation>, String> {
+    ) -> Result<Markers<'_>, String> {
         let projections = take_projections(operations);
-        let mut markers = Vec::new();
+        let mut markers = self.no_markers();
         for operation in operations.iter() {
             let Operation::Upsert(write) = operation else {
                 continue;
@@ -104,10 +128,10 @@ impl Outbox {
                 trace,
             };
             let event = event::of_write(&given);
+            // Also of what is not sent, but may be.
+            markers.push(key);
             self.send(&settings.inner_pubsub, &self.inner_topic(settings), event)
                 .await?;
-            let marker = SetRequest::new(key, Value::Json(Bytes::from_static(MARKER)));
-            markers.push(Operation::Upsert(marker));
         }
         Ok(markers)
     }

@@ -39,7 +39,7 @@ const LONGEST_SUBSCRIBE_PAUSE: Duration = Duration::from_secs(60);
 pub struct Relay(Arc<Inner>);
 
 struct Inner {
-    outbox: Outbox,
+    outbox: Arc<Outbox>,
     stores: Arc<Map<Store>>,
     workers: Workers,
     tasks: Tasks,
@@ -55,7 +55,12 @@ struct Running {
 }
 
 impl Relay {
-    pub fn new(outbox: Outbox, stores: Arc<Map<Store>>, workers: Workers, tasks: Tasks) -> Self {
+    pub fn new(
+        outbox: Arc<Outbox>,
+        stores: Arc<Map<Store>>,
+        workers: Workers,
+        tasks: Tasks,
+    ) -> Self {
         Self(Arc::new(Inner {
             outbox,
             stores,
@@ -231,8 +236,9 @@ impl Taker {
                     Err(cause) => why = Some(cause),
                 }
             }
-            if Instant::now() + pause > until {
-                return self.missing(&stores, why);
+            let is_over = Instant::now() + pause > until;
+            if is_over || self.rejects_early(&stores, marker) {
+                return self.missing(&stores, why, marker);
             }
             tokio::select! {
                 // The event is not acknowledged, and comes again.
@@ -242,9 +248,20 @@ impl Taker {
         }
     }
 
+    /// Whether the marker of an event is not waited for, since nobody expects it. Where
+    /// the event would be dropped it is always waited for.
+    fn rejects_early(&self, stores: &[Arc<Store>], marker: &str) -> bool {
+        !stores.iter().all(discards) && self.inner.outbox.absent.has(marker)
+    }
+
     /// Says that an event has no marker. It is dropped if every store that it
     /// may be of says so, and each could be asked.
-    fn missing(&self, stores: &[Arc<Store>], why: Option<Cause>) -> Result<Option<Found>, Cause> {
+    fn missing(
+        &self,
+        stores: &[Arc<Store>],
+        why: Option<Cause>,
+        marker: &str,
+    ) -> Result<Option<Found>, Cause> {
         let Some(settings) = stores.first().and_then(|store| store.outbox.as_ref()) else {
             return Err(Cause::not_found(
                 "cannot get outbox state: state store not found",
@@ -257,7 +274,9 @@ impl Taker {
                 "cannot publish outbox message to topic {topic} with pubsub {pubsub}: outbox state not found"
             ))
         });
-        let discards = |store: &Arc<Store>| store.outbox.as_ref().is_some_and(|o| o.discard);
+        if !unreachable {
+            self.inner.outbox.absent.add(marker);
+        }
         if !unreachable && stores.iter().all(discards) {
             tracing::error!(target: SCOPE, "failed to publish outbox topic to pubsub {pubsub}: {cause}, discarding message");
             return Ok(None);
@@ -265,6 +284,10 @@ impl Taker {
         tracing::error!(target: SCOPE, "failed to publish outbox topic to pubsub {pubsub}: {cause}, rejecting for later processing");
         Err(cause)
     }
+}
+
+fn discards(store: &Arc<Store>) -> bool {
+    store.outbox.as_ref().is_some_and(|outbox| outbox.discard)
 }
 
 /// Deletes a marker whose event is published. If that fails the marker stays:

@@ -97,6 +97,7 @@ fn instance<T: ?Sized + Send + Sync>(name: &str, inner: Arc<T>, block: Block) ->
 }
 
 struct Setup {
+    outbox: Arc<Outbox>,
     relay: Relay,
     brokers: Arc<Map<Broker>>,
     stores: Arc<Map<Store>>,
@@ -123,14 +124,12 @@ impl Setup {
         };
         brokers.insert("p", Arc::new(broker));
         let stores = Arc::<Map<Store>>::default();
-        let outbox = Outbox {
-            app_id: "app".into(),
-            namespace: "ns".into(),
-            brokers: brokers.clone(),
-        };
+        let outbox = Outbox::new("app".into(), "ns".into(), brokers.clone());
+        let outbox = Arc::new(outbox);
         let workers = Workers::with_threads(1).unwrap();
-        let relay = Relay::new(outbox, stores.clone(), workers, Tasks::new());
+        let relay = Relay::new(outbox.clone(), stores.clone(), workers, Tasks::new());
         Self {
+            outbox,
             relay,
             brokers,
             stores,
@@ -215,6 +214,27 @@ async fn an_event_without_its_transaction_is_rejected_or_dropped_but_never_publi
         assert_eq!(handled.is_ok(), taken);
         assert!(setup.published().is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_of_failed_transactions_do_not_delay_others() {
+    let mut setup = Setup::new();
+    let shelf = setup.store("s", "t", false, Shelf::default());
+    let (_, handler) = setup.handler().await;
+    let begun = Instant::now();
+    setup.outbox.absent.add("outbox-1");
+    handler.handle(message("outbox-1")).await.unwrap_err();
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    // One that this process knows nothing of is waited for, but only the first time.
+    handler.handle(message("outbox-2")).await.unwrap_err();
+    let waited = begun.elapsed();
+    assert!(waited > Duration::from_secs(5));
+    handler.handle(message("outbox-2")).await.unwrap_err();
+    assert_eq!(begun.elapsed(), waited);
+    // The transaction took place after all.
+    shelf.keys.lock().unwrap().insert("outbox-1".to_owned());
+    handler.handle(message("outbox-1")).await.unwrap();
+    assert_eq!(setup.published(), ["t \"outbox-1\" \"t\""]);
 }
 
 #[tokio::test(start_paused = true)]
