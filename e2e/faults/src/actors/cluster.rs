@@ -169,8 +169,8 @@ impl Making<'_> {
         });
         ensure!(
             listens.await,
-            "redis-server does not listen:\n{}",
-            program.log()
+            "redis-server does not listen: {}",
+            program.last_words()
         );
         Ok(Service {
             program,
@@ -322,7 +322,7 @@ impl Cluster {
             let answers = wait::until(RECOVERY, || async { self.counter(actor).await.is_some() });
             ensure!(
                 answers.await,
-                "an actor does not answer:\n{}",
+                "an actor does not answer: {}",
                 self.client.program.log()
             );
         }

@@ -175,8 +175,8 @@ impl System {
         .await;
         ensure!(
             came,
-            "no event is delivered:\n{}",
-            self.sidecar.program.log()
+            "no event is delivered: {}",
+            self.sidecar.program.last_words()
         );
         Ok(())
     }
