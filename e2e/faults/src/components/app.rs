@@ -50,8 +50,12 @@ impl Work {
     }
 }
 
+/// The number of an event: what was published, or the value of a key.
 fn number(event: &Value) -> Option<u64> {
-    event["data"]["id"].as_u64()
+    match &event["data"] {
+        Value::String(text) => text.parse().ok(),
+        data => data["id"].as_u64(),
+    }
 }
 
 async fn receive(State(work): State<Work>, Json(event): Json<Value>) -> Json<Value> {

@@ -67,8 +67,9 @@ impl Workload {
         }
         let operations: Vec<Value> = (0..KEYS)
             .map(|index| {
-                let item =
-                    json!({"key": key(number, index), "value": {"id": number * KEYS + index}});
+                // A text is the same in every event.
+                let value = (number * KEYS + index).to_string();
+                let item = json!({"key": key(number, index), "value": value});
                 json!({"operation": "upsert", "request": item})
             })
             .collect();
