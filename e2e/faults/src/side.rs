@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use outrider_conformance::server::port;
+use outrider_harness::binary;
 use outrider_harness::http::Client;
-use outrider_harness::{binary, port};
 
 use crate::pod::Pod;
 use crate::program::{Launch, Program};

@@ -10,8 +10,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, ensure};
 use axum::Router;
 use axum::routing::{get, post};
+use outrider_conformance::server::port;
 use outrider_harness::http::Client;
-use outrider_harness::{HttpApp, binary, port};
+use outrider_harness::{HttpApp, binary};
 use serde_json::{Value, json};
 
 use super::outcome::Counter;
@@ -226,7 +227,7 @@ async fn jobs_app(jobs: &Jobs) -> Result<HttpApp> {
     let routes = Router::new()
         .route("/job/{name}", post(came))
         .route("/dapr/config", get(config));
-    HttpApp::start(routes).await
+    HttpApp::at(port::free(), routes).await
 }
 
 impl Cluster {

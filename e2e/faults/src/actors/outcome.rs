@@ -116,8 +116,13 @@ impl Outcome {
         let before =
             |(from, to): &Stall| between((*from).max(times.harmed), (*to).min(times.healed));
         outcome.during = stalls.iter().map(before).max().unwrap_or_default();
-        let noticed = |(from, to): &Stall| ((*from).max(times.excused) + NOTICED, *to);
-        let unnoticed: Vec<Stall> = stalls.iter().map(noticed).collect();
+        // After the healing pages may be well before all goes on again, for as long.
+        let noticed = |(from, to): &Stall| {
+            let from = (*from).max(times.excused) + NOTICED;
+            let after = from.max(times.healed + NOTICED);
+            [(from, (*to).min(times.healed)), (after, *to)]
+        };
+        let unnoticed: Vec<Stall> = stalls.iter().flat_map(noticed).collect();
         outcome.lied = health.lied(&unnoticed, times.excused);
         outcome
     }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use outrider_harness::port;
+use outrider_conformance::server::port;
 use serde_json::{Value, json};
 
 use super::servers::TOPIC;
