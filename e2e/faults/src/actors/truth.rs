@@ -14,7 +14,7 @@ const PACE: Duration = Duration::from_millis(200);
 /// A page, and its path.
 pub type Page = (Client, &'static str);
 
-/// When it was asked, and whether every page said that all is well.
+/// When it answered, and whether every page said that all is well.
 type Sample = (SystemTime, bool);
 
 pub struct Truth {
@@ -34,12 +34,13 @@ impl Truth {
             let mut ticks = tokio::time::interval(PACE);
             loop {
                 ticks.tick().await;
-                let at = SystemTime::now();
                 let mut asked = JoinSet::new();
                 for (client, path) in pages.clone() {
                     asked.spawn(async move { is_well(&client, path).await });
                 }
                 let well = asked.join_all().await.into_iter().all(|well| well);
+                // What was asked of a frozen process may be answered when it is not.
+                let at = SystemTime::now();
                 (kept.lock().unwrap_or_else(PoisonError::into_inner)).push((at, well));
             }
         });
