@@ -24,15 +24,16 @@ impl Scheduler {
 
     /// The same on a port of the caller's choice.
     pub async fn on(port: u16, folder: &Path) -> Result<Scheduler> {
-        Scheduler::spawn(port, folder, &[]).await
+        Scheduler::at(port, folder, &[]).await
     }
 
     /// The same with these flags besides.
     pub async fn with(folder: &Path, flags: &[&str]) -> Result<Scheduler> {
-        Scheduler::spawn(port::free(), folder, flags).await
+        Scheduler::at(port::free(), folder, flags).await
     }
 
-    async fn spawn(port: u16, folder: &Path, flags: &[&str]) -> Result<Scheduler> {
+    /// The same with both.
+    pub async fn at(port: u16, folder: &Path, flags: &[&str]) -> Result<Scheduler> {
         let (healthz_port, metrics_port) = (port::free(), port::free());
         let mut command = Command::new(binary("scheduler")?);
         command.args([

@@ -1,6 +1,7 @@
 //! Placement that a scheduler serves, as sidecars follow it.
 
 mod double;
+mod real;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
