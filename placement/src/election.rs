@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use outrider_placement_engine::before::{Heard, Hosts};
 use outrider_placement_engine::election::{Answer, Broadcast, Election, Request};
 use outrider_proto::election::v1 as wire;
 use outrider_proto::election::v1::ask_request::Question;
@@ -93,7 +94,7 @@ impl Replica {
             let next = tokio::select! {
                 () = stopping.cancelled() => break,
                 () = self.0.changed.notified() => None,
-                () = tokio::time::sleep_until(deadline.into()) => self.election().wake(Instant::now()),
+                () = tokio::time::sleep_until(deadline.into()) => self.wake(),
                 Some(Ok(answered)) = asked.join_next() => self.take(answered),
             };
             self.follow_election();
@@ -110,14 +111,23 @@ impl Replica {
         self.0.election.lock().unwrap_or_else(|e| e.into_inner())
     }
 
+    fn wake(&self) -> Option<Broadcast> {
+        let hosts = self.0.lead.hosts();
+        let mut election = self.election();
+        if let Some(hosts) = hosts {
+            election.set_hosts(hosts);
+        }
+        election.wake(Instant::now())
+    }
+
     /// Serves, or stops serving, as the election says.
     fn follow_election(&self) {
-        let (leads, takes_over) = {
+        let (leads, before) = {
             let election = self.election();
-            (election.leads(), election.takes_over())
+            (election.leads(), election.before())
         };
         let changed = match leads {
-            true => self.0.lead.begin(takes_over),
+            true => self.0.lead.begin(before),
             false => self.0.lead.follow(),
         };
         if changed {
@@ -187,9 +197,15 @@ async fn ask(channel: Channel, request: &Request) -> Result<Answer, Status> {
             candidate,
             stands,
         }),
-        Request::Heartbeat { term, leader } => {
-            Question::Heartbeat(wire::Heartbeat { term, leader })
-        }
+        Request::Heartbeat {
+            term,
+            leader,
+            hosts,
+        } => Question::Heartbeat(wire::Heartbeat {
+            term,
+            leader,
+            hosts: hosts.map(written),
+        }),
         Request::Resign { term, leader } => {
             Question::Resignation(wire::Resignation { term, leader })
         }
@@ -200,8 +216,27 @@ async fn ask(channel: Channel, request: &Request) -> Result<Answer, Status> {
     let mut client = ElectionClient::new(channel);
     let answer = tokio::time::timeout(TIMEOUT, client.ask(request)).await;
     let answer = answer.map_err(|_| Status::deadline_exceeded("no answer in time"))??;
-    let wire::AskResponse { term, granted } = answer.into_inner();
-    Ok(Answer { term, granted })
+    let wire::AskResponse {
+        term,
+        granted,
+        before,
+    } = answer.into_inner();
+    Ok(Answer {
+        term,
+        granted,
+        before: before.map(|heard| Heard {
+            hosts: heard.hosts.map(read),
+            ago: Duration::from_millis(heard.milliseconds_ago),
+        }),
+    })
+}
+
+fn written(Hosts { count, sum }: Hosts) -> wire::Hosts {
+    wire::Hosts { count, sum }
+}
+
+fn read(wire::Hosts { count, sum }: wire::Hosts) -> Hosts {
+    Hosts { count, sum }
 }
 
 #[tonic::async_trait]
@@ -220,18 +255,32 @@ impl election_server::Election for Replica {
                 candidate,
                 stands,
             },
-            Some(Question::Heartbeat(wire::Heartbeat { term, leader })) => {
-                Request::Heartbeat { term, leader }
-            }
+            Some(Question::Heartbeat(wire::Heartbeat {
+                term,
+                leader,
+                hosts,
+            })) => Request::Heartbeat {
+                term,
+                leader,
+                hosts: hosts.map(read),
+            },
             Some(Question::Resignation(wire::Resignation { term, leader })) => {
                 Request::Resign { term, leader }
             }
             None => return Err(Status::invalid_argument("a question is required")),
         };
-        let Answer { term, granted } = self.election().request(Instant::now(), &request);
+        let answer = self.election().request(Instant::now(), &request);
         self.follow_election();
         self.0.changed.notify_one();
-        Ok(Response::new(wire::AskResponse { term, granted }))
+        let before = answer.before.map(|heard| wire::Heard {
+            hosts: heard.hosts.map(written),
+            milliseconds_ago: u64::try_from(heard.ago.as_millis()).unwrap_or(u64::MAX),
+        });
+        Ok(Response::new(wire::AskResponse {
+            term: answer.term,
+            granted: answer.granted,
+            before,
+        }))
     }
 }
 

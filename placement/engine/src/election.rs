@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use crate::before::{Before, Heard, Hosts};
+
 /// Between heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_millis(150);
 /// A leader that most replicas have not answered for this long stops leading.
@@ -30,8 +32,13 @@ pub enum Request {
         candidate: String,
         stands: bool,
     },
-    /// Leads.
-    Heartbeat { term: u64, leader: String },
+    /// Leads, with these hosts; none while it waits for some that it does not
+    /// know.
+    Heartbeat {
+        term: u64,
+        leader: String,
+        hosts: Option<Hosts>,
+    },
     /// Leads no more: an election may begin at once.
     Resign { term: u64, leader: String },
 }
@@ -41,6 +48,9 @@ pub enum Request {
 pub struct Answer {
     pub term: u64,
     pub granted: bool,
+    /// The last leader that the replica has heard: one that votes may have heard
+    /// a later one than the one that it votes for.
+    pub before: Option<Heard>,
 }
 
 /// To all other replicas. The answers count from the time at which it was sent.
@@ -57,8 +67,10 @@ pub struct Election {
     role: Role,
     /// No vote is given before.
     loyal_until: Instant,
-    /// Whether another replica led before.
-    followed: bool,
+    /// The leader before, if another replica led; or this one, in an earlier term.
+    before: Option<Before>,
+    /// What this replica says of its hosts when it leads.
+    hosts: Option<Hosts>,
     /// State of a linear generator.
     random: u64,
 }
@@ -97,12 +109,17 @@ impl Election {
                 stands_at: now,
             },
             loyal_until: now,
-            followed: false,
+            before: None,
+            hosts: None,
             random: seed,
         };
         if replicas > 1 {
             election.loyal_until = now + LOYALTY;
             election.follow(now, None);
+            election.before = Some(Before {
+                hosts: None,
+                heard: now,
+            });
         }
         election
     }
@@ -111,9 +128,14 @@ impl Election {
         matches!(self.role, Role::Leader { .. })
     }
 
-    /// Whether it would take over from another replica.
-    pub fn takes_over(&self) -> bool {
-        self.followed
+    /// The one that it would take over from.
+    pub fn before(&self) -> Option<Before> {
+        self.before
+    }
+
+    /// Has heartbeats say from now on which hosts this leader has.
+    pub fn set_hosts(&mut self, hosts: Option<Hosts>) {
+        self.hosts = hosts;
     }
 
     /// When [`Election::wake`] is due.
@@ -133,7 +155,7 @@ impl Election {
             Role::Candidate { gives_up_at, .. } if *gives_up_at <= now => self.ask(now),
             Role::Leader { .. } if lease_ended => {
                 // Should it lead again, sidecars have been elsewhere meanwhile.
-                self.followed = true;
+                self.led(now);
                 self.follow(now, None);
                 None
             }
@@ -161,12 +183,19 @@ impl Election {
                 candidate,
                 stands,
             } => self.vote(now, *term, candidate, *stands),
-            Request::Heartbeat { term, leader } => {
+            Request::Heartbeat {
+                term,
+                leader,
+                hosts,
+            } => {
                 let current = *term >= self.term;
                 if current {
                     self.enter(*term);
                     self.loyal_until = now + LOYALTY;
-                    self.followed = true;
+                    self.before = Some(Before {
+                        hosts: *hosts,
+                        heard: now,
+                    });
                     self.follow(now, Some(leader.clone()));
                 }
                 current
@@ -188,6 +217,7 @@ impl Election {
         Answer {
             term: self.term,
             granted,
+            before: self.before.map(|before| before.told(now)),
         }
     }
 
@@ -204,6 +234,9 @@ impl Election {
             return None;
         }
         if answer.term > self.term {
+            if self.leads() {
+                self.led(now);
+            }
             self.enter(answer.term);
             self.follow(now, None);
             return None;
@@ -227,6 +260,10 @@ impl Election {
                 },
             ) if term == of && stands == stood => {
                 votes.insert(replica.to_owned());
+                let told = answer.before.and_then(|heard| Before::of(heard, now));
+                if told.is_some_and(|told| self.before.is_none_or(|own| own.heard < told.heard)) {
+                    self.before = told;
+                }
                 if votes.len() < majority {
                     return None;
                 }
@@ -281,6 +318,14 @@ impl Election {
         free
     }
 
+    /// Should it lead again, its hosts may have been elsewhere meanwhile.
+    fn led(&mut self, now: Instant) {
+        self.before = Some(Before {
+            hosts: self.hosts,
+            heard: now,
+        });
+    }
+
     fn enter(&mut self, term: u64) {
         if term > self.term {
             self.term = term;
@@ -323,6 +368,8 @@ impl Election {
     }
 
     fn lead(&mut self, now: Instant, answered: BTreeMap<String, Instant>) -> Option<Broadcast> {
+        // Until it has begun, what it takes over is all that it knows.
+        self.hosts = self.before.and_then(|before| before.hosts);
         self.role = Role::Leader {
             answered,
             beats_at: now + HEARTBEAT,
@@ -335,6 +382,7 @@ impl Election {
             Broadcast(Request::Heartbeat {
                 term: self.term,
                 leader: self.id.clone(),
+                hosts: self.hosts,
             })
         })
     }
@@ -590,6 +638,7 @@ mod tests {
             Request::Heartbeat {
                 term,
                 leader: name(9),
+                hosts: None,
             },
             Request::Vote {
                 term,

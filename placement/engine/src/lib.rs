@@ -7,6 +7,7 @@
 
 pub mod authority;
 mod authorize;
+pub mod before;
 pub mod by_type;
 pub mod election;
 mod host;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use authorize::{Caller, Refused, authorize};
+use before::{Before, Hosts};
 pub use host::Host;
 use rounds::Rounds;
 
@@ -96,8 +98,8 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Placement {
     settings: Settings,
-    /// No round begins before.
-    first_round: Instant,
+    /// The leader before this one, while its hosts are awaited.
+    awaits: Option<Before>,
     namespaces: BTreeMap<String, Rounds>,
     streams: HashMap<StreamId, String>,
 }
@@ -113,13 +115,14 @@ pub struct Membership {
 }
 
 impl Placement {
-    /// Of a leader that has just begun to lead. Before `first_round` it only
-    /// gathers hosts: with those of the leader before it in the first table,
-    /// their actors stay where they are.
-    pub fn new(settings: Settings, first_round: Instant) -> Self {
+    /// Of a leader that has just begun to lead. It gathers the hosts of the
+    /// leader before it first, or waits until none of them follows that one any
+    /// more: with all of them in the first table, their actors stay where they
+    /// are.
+    pub fn new(settings: Settings, before: Option<Before>) -> Self {
         Self {
             settings,
-            first_round,
+            awaits: before.filter(|before| before.hosts != Some(Hosts::default())),
             namespaces: BTreeMap::new(),
             streams: HashMap::new(),
         }
@@ -130,10 +133,17 @@ impl Placement {
             Event::Opened { stream, host } => {
                 let name = host.namespace.clone();
                 self.streams.insert(stream, name.clone());
-                let (settings, first) = (self.settings, self.first_round);
+                let first = self.awaits.map(|before| before.is_over());
+                let settings = self.settings;
                 let rounds = self.namespaces.entry(name);
                 let rounds = rounds.or_insert_with(|| Rounds::new(settings, first, now));
                 rounds.open(now, stream, host, effects);
+                if self.awaits.is_some_and(|before| self.has_all_of(before)) {
+                    self.awaits = None;
+                    for rounds in self.namespaces.values_mut() {
+                        rounds.stop_gathering(now, effects);
+                    }
+                }
             }
             Event::Reported { stream, host } => {
                 if let Some(rounds) = self.of(stream) {
@@ -151,6 +161,7 @@ impl Placement {
             }
             Event::Closed { stream } => self.close(now, stream, effects),
             Event::Woken => {
+                self.awaits = self.awaits.filter(|before| before.is_over() > now);
                 for rounds in self.namespaces.values_mut() {
                     rounds.wake(now, effects);
                 }
@@ -169,6 +180,30 @@ impl Placement {
     pub fn memberships(&self) -> impl Iterator<Item = (&str, Membership)> {
         let namespaces = self.namespaces.iter();
         namespaces.map(|(name, rounds)| (name.as_str(), rounds.membership()))
+    }
+
+    /// What the next leader has to know: the sidecars with actors that follow
+    /// this one, or the one before. None if those are not known.
+    pub fn followed(&self) -> Option<Hosts> {
+        match self.awaits {
+            Some(before) => before.hosts,
+            None => Some(self.hosts()),
+        }
+    }
+
+    /// Those with actors, of all namespaces.
+    fn hosts(&self) -> Hosts {
+        let mut hosts = Hosts::default();
+        for host in self.namespaces.values().flat_map(Rounds::hosts) {
+            hosts.add(host);
+        }
+        hosts
+    }
+
+    fn has_all_of(&self, before: Before) -> bool {
+        // As long as there are not enough, nothing needs to be summed up.
+        let known = before.hosts;
+        known.is_some_and(|hosts| self.streams.len() as u64 >= hosts.count && self.hosts() == hosts)
     }
 
     fn of(&mut self, stream: StreamId) -> Option<&mut Rounds> {

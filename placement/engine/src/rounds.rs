@@ -36,10 +36,11 @@ enum State {
 }
 
 impl Rounds {
-    pub fn new(settings: Settings, first_round: Instant, now: Instant) -> Self {
-        let state = match first_round > now {
-            true => State::Gathering { until: first_round },
-            false => State::Idle,
+    /// No round begins before `first`.
+    pub fn new(settings: Settings, first: Option<Instant>, now: Instant) -> Self {
+        let state = match first {
+            Some(first) if first > now => State::Gathering { until: first },
+            _ => State::Idle,
         };
         Self {
             settings,
@@ -53,6 +54,12 @@ impl Rounds {
 
     pub fn is_empty(&self) -> bool {
         self.members.is_empty() && self.joining.is_empty()
+    }
+
+    /// Those with actors, also if no round knows of them yet.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        let all = self.members.values().chain(self.joining.values());
+        all.filter(|host| host.is_actor_host())
     }
 
     pub fn deadline(&self) -> Option<Instant> {
@@ -166,11 +173,16 @@ impl Rounds {
                 self.join();
                 self.begin(now, effects);
             }
-            State::Gathering { until } if *until <= now => {
-                self.state = State::Idle;
-                self.settle(now, effects);
-            }
+            State::Gathering { until } if *until <= now => self.stop_gathering(now, effects),
             _ => {}
+        }
+    }
+
+    /// A round may begin now.
+    pub fn stop_gathering(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if matches!(self.state, State::Gathering { .. }) {
+            self.state = State::Idle;
+            self.settle(now, effects);
         }
     }
 

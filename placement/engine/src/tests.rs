@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
+use crate::before::{Before, Hosts};
 
 const SETTINGS: Settings = Settings {
     timeout: Duration::from_secs(8),
@@ -32,13 +33,18 @@ struct World {
 
 impl World {
     fn new(settings: Settings) -> Self {
-        Self::gathering(settings, Duration::ZERO)
+        Self::after(settings, None)
     }
 
-    fn gathering(settings: Settings, time: Duration) -> Self {
+    /// Of a leader that takes over from one that was heard just now.
+    fn after(settings: Settings, hosts: Option<Hosts>) -> Self {
         let now = Instant::now();
+        let before = hosts.map(|hosts| Before {
+            hosts: Some(hosts),
+            heard: now,
+        });
         Self {
-            placement: Placement::new(settings, now + time),
+            placement: Placement::new(settings, before),
             now,
             inboxes: BTreeMap::new(),
             last: BTreeMap::new(),
@@ -345,24 +351,61 @@ fn changes_within_the_window_share_a_round() {
     assert_eq!(world.orders(three), [Order::Lock { version: 3 }]);
 }
 
+/// As a leader has them.
+fn known(all: &[Host]) -> Option<Hosts> {
+    let mut hosts = Hosts::default();
+    all.iter().for_each(|host| hosts.add(host));
+    Some(hosts)
+}
+
 #[test]
-fn a_new_leader_gathers_hosts_before_its_first_round() {
-    let second = Duration::from_secs(1);
-    let mut world = World::gathering(SETTINGS, second);
-    let one = world.open(1, host("a:1", &["cat"]));
-    world.pass(second / 2);
-    let two = world.open(2, host("b:1", &["cat"]));
+fn a_new_leader_begins_when_it_has_the_hosts_of_the_one_before() {
+    let mut elsewhere = host("c:1", &["cat"]);
+    elsewhere.namespace = "other".into();
+    let before = [
+        host("a:1", &["cat"]),
+        elsewhere.clone(),
+        host("b:1", &["cat"]),
+    ];
+    let mut world = World::after(SETTINGS, known(&before));
+    let one = world.open(1, host("b:1", &["cat"]));
+    world.open(2, host("caller:1", &[]));
+    let other = world.open(3, elsewhere);
     assert_eq!(world.orders(one), []);
-    world.pass(second / 2);
-    assert_eq!(world.orders(one), [Order::Lock { version: 1 }]);
-    assert_eq!(world.orders(two), [Order::Lock { version: 1 }]);
+    assert_eq!(world.orders(other), []);
+    let two = world.open(4, host("a:1", &["cat"]));
+    for stream in [one, two, other] {
+        assert_eq!(world.orders(stream), [Order::Lock { version: 1 }]);
+    }
+}
+
+#[test]
+fn a_new_leader_waits_for_a_host_until_that_follows_nobody() {
+    let before = [host("a:1", &["cat"]), host("b:1", &["cat"])];
+    let mut world = World::after(SETTINGS, known(&before));
+    let one = world.open(1, host("a:1", &["cat"]));
+    // One that is new is no replacement.
+    let two = world.open(2, host("c:1", &["cat"]));
+    world.pass(Duration::from_secs(4));
+    assert_eq!(world.orders(one), []);
+    world.pass(Duration::from_secs(1));
+    for stream in [one, two] {
+        assert_eq!(world.orders(stream), [Order::Lock { version: 1 }]);
+    }
     world.answer_all();
     world.is_settled().unwrap();
     // Namespaces that come later do not wait.
-    let mut elsewhere = host("c:1", &["cat"]);
+    let mut elsewhere = host("d:1", &["cat"]);
     elsewhere.namespace = "other".into();
     let three = world.open(3, elsewhere);
     assert_eq!(world.orders(three), [Order::Lock { version: 1 }]);
+}
+
+#[test]
+fn a_leader_after_one_without_hosts_waits_for_nobody() {
+    let mut world = World::after(SETTINGS, Some(Hosts::default()));
+    let one = world.open(1, host("a:1", &["cat"]));
+    assert_eq!(world.orders(one), [Order::Lock { version: 1 }]);
 }
 
 #[test]

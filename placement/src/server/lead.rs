@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use outrider_kit::duration;
+use outrider_placement_engine::before::{Before, Hosts};
 use outrider_placement_engine::{Effect, Event, Membership, Placement, Settings, StreamId};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -17,9 +18,6 @@ use crate::metrics::Metrics;
 /// Orders that a stream has not taken. A round has three; a sidecar that is
 /// several rounds behind is closed, and asks again.
 const QUEUE: usize = 64;
-/// How long a new leader waits for the hosts of the one before it. A sidecar
-/// reconnects within 0.75 s.
-const GRACE: Duration = Duration::from_secs(1);
 
 pub type Orders = mpsc::Receiver<Result<Bytes, Status>>;
 
@@ -67,14 +65,13 @@ impl Lead {
 
     /// Begins to serve. Returns whether that is a change. A leader that takes
     /// over from another one waits for its hosts.
-    pub fn begin(&self, takes_over: bool) -> bool {
+    pub fn begin(&self, before: Option<Before>) -> bool {
         let mut state = self.state();
         if !matches!(*state, State::Following) {
             return false;
         }
-        let grace = if takes_over { GRACE } else { Duration::ZERO };
         *state = State::Leading(Box::new(Leading {
-            engine: Placement::new(self.0.settings, Instant::now() + grace),
+            engine: Placement::new(self.0.settings, before),
             streams: HashMap::new(),
             next: 0,
             counted: HashSet::new(),
@@ -149,6 +146,15 @@ impl Lead {
             && leading.streams.remove(&stream).is_some()
         {
             self.apply(leading, Event::Closed { stream });
+        }
+    }
+
+    /// The sidecars with actors that follow this replica, if it leads, or the
+    /// one before.
+    pub fn hosts(&self) -> Option<Option<Hosts>> {
+        match &*self.state() {
+            State::Leading(leading) => Some(leading.engine.followed()),
+            _ => None,
         }
     }
 

@@ -6,6 +6,7 @@ pub mod actor;
 pub mod actors;
 pub mod any;
 pub mod apps;
+pub mod beat;
 pub mod error;
 mod held;
 pub mod hosting;

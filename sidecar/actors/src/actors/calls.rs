@@ -91,6 +91,9 @@ impl Inner {
         fence: u64,
         keep: bool,
     ) -> Result<Answer, Error> {
+        if self.beat.has_lapsed(std::time::Instant::now()) {
+            return Err(Error::Moved);
+        }
         let hosted = self.hosting.settings(&actor.kind);
         let (kind, settings) = hosted.ok_or(Error::Moved)?;
         let serve = self.hosting.of(&kind).ok_or(Error::Moved)?;

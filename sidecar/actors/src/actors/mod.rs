@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::SCOPE;
 use crate::actor::Actor;
+use crate::beat::Beat;
 use crate::error::Error;
 use crate::hosting::Hosting;
 use crate::message::{Answer, Message};
@@ -90,6 +91,8 @@ pub(crate) struct Inner {
     pub remote: Remote,
     table: Mutex<Table<Arc<Ticket>>>,
     pub routing: watch::Sender<Arc<Routing>>,
+    /// While somebody says where actors are.
+    pub beat: Beat,
     /// Whether it is known what the application hosts.
     initialized: watch::Sender<bool>,
     has_store: HasStore,
@@ -123,6 +126,7 @@ impl Actors {
             metrics: options.metrics,
             table: Mutex::new(Table::new(std::time::Instant::now())),
             routing: watch::Sender::new(Arc::new(Routing { fence: 0, known })),
+            beat: Beat::new(std::time::Instant::now()),
             initialized: watch::Sender::new(false),
             has_store: options.has_store,
             advertised: watch::Sender::default(),
@@ -176,14 +180,21 @@ impl Actors {
         self.0.table().is_active(actor)
     }
 
-    /// Whether an actor may write its state here: it is active, and tables that
-    /// are valid now have it here. Waits for those for a limited time.
+    /// Whether an actor may write its state here: it is active, has not been lost
+    /// since, and tables that are valid now have it here. Waits for those for a
+    /// limited time.
     pub async fn writes(&self, actor: &Actor, limit: Duration) -> Result<bool, Error> {
         let mut routing = self.0.routing.subscribe();
-        let writes = |routing: &Routing| routing.writes(actor, &self.0.own);
-        let known = routing.wait_for(|routing| !self.is_active(actor) || writes(routing).is_some());
+        let writes = |routing: &Routing| {
+            // Then other tables follow.
+            let has_lapsed = self.0.beat.has_lapsed(std::time::Instant::now());
+            let may = routing.writes(actor, &self.0.own);
+            may.filter(|_| !has_lapsed)
+        };
+        let owns = || self.0.table().owns(actor);
+        let known = routing.wait_for(|routing| !owns() || writes(routing).is_some());
         match tokio::time::timeout(limit, known).await {
-            Ok(Ok(routing)) => Ok(self.is_active(actor) && writes(&routing) == Some(true)),
+            Ok(Ok(routing)) => Ok(owns() && writes(&routing) == Some(true)),
             // The sender is this one's own.
             Ok(Err(_)) => Err(Error::Closed),
             Err(_) => Err(Error::Late("placement has not said where the actor is")),

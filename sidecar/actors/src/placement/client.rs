@@ -1,14 +1,17 @@
 //! One stream after the other to whoever says where actors are.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
+use outrider_net::grpc::is_silence;
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tonic::{Code, Status, Streaming};
 
 use super::{Effect, Event, Follow, Options, Phase, SCOPE};
 use crate::actors::Actors;
+use crate::beat::{self, Beat};
 use crate::hosting::Types;
 
 /// After every address was tried: the pause, and what chance adds. A new leader
@@ -94,8 +97,17 @@ impl<'a, P: Protocol> Client<'a, P> {
         };
         let mut has_store = options.has_store.clone();
         let mut next = std::pin::pin!(next);
+        let beat = &actors.inner().beat;
+        let mut beats = tokio::time::interval(beat::PAUSE);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        beat.beat(Instant::now());
+        let _stop = Beating(beat);
         let mut link = client.open(Duration::ZERO);
         loop {
+            if beat.has_lapsed(Instant::now()) {
+                link = client.stood_still(link);
+            }
+            beat.beat(Instant::now());
             let deadline = client.follower.next_deadline();
             let due = async {
                 match deadline {
@@ -106,6 +118,7 @@ impl<'a, P: Protocol> Client<'a, P> {
             link = tokio::select! {
                 () = &mut next => return,
                 () = due => client.handle(Event::Woken, link),
+                _ = beats.tick() => continue,
                 Some(number) = halted.recv() => client.handle(Event::Halted { number }, link),
                 _ = client.hosted.changed() => client.report(link),
                 Ok(()) = has_store.changed() => client.report(link),
@@ -161,12 +174,29 @@ impl<'a, P: Protocol> Client<'a, P> {
                     .err()
                     .unwrap_or_else(|| Status::unavailable("it has ended"));
                 self.log(&status);
+                let event = match is_silence(&status) {
+                    true => Event::Silent,
+                    false => Event::Lost,
+                };
                 // The old connection is closed first.
                 drop(link);
                 let link = self.again();
-                self.handle(Event::Lost, link)
+                self.handle(event, link)
             }
         }
+    }
+
+    /// What was known when this process stopped may not be true any more.
+    fn stood_still(&mut self, link: Link<P>) -> Link<P> {
+        tracing::warn!(target: SCOPE, "this process stood still for more than a second: its actors may be elsewhere, and the {} is asked again", P::NAME);
+        let link = match link {
+            Link::Opening(_) => link,
+            Link::Open(open) => {
+                drop(open);
+                self.again()
+            }
+        };
+        self.handle(Event::Silent, link)
     }
 
     fn log(&mut self, status: &Status) {
@@ -186,8 +216,7 @@ impl<'a, P: Protocol> Client<'a, P> {
         mut link: Link<P>,
     ) -> Link<P> {
         let mut effects = Vec::new();
-        self.follower
-            .handle(std::time::Instant::now(), event, &mut effects);
+        self.follower.handle(Instant::now(), event, &mut effects);
         let mut fence = None;
         for effect in effects {
             match effect {
@@ -247,6 +276,15 @@ impl<'a, P: Protocol> Client<'a, P> {
                 reported,
             }))
         }))
+    }
+}
+
+/// Nobody beats any more when it is dropped.
+struct Beating<'a>(&'a Beat);
+
+impl Drop for Beating<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 

@@ -75,6 +75,7 @@ impl Follow for Follower {
                 }
             }
             Event::Lost => self.lose(Some(now + GRACE), effects),
+            Event::Silent => self.lose(None, effects),
             Event::Woken => self.wake(now, effects),
         }
     }
@@ -135,7 +136,7 @@ impl Follower {
             },
             false => {
                 self.settled = Arc::default();
-                Which::All
+                Which::Lost
             }
         };
         let known = Known::moving(self.settled.clone(), tables.clone());
@@ -226,7 +227,7 @@ impl Follower {
         self.halts += 1;
         effects.push(Effect::Halt {
             number: self.halts,
-            which: Which::All,
+            which: Which::Lost,
         });
     }
 }
@@ -269,7 +270,7 @@ mod tests {
             self.see(Event::Ordered(Order::Lock { version }));
             let effects = self.update(version, hosts);
             let halt = effects.iter().find_map(|effect| match effect {
-                Effect::Halt { number, which } => Some((*number, matches!(which, Which::All))),
+                Effect::Halt { number, which } => Some((*number, matches!(which, Which::Lost))),
                 _ => None,
             });
             let (number, all) = halt.unwrap();
@@ -374,12 +375,31 @@ mod tests {
         assert!(matches!(
             effects[..],
             [Effect::Halt {
-                which: Which::All,
+                which: Which::Lost,
                 ..
             }]
         ));
         assert_eq!(world.follower.next_deadline(), None);
         assert!(world.round(8, &["a:1"]));
+    }
+
+    #[test]
+    fn when_the_service_was_silent_all_actors_go_at_once() {
+        let mut world = World::new();
+        world.round(7, &["a:1"]);
+        let effects = world.see(Event::Silent);
+        assert!(matches!(
+            effects[..],
+            [
+                Effect::Route(Known::Nothing),
+                Effect::Halt {
+                    which: Which::Lost,
+                    ..
+                }
+            ]
+        ));
+        assert_eq!(world.follower.next_deadline(), None);
+        assert!(world.round(1, &["a:1"]), "nothing is left to be kept");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 mod authority;
 mod client;
-mod follower;
+pub mod follower;
 mod leader;
 mod rounds;
 mod service;
@@ -49,7 +49,7 @@ pub struct Options {
 
 /// The phases of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub enum Phase {
     Lock,
     Update,
     Unlock,
@@ -57,20 +57,23 @@ pub(crate) enum Phase {
 
 /// `O` is an order of a round.
 #[derive(Debug, Clone)]
-pub(crate) enum Event<O> {
+pub enum Event<O> {
     Ordered(O),
     /// The actors of an [`Effect::Halt`] are gone.
     Halted {
         number: u64,
     },
-    /// The stream has ended.
+    /// The stream has ended; perhaps only with the process at its other end.
     Lost,
+    /// Nothing has come on the stream for a while, or this process stood still:
+    /// others have our actors soon, or have them.
+    Silent,
     /// A deadline may have passed.
     Woken,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum Effect {
+pub enum Effect {
     /// With the number of the round.
     Acknowledge(Phase, u64),
     /// What is known about where actors are.
@@ -86,7 +89,7 @@ pub(crate) enum Effect {
 }
 
 /// What is done about the orders of one stream after the other.
-pub(crate) trait Follow: Send {
+pub trait Follow: Send {
     type Order: Send;
 
     fn handle(&mut self, now: Instant, event: Event<Self::Order>, effects: &mut Vec<Effect>);
@@ -174,7 +177,7 @@ fn give_up(actors: &Actors, next: &Authority) {
     if is_off {
         actors.lose(&Which::All);
     }
-    let gone = actors.halt(fence, Which::All);
+    let gone = actors.halt(fence, Which::Lost);
     actors.spawn("actors that go", gone);
 }
 

@@ -33,6 +33,8 @@ struct Busy<T> {
     chain: Option<Arc<str>>,
     waiting: VecDeque<Waiting<T>>,
     halts: Vec<HaltId>,
+    /// Others may have the actor already.
+    is_lost: bool,
     /// Of a drain.
     deadline: Option<Instant>,
 }
@@ -75,6 +77,7 @@ impl<T> Default for Busy<T> {
             chain: None,
             waiting: VecDeque::new(),
             halts: Vec::new(),
+            is_lost: false,
             deadline: None,
         }
     }
@@ -235,15 +238,30 @@ impl<T: Clone> Entry<T> {
         self.busy.get_or_insert_default().halts.push(halt);
     }
 
+    /// Whether others may have the actor already.
+    pub fn is_lost(&self) -> bool {
+        self.busy.as_ref().is_some_and(|busy| busy.is_lost)
+    }
+
+    /// What runs now is not that of the owner any more.
+    pub fn lose(&mut self) {
+        if let Some(busy) = &mut self.busy {
+            busy.is_lost = true;
+        }
+    }
+
     pub fn is_halted(&self) -> bool {
         self.busy
             .as_ref()
             .is_some_and(|busy| !busy.halts.is_empty())
     }
 
+    /// The actor is gone: what it was lost for is over as well.
     pub fn take_halts(&mut self) -> Vec<HaltId> {
-        let busy = self.busy.as_mut();
-        busy.map(|busy| std::mem::take(&mut busy.halts))
-            .unwrap_or_default()
+        let Some(busy) = &mut self.busy else {
+            return Vec::new();
+        };
+        busy.is_lost = false;
+        std::mem::take(&mut busy.halts)
     }
 }

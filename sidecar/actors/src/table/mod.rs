@@ -92,6 +92,9 @@ pub enum Event<T> {
 #[derive(Debug, Clone)]
 pub enum Which {
     All,
+    /// All: others may have them already. What runs may not write any more,
+    /// even if an actor comes back to this host before it has ended.
+    Lost,
     /// Of these types.
     Types(BTreeSet<Arc<str>>),
     /// Those that do not belong to the host of this address.
@@ -110,7 +113,7 @@ pub enum Which {
 impl Which {
     pub fn has(&self, actor: &Actor) -> bool {
         match self {
-            Self::All => true,
+            Self::All | Self::Lost => true,
             Self::Types(types) => types.contains(&actor.kind),
             Self::NotOf { tables, address } => is_elsewhere(actor, tables, address),
             Self::Moved { from, to, address } => {
@@ -224,6 +227,14 @@ impl<T: Clone> Table<T> {
     pub fn is_active(&self, actor: &Actor) -> bool {
         let kind = self.kinds.get(&actor.kind);
         kind.is_some_and(|kind| kind.actors.contains_key(&actor.id))
+    }
+
+    /// Whether what runs in an actor is that of its owner, as far as this table
+    /// knows.
+    pub fn owns(&self, actor: &Actor) -> bool {
+        let kind = self.kinds.get(&actor.kind);
+        let entry = kind.and_then(|kind| kind.actors.get(&actor.id));
+        entry.is_some_and(|entry| !entry.is_lost())
     }
 
     /// Whether a halt waits for an actor to go.
@@ -409,6 +420,11 @@ impl<T: Clone> Table<T> {
         }
         self.halts.insert(halt, concerned.len());
         for actor in concerned {
+            if matches!(which, Which::Lost)
+                && let Some(entry) = self.entry(&actor)
+            {
+                entry.lose();
+            }
             self.drain(now, halt, &actor, effects);
         }
     }

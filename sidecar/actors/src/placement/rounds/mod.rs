@@ -94,7 +94,7 @@ impl Follow for Follower {
             Event::Ordered(Order::Unlock { seq }) => self.unlock(seq, effects),
             Event::Ordered(Order::Foreign(why)) => self.close(why, effects),
             Event::Halted { number } => self.halted(number, effects),
-            Event::Lost => self.lose(effects),
+            Event::Lost | Event::Silent => self.lose(effects),
             Event::Woken => {
                 let late = self.rounds.iter().find(|(_, round)| round.deadline <= now);
                 if let Some((seq, _)) = late {
@@ -274,7 +274,7 @@ impl Follower {
         effects.push(Effect::Route(Known::Nothing));
         effects.push(Effect::Halt {
             number: self.halts,
-            which: Which::All,
+            which: Which::Lost,
         });
     }
 }

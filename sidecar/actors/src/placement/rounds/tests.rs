@@ -235,7 +235,7 @@ fn with_the_stream_all_actors_go_and_nothing_of_before_counts() {
         [
             Effect::Route(Known::Nothing),
             Effect::Halt {
-                which: Which::All,
+                which: Which::Lost,
                 ..
             }
         ]
