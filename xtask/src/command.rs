@@ -17,6 +17,8 @@ usage: cargo xtask <command>
                   run ours with Dapr's daprd, placement and scheduler of that folder
   faults [--reference FOLDER] [--only TEXT] ..
                   kill, freeze and cut off what runs, and count what is lost
+  simulate [--world actors|jobs] [--first N] [--seeds N] [--trace]
+                  run whole clusters on a virtual clock, one for each seed
   dist            build what is shipped
   fuzz [SECONDS] [TARGET..]
                   run the targets of fuzz/ on generated input
@@ -35,9 +37,9 @@ Commands that build check first that what they need is there, and install
 missing Debian packages. `--help` after demo, bench or faults lists all its flags.
 ";
 
-const NAMES: [&str; 15] = [
-    "demo", "test", "bench", "interop", "faults", "dist", "fuzz", "heavy", "setup", "check", "gen",
-    "drift", "arrows", "sizes", "deps",
+const NAMES: [&str; 16] = [
+    "demo", "test", "bench", "interop", "faults", "simulate", "dist", "fuzz", "heavy", "setup",
+    "check", "gen", "drift", "arrows", "sizes", "deps",
 ];
 
 #[derive(Debug)]
@@ -58,6 +60,8 @@ pub enum Command {
     },
     Bench(bench_flags::Flags),
     Faults(faults_flags::Flags),
+    /// What follows is for the program that simulates.
+    Simulate,
     Fuzz {
         seconds: Option<u64>,
         /// All of them if empty.
@@ -112,6 +116,7 @@ pub fn parse(words: &[String]) -> Result<Command, String> {
             )),
             [word, ..] => Err(unexpected(word, &["--reference"])),
         },
+        "simulate" => Ok(Command::Simulate),
         "fuzz" => fuzz(rest),
         "dist" => alone(Command::Dist),
         "check" => alone(Command::Check),

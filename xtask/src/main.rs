@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         Command::Bench(flags) => stages::bench(&flags, words.get(1..).unwrap_or_default()),
         Command::Faults(flags) => stages::faults(&flags, words.get(1..).unwrap_or_default()),
         Command::Interop { reference } => stages::interop(&reference),
+        Command::Simulate => stages::simulate(words.get(1..).unwrap_or_default()),
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, targets),
         Command::Heavy => stages::heavy(),
         Command::Generate => stages::generate(),

@@ -10,6 +10,8 @@ use crate::{arrows, bench_flags, clients, deps, faults_flags, fuzz, progress, ru
 
 /// Built once, for tests and cluster images alike.
 const PROFILE: [&str; 2] = ["--profile", "ci"];
+/// Of a whole test run.
+const SEEDS: [&str; 2] = ["--seeds", "20000"];
 /// Crates whose tests start products, servers or a cluster.
 const HEAVY: [&str; 3] = [
     "outrider-integration",
@@ -94,6 +96,7 @@ fn stages(run: &mut Run, all: bool) -> Result<()> {
     run.stage("conformance", || heavy(HEAVY[1]))?;
     run.stage("cluster", || heavy(HEAVY[2]))?;
     if all {
+        run.stage("simulate", || simulate(&SEEDS.map(str::to_owned)))?;
         run.stage("heavy", heavy_without_drift)?;
         run.stage("fuzz", || fuzz::run(None, Vec::new()))?;
     }
@@ -241,6 +244,13 @@ pub fn interop(reference: &Path) -> Result<()> {
             .env("OUTRIDER_BIN_DIR", &folder)
             .arg(reference),
     )
+}
+
+/// Simulates clusters as `words` say.
+pub fn simulate(words: &[String]) -> Result<()> {
+    let mut cargo = run::cargo();
+    cargo.args(["run", "--quiet", "-p", "outrider-simulate"]);
+    run::run(cargo.args(PROFILE).arg("--").args(words))
 }
 
 /// `words` are those that `flags` were read from.

@@ -70,6 +70,7 @@ const LAYERS: [&[&str]; 6] = [
         "harness",
         "integration",
         "interop",
+        "simulate",
         "xtask",
     ],
 ];

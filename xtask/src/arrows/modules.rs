@@ -34,6 +34,7 @@ const CRATES: [Modules; 6] = [
         source: "sidecar/actors/src",
         order: &[
             "actor",
+            "beat",
             "names",
             "any",
             "hosts",
