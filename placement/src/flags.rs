@@ -109,7 +109,12 @@ fn read(
             .map_err(|error| format!("--replicationFactor: {error}"))?,
         keepalive_time: keepalive("keepalive-time")?,
         keepalive_timeout: keepalive("keepalive-timeout")?,
-        disseminate_timeout: time("disseminate-timeout"),
+        disseminate_timeout: match time("disseminate-timeout") {
+            Duration::ZERO => {
+                return Err("--disseminate-timeout: a round needs more than no time".to_owned());
+            }
+            timeout => timeout,
+        },
         disseminate_coalesce_window: time("disseminate-coalesce-window"),
     })
 }

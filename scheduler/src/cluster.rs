@@ -22,6 +22,8 @@ use crate::runner::Handle;
 /// part.
 const TTL: Duration = Duration::from_secs(3);
 const RENEWAL: Duration = Duration::from_millis(700);
+/// Without a renewal for so long the lease counts as over, before it is.
+const LIMIT: Duration = Duration::from_millis(2300);
 /// A member without a connected sidecar leaves its part to others after so long.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
 
@@ -66,8 +68,10 @@ impl Member {
         loop {
             let changes = tokio::select! {
                 changes = watching.next() => changes?,
-                gone = self.remote.keep_lease(lease, RENEWAL) => {
+                gone = self.remote.keep_lease(lease, RENEWAL, LIMIT) => {
                     tracing::warn!(target: "dapr.scheduler.server", "the lease of this scheduler is gone, it takes another one: {}", gone.message());
+                    // Others may lead placement already.
+                    self.placement.set_members(Vec::new(), "");
                     lease = self.lead(members.len(), idle).await?;
                     leases.send_replace(lease);
                     continue;
@@ -134,6 +138,7 @@ impl Member {
     fn tell(&self, members: &Members, engine: &Handle) {
         let own = members.keys().position(|it| it == self.key().as_bytes());
         let Some(own) = own else {
+            self.placement.set_members(Vec::new(), "");
             return;
         };
         let member = |(key, known): (&Vec<u8>, &Known)| outrider_scheduler_engine::Member {

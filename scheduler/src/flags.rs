@@ -211,7 +211,14 @@ impl Reader<'_> {
             etcd: self.etcd()?,
             placement: Placement {
                 is_enabled: flag::get(self.0, "placement-enabled"),
-                timeout: self.duration("placement-disseminate-timeout"),
+                timeout: match self.duration("placement-disseminate-timeout") {
+                    Duration::ZERO => {
+                        let text =
+                            "--placement-disseminate-timeout: a round needs more than no time";
+                        return Err(text.to_owned());
+                    }
+                    timeout => timeout,
+                },
                 window: self.duration("placement-disseminate-coalesce-window"),
             },
             id: self.text("id"),

@@ -165,6 +165,7 @@ impl Server {
             () = stopping.cancelled() => Ok(()),
         };
         // Others do this member's part from now on, before its streams end.
+        self.placement.set_members(Vec::new(), "");
         let lease = *leases.borrow();
         if lease != 0 {
             let _ = tokio::time::timeout(RESIGN, remote.revoke(lease)).await;

@@ -68,7 +68,7 @@ pub(crate) fn build(cache: &Path, source: &Path, progress: impl Fn(&str)) -> Res
     version.arg("version").stdin(Stdio::null());
     if !version.output().is_ok_and(|it| it.status.success()) {
         bail!(
-            "the cluster's programs are written in Go, and `go` is not on the PATH; install Go 1.25 or newer"
+            "the cluster's programs are written in Go, and `go` is not on the PATH; install Go 1.26 or newer"
         );
     }
     progress("Kubernetes is built from source, once: about ten minutes of one processor");

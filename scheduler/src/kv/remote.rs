@@ -16,6 +16,7 @@ use outrider_proto::etcd::etcdserverpb::{
 };
 use outrider_proto::etcd::mvccpb;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -144,10 +145,10 @@ impl Remote {
 
     /// The revision of now, as soon as there is an answer.
     pub async fn wait_until_it_answers(&self) -> Result<i64, Status> {
-        let deadline = tokio::time::Instant::now() + START;
+        let deadline = Instant::now() + START;
         loop {
             match self.revision().await {
-                Err(_) if tokio::time::Instant::now() < deadline => {
+                Err(_) if Instant::now() < deadline => {
                     tokio::time::sleep(START_PAUSE).await;
                 }
                 answered => return answered,
@@ -176,28 +177,34 @@ impl Remote {
         in_time(self.leases().lease_revoke(request)).await.map(drop)
     }
 
-    /// Renews a lease every `period`, and returns when it is gone.
-    pub async fn keep_lease(&self, id: i64, period: Duration) -> Status {
-        let renewed = self.renew(id, period).await;
+    /// Renews a lease every `period`, and returns when it is gone, or when no renewal
+    /// was answered within `limit` of the one before.
+    pub async fn keep_lease(&self, id: i64, period: Duration, limit: Duration) -> Status {
+        let renewed = self.renew(id, period, limit).await;
         renewed
             .err()
             .unwrap_or_else(|| Status::not_found("the lease is over"))
     }
 
-    async fn renew(&self, id: i64, period: Duration) -> Result<(), Status> {
+    async fn renew(&self, id: i64, period: Duration, limit: Duration) -> Result<(), Status> {
+        // When the last renewal that was answered was sent; none before.
+        let mut renewed = Instant::now();
         let (requests, receiver) = mpsc::channel(1);
         let ask = || LeaseKeepAliveRequest { id };
         let gone = |_| Status::unavailable("the stream of renewals ended");
         requests.send(ask()).await.map_err(|_| gone(()))?;
         let stream = ReceiverStream::new(receiver);
         let mut answers = in_time(self.leases().lease_keep_alive(stream)).await?;
+        let mut sent = renewed;
         loop {
-            let answer = tokio::time::timeout(REQUEST, answers.message()).await;
+            let answer = tokio::time::timeout_at(renewed + limit, answers.message()).await;
             let answer = answer.map_err(|_| Status::deadline_exceeded("no renewal"))??;
             if answer.is_none_or(|it| it.ttl <= 0) {
                 return Ok(());
             }
+            renewed = sent;
             tokio::time::sleep(period).await;
+            sent = Instant::now();
             requests.send(ask()).await.map_err(|_| gone(()))?;
         }
     }

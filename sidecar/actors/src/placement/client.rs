@@ -15,7 +15,7 @@ use crate::beat::{self, Beat};
 use crate::hosting::Types;
 
 /// After every address was tried: the pause, and what chance adds. A new leader
-/// waits 1 s for its hosts.
+/// waits for hosts for a second at least.
 const PAUSE: Duration = Duration::from_millis(250);
 const JITTER_MILLIS: u32 = 500;
 /// After streams that have led to no table the pause is doubled up to it.

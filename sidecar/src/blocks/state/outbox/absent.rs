@@ -2,28 +2,35 @@
 //! vain before. Their events come again and again; each is looked at once then, so that
 //! those of other transactions do not wait behind them.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use outrider_components::state::Operation;
+use tokio::time::Instant;
 
 /// Of more than so many the first are forgotten, and waited for once more.
 const MOST: usize = 10_000;
+/// After a transaction that has not succeeded, its marker is waited for so long: the
+/// store may have done what it could not answer any more.
+const IN_DOUBT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 pub struct Absent(Mutex<Latest>);
 
 #[derive(Debug, Default)]
 struct Latest {
-    known: HashSet<Arc<str>>,
+    /// With the time until which it is waited for nonetheless.
+    known: HashMap<Arc<str>, Instant>,
     order: VecDeque<Arc<str>>,
 }
 
 impl Absent {
-    pub fn add(&self, marker: &str) {
+    /// Not waited for after `until`.
+    pub fn add(&self, marker: &str, until: Instant) {
         let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let marker: Arc<str> = marker.into();
-        if !latest.known.insert(marker.clone()) {
+        if latest.known.insert(marker.clone(), until).is_some() {
             return;
         }
         latest.order.push_back(marker);
@@ -36,12 +43,14 @@ impl Absent {
 
     pub fn has(&self, marker: &str) -> bool {
         let latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        latest.known.contains(marker)
+        let until = latest.known.get(marker);
+        until.is_some_and(|until| *until <= Instant::now())
     }
 }
 
-/// The markers of a transaction that is under way. Unless it is `committed`, however it
-/// ends, they are not expected any more.
+/// The markers of a transaction that is under way. Unless it is `committed`, they are
+/// not expected any more a while after its end: what the store answers then, or does
+/// not, says little about what it has done.
 #[derive(Debug)]
 pub struct Markers<'a> {
     absent: &'a Absent,
@@ -72,8 +81,9 @@ impl<'a> Markers<'a> {
 
 impl Drop for Markers<'_> {
     fn drop(&mut self) {
+        let until = Instant::now() + IN_DOUBT;
         for key in &self.keys {
-            self.absent.add(key);
+            self.absent.add(key, until);
         }
     }
 }
@@ -85,24 +95,26 @@ mod tests {
     #[test]
     fn only_so_many_are_kept_and_the_latest_of_them() {
         let absent = Absent::default();
+        let now = Instant::now();
         for number in 0..=MOST {
-            absent.add(&number.to_string());
-            absent.add(&number.to_string());
+            absent.add(&number.to_string(), now);
+            absent.add(&number.to_string(), now);
         }
         assert!(!absent.has("0") && absent.has("1") && absent.has(&MOST.to_string()));
         assert_eq!(absent.0.lock().unwrap().known.len(), MOST);
     }
 
-    #[test]
-    fn markers_are_expected_until_their_transaction_ends_without_success() {
+    #[tokio::test(start_paused = true)]
+    async fn markers_are_expected_until_a_while_after_a_transaction_without_success() {
         let absent = Absent::default();
         let mut failed = Markers::new(&absent);
         failed.push("failed".to_owned());
         let mut done = Markers::new(&absent);
         done.push("done".to_owned());
-        assert!(!absent.has("failed"));
         drop(failed);
         done.committed();
+        assert!(!absent.has("failed"), "it may come yet");
+        tokio::time::advance(IN_DOUBT).await;
         assert!(absent.has("failed") && !absent.has("done"));
     }
 }

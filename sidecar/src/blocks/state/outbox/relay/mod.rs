@@ -27,6 +27,8 @@ const SCOPE: &str = "dapr.outbox";
 /// a transaction that takes longer is found when the event comes again.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Before an event is rejected that nobody expects.
+const REJECTION: Duration = Duration::from_millis(250);
 const MARKER_LIMIT: Duration = Duration::from_secs(11);
 /// How long a marker is tried to be deleted.
 const DELETE_LIMIT: Duration = Duration::from_secs(10);
@@ -237,13 +239,19 @@ impl Taker {
                 }
             }
             let is_over = Instant::now() + pause > until;
-            if is_over || self.rejects_early(&stores, marker) {
+            let is_early = !is_over && self.rejects_early(&stores, marker);
+            // What is rejected may be back at once.
+            let waits = if is_early { REJECTION } else { pause };
+            if is_over {
                 return self.missing(&stores, why, marker);
             }
             tokio::select! {
                 // The event is not acknowledged, and comes again.
                 () = self.stop.cancelled() => return Err(Cause::unavailable("the outbox ends")),
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = tokio::time::sleep(waits) => pause = (pause * 2).min(LONGEST_PAUSE),
+            }
+            if is_early {
+                return self.missing(&stores, why, marker);
             }
         }
     }
@@ -275,7 +283,7 @@ impl Taker {
             ))
         });
         if !unreachable {
-            self.inner.outbox.absent.add(marker);
+            self.inner.outbox.absent.add(marker, Instant::now());
         }
         if !unreachable && stores.iter().all(discards) {
             tracing::error!(target: SCOPE, "failed to publish outbox topic to pubsub {pubsub}: {cause}, discarding message");
