@@ -268,6 +268,46 @@ async fn calls_go_on_after_placement_was_killed_and_actors_stay_if_it_is_back_so
 }
 
 #[tokio::test]
+async fn actors_go_at_once_when_placement_is_silent() -> Result<()> {
+    let placement = Placement::start(&[]).await?;
+    let app = app(cats()).await?;
+    let daprd = hosted(&app, &placement).await?;
+    call(&daprd, "1", "purr").await?;
+    placement.signal(Signal::STOP)?;
+    let frozen = Instant::now();
+    let left = wait::until("the actor to go", || async {
+        gone(&app, "1").then_some(())
+    });
+    let left = left.await;
+    // Nothing is heard for 3.5 s; of a stream that was closed they would stay for
+    // 3 s more.
+    let took = frozen.elapsed();
+    placement.signal(Signal::CONT)?;
+    left?;
+    assert!(took < Duration::from_millis(5500), "{took:?}");
+    assert_eq!(call(&daprd, "1", "purr").await?.0, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sidecar_that_stood_still_gives_its_actors_up() -> Result<()> {
+    let placement = Placement::start(&[]).await?;
+    let app = app(cats()).await?;
+    let daprd = hosted(&app, &placement).await?;
+    call(&daprd, "1", "purr").await?;
+    daprd.signal(Signal::STOP)?;
+    // The fault itself takes that long.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    daprd.signal(Signal::CONT)?;
+    wait::until("the actor to go", || async {
+        gone(&app, "1").then_some(())
+    })
+    .await?;
+    assert_eq!(call(&daprd, "1", "purr").await?.0, 200);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_call_of_a_type_that_nobody_hosts_ends() -> Result<()> {
     let placement = Placement::start(&[]).await?;
     let app = app(cats()).await?;

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use crate::Host;
 
 /// After a leader was heard last, its sidecars follow it for so long at most:
-/// it leads for 0.6 s without an answer, they give a silent stream up after 3 s,
-/// and may themselves stand still for 1 s.
-const FOLLOWED: Duration = Duration::from_millis(4700);
+/// it leads for 0.6 s without an answer, they give a silent stream up after
+/// 3.5 s, and may themselves stand still for 1 s.
+const FOLLOWED: Duration = Duration::from_millis(5200);
 
 /// Which sidecars with actors a leader has: as much as it takes to see whether
 /// another one has the same.

@@ -100,6 +100,9 @@ pub struct Placement {
     settings: Settings,
     /// The leader before this one, while its hosts are awaited.
     awaits: Option<Before>,
+    /// The highest version of a namespace that was dropped. Versions begin above
+    /// it: with version 1 hosts believe that there has been no table before.
+    dropped: u64,
     namespaces: BTreeMap<String, Rounds>,
     streams: HashMap<StreamId, String>,
 }
@@ -123,6 +126,7 @@ impl Placement {
         Self {
             settings,
             awaits: before.filter(|before| before.hosts != Some(Hosts::default())),
+            dropped: 0,
             namespaces: BTreeMap::new(),
             streams: HashMap::new(),
         }
@@ -134,9 +138,9 @@ impl Placement {
                 let name = host.namespace.clone();
                 self.streams.insert(stream, name.clone());
                 let first = self.awaits.map(|before| before.is_over());
-                let settings = self.settings;
+                let (settings, version) = (self.settings, self.dropped);
                 let rounds = self.namespaces.entry(name);
-                let rounds = rounds.or_insert_with(|| Rounds::new(settings, first, now));
+                let rounds = rounds.or_insert_with(|| Rounds::new(settings, version, first, now));
                 rounds.open(now, stream, host, effects);
                 if self.awaits.is_some_and(|before| self.has_all_of(before)) {
                     self.awaits = None;
@@ -210,16 +214,21 @@ impl Placement {
         self.namespaces.get_mut(self.streams.get(&stream)?)
     }
 
-    /// A namespace without streams is dropped; its versions begin again.
+    /// A namespace without streams is dropped.
     fn close(&mut self, now: Instant, stream: StreamId, effects: &mut Vec<Effect>) {
         let Some(name) = self.streams.remove(&stream) else {
             return;
         };
         if let Some(rounds) = self.namespaces.get_mut(&name) {
             rounds.close(now, stream, effects);
-            if rounds.is_empty() {
-                self.namespaces.remove(&name);
-            }
+            self.drop_if_empty(&name);
+        }
+    }
+
+    fn drop_if_empty(&mut self, name: &str) {
+        if let Some(rounds) = self.namespaces.get(name).filter(|rounds| rounds.is_empty()) {
+            self.dropped = self.dropped.max(rounds.version());
+            self.namespaces.remove(name);
         }
     }
 
@@ -227,10 +236,8 @@ impl Placement {
         for effect in effects {
             if let Effect::Close { streams, .. } = effect {
                 for stream in streams {
-                    if let Some(name) = self.streams.remove(stream)
-                        && self.namespaces.get(&name).is_some_and(Rounds::is_empty)
-                    {
-                        self.namespaces.remove(&name);
+                    if let Some(name) = self.streams.remove(stream) {
+                        self.drop_if_empty(&name);
                     }
                 }
             }

@@ -36,20 +36,25 @@ enum State {
 }
 
 impl Rounds {
-    /// No round begins before `first`.
-    pub fn new(settings: Settings, first: Option<Instant>, now: Instant) -> Self {
+    /// No round begins before `first`. The first one has the version after
+    /// `version`.
+    pub fn new(settings: Settings, version: u64, first: Option<Instant>, now: Instant) -> Self {
         let state = match first {
             Some(first) if first > now => State::Gathering { until: first },
             _ => State::Idle,
         };
         Self {
             settings,
-            version: 0,
+            version,
             state,
             members: BTreeMap::new(),
             joining: BTreeMap::new(),
             changed: false,
         }
+    }
+
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     pub fn is_empty(&self) -> bool {

@@ -351,6 +351,21 @@ fn changes_within_the_window_share_a_round() {
     assert_eq!(world.orders(three), [Order::Lock { version: 3 }]);
 }
 
+#[test]
+fn a_namespace_that_was_empty_begins_with_no_version_that_it_had() {
+    // A host that was away meanwhile would take version 1 for the first one ever.
+    let mut world = World::new(SETTINGS);
+    let one = world.open(1, host("a:1", &["cat"]));
+    world.answer_all();
+    world.close(one);
+    let two = world.open(2, host("b:1", &["cat"]));
+    world.answer_all();
+    world.close(two);
+    let three = world.open(3, host("a:1", &["cat"]));
+    // Each host that has gone was worth a round.
+    assert_eq!(world.orders(three), [Order::Lock { version: 5 }]);
+}
+
 /// As a leader has them.
 fn known(all: &[Host]) -> Option<Hosts> {
     let mut hosts = Hosts::default();
@@ -386,7 +401,7 @@ fn a_new_leader_waits_for_a_host_until_that_follows_nobody() {
     let one = world.open(1, host("a:1", &["cat"]));
     // One that is new is no replacement.
     let two = world.open(2, host("c:1", &["cat"]));
-    world.pass(Duration::from_secs(4));
+    world.pass(Duration::from_secs(5));
     assert_eq!(world.orders(one), []);
     world.pass(Duration::from_secs(1));
     for stream in [one, two] {

@@ -287,21 +287,6 @@ pub fn code_of(status: u16) -> Code {
     }
 }
 
-/// Whether a stream has ended because nothing has come on its connection for too
-/// long: the other end may not know that.
-pub fn is_silence(status: &Status) -> bool {
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<hyper::Error>()
-            && error.is_timeout()
-        {
-            return true;
-        }
-        source = error.source();
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,8 +22,8 @@ use crate::network::{ConnectionId, End, Keepalive, Message, Node};
 
 /// As the sidecar has them.
 const TO_PLACEMENT: Keepalive = Keepalive {
-    after: Duration::from_secs(1),
-    timeout: Duration::from_secs(2),
+    after: Duration::from_millis(2500),
+    timeout: Duration::from_secs(1),
 };
 const DIAL_LIMIT: Duration = Duration::from_secs(3);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
@@ -90,7 +90,7 @@ impl Host {
             wake: None,
             beat: Beat::new(shared.instant()),
         };
-        host.beat.beat(shared.instant());
+        host.beat.begin(shared.instant());
         shared.timer(node, beat::PAUSE, Timer::Beat);
         let types = [(Arc::from(KIND), SETTINGS)].into();
         host.turn(table::Event::Hosted(types), shared);
@@ -277,6 +277,7 @@ impl Host {
                 }
                 Link::Dialing(..) => self.follow(Event::Silent, shared),
             }
+            self.beat.begin(now);
         }
         self.beat.beat(now);
     }

@@ -92,7 +92,7 @@ pub(crate) struct Inner {
     table: Mutex<Table<Arc<Ticket>>>,
     pub routing: watch::Sender<Arc<Routing>>,
     /// While somebody says where actors are.
-    pub beat: Beat,
+    pub beat: Arc<Beat>,
     /// Whether it is known what the application hosts.
     initialized: watch::Sender<bool>,
     has_store: HasStore,
@@ -126,7 +126,7 @@ impl Actors {
             metrics: options.metrics,
             table: Mutex::new(Table::new(std::time::Instant::now())),
             routing: watch::Sender::new(Arc::new(Routing { fence: 0, known })),
-            beat: Beat::new(std::time::Instant::now()),
+            beat: Arc::new(Beat::new(std::time::Instant::now())),
             initialized: watch::Sender::new(false),
             has_store: options.has_store,
             advertised: watch::Sender::default(),

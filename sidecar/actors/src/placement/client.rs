@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use outrider_net::grpc::is_silence;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tonic::{Code, Status, Streaming};
 
+use super::dial::Heard;
 use super::{Effect, Event, Follow, Options, Phase, SCOPE};
 use crate::actors::Actors;
-use crate::beat::{self, Beat};
+use crate::beat::{self, Beating};
 use crate::hosting::Types;
 
 /// After every address was tried: the pause, and what chance adds. A new leader
@@ -42,16 +42,18 @@ pub trait Protocol: Send {
     fn read(order: Self::Order) -> (&'static str, <Self::Follower as Follow>::Order);
 }
 
-/// What is said, and the orders that come.
+/// What is said, the orders that come, and when something came last.
 pub type Stream<P> = (
     mpsc::Sender<<P as Protocol>::Message>,
     Streaming<<P as Protocol>::Order>,
+    Heard,
 );
 pub type Opening<P> = BoxFuture<'static, Result<Stream<P>, Status>>;
 
 struct Open<P: Protocol> {
     messages: mpsc::Sender<P::Message>,
     orders: Streaming<P::Order>,
+    heard: Heard,
     /// What was last reported to it.
     reported: Vec<Arc<str>>,
 }
@@ -98,16 +100,18 @@ impl<'a, P: Protocol> Client<'a, P> {
         let mut has_store = options.has_store.clone();
         let mut next = std::pin::pin!(next);
         let beat = &actors.inner().beat;
-        let mut beats = tokio::time::interval(beat::PAUSE);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        beat.beat(Instant::now());
-        let _stop = Beating(beat);
+        let mut looks = tokio::time::interval(beat::PAUSE);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let beating = Beating::start(beat);
+        if let Err(error) = &beating {
+            tracing::error!(target: SCOPE, "cannot start a thread: should this process be stopped for a while, it does not know it: {error}");
+        }
         let mut link = client.open(Duration::ZERO);
         loop {
             if beat.has_lapsed(Instant::now()) {
                 link = client.stood_still(link);
+                beat.begin(Instant::now());
             }
-            beat.beat(Instant::now());
             let deadline = client.follower.next_deadline();
             let due = async {
                 match deadline {
@@ -118,7 +122,7 @@ impl<'a, P: Protocol> Client<'a, P> {
             link = tokio::select! {
                 () = &mut next => return,
                 () = due => client.handle(Event::Woken, link),
-                _ = beats.tick() => continue,
+                _ = looks.tick() => continue,
                 Some(number) = halted.recv() => client.handle(Event::Halted { number }, link),
                 _ = client.hosted.changed() => client.report(link),
                 Ok(()) = has_store.changed() => client.report(link),
@@ -174,9 +178,9 @@ impl<'a, P: Protocol> Client<'a, P> {
                     .err()
                     .unwrap_or_else(|| Status::unavailable("it has ended"));
                 self.log(&status);
-                let event = match is_silence(&status) {
-                    true => Event::Silent,
-                    false => Event::Lost,
+                let event = match &link {
+                    Link::Open(open) if open.heard.is_silent() => Event::Silent,
+                    _ => Event::Lost,
                 };
                 // The old connection is closed first.
                 drop(link);
@@ -269,22 +273,14 @@ impl<'a, P: Protocol> Client<'a, P> {
         let opening = self.protocol.open(self.protocol.report(&reported));
         Link::Opening(Box::pin(async move {
             tokio::time::sleep(pause).await;
-            let (messages, orders) = opening.await?;
+            let (messages, orders, heard) = opening.await?;
             Ok(Box::new(Open {
                 messages,
                 orders,
+                heard,
                 reported,
             }))
         }))
-    }
-}
-
-/// Nobody beats any more when it is dropped.
-struct Beating<'a>(&'a Beat);
-
-impl Drop for Beating<'_> {
-    fn drop(&mut self) {
-        self.0.stop();
     }
 }
 

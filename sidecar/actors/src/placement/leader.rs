@@ -10,21 +10,22 @@ use outrider_security::Connector;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::Endpoint;
 
 use super::client::{Opening, Protocol, UNSENT};
+use super::dial::{self, Pings};
 use super::rounds::{Follower, Order};
 use super::{Options, Phase};
 use crate::actors::Actors;
 
-const DIAL_LIMIT: Duration = Duration::from_secs(3);
-/// Until the first answer on a stream.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Sooner than the scheduler, which gives a silent sidecar up after 8 s: the
 /// actors are gone from here before others have them. Schedulers close
 /// connections with a ping within less than 5 s of the one before.
-const PING_AFTER: Duration = Duration::from_millis(5500);
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
+const PINGS: Pings = Pings {
+    after: Duration::from_millis(5500),
+    timeout: Duration::from_secs(2),
+};
+/// Until the first answer on a stream.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of an order.
 const LARGEST: usize = 256 << 20;
 
@@ -91,16 +92,7 @@ impl Protocol for Leader {
         let connector = self.connector.clone();
         let address = self.address.clone();
         Box::pin(async move {
-            let endpoint = Endpoint::from_shared(format!("http://{address}"))
-                .map_err(|error| Status::invalid_argument(format!("address {address}: {error}")))?
-                .connect_timeout(DIAL_LIMIT)
-                .http2_keep_alive_interval(PING_AFTER)
-                .keep_alive_timeout(PING_TIMEOUT)
-                .keep_alive_while_idle(true);
-            let connecting = endpoint.connect_with_connector(connector);
-            let channel = connecting.await.map_err(|error| {
-                Status::unavailable(format!("{address}: {}", outrider_kit::error::chain(&error)))
-            })?;
+            let (channel, heard) = dial::connect(&address, connector, PINGS).await?;
             let (messages_tx, messages) = mpsc::channel(UNSENT);
             // There is room for one.
             let _ = messages_tx.try_send(report);
@@ -108,7 +100,7 @@ impl Protocol for Leader {
             let opening = client.report_actor_types(ReceiverStream::new(messages));
             let late = |_| Status::deadline_exceeded(format!("{address}: no answer"));
             let opened = tokio::time::timeout(ANSWER_LIMIT, opening).await;
-            Ok((messages_tx, opened.map_err(late)??.into_inner()))
+            Ok((messages_tx, opened.map_err(late)??.into_inner(), heard))
         })
     }
 

@@ -3,6 +3,7 @@
 
 mod authority;
 mod client;
+mod dial;
 pub mod follower;
 mod leader;
 mod rounds;

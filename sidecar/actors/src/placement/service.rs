@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use outrider_proto::placement::v1 as wire;
@@ -9,10 +10,10 @@ use outrider_proto::placement::v1::placement_client::PlacementClient;
 use outrider_security::Connector;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
-use super::client::{Opening, Protocol, UNSENT, follows};
+use super::client::{Opening, Protocol, Stream, UNSENT, follows};
+use super::dial::{self, Pings};
 use super::follower::{Follower, Order};
 use super::{Options, Phase};
 use crate::actors::Actors;
@@ -20,11 +21,14 @@ use crate::hosts::Tables;
 
 /// What this end knows of the protocol.
 const API_LEVEL: u32 = 20;
-const DIAL_LIMIT: Duration = Duration::from_secs(3);
-/// Sooner than the service, which gives a silent sidecar up after 5 s: the
-/// actors are gone from here before others have them. A new leader counts on it.
-const PING_AFTER: Duration = Duration::from_secs(1);
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// The service asks each 2 s whether anybody is there, and gives a silent sidecar
+/// up after 5 s. As long as it asks nothing else has to: Dapr's closes streams of
+/// sidecars that ask often. The actors are gone from here before others have them;
+/// a new leader counts on it.
+const PINGS: Pings = Pings {
+    after: Duration::from_millis(2500),
+    timeout: Duration::from_secs(1),
+};
 /// Bytes of a table.
 const LARGEST: usize = 256 << 20;
 
@@ -35,6 +39,9 @@ pub struct Service {
     app_id: String,
     namespace: String,
     timeout: Duration,
+    /// The address that is tried first: the one after that of the last stream,
+    /// which may be frozen.
+    first: Arc<AtomicUsize>,
 }
 
 impl Service {
@@ -46,6 +53,7 @@ impl Service {
             app_id: options.app_id.clone(),
             namespace: options.namespace.clone(),
             timeout: options.timeout,
+            first: Arc::default(),
         }
     }
 
@@ -96,11 +104,20 @@ impl Protocol for Service {
     fn open(&self, report: wire::Host) -> Opening<Self> {
         let connector = self.connector.clone();
         let addresses = self.addresses.clone();
+        let first = self.first.clone();
         Box::pin(async move {
             let mut failed = Status::unavailable("no address of it is known");
-            for address in resolve(&addresses).await? {
-                match open(address, connector.clone(), report.clone()).await {
-                    Ok(opened) => return Ok(opened),
+            let addresses = resolve(&addresses).await?;
+            let begin = first.load(Ordering::Relaxed);
+            for number in begin..begin + addresses.len() {
+                let Some(address) = addresses.get(number % addresses.len()) else {
+                    continue;
+                };
+                match open(*address, connector.clone(), report.clone()).await {
+                    Ok(opened) => {
+                        first.store((number + 1) % addresses.len(), Ordering::Relaxed);
+                        return Ok(opened);
+                    }
                     // That a replica does not lead explains less than others do.
                     Err(status) if follows(&status) && !follows(&failed) => {
                         if failed.code() == Code::Unavailable {
@@ -162,25 +179,15 @@ async fn open(
     address: SocketAddr,
     connector: Connector,
     report: wire::Host,
-) -> Result<(mpsc::Sender<wire::Host>, Streaming<wire::PlacementOrder>), Status> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| Status::invalid_argument(format!("address {address}: {error}")))?
-        .connect_timeout(DIAL_LIMIT)
-        .http2_keep_alive_interval(PING_AFTER)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .keep_alive_while_idle(true);
-    let channel = endpoint
-        .connect_with_connector(connector)
-        .await
-        .map_err(|error| {
-            Status::unavailable(format!("{address}: {}", outrider_kit::error::chain(&error)))
-        })?;
+) -> Result<Stream<Service>, Status> {
+    let (channel, heard) = dial::connect(address, connector, PINGS).await?;
     let (reports, messages) = mpsc::channel(UNSENT);
     // There is room for one.
     let _ = reports.try_send(report);
     let mut client = PlacementClient::new(channel).max_decoding_message_size(LARGEST);
+    // Placement of Dapr answers with its first order, which may take a round.
     let orders = client
         .report_dapr_status(ReceiverStream::new(messages))
         .await?;
-    Ok((reports, orders.into_inner()))
+    Ok((reports, orders.into_inner(), heard))
 }

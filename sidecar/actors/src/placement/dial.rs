@@ -1,0 +1,184 @@
+//! Connections to whoever says where actors are. Each knows when something came
+//! on it last: what ends a stream does not say whether the other end knows that it
+//! has ended.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use outrider_security::Connector;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+use tower_service::Service;
+
+const DIAL_LIMIT: Duration = Duration::from_secs(3);
+
+/// When a connection is asked whether anybody is there.
+#[derive(Debug, Clone, Copy)]
+pub struct Pings {
+    /// After so much silence.
+    pub after: Duration,
+    /// The connection is given up without an answer by then.
+    pub timeout: Duration,
+}
+
+/// When something came on a connection last.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    last: Arc<Mutex<Instant>>,
+    /// A connection without anything for so long has not been closed by the other
+    /// end.
+    silence: Duration,
+}
+
+impl Heard {
+    fn new(pings: Pings) -> Self {
+        Self {
+            last: Arc::new(Mutex::new(Instant::now())),
+            // The ping may have been sent a little late.
+            silence: (pings.after + pings.timeout).mul_f64(0.8),
+        }
+    }
+
+    pub fn is_silent(&self) -> bool {
+        self.last().elapsed() >= self.silence
+    }
+
+    fn last(&self) -> Instant {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
+/// A channel with one connection, `address` is `host:port`.
+pub async fn connect(
+    address: impl std::fmt::Display,
+    connector: Connector,
+    pings: Pings,
+) -> Result<(Channel, Heard), Status> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| Status::invalid_argument(format!("address {address}: {error}")))?
+        .connect_timeout(DIAL_LIMIT)
+        .http2_keep_alive_interval(pings.after)
+        .keep_alive_timeout(pings.timeout)
+        .keep_alive_while_idle(true);
+    let heard = Heard::new(pings);
+    let connecting = endpoint.connect_with_connector(Listening {
+        inner: connector,
+        heard: heard.clone(),
+    });
+    let channel = connecting.await.map_err(|error| {
+        Status::unavailable(format!("{address}: {}", outrider_kit::error::chain(&error)))
+    })?;
+    Ok((channel, heard))
+}
+
+/// A connector, or a connection, of which it is known when something came last.
+#[derive(Clone)]
+struct Listening<T> {
+    inner: T,
+    heard: Heard,
+}
+
+impl Service<Uri> for Listening<Connector> {
+    type Response = TokioIo<Listening<TokioIo<<Connector as Service<Uri>>::Response>>>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, target: Uri) -> Self::Future {
+        let connecting = self.inner.call(target);
+        let heard = self.heard.clone();
+        Box::pin(async move {
+            let inner = TokioIo::new(connecting.await?);
+            heard.hear();
+            Ok(TokioIo::new(Listening { inner, heard }))
+        })
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Listening<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?;
+        if buffer.filled().len() > before {
+            this.heard.hear();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Listening<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_are_heard_and_the_end_is_not() {
+        let (inner, mut other) = tokio::io::duplex(64);
+        let heard = Heard::new(Pings {
+            after: Duration::ZERO,
+            timeout: Duration::ZERO,
+        });
+        let mut listening = Listening {
+            inner,
+            heard: heard.clone(),
+        };
+        let before = heard.last();
+        other.write_all(b"x").await.unwrap();
+        listening.read_u8().await.unwrap();
+        let after = heard.last();
+        assert!(after > before);
+        drop(other);
+        assert_eq!(listening.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(heard.last(), after);
+    }
+}
