@@ -231,8 +231,9 @@ impl<M> Network<M> {
         if self.lives[end.node] != end.life || !connection.open[to] {
             return None;
         }
+        let is_own = matches!(message, Message::Silent) && !self.frozen.contains(&end.node);
         let connection = self.connections.get_mut(&id)?;
-        if !passes || !connection.held[to].is_empty() {
+        if !is_own && (!passes || !connection.held[to].is_empty()) {
             connection.held[to].push(message);
             return None;
         }
@@ -269,7 +270,7 @@ impl<M> Network<M> {
         }
         self.alive[node] = false;
         self.lives[node] += 1;
-        self.frozen.remove(&node);
+        self.thaw(now, node);
     }
 
     pub fn start(&mut self, node: Node) {
@@ -307,12 +308,12 @@ impl<M> Network<M> {
             if !concerns(connection.ends.map(|end| end.node)) {
                 continue;
             }
-            // Each end has heard the other one since its last ping, or the
-            // other's: the more often of the two.
+            // The end that asks more often has asked last, and both have heard the
+            // other one then.
             let [one, other] = connection.keepalives;
             let often = one.after.min(other.after).as_micros() as u64;
+            let heard = Duration::from_micros(self.random.u64(0..=often));
             for (side, keepalive) in connection.keepalives.iter().enumerate() {
-                let heard = Duration::from_micros(self.random.u64(0..=often));
                 let at = now + keepalive.after + keepalive.timeout - heard;
                 self.out.push((at, Event::Silent(*id, side, now)));
             }
@@ -325,12 +326,22 @@ impl<M> Network<M> {
         for id in ids {
             let delay = self.delay();
             let [one, other] = self.connections[&id].ends.map(|end| end.node);
-            if !self.passes(one, other) {
-                continue;
-            }
+            let passes = self.passes(one, other);
+            let frozen = [one, other].map(|node| self.frozen.contains(&node));
             let Some(connection) = self.connections.get_mut(&id) else {
                 continue;
             };
+            if !passes {
+                // What an end has found out by itself it knows nonetheless.
+                for (side, is_frozen) in frozen.into_iter().enumerate() {
+                    let held = &mut connection.held[side];
+                    if !is_frozen && matches!(held.first(), Some(Message::Silent)) {
+                        let message = held.remove(0);
+                        self.out.push((now, Event::Arrives(id, side, message)));
+                    }
+                }
+                continue;
+            }
             connection.freed = now;
             for side in 0..2 {
                 for message in std::mem::take(&mut connection.held[side]) {
