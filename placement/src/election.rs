@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use outrider_placement_engine::before::{Heard, Hosts};
+use outrider_placement_engine::before::{Heard, Hosts, Stamp};
 use outrider_placement_engine::election::{Answer, Broadcast, Election, Request};
 use outrider_proto::election::v1 as wire;
 use outrider_proto::election::v1::ask_request::Question;
@@ -200,10 +200,12 @@ async fn ask(channel: Channel, request: &Request) -> Result<Answer, Status> {
         Request::Heartbeat {
             term,
             leader,
+            number,
             hosts,
         } => Question::Heartbeat(wire::Heartbeat {
             term,
             leader,
+            number,
             hosts: hosts.map(written),
         }),
         Request::Resign { term, leader } => {
@@ -225,6 +227,10 @@ async fn ask(channel: Channel, request: &Request) -> Result<Answer, Status> {
         term,
         granted,
         before: before.map(|heard| Heard {
+            stamp: Stamp {
+                term: heard.term,
+                number: heard.number,
+            },
             hosts: heard.hosts.map(read),
             ago: Duration::from_millis(heard.milliseconds_ago),
         }),
@@ -258,10 +264,12 @@ impl election_server::Election for Replica {
             Some(Question::Heartbeat(wire::Heartbeat {
                 term,
                 leader,
+                number,
                 hosts,
             })) => Request::Heartbeat {
                 term,
                 leader,
+                number,
                 hosts: hosts.map(read),
             },
             Some(Question::Resignation(wire::Resignation { term, leader })) => {
@@ -275,6 +283,8 @@ impl election_server::Election for Replica {
         let before = answer.before.map(|heard| wire::Heard {
             hosts: heard.hosts.map(written),
             milliseconds_ago: u64::try_from(heard.ago.as_millis()).unwrap_or(u64::MAX),
+            term: heard.stamp.term,
+            number: heard.stamp.number,
         });
         Ok(Response::new(wire::AskResponse {
             term: answer.term,

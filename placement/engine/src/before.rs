@@ -32,9 +32,18 @@ impl Hosts {
     }
 }
 
+/// Which heartbeat it was: the later one is the greater one, whenever it arrives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp {
+    pub term: u64,
+    pub number: u64,
+}
+
 /// The leader before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Before {
+    /// Of the heartbeat that says which hosts there are.
+    pub stamp: Stamp,
     /// None if that is not known: nobody has heard of a leader.
     pub hosts: Option<Hosts>,
     /// Its last heartbeat; it may have been one until then.
@@ -44,6 +53,7 @@ pub struct Before {
 /// What a replica tells another one of the leader before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heard {
+    pub stamp: Stamp,
     pub hosts: Option<Hosts>,
     pub ago: Duration,
 }
@@ -52,6 +62,7 @@ impl Before {
     /// For another replica.
     pub fn told(self, now: Instant) -> Heard {
         Heard {
+            stamp: self.stamp,
             hosts: self.hosts,
             ago: now.saturating_duration_since(self.heard),
         }
@@ -60,9 +71,25 @@ impl Before {
     /// What another replica has told. It comes a bit later than it was true:
     /// then the leader is followed for longer.
     pub fn of(heard: Heard, now: Instant) -> Option<Self> {
-        let Heard { hosts, ago } = heard;
-        let heard = now.checked_sub(ago)?;
-        Some(Self { hosts, heard })
+        Some(Self {
+            stamp: heard.stamp,
+            hosts: heard.hosts,
+            heard: now.checked_sub(heard.ago)?,
+        })
+    }
+
+    /// What is known with another one: the hosts of the later heartbeat, and the
+    /// later time. One that arrives late may be an old one.
+    pub fn with(self, other: Self) -> Self {
+        let later = if other.stamp > self.stamp {
+            other
+        } else {
+            self
+        };
+        Self {
+            heard: self.heard.max(other.heard),
+            ..later
+        }
     }
 
     /// When none of its sidecars follows it any more.

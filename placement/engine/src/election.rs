@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::before::{Before, Heard, Hosts};
+use crate::before::{Before, Heard, Hosts, Stamp};
 
 /// Between heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_millis(150);
@@ -37,6 +37,8 @@ pub enum Request {
     Heartbeat {
         term: u64,
         leader: String,
+        /// Among those of the leader.
+        number: u64,
         hosts: Option<Hosts>,
     },
     /// Leads no more: an election may begin at once.
@@ -69,6 +71,8 @@ pub struct Election {
     loyal_until: Instant,
     /// The leader before, if another replica led; or this one, in an earlier term.
     before: Option<Before>,
+    /// Of its last heartbeat.
+    number: u64,
     /// What this replica says of its hosts when it leads.
     hosts: Option<Hosts>,
     /// State of a linear generator.
@@ -110,6 +114,7 @@ impl Election {
             },
             loyal_until: now,
             before: None,
+            number: 0,
             hosts: None,
             random: seed,
         };
@@ -117,6 +122,7 @@ impl Election {
             election.loyal_until = now + LOYALTY;
             election.follow(now, None);
             election.before = Some(Before {
+                stamp: Stamp::default(),
                 hosts: None,
                 heard: now,
             });
@@ -186,13 +192,19 @@ impl Election {
             Request::Heartbeat {
                 term,
                 leader,
+                number,
                 hosts,
             } => {
                 let current = *term >= self.term;
                 if current {
                     self.enter(*term);
                     self.loyal_until = now + LOYALTY;
-                    self.before = Some(Before {
+                    let stamp = Stamp {
+                        term: *term,
+                        number: *number,
+                    };
+                    self.hear(Before {
+                        stamp,
                         hosts: *hosts,
                         heard: now,
                     });
@@ -261,8 +273,8 @@ impl Election {
             ) if term == of && stands == stood => {
                 votes.insert(replica.to_owned());
                 let told = answer.before.and_then(|heard| Before::of(heard, now));
-                if told.is_some_and(|told| self.before.is_none_or(|own| own.heard < told.heard)) {
-                    self.before = told;
+                if let Some(told) = told {
+                    self.before = Some(self.before.map_or(told, |own| own.with(told)));
                 }
                 if votes.len() < majority {
                     return None;
@@ -320,10 +332,18 @@ impl Election {
 
     /// Should it lead again, its hosts may have been elsewhere meanwhile.
     fn led(&mut self, now: Instant) {
-        self.before = Some(Before {
+        self.hear(Before {
+            stamp: Stamp {
+                term: self.term,
+                number: self.number,
+            },
             hosts: self.hosts,
             heard: now,
         });
+    }
+
+    fn hear(&mut self, before: Before) {
+        self.before = Some(self.before.map_or(before, |known| known.with(before)));
     }
 
     fn enter(&mut self, term: u64) {
@@ -377,11 +397,13 @@ impl Election {
         self.heartbeat()
     }
 
-    fn heartbeat(&self) -> Option<Broadcast> {
+    fn heartbeat(&mut self) -> Option<Broadcast> {
+        self.number += 1;
         (self.replicas > 1).then(|| {
             Broadcast(Request::Heartbeat {
                 term: self.term,
                 leader: self.id.clone(),
+                number: self.number,
                 hosts: self.hosts,
             })
         })
@@ -638,6 +660,7 @@ mod tests {
             Request::Heartbeat {
                 term,
                 leader: name(9),
+                number: 1,
                 hosts: None,
             },
             Request::Vote {

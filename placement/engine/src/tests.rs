@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
-use crate::before::{Before, Hosts};
+use crate::before::{Before, Hosts, Stamp};
 
 const SETTINGS: Settings = Settings {
     timeout: Duration::from_secs(8),
@@ -40,6 +40,7 @@ impl World {
     fn after(settings: Settings, hosts: Option<Hosts>) -> Self {
         let now = Instant::now();
         let before = hosts.map(|hosts| Before {
+            stamp: Stamp::default(),
             hosts: Some(hosts),
             heard: now,
         });
@@ -414,6 +415,22 @@ fn a_new_leader_waits_for_a_host_until_that_follows_nobody() {
     elsewhere.namespace = "other".into();
     let three = world.open(3, elsewhere);
     assert_eq!(world.orders(three), [Order::Lock { version: 1 }]);
+}
+
+#[test]
+fn an_old_heartbeat_that_arrives_late_says_nothing_new_of_hosts() {
+    let now = Instant::now();
+    let before = |number, hosts, heard| Before {
+        stamp: Stamp { term: 4, number },
+        hosts: known(hosts),
+        heard,
+    };
+    let all = [host("a:1", &["cat"]), host("b:1", &["cat"])];
+    let later = now + Duration::from_secs(1);
+    let (new, old) = (before(9, &all, now), before(2, &all[..1], later));
+    for known in [new.with(old), old.with(new)] {
+        assert_eq!((known.hosts, known.heard), (new.hosts, later));
+    }
 }
 
 #[test]
