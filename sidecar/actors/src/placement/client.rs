@@ -122,7 +122,7 @@ impl<'a, P: Protocol> Client<'a, P> {
             link = tokio::select! {
                 () = &mut next => return,
                 () = due => client.handle(Event::Woken, link),
-                _ = looks.tick() => continue,
+                _ = looks.tick() => client.look(link),
                 Some(number) = halted.recv() => client.handle(Event::Halted { number }, link),
                 _ = client.hosted.changed() => client.report(link),
                 Ok(()) = has_store.changed() => client.report(link),
@@ -179,7 +179,7 @@ impl<'a, P: Protocol> Client<'a, P> {
                     .unwrap_or_else(|| Status::unavailable("it has ended"));
                 self.log(&status);
                 let event = match &link {
-                    Link::Open(open) if open.heard.is_silent() => Event::Silent,
+                    Link::Open(open) if open.heard.was_silent(Instant::now()) => Event::Silent,
                     _ => Event::Lost,
                 };
                 // The old connection is closed first.
@@ -187,6 +187,19 @@ impl<'a, P: Protocol> Client<'a, P> {
                 let link = self.again();
                 self.handle(event, link)
             }
+        }
+    }
+
+    /// Gives up a stream on which nothing comes any more.
+    fn look(&mut self, link: Link<P>) -> Link<P> {
+        match link {
+            Link::Open(open) if open.heard.is_silent(Instant::now()) => {
+                tracing::warn!(target: SCOPE, "nothing comes from the {} any more: actors of this sidecar may be elsewhere soon, and it is asked again", P::NAME);
+                drop(open);
+                let link = self.again();
+                self.handle(Event::Silent, link)
+            }
+            link => link,
         }
     }
 

@@ -28,34 +28,54 @@ pub struct Pings {
     pub timeout: Duration,
 }
 
+/// A connection without anything for so long has not been closed by the other end.
+const QUIET: Duration = Duration::from_millis(2800);
+/// One whose other end asks regularly whether anybody is there is given up after so
+/// much silence.
+const SILENCE: Duration = Duration::from_millis(3500);
+/// Pauses that show that it does: placement asks each 2 s.
+const REGULAR: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(500)..=Duration::from_millis(2600);
+
 /// When something came on a connection last.
 #[derive(Debug, Clone)]
-pub struct Heard {
-    last: Arc<Mutex<Instant>>,
-    /// A connection without anything for so long has not been closed by the other
-    /// end.
-    silence: Duration,
+pub struct Heard(Arc<Mutex<Last>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    at: Instant,
+    /// How many pauses were regular.
+    regular: u32,
 }
 
 impl Heard {
-    fn new(pings: Pings) -> Self {
-        Self {
-            last: Arc::new(Mutex::new(Instant::now())),
-            // The ping may have been sent a little late.
-            silence: (pings.after + pings.timeout).mul_f64(0.8),
+    fn new(now: Instant) -> Self {
+        let regular = 0;
+        Self(Arc::new(Mutex::new(Last { at: now, regular })))
+    }
+
+    /// Whether a stream that has ended now was silent before: perhaps the other end
+    /// does not know that it has ended.
+    pub fn was_silent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last().at) >= QUIET
+    }
+
+    /// Whether nobody seems to be there any more.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        let last = self.last();
+        last.regular >= 2 && now.saturating_duration_since(last.at) >= SILENCE
+    }
+
+    fn last(&self) -> Last {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, now: Instant) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if REGULAR.contains(&now.saturating_duration_since(last.at)) {
+            last.regular = last.regular.saturating_add(1);
         }
-    }
-
-    pub fn is_silent(&self) -> bool {
-        self.last().elapsed() >= self.silence
-    }
-
-    fn last(&self) -> Instant {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hear(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        last.at = now;
     }
 }
 
@@ -63,15 +83,18 @@ impl Heard {
 pub async fn connect(
     address: impl std::fmt::Display,
     connector: Connector,
-    pings: Pings,
+    pings: Option<Pings>,
 ) -> Result<(Channel, Heard), Status> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+    let mut endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| Status::invalid_argument(format!("address {address}: {error}")))?
-        .connect_timeout(DIAL_LIMIT)
-        .http2_keep_alive_interval(pings.after)
-        .keep_alive_timeout(pings.timeout)
-        .keep_alive_while_idle(true);
-    let heard = Heard::new(pings);
+        .connect_timeout(DIAL_LIMIT);
+    if let Some(pings) = pings {
+        endpoint = endpoint
+            .http2_keep_alive_interval(pings.after)
+            .keep_alive_timeout(pings.timeout)
+            .keep_alive_while_idle(true);
+    }
+    let heard = Heard::new(Instant::now());
     let connecting = endpoint.connect_with_connector(Listening {
         inner: connector,
         heard: heard.clone(),
@@ -103,7 +126,7 @@ impl Service<Uri> for Listening<Connector> {
         let heard = self.heard.clone();
         Box::pin(async move {
             let inner = TokioIo::new(connecting.await?);
-            heard.hear();
+            heard.hear(Instant::now());
             Ok(TokioIo::new(Listening { inner, heard }))
         })
     }
@@ -119,7 +142,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Listening<T> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?;
         if buffer.filled().len() > before {
-            this.heard.hear();
+            this.heard.hear(Instant::now());
         }
         Poll::Ready(Ok(()))
     }
@@ -164,21 +187,40 @@ mod tests {
     #[tokio::test]
     async fn bytes_are_heard_and_the_end_is_not() {
         let (inner, mut other) = tokio::io::duplex(64);
-        let heard = Heard::new(Pings {
-            after: Duration::ZERO,
-            timeout: Duration::ZERO,
-        });
+        let heard = Heard::new(Instant::now());
         let mut listening = Listening {
             inner,
             heard: heard.clone(),
         };
-        let before = heard.last();
+        let before = heard.last().at;
         other.write_all(b"x").await.unwrap();
         listening.read_u8().await.unwrap();
-        let after = heard.last();
+        let after = heard.last().at;
         assert!(after > before);
         drop(other);
         assert_eq!(listening.read(&mut [0]).await.unwrap(), 0);
-        assert_eq!(heard.last(), after);
+        assert_eq!(heard.last().at, after);
+    }
+
+    #[test]
+    fn only_one_that_asks_regularly_is_given_up_for_its_silence() {
+        let mut now = Instant::now();
+        let heard = Heard::new(now);
+        assert!(
+            !heard.is_silent(now + SILENCE * 10),
+            "it may not ask at all"
+        );
+        for _ in 0..2 {
+            now += Duration::from_secs(10);
+            heard.hear(now);
+        }
+        assert!(!heard.is_silent(now + SILENCE * 10), "it asks seldom");
+        for _ in 0..2 {
+            now += Duration::from_secs(2);
+            heard.hear(now);
+        }
+        assert!(!heard.is_silent(now + Duration::from_secs(3)));
+        assert!(heard.is_silent(now + SILENCE));
+        assert!(heard.was_silent(now + SILENCE) && !heard.was_silent(now));
     }
 }

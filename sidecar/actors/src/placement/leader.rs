@@ -92,7 +92,7 @@ impl Protocol for Leader {
         let connector = self.connector.clone();
         let address = self.address.clone();
         Box::pin(async move {
-            let (channel, heard) = dial::connect(&address, connector, PINGS).await?;
+            let (channel, heard) = dial::connect(&address, connector, Some(PINGS)).await?;
             let (messages_tx, messages) = mpsc::channel(UNSENT);
             // There is room for one.
             let _ = messages_tx.try_send(report);

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use super::client::{Opening, Protocol, Stream, UNSENT, follows};
-use super::dial::{self, Pings};
+use super::dial;
 use super::follower::{Follower, Order};
 use super::{Options, Phase};
 use crate::actors::Actors;
@@ -21,14 +21,6 @@ use crate::hosts::Tables;
 
 /// What this end knows of the protocol.
 const API_LEVEL: u32 = 20;
-/// The service asks each 2 s whether anybody is there, and gives a silent sidecar
-/// up after 5 s. As long as it asks nothing else has to: Dapr's closes streams of
-/// sidecars that ask often. The actors are gone from here before others have them;
-/// a new leader counts on it.
-const PINGS: Pings = Pings {
-    after: Duration::from_millis(2500),
-    timeout: Duration::from_secs(1),
-};
 /// Bytes of a table.
 const LARGEST: usize = 256 << 20;
 
@@ -180,7 +172,11 @@ async fn open(
     connector: Connector,
     report: wire::Host,
 ) -> Result<Stream<Service>, Status> {
-    let (channel, heard) = dial::connect(address, connector, PINGS).await?;
+    // The service asks each 2 s whether anybody is there, and gives a silent sidecar
+    // up after 5 s; the sidecar listens for that, and gives its actors up before
+    // others have them. It does not ask itself: Dapr's service closes the streams of
+    // those that ask often.
+    let (channel, heard) = dial::connect(address, connector, None).await?;
     let (reports, messages) = mpsc::channel(UNSENT);
     // There is room for one.
     let _ = reports.try_send(report);
