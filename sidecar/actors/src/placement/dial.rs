@@ -44,7 +44,7 @@ pub struct Heard(Arc<Mutex<Last>>);
 #[derive(Debug, Clone, Copy)]
 struct Last {
     at: Instant,
-    /// How many pauses were regular.
+    /// How many pauses in a row were regular.
     regular: u32,
 }
 
@@ -63,7 +63,7 @@ impl Heard {
     /// Whether nobody seems to be there any more.
     pub fn is_silent(&self, now: Instant) -> bool {
         let last = self.last();
-        last.regular >= 2 && now.saturating_duration_since(last.at) >= SILENCE
+        last.regular >= 3 && now.saturating_duration_since(last.at) >= SILENCE
     }
 
     fn last(&self) -> Last {
@@ -72,8 +72,11 @@ impl Heard {
 
     fn hear(&self, now: Instant) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if REGULAR.contains(&now.saturating_duration_since(last.at)) {
+        let pause = now.saturating_duration_since(last.at);
+        if REGULAR.contains(&pause) {
             last.regular = last.regular.saturating_add(1);
+        } else if pause > *REGULAR.end() {
+            last.regular = 0;
         }
         last.at = now;
     }
@@ -215,7 +218,7 @@ mod tests {
             heard.hear(now);
         }
         assert!(!heard.is_silent(now + SILENCE * 10), "it asks seldom");
-        for _ in 0..2 {
+        for _ in 0..3 {
             now += Duration::from_secs(2);
             heard.hear(now);
         }
