@@ -149,6 +149,7 @@ async fn serve_api(
         lead,
         mtls: flags.tls.is_some(),
         messages: Messages::new(UNFINISHED),
+        ping_after: flags.keepalive_time,
     };
     tracing::info!(target: "dapr.placement.server", "Running Placement gRPC server on {}", listener.local_addr()?);
     process.serve("placement", listener, acceptor, limits(flags), server);

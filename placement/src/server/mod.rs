@@ -9,6 +9,7 @@ use std::future::Ready;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -37,7 +38,13 @@ pub struct Server {
     pub mtls: bool,
     /// What has not come whole.
     pub messages: Messages,
+    /// How often sidecars are asked whether they are there.
+    pub ping_after: Duration,
 }
+
+/// Tells sidecars how often they hear something: they give up a service that is
+/// silent for longer.
+const PINGS: &str = "outrider-ping-milliseconds";
 
 impl NamedService for Server {
     const NAME: &'static str = "dapr.proto.placement.v1.Placement";
@@ -96,7 +103,10 @@ impl Server {
             return Err(Status::unauthenticated(text));
         }
         let session = Session::new(self.lead.clone(), request.into_inner(), id);
-        Ok(tonic::Response::new(session))
+        let mut response = tonic::Response::new(session);
+        let every = u64::try_from(self.ping_after.as_millis()).unwrap_or(u64::MAX);
+        response.metadata_mut().insert(PINGS, every.into());
+        Ok(response)
     }
 }
 

@@ -33,6 +33,8 @@ const QUIET: Duration = Duration::from_millis(2800);
 /// One whose other end asks regularly whether anybody is there is given up after so
 /// much silence.
 const SILENCE: Duration = Duration::from_millis(3500);
+/// How late a question may be.
+const LATE: Duration = Duration::from_millis(1500);
 /// Pauses that show that it does: placement asks each 2 s.
 const REGULAR: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_millis(2600);
@@ -46,12 +48,23 @@ struct Last {
     at: Instant,
     /// How many pauses in a row were regular.
     regular: u32,
+    /// After so much silence nobody is there, where the other end has said how often
+    /// it asks.
+    limit: Option<Duration>,
 }
 
 impl Heard {
     fn new(now: Instant) -> Self {
-        let regular = 0;
-        Self(Arc::new(Mutex::new(Last { at: now, regular })))
+        Self(Arc::new(Mutex::new(Last {
+            at: now,
+            regular: 0,
+            limit: None,
+        })))
+    }
+
+    /// The other end says that it asks this often.
+    pub fn expect(&self, every: Duration) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).limit = Some(every + LATE);
     }
 
     /// Whether a stream that has ended now was silent before: perhaps the other end
@@ -63,7 +76,9 @@ impl Heard {
     /// Whether nobody seems to be there any more.
     pub fn is_silent(&self, now: Instant) -> bool {
         let last = self.last();
-        last.regular >= 3 && now.saturating_duration_since(last.at) >= SILENCE
+        let learned = (last.regular >= 3).then_some(SILENCE);
+        let limit = last.limit.or(learned);
+        limit.is_some_and(|limit| now.saturating_duration_since(last.at) >= limit)
     }
 
     fn last(&self) -> Last {
@@ -225,5 +240,9 @@ mod tests {
         assert!(!heard.is_silent(now + Duration::from_secs(3)));
         assert!(heard.is_silent(now + SILENCE));
         assert!(heard.was_silent(now + SILENCE) && !heard.was_silent(now));
+        let other = Heard::new(now);
+        other.expect(Duration::from_secs(10));
+        assert!(!other.is_silent(now + Duration::from_secs(11)));
+        assert!(other.is_silent(now + Duration::from_secs(12)));
     }
 }

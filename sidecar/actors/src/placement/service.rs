@@ -21,6 +21,9 @@ use crate::hosts::Tables;
 
 /// What this end knows of the protocol.
 const API_LEVEL: u32 = 20;
+/// Ours says in this how often it asks whether anybody is there, in milliseconds.
+const PINGS: &str = "outrider-ping-milliseconds";
+const LONGEST_PINGS: u64 = 60_000;
 /// Bytes of a table.
 const LARGEST: usize = 256 << 20;
 
@@ -172,7 +175,7 @@ async fn open(
     connector: Connector,
     report: wire::Host,
 ) -> Result<Stream<Service>, Status> {
-    // The service asks each 2 s whether anybody is there, and gives a silent sidecar
+    // By default the service asks each 2 s whether anybody is there, and gives a silent sidecar
     // up after 5 s; the sidecar listens for that, and gives its actors up before
     // others have them. It does not ask itself: Dapr's service closes the streams of
     // those that ask often.
@@ -185,5 +188,10 @@ async fn open(
     let orders = client
         .report_dapr_status(ReceiverStream::new(messages))
         .await?;
+    let every = orders.metadata().get(PINGS);
+    let every = every.and_then(|every| every.to_str().ok()?.parse().ok());
+    if let Some(every) = every.filter(|every| *every <= LONGEST_PINGS) {
+        heard.expect(Duration::from_millis(every));
+    }
     Ok((reports, orders.into_inner(), heard))
 }
