@@ -8,6 +8,7 @@ use bytes::Bytes;
 use outrider_kit::duration;
 use outrider_placement_engine::before::{Before, Hosts};
 use outrider_placement_engine::{Effect, Event, Membership, Placement, Settings, StreamId};
+use outrider_placement_stream::Orders;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -18,8 +19,6 @@ use crate::metrics::Metrics;
 /// Orders that a stream has not taken. A round has three; a sidecar that is
 /// several rounds behind is closed, and asks again.
 const QUEUE: usize = 64;
-
-pub type Orders = mpsc::Receiver<Result<Bytes, Status>>;
 
 /// Cloning shares it.
 #[derive(Clone)]

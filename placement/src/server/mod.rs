@@ -14,18 +14,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use outrider_host::server::Messages;
-use outrider_placement_engine::Caller;
+use outrider_placement_stream::{LARGEST, OrderCodec, Session, identify};
 use outrider_proto::placement::v1::Host;
-use outrider_security::{Peer, SpiffeId};
+use outrider_security::Peer;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Status, Streaming};
 
 pub use lead::Lead;
-use session::Session;
+use session::Sidecar;
 
-/// A report, in bytes.
-const LARGEST: usize = 1 << 20;
 /// Of reports that have not come whole, of all clients together, in bytes.
 pub const UNFINISHED: usize = 16 << 20;
 
@@ -73,8 +71,8 @@ where
             let address = peer.and_then(|peer| peer.address);
             let source = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |it| it.ip());
             let request = request.map(|body| server.messages.of(source.into(), body));
-            let mut grpc =
-                Grpc::new(wire::OrderCodec).apply_max_message_size_config(Some(LARGEST), None);
+            let grpc = Grpc::new(OrderCodec::default());
+            let mut grpc = grpc.apply_max_message_size_config(Some(LARGEST), None);
             Ok(grpc.streaming(server, request).await)
         })
     }
@@ -82,8 +80,8 @@ where
 
 impl StreamingService<Host> for Server {
     type Response = Bytes;
-    type ResponseStream = Session;
-    type Future = Ready<Result<tonic::Response<Session>, Status>>;
+    type ResponseStream = Session<Sidecar>;
+    type Future = Ready<Result<tonic::Response<Session<Sidecar>>, Status>>;
 
     fn call(&mut self, request: tonic::Request<Streaming<Host>>) -> Self::Future {
         std::future::ready(self.session(request))
@@ -94,26 +92,14 @@ impl Server {
     fn session(
         &self,
         request: tonic::Request<Streaming<Host>>,
-    ) -> Result<tonic::Response<Session>, Status> {
+    ) -> Result<tonic::Response<Session<Sidecar>>, Status> {
         self.lead.serves()?;
-        let peer = request.extensions().get::<Peer>();
-        let id = peer.and_then(|peer| peer.id.clone());
-        if self.mtls && caller(id.as_ref()).is_none() {
-            let text = "failed to get client ID from context";
-            return Err(Status::unauthenticated(text));
-        }
-        let session = Session::new(self.lead.clone(), request.into_inner(), id);
+        let id = identify(&request, self.mtls)?;
+        let sidecar = Sidecar::new(self.lead.clone(), id);
+        let session = Session::new(sidecar, request.into_inner());
         let mut response = tonic::Response::new(session);
         let every = u64::try_from(self.ping_after.as_millis()).unwrap_or(u64::MAX);
         response.metadata_mut().insert(PINGS, every.into());
         Ok(response)
     }
-}
-
-fn caller(id: Option<&SpiffeId>) -> Option<Caller<'_>> {
-    let workload = id?.as_workload()?;
-    Some(Caller {
-        app_id: workload.app_id,
-        namespace: workload.namespace,
-    })
 }

@@ -1,48 +1,14 @@
-//! Messages of the stream, and orders that are encoded once for all streams.
+//! Messages of the stream, as the engine knows them.
 
 use std::collections::HashMap;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use outrider_placement_engine as engine;
 use outrider_placement_engine::{Event, Order, Phase, StreamId};
 use outrider_proto::placement::v1::{
     Host, HostOperation, PlacementOrder, PlacementTable, PlacementTables,
 };
 use prost::Message as _;
-use tonic::Status;
-use tonic::codec::{Codec, EncodeBuf, Encoder};
-use tonic_prost::{ProstCodec, ProstDecoder};
-
-/// Reads hosts, and writes orders that are encoded already.
-#[derive(Default)]
-pub struct OrderCodec;
-
-impl Codec for OrderCodec {
-    type Encode = Bytes;
-    type Decode = Host;
-    type Encoder = Encoded;
-    type Decoder = ProstDecoder<Host>;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        Encoded
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<Host, Host>::default().decoder()
-    }
-}
-
-pub struct Encoded;
-
-impl Encoder for Encoded {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.put(item);
-        Ok(())
-    }
-}
 
 /// Bytes of a [`PlacementOrder`].
 pub fn encode(order: &Order, replication_factor: i64) -> Bytes {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use outrider_kit::duration;
 use outrider_placement_engine::by_type::{Content, Effect, Event, Placement, Size};
 use outrider_placement_engine::{Host, Settings, StreamId};
+use outrider_placement_stream::Orders;
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -24,8 +25,6 @@ const GRACE: Duration = Duration::from_secs(1);
 const MOST_STREAMS: usize = 16_384;
 /// Hosts of all types of one namespace together.
 const MOST_HOSTS: usize = 1 << 18;
-
-pub type Orders = mpsc::Receiver<Result<Bytes, Status>>;
 
 pub struct Lead {
     engine: Placement,

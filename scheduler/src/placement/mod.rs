@@ -16,13 +16,14 @@ use outrider_kit::quote;
 use outrider_placement_engine::authority::{self, Announced, Authority, Member};
 use outrider_placement_engine::by_type::Event;
 use outrider_placement_engine::{Host, Settings, StreamId};
+use outrider_placement_stream::Orders;
 use outrider_telemetry::metrics::Registry;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::flags;
-use lead::{Lead, Orders};
+use lead::Lead;
 use metrics::Metrics;
 pub use presence::Presence;
 pub use service::WithPlacement;
@@ -90,7 +91,7 @@ impl Placement {
         self.0.is_enabled
     }
 
-    /// All schedulers, as sidecars are told: none before they are known.
+    /// All schedulers, as they are announced to sidecars: none before they are known.
     pub fn hosts(&self) -> watch::Receiver<Arc<[Announced]>> {
         self.0.hosts.subscribe()
     }
@@ -120,8 +121,8 @@ impl Placement {
         self.follow(&mut state);
     }
 
-    /// A sidecar that waits for jobs. `addresses` are where it was told to find
-    /// placement services.
+    /// A sidecar that waits for jobs. `addresses` are where it is configured to
+    /// find placement services.
     pub fn connect(&self, can_follow: bool, addresses: &[String]) -> Sidecar {
         let sidecar = self.change(|authority| authority.connect(can_follow, addresses));
         Sidecar {

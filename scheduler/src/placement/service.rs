@@ -8,19 +8,16 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
+use outrider_placement_stream::{LARGEST, OrderCodec, Session, identify};
 use outrider_proto::scheduler::v1::ReportActorTypesRequest;
-use outrider_security::Peer;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Status, Streaming};
 use tower_service::Service;
 
-use super::session::{Session, caller};
-use super::{Placement, wire};
-
-/// A report, in bytes.
-const LARGEST: usize = 1 << 20;
+use super::Placement;
+use super::session::Sidecar;
 
 /// The generated service, and placement.
 #[derive(Clone)]
@@ -59,7 +56,7 @@ where
             stopping: self.stopping.clone(),
         };
         Box::pin(async move {
-            let grpc = Grpc::new(wire::OrderCodec);
+            let grpc = Grpc::new(OrderCodec::default());
             let mut grpc = grpc.apply_max_message_size_config(Some(LARGEST), None);
             Ok(grpc.streaming(method, request).await)
         })
@@ -74,8 +71,8 @@ struct Method {
 
 impl StreamingService<ReportActorTypesRequest> for Method {
     type Response = Bytes;
-    type ResponseStream = Session;
-    type Future = Ready<Result<tonic::Response<Session>, Status>>;
+    type ResponseStream = Session<Sidecar>;
+    type Future = Ready<Result<tonic::Response<Session<Sidecar>>, Status>>;
 
     fn call(
         &mut self,
@@ -89,17 +86,11 @@ impl Method {
     fn session(
         &self,
         request: tonic::Request<Streaming<ReportActorTypesRequest>>,
-    ) -> Result<tonic::Response<Session>, Status> {
+    ) -> Result<tonic::Response<Session<Sidecar>>, Status> {
         self.placement.serves()?;
-        let peer = request.extensions().get::<Peer>();
-        let id = peer.and_then(|peer| peer.id.clone());
-        if self.mtls && caller(id.as_ref()).is_none() {
-            let text = "failed to get client ID from context";
-            return Err(Status::unauthenticated(text));
-        }
-        let messages = request.into_inner();
-        let placement = self.placement.clone();
-        let session = Session::new(placement, messages, id, &self.stopping);
+        let id = identify(&request, self.mtls)?;
+        let sidecar = Sidecar::new(self.placement.clone(), id, &self.stopping);
+        let session = Session::new(sidecar, request.into_inner());
         Ok(tonic::Response::new(session))
     }
 }

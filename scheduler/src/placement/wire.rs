@@ -1,54 +1,21 @@
-//! Messages of the stream, and orders that are encoded once for all streams.
+//! Messages of the stream, as the engine knows them.
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use outrider_placement_engine as engine;
 use outrider_placement_engine::by_type::{Content, Order, Table};
 use outrider_proto::scheduler::v1::{
     ActorHost, HashAlgorithm, Operation, PlacementHost, PlacementOrder, PlacementTable,
-    PlacementTables, ReportActorTypesRequest,
+    PlacementTables,
 };
 use prost::Message as _;
 use tonic::Status;
-use tonic::codec::{Codec, EncodeBuf, Encoder};
-use tonic_prost::{ProstCodec, ProstDecoder};
 
 /// Of one report.
 const MOST_TYPES: usize = 4096;
 /// Of a name or an address, in bytes.
 const LONGEST: usize = 512;
-
-/// Reads reports, and writes orders that are encoded already.
-#[derive(Default)]
-pub struct OrderCodec;
-
-impl Codec for OrderCodec {
-    type Encode = Bytes;
-    type Decode = ReportActorTypesRequest;
-    type Encoder = Encoded;
-    type Decoder = ProstDecoder<ReportActorTypesRequest>;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        Encoded
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<ReportActorTypesRequest, ReportActorTypesRequest>::default().decoder()
-    }
-}
-
-pub struct Encoded;
-
-impl Encoder for Encoded {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.put(item);
-        Ok(())
-    }
-}
 
 /// Bytes of a [`PlacementOrder`].
 pub fn encode(order: &Order) -> Bytes {

@@ -39,6 +39,7 @@ const LAYERS: [&[&str]; 6] = [
         "components-web",
         "host",
         "k8s",
+        "placement-stream",
         "resiliency",
     ],
     &[
