@@ -4,6 +4,7 @@
 //! seed, so that a run that fails is run again by its number.
 
 pub mod actors;
+mod cluster;
 pub mod faults;
 pub mod jobs;
 mod network;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use outrider_actors::Actor;
 
 use super::calls::Outcome;
+use crate::cluster::{self, History as _};
 use crate::network::{End, Node};
 use crate::{Report, Violation};
 
@@ -92,13 +93,6 @@ impl History {
         self.wrong.get_or_insert(what);
     }
 
-    pub fn check(&mut self, at: Duration) -> Result<(), Violation> {
-        match self.wrong.take() {
-            None => Ok(()),
-            Some(what) => Err(Violation { at, what }),
-        }
-    }
-
     /// All calls have an answer.
     pub fn end(mut self, at: Duration) -> Result<Report, Violation> {
         self.check(at)?;
@@ -114,5 +108,14 @@ impl History {
             sum: self.sum.finish(),
             ..self.report
         })
+    }
+}
+
+impl cluster::History for History {
+    fn check(&mut self, at: Duration) -> Result<(), Violation> {
+        match self.wrong.take() {
+            None => Ok(()),
+            Some(what) => Err(Violation { at, what }),
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use super::STORE;
+use crate::cluster::{self, History as _};
 use crate::faults::Fault;
 use crate::network::Node;
 use crate::{Report, Violation};
@@ -41,27 +42,6 @@ impl History {
             wrong: None,
             report: Report::default(),
             sum: DefaultHasher::new(),
-        }
-    }
-
-    pub fn fault(&mut self, now: Duration, fault: Fault) {
-        let (nodes, begins) = match fault {
-            Fault::Kill(node) | Fault::Freeze(node) => ([node, node], true),
-            Fault::Start(node) | Fault::Thaw(node) => ([node, node], false),
-            Fault::Block(one, other) => ([one, other], true),
-            Fault::Unblock(one, other) => ([one, other], false),
-            Fault::Clock(node, _) => {
-                self.touched[node] = now;
-                return;
-            }
-        };
-        for node in nodes {
-            self.touched[node] = now;
-            let wrong = &mut self.wrong_now[node];
-            *wrong = match begins {
-                true => *wrong + 1,
-                false => wrong.saturating_sub(1),
-            };
         }
     }
 
@@ -141,13 +121,6 @@ impl History {
         self.wrong.get_or_insert(what);
     }
 
-    pub fn check(&mut self, at: Duration) -> Result<(), Violation> {
-        match self.wrong.take() {
-            None => Ok(()),
-            Some(what) => Err(Violation { at, what }),
-        }
-    }
-
     /// Of `left`, the jobs that the store still has, there is none; and each was
     /// triggered as often as it says, at least: see [`Self::over`].
     pub fn end<'a>(
@@ -165,5 +138,35 @@ impl History {
             sum: self.sum.finish(),
             ..self.report
         })
+    }
+}
+
+impl cluster::History for History {
+    fn check(&mut self, at: Duration) -> Result<(), Violation> {
+        match self.wrong.take() {
+            None => Ok(()),
+            Some(what) => Err(Violation { at, what }),
+        }
+    }
+
+    fn fault(&mut self, now: Duration, fault: Fault) {
+        let (nodes, begins) = match fault {
+            Fault::Kill(node) | Fault::Freeze(node) => ([node, node], true),
+            Fault::Start(node) | Fault::Thaw(node) => ([node, node], false),
+            Fault::Block(one, other) => ([one, other], true),
+            Fault::Unblock(one, other) => ([one, other], false),
+            Fault::Clock(node, _) => {
+                self.touched[node] = now;
+                return;
+            }
+        };
+        for node in nodes {
+            self.touched[node] = now;
+            let wrong = &mut self.wrong_now[node];
+            *wrong = match begins {
+                true => *wrong + 1,
+                false => wrong.saturating_sub(1),
+            };
+        }
     }
 }

@@ -13,12 +13,11 @@ mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use outrider_scheduler_engine as engine;
 
-use crate::faults::{self, Fault};
-use crate::network::{self, ConnectionId, Delivery, End, Keepalive, Message, Network, Node};
-use crate::queue::Queue;
+use crate::cluster::{self, Cluster};
+use crate::network::{ConnectionId, Keepalive, Message, Node};
 use crate::{Report, Violation};
 use history::History;
 use scheduler::Scheduler;
@@ -43,10 +42,7 @@ const TO_SCHEDULER: Keepalive = Keepalive {
     timeout: Duration::from_secs(5),
 };
 
-enum Event {
-    Network(network::Event<Wire>),
-    Timer(End, Timer),
-    Fault(Fault),
+pub enum Event {
     /// A client makes a job, or deletes one.
     Client,
     /// The store looks at leases.
@@ -55,7 +51,7 @@ enum Event {
 
 /// What nodes wait for.
 #[derive(Debug)]
-enum Timer {
+pub enum Timer {
     /// A deadline of the engine may have passed.
     Wake,
     /// A scheduler asks the store again.
@@ -69,7 +65,7 @@ enum Timer {
 
 /// What is sent.
 #[derive(Debug)]
-enum Wire {
+pub enum Wire {
     /// Nobody listens there.
     Refused,
     /// A scheduler becomes a member.
@@ -92,196 +88,78 @@ enum Wire {
 
 /// A job as the engine hears of it.
 #[derive(Debug, Clone)]
-struct Stored {
+pub struct Stored {
     name: Arc<str>,
     revision: i64,
     partition: u64,
     due: Option<Timestamp>,
 }
 
-/// What all nodes have.
-struct Shared {
-    queue: Queue<Event>,
-    network: Network<Wire>,
-    random: fastrand::Rng,
-    history: History,
-    /// What each node's dates are ahead of the true ones.
-    ahead: Vec<SignedDuration>,
-    trace: bool,
-}
+type Shared = cluster::Shared<World>;
 
-impl Shared {
-    /// The true date.
-    fn date(&self) -> Timestamp {
-        let start = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * 20_000);
-        start + SignedDuration::try_from(self.queue.now()).unwrap_or_default()
-    }
-
-    fn clocks(&self, node: Node) -> engine::Now {
-        engine::Now {
-            wall: self.date() + self.ahead[node],
-            steady: self.queue.now(),
-        }
-    }
-
-    fn timer(&mut self, node: Node, pause: Duration, timer: Timer) {
-        let life = self.network.life(node);
-        let event = Event::Timer(End { node, life }, timer);
-        self.queue.after(pause, event);
-    }
-
-    fn send(&mut self, connection: ConnectionId, from: Node, wire: Wire) {
-        self.network.send(self.queue.now(), connection, from, wire);
-    }
-
-    fn close(&mut self, connection: ConnectionId, at: Node) {
-        self.network.close(self.queue.now(), connection, at);
-    }
-
-    fn connect(&mut self, from: Node, to: Node, keepalive: Keepalive, first: Wire) -> ConnectionId {
-        let connection = self.network.connect(from, to, [keepalive; 2]);
-        self.send(connection, from, first);
-        connection
-    }
-
-    fn millis(&mut self, range: std::ops::Range<u64>) -> Duration {
-        Duration::from_millis(self.random.u64(range))
-    }
-
-    /// Prints what happens at a node, if that is wanted.
-    fn trace(&self, node: Node, what: impl FnOnce() -> String) {
-        if self.trace {
-            let now = self.queue.now().as_secs_f64();
-            println!("{now:.4} node {node}: {}", what());
-        }
-    }
-}
-
-struct World {
-    shared: Shared,
+pub struct World {
     schedulers: Vec<Scheduler>,
     store: Store,
     sidecars: Vec<Sidecar>,
-    /// Of nodes that are frozen.
-    held: Vec<Vec<Timer>>,
 }
 
 /// Runs a world from its beginning to its end.
 pub fn run(seed: u64, trace: bool) -> Result<Report, Violation> {
-    let mut world = World::new(seed, trace);
-    world.go(FAULTS)?;
-    for node in 0..NODES {
-        world.set_clock(node, SignedDuration::ZERO);
-    }
-    world.go(FAULTS + HEALING)?;
-    let now = world.shared.queue.now();
-    world.store.expect_progress();
-    world.shared.history.healed(now);
+    let history = History::new(NODES);
+    let mut shared = Shared::new(seed, trace, (NODES, true), (SLOWEST, FAULTS), history);
+    shared.after(Duration::ZERO, Event::Client);
+    shared.after(Duration::ZERO, Event::Leases);
+    let schedulers = (0..SCHEDULERS).map(|node| Scheduler::start(node, &mut shared));
+    let schedulers = schedulers.collect();
+    let sidecars = (STORE + 1..NODES).map(|node| Sidecar::start(node, &mut shared));
+    let world = World {
+        schedulers,
+        store: Store::default(),
+        sidecars: sidecars.collect(),
+    };
+    let mut cluster = Cluster::new(shared, world);
+    cluster.go(FAULTS)?;
+    cluster.shared.set_clocks();
+    cluster.go(FAULTS + HEALING)?;
+    let now = cluster.shared.queue.now();
+    cluster.world.store.expect_progress();
+    cluster.shared.history.healed(now);
     let end = FAULTS + HEALING + END;
-    world.go(end)?;
-    world.shared.history.end(end, world.store.names())
+    cluster.go(end)?;
+    cluster.shared.history.end(end, cluster.world.store.names())
 }
 
-impl World {
-    fn new(seed: u64, trace: bool) -> Self {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let kinds = faults::Kinds {
-            nodes: NODES,
-            every: Duration::from_millis(random.u64(1500..8000)),
-            longest: Duration::from_secs(20),
-            clocks: true,
-        };
-        let mut queue = Queue::new();
-        for (at, fault) in faults::plan(&mut random, kinds, FAULTS) {
-            queue.at(at, Event::Fault(fault));
-        }
-        queue.at(Duration::ZERO, Event::Client);
-        queue.at(Duration::ZERO, Event::Leases);
-        let mut shared = Shared {
-            queue,
-            network: Network::new(NODES, SLOWEST, random.u64(..)),
-            random,
-            history: History::new(NODES),
-            ahead: vec![SignedDuration::ZERO; NODES],
-            trace,
-        };
-        let schedulers = (0..SCHEDULERS).map(|node| Scheduler::start(node, &mut shared));
-        let schedulers = schedulers.collect();
-        let sidecars = (STORE + 1..NODES).map(|node| Sidecar::start(node, &mut shared));
-        let sidecars = sidecars.collect();
-        Self {
-            shared,
-            schedulers,
-            store: Store::default(),
-            sidecars,
-            held: (0..NODES).map(|_| Vec::new()).collect(),
+impl cluster::World for World {
+    type Wire = Wire;
+    type Timer = Timer;
+    type Event = Event;
+    type History = History;
+
+    fn refused() -> Wire {
+        Wire::Refused
+    }
+
+    fn start(&mut self, node: Node, shared: &mut Shared) {
+        match node {
+            STORE => {}
+            _ if node < STORE => self.schedulers[node] = Scheduler::start(node, shared),
+            _ => self.sidecars[node - STORE - 1] = Sidecar::start(node, shared),
         }
     }
 
-    fn go(&mut self, end: Duration) -> Result<(), Violation> {
-        while let Some(event) = self.shared.queue.next_before(end) {
-            self.handle(event);
-            let out: Vec<_> = self.shared.network.take().collect();
-            for (at, event) in out {
-                self.shared.queue.at(at, Event::Network(event));
-            }
-            let now = self.shared.queue.now();
-            self.shared.history.check(now)?;
-        }
-        Ok(())
-    }
-
-    fn handle(&mut self, event: Event) {
-        match event {
-            Event::Network(event) => {
-                if let Some(delivery) = self.shared.network.handle(event) {
-                    self.deliver(delivery);
-                }
-            }
-            Event::Timer(end, timer) => {
-                let network = &self.shared.network;
-                if !network.is_alive(end.node) || network.life(end.node) != end.life {
-                    return;
-                }
-                if network.is_frozen(end.node) {
-                    self.held[end.node].push(timer);
-                    return;
-                }
-                self.timer(end.node, timer);
-            }
-            Event::Fault(fault) => self.fault(fault),
-            Event::Client => self.client(),
-            Event::Leases => {
-                let pause = Duration::from_millis(100);
-                self.shared.queue.after(pause, Event::Leases);
-                if self.serves(STORE) {
-                    self.store.look(&mut self.shared);
-                }
-            }
+    fn killed(&mut self, node: Node, _: &mut Shared) {
+        if node == STORE {
+            self.store.restart();
         }
     }
 
-    fn serves(&self, node: Node) -> bool {
-        self.shared.network.is_alive(node) && !self.shared.network.is_frozen(node)
-    }
-
-    fn deliver(&mut self, delivery: Delivery<Wire>) {
-        let Delivery {
-            to,
-            connection,
-            message,
-        } = delivery;
-        let node = to.node;
-        let trace = || format!("{connection:?} {message:?}");
-        self.shared.trace(node, trace);
-        let shared = &mut self.shared;
-        if !shared.network.is_alive(node) {
-            if matches!(message, Message::Data(_)) {
-                shared.send(connection, node, Wire::Refused);
-                shared.close(connection, node);
-            }
-            return;
-        }
+    fn receive(
+        &mut self,
+        node: Node,
+        connection: ConnectionId,
+        message: Message<Wire>,
+        shared: &mut Shared,
+    ) {
         match node {
             STORE => self.store.receive(connection, message, shared),
             _ if node < STORE => self.schedulers[node].receive(connection, message, shared),
@@ -289,8 +167,7 @@ impl World {
         }
     }
 
-    fn timer(&mut self, node: Node, timer: Timer) {
-        let shared = &mut self.shared;
+    fn timer(&mut self, node: Node, timer: Timer, shared: &mut Shared) {
         match node {
             STORE => {}
             _ if node < STORE => self.schedulers[node].timer(timer, shared),
@@ -298,60 +175,32 @@ impl World {
         }
     }
 
-    fn set_clock(&mut self, node: Node, ahead: SignedDuration) {
-        self.shared.ahead[node] = ahead;
-    }
-
-    fn fault(&mut self, fault: Fault) {
-        let now = self.shared.queue.now();
-        if self.shared.trace {
-            println!("{:.4} {fault:?}", now.as_secs_f64());
-        }
-        self.shared.history.fault(now, fault);
-        let network = &mut self.shared.network;
-        match fault {
-            Fault::Kill(node) if network.is_alive(node) => {
-                network.kill(now, node);
-                self.held[node].clear();
-                if node == STORE {
-                    self.store.restart();
+    fn happen(&mut self, event: Event, shared: &mut Shared) {
+        match event {
+            Event::Client => self.client(shared),
+            Event::Leases => {
+                shared.after(Duration::from_millis(100), Event::Leases);
+                if shared.runs(STORE) {
+                    self.store.look(shared);
                 }
             }
-            Fault::Start(node) if !network.is_alive(node) => {
-                network.start(node);
-                let shared = &mut self.shared;
-                match node {
-                    STORE => {}
-                    _ if node < STORE => self.schedulers[node] = Scheduler::start(node, shared),
-                    _ => self.sidecars[node - STORE - 1] = Sidecar::start(node, shared),
-                }
-            }
-            Fault::Freeze(node) => network.freeze(now, node),
-            Fault::Thaw(node) => {
-                network.thaw(now, node);
-                for timer in std::mem::take(&mut self.held[node]) {
-                    self.timer(node, timer);
-                }
-            }
-            Fault::Block(one, other) => network.block(now, one, other),
-            Fault::Unblock(one, other) => network.unblock(now, one, other),
-            Fault::Clock(node, seconds) => self.set_clock(node, SignedDuration::from_secs(seconds)),
-            Fault::Kill(_) | Fault::Start(_) => {}
         }
     }
+}
 
+impl World {
     /// Makes a job, or deletes one: the store has acknowledged it then.
-    fn client(&mut self) {
-        if self.shared.queue.now() >= FAULTS {
+    fn client(&mut self, shared: &mut Shared) {
+        if shared.queue.now() >= FAULTS {
             return;
         }
-        self.shared.queue.after(JOBS, Event::Client);
-        if !self.serves(STORE) {
+        shared.after(JOBS, Event::Client);
+        if !shared.runs(STORE) {
             return;
         }
-        match self.shared.random.u8(0..10) {
-            0 => self.store.delete_one(&mut self.shared),
-            kind => self.store.create(kind, &mut self.shared),
+        match shared.random.u8(0..10) {
+            0 => self.store.delete_one(shared),
+            kind => self.store.create(kind, shared),
         }
     }
 }

@@ -58,7 +58,7 @@ impl Scheduler {
     }
 
     fn connect(&mut self, shared: &mut Shared) {
-        let connection = shared.connect(self.node, STORE, TO_STORE, Wire::Join);
+        let connection = shared.connect(self.node, STORE, [TO_STORE; 2], Wire::Join);
         self.state = State::Connecting(Some(connection));
     }
 

@@ -30,7 +30,7 @@ impl Sidecar {
     }
 
     fn watch(&mut self, scheduler: usize, shared: &mut Shared) {
-        let stream = shared.connect(self.node, scheduler, TO_SCHEDULER, Wire::Watch);
+        let stream = shared.connect(self.node, scheduler, [TO_SCHEDULER; 2], Wire::Watch);
         self.streams[scheduler] = Some(stream);
     }
 
