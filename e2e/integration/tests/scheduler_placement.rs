@@ -254,7 +254,7 @@ async fn all_streams_have_the_same_tables_after_each_join_report_and_leave() -> 
     let moved: &[(&str, &[&str])] = &[("cat", &["h2:1"]), ("dog", &["h2:1"]), ("eel", &["h1:1"])];
     let (first, second) = tokio::join!(one.until(moved), two.until(moved));
     first.and(second)?;
-    // A table reader hosts nothing, and is told all at once.
+    // A table reader hosts nothing, and gets all at once.
     let mut reader = Stream::open(&scheduler, host("", &[])).await?;
     reader.until(moved).await?;
     drop(two);

@@ -60,7 +60,7 @@ pub struct Heard {
 
 impl Before {
     /// For another replica.
-    pub fn told(self, now: Instant) -> Heard {
+    pub fn for_others(self, now: Instant) -> Heard {
         Heard {
             stamp: self.stamp,
             hosts: self.hosts,
@@ -68,7 +68,7 @@ impl Before {
         }
     }
 
-    /// What another replica has told. It comes a bit later than it was true:
+    /// What another replica has sent. It comes a bit later than it was true:
     /// then the leader is followed for longer.
     pub fn of(heard: Heard, now: Instant) -> Option<Self> {
         Some(Self {

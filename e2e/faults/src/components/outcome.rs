@@ -24,7 +24,7 @@ pub struct Outcome {
     acknowledged: usize,
     /// Acknowledged to the client, and not there or never delivered.
     lost: usize,
-    /// Events that came and were never done: the broker was told otherwise.
+    /// Events that came and were never done, although the broker has an acknowledgement.
     early: usize,
     /// Events that were done more than once.
     doubled: usize,

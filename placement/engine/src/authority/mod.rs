@@ -1,5 +1,5 @@
-//! Which scheduler serves placement, and when the others and the sidecars are
-//! told: not while a placement service is there that sidecars may use. All of it
+//! Which scheduler serves placement, and when that is announced: not while a
+//! placement service is there that sidecars may use. All of it
 //! is known anew after a start; nothing is stored.
 
 #[cfg(test)]
@@ -31,7 +31,7 @@ pub struct Member {
     pub is_capable: bool,
 }
 
-/// A scheduler, as sidecars are told.
+/// A scheduler, as it is announced to sidecars.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announced {
     pub address: String,
@@ -46,15 +46,15 @@ pub struct Authority {
     /// This scheduler among them.
     own: Option<usize>,
     presence: Presence,
-    /// Where sidecars were told to find placement services.
+    /// Where sidecars are configured to find placement services.
     reported: BTreeMap<String, Reported>,
     /// Connected sidecars that can follow a scheduler, and that cannot.
     followers: usize,
     others: usize,
     /// Streams of placement.
     streams: usize,
-    /// A sidecar has used what was announced: the announcement stays, whoever
-    /// goes.
+    /// A sidecar has used what was announced: the announcement stays when
+    /// sidecars go.
     is_latched: bool,
 }
 
@@ -94,7 +94,7 @@ impl Authority {
         self.latch();
     }
 
-    /// `addresses` are where the sidecar was told to find placement services.
+    /// `addresses` are where the sidecar is configured to find placement services.
     pub fn connect(&mut self, can_follow: bool, addresses: &[String]) -> Sidecar {
         let mut known = Vec::new();
         for address in addresses.iter().take(MOST_OF_ONE) {
@@ -210,7 +210,7 @@ impl Authority {
         self.others > 0 && self.leader().is_some()
     }
 
-    /// What sidecars are told.
+    /// What is announced to sidecars.
     pub fn announced(&self) -> Vec<Announced> {
         let leader = self.leader().map(|it| &it.address);
         let is_masked = self.is_service_present();

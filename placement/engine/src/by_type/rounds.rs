@@ -19,7 +19,7 @@ pub(super) struct Rounds {
     gathering: Option<Instant>,
     streams: BTreeMap<StreamId, Member>,
     types: BTreeMap<Arc<str>, Type>,
-    /// Types that no round, or none that has ended, has told to all.
+    /// Types whose tables no round, or none that has ended, has sent to all.
     changed: BTreeSet<Arc<str>>,
     rounds: BTreeMap<u64, Round>,
     last_seq: u64,
@@ -42,7 +42,7 @@ struct Type {
     /// address of a sidecar that is connected.
     hosts: BTreeMap<Arc<str>, BTreeMap<StreamId, Arc<str>>>,
     version: u64,
-    /// Whether any sidecar was ever told of it.
+    /// Whether any sidecar ever got a table of it.
     known: bool,
     /// The round that runs.
     round: Option<u64>,
@@ -91,7 +91,7 @@ impl Rounds {
         rounds.chain(self.gathering).min()
     }
 
-    /// A new stream is told at once what is not changing; the rest comes with
+    /// A new stream gets at once what is not changing; the rest comes with
     /// rounds, of which those that run now will be repeated.
     pub fn open(&mut self, now: Instant, stream: StreamId, host: Host, effects: &mut Vec<Effect>) {
         self.join(stream, host);

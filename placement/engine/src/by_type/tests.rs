@@ -14,7 +14,7 @@ const SETTINGS: Settings = Settings {
 
 type Hosts = BTreeMap<Arc<str>, Arc<str>>;
 
-/// What a sidecar has been told, and makes of it.
+/// What a sidecar has got, and makes of it.
 #[derive(Default)]
 struct Sidecar {
     host: Host,
@@ -374,7 +374,7 @@ fn silent_streams_are_closed_and_their_round_starts_again() {
     assert_eq!(world.closed, []);
     world.pass(Duration::from_millis(1));
     assert_eq!(world.closed, [(two, 4)]);
-    // A type of which nobody was told is told as gone.
+    // A type of which nobody has a table is sent as gone.
     let wanted = ["4 unlock cat,dog", "5 lock cat,dog"];
     assert_eq!(lines(&mut world, one), wanted);
     world.answer_all();
@@ -604,7 +604,7 @@ impl World {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
-    /// Whatever happens: nobody is told to go on before all members have
+    /// Whatever happens: nobody may go on before all members have
     /// acknowledged, no type is in two rounds, versions grow; and those who
     /// answer agree on the hosts that there are, no later than the time limits of
     /// those who do not.

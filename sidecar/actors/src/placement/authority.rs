@@ -71,7 +71,7 @@ impl Choice {
                 };
             }
             Some(Leader::Awaited) => {
-                // Whoever it is stays until another one is named.
+                // The one that leads stays until another one is named.
                 if let Authority::Nobody { .. } = self.now {
                     self.now = Authority::Awaited;
                 }

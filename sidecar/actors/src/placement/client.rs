@@ -1,4 +1,4 @@
-//! One stream after the other to whoever says where actors are.
+//! One stream after the other to the service that says where actors are.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Connections to whoever says where actors are. Each knows when something came
+//! Connections to the service that says where actors are. Each knows when something came
 //! on it last: what ends a stream does not say whether the other end knows that it
 //! has ended.
 

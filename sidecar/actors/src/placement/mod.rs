@@ -99,7 +99,7 @@ pub trait Follow: Send {
     fn next_deadline(&self) -> Option<Instant>;
 }
 
-/// Follows whoever says where actors are, for as long as actors are called.
+/// Follows the service that says where actors are, for as long as actors are called.
 pub async fn follow(actors: Actors, options: Options, stopping: CancellationToken) {
     let mut changing = Changing {
         choice: Choice::new(

@@ -103,8 +103,8 @@ impl Outbox {
     }
 
     /// Publishes the events of a transaction to the topic in between. Returns the
-    /// markers, which belong into the transaction and are told how it ends. Writes that are only published
-    /// are taken out of it.
+    /// markers, which belong into the transaction. Writes that are only published are
+    /// taken out of it.
     pub async fn publish(
         &self,
         settings: &Settings,
